@@ -1,0 +1,5 @@
+"""python -m sparsehead_cli"""
+
+from sparsehead_cli.cli import main
+
+main()

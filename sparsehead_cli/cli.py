@@ -1,0 +1,93 @@
+"""The commands. Each parses, calls one function, prints; nothing else in the package prints or exits.
+
+Heavy imports stand inside the commands, so that --help answers at once.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sparsehead_cli import __version__
+from sparsehead_cli.errors import SparseheadError
+
+app = typer.Typer(
+    help="Self-supervised learning with a structured-sparse projection head (arXiv 2307.08913).",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """The console script: a SparseheadError becomes one red message on stderr and exit code 1."""
+    try:
+        app()
+    except SparseheadError as error:
+        from rich.console import Console
+        from rich.text import Text
+
+        Console(stderr=True).print(Text(f"Error: {error}", style="bold red"), soft_wrap=True)
+        sys.exit(getattr(error, "exit_code", 1))
+
+
+@app.callback(invoke_without_command=True)
+def _sparsehead(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+    if version:
+        print(f"sparsehead {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def pretrain(
+    experiment: Annotated[str, typer.Option(help="A name in experiments.yaml.")] = "quickstart",
+    method: Annotated[str | None, typer.Option(help="The self-supervised method: simclr.")] = None,
+    lam: Annotated[float | None, typer.Option(help="λ, strength of the penalty on the projector; 0 is none.")] = None,
+    penalty: Annotated[str | None, typer.Option(help="l21 or none.")] = None,
+    solver: Annotated[str | None, typer.Option(help="subgradient (the paper's) or proximal (exact zeros).")] = None,
+    dataset: Annotated[str | None, typer.Option(help="fashion10k (embedded) or fashion-mnist.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.")] = None,
+    backbone: Annotated[str | None, typer.Option(help="narrow, resnet18, resnet34 or resnet50.")] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate, as it is used: never rescaled by the batch.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Initial weights, order and views; the same for every λ.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
+    precision: Annotated[str | None, typer.Option(help="auto, bfloat16 or float32.")] = None,
+    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the backbone.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Runs go to RESULTS/EXPERIMENT/RUN.")] = None,
+    experiments: Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.")
+    ] = None,
+) -> None:
+    """Train a backbone with a sparse projection head.
+
+    Values come from the defaults, then the experiment, then this command line. The same command finds its own run:
+    unfinished, it goes on where it was; finished, it says so.
+    """
+    given = {key: value for key, value in locals().items() if value is not None}
+    for key in ("experiment", "experiments", "set_"):
+        given.pop(key, None)
+    from sparsehead_cli.config import load_config, parse_set
+
+    config = load_config(experiment, experiments, {**parse_set(set_ or []), **given})
+
+    from rich.console import Console
+
+    from sparsehead_cli import distributed
+    from sparsehead_cli.display import PretrainDisplay, pretrain_table
+    from sparsehead_cli.training.build import build
+    from sparsehead_cli.training.loop import pretrain as run_pretrain
+
+    console = Console(quiet=int(os.environ.get("RANK", 0)) > 0)
+    try:
+        with PretrainDisplay(console) as display:
+            run = build(config)
+            display.begin(run)
+            result = run_pretrain(run, display.watch)
+        console.print(pretrain_table(result))
+    finally:
+        distributed.stop()

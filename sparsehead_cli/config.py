@@ -1,0 +1,192 @@
+"""What a run is: one frozen dataclass, and experiments.yaml -> Config. Imports no torch.
+
+A value comes from, each overriding the one before: the default here, the experiment in experiments.yaml, the command line.
+"""
+
+import dataclasses
+import difflib
+import math
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+from sparsehead_cli.errors import SparseheadError, unknown
+
+PACKAGE = Path(__file__).parent
+METHOD_PREFIX = "method."
+
+
+@dataclass(frozen=True)
+class Config:
+    """One `pretrain`. The defaults are the experiment `quickstart`."""
+
+    experiment: str = "quickstart"  # the folder of the run, and where its settings came from
+    method: str = "simclr"
+    method_settings: dict[str, object] = field(default_factory=dict)  # written method.<name>; defaults in the method
+    # SparseHead
+    lam: float = 1e-3
+    penalty: str = "l21"
+    groups: str = "input"
+    layers: str = "all"
+    solver: str = "subgradient"
+    # data
+    dataset: str = "fashion10k"
+    recipe: str = "grey-small"
+    # network; None: the backbone's own
+    backbone: str = "narrow"
+    widths: tuple[int, ...] | None = None  # channels of each stage
+    blocks: tuple[int, ...] | None = None  # residual blocks of each stage
+    projector_layers: int = 2  # linear layers: 1 is a linear head
+    projector_hidden: int = 256
+    projector_out: int = 128
+    projector_batch_norm: bool = True
+    # optimisation
+    epochs: int = 20
+    warmup_epochs: float = 1.0
+    batch_size: int = 128  # over all processes
+    optimizer: str = "sgd"
+    lr: float = 0.25
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    seed: int = 0
+    # machine
+    device: str = "auto"
+    precision: str = "auto"
+    compile: bool = False
+    # where things lie: no part of what a run is
+    data_dir: Path = Path("data")
+    results: Path = Path("results")
+
+    def problems(self) -> list[str]:
+        """Everything wrong with the numbers, one sentence each; names are checked where their tables are."""
+        rules = [
+            ("lam", self.lam >= 0, "at least 0"),
+            ("projector_layers", self.projector_layers >= 1, "at least 1"),
+            ("projector_hidden", self.projector_hidden >= 1, "at least 1"),
+            ("projector_out", self.projector_out >= 1, "at least 1"),
+            ("widths", self.widths is None or min(self.widths) >= 1, "numbers of at least 1"),
+            ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
+            ("epochs", self.epochs >= 1, "at least 1"),
+            ("warmup_epochs", 0 <= self.warmup_epochs <= self.epochs, "between 0 and epochs"),
+            ("batch_size", self.batch_size >= 2, "at least 2"),
+            ("lr", self.lr > 0, "above 0"),
+            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
+            ("weight_decay", self.weight_decay >= 0, "at least 0"),
+            ("seed", 0 <= self.seed < 2**31, f"between 0 and {2**31 - 1}"),
+        ]
+        found = [f"{key} must be {must}, given {getattr(self, key)}." for key, holds, must in rules if not holds]
+        for key, value in vars(self).items():
+            if isinstance(value, float) and not math.isfinite(value):
+                found = [f for f in found if not f.startswith(f"{key} ")] + [f"{key} must be finite, given {value}."]
+        return found
+
+    def identity(self) -> dict[str, object]:
+        """The settings that change the result, as plain values."""
+        where = ("experiment", "data_dir", "results")
+        return {key: value for key, value in dataclasses.asdict(self).items() if key not in where}
+
+
+FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("experiment", "method_settings")}
+
+
+def load_config(experiment: str, experiments: Path | None, overrides: dict[str, object]) -> Config:
+    """The named experiment of `experiments` (or of the default file) with `overrides`, keys as in `--set`.
+
+    Raises: SparseheadError that names every unknown key, wrong type and impossible number at once.
+    """
+    path = experiments or default_experiments()
+    table = read_experiments(path)
+    if experiment not in table:
+        raise unknown(f"experiment in {path}:", experiment, table)
+    values, problems = {}, []
+    settings = {}
+    for key, value in {**table[experiment], **overrides}.items():
+        if key.startswith(METHOD_PREFIX):
+            settings[key.removeprefix(METHOD_PREFIX)] = value
+        elif key not in FIELDS:
+            near = difflib.get_close_matches(key, FIELDS, n=1)
+            hint = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(FIELDS)}, method.<name>."
+            problems.append(f'unknown setting "{key}". {hint}')
+        else:
+            try:
+                values[key] = coerce(key, value)
+            except ValueError as error:
+                problems.append(str(error))
+    config = Config(experiment=experiment, method_settings=settings, **values)
+    problems += config.problems()
+    if problems:
+        raise SparseheadError("\n".join(problems))
+    return config
+
+
+def default_experiments() -> Path:
+    """experiments.yaml of the working directory, else the one that travels inside the package, else the repository's."""
+    candidates = (Path("experiments.yaml"), PACKAGE / "experiments.yaml", PACKAGE.parent / "experiments.yaml")
+    return next(path for path in candidates if path.exists())
+
+
+def read_experiments(path: Path) -> dict[str, dict[str, object]]:
+    """name -> its deviations from the defaults. Raises: SparseheadError for a file that is not such a table."""
+    try:
+        table = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError) as error:
+        raise SparseheadError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
+    except yaml.YAMLError as error:
+        raise SparseheadError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(table, dict) or not all(isinstance(v, dict | None) for v in table.values()):
+        raise SparseheadError(f"{path} must map each experiment's name to its settings.")
+    return {str(name): {str(k): v for k, v in (settings or {}).items()} for name, settings in table.items()}
+
+
+def parse_set(assignments: list[str]) -> dict[str, object]:
+    """["width=48", "method.temperature=0.5"] -> {"width": 48, ...}; values are read as YAML."""
+    values = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals or not key:
+            raise SparseheadError(f'--set wants key=value, given "{assignment}".')
+        try:
+            values[key.strip()] = scalar(yaml.safe_load(text))
+        except yaml.YAMLError:
+            raise SparseheadError(f'--set {key}: "{text}" is not a value that YAML can read.') from None
+    return values
+
+
+def scalar(value: object) -> object:
+    """YAML 1.1 reads 1e-4 as text; here it is a number."""
+    if isinstance(value, str):
+        try:
+            return float(value)
+        except ValueError:
+            return value
+    return value
+
+
+def coerce(key: str, value: object) -> object:
+    """`value` as the type of Config's field. Raises: ValueError, a sentence, when it is not one."""
+    kinds = typing.get_args(FIELDS[key].type) if isinstance(FIELDS[key].type, types.UnionType) else (FIELDS[key].type,)
+    if value is None and type(None) in kinds:
+        return None
+    kind = kinds[0]
+    if kind is float:
+        value = scalar(value)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+    elif kind is Path and isinstance(value, str | Path):
+        return Path(value)
+    elif typing.get_origin(kind) is tuple:
+        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        if parts and all(str(part).strip().isdecimal() for part in parts):
+            return tuple(int(part) for part in parts)
+    elif kind in (int, bool, str) and type(value) is kind:
+        return value
+    elif kind is str and isinstance(value, int | float):
+        return str(value)
+    name = "a list of whole numbers" if typing.get_origin(kind) is tuple else WORDS.get(kind, str(kind))
+    raise ValueError(f"{key} must be {name}, given {value!r}.")
+
+
+WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}

@@ -1,0 +1,250 @@
+"""An image batch -> views, a whole batch at a time, on the device where the images are.
+
+Every geometric step (crop, resize, flip, blur) is linear and separable, so it is applied as two batched matrix products,
+one over rows and one over columns: `out = A_y · image · A_xᵀ` with one pair of matrices a sample. That is exact (the bicubic
+weights are those of PIL and of torchvision with antialias=True), needs no loop over samples and no padding, and a flip
+costs nothing: it reverses the rows of A_x.
+
+Random numbers come from one CPU generator, in one draw a view: the same views on every device, and nothing to wait for.
+Distributions are torchvision's (RandomResizedCrop, ColorJitter, RandomGrayscale, GaussianBlur, RandomSolarize), per sample,
+with one exception: the order of the four colour steps is drawn once a batch, not once a sample.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ATTEMPTS = 10  # boxes tried before the fall-back, as torchvision does
+
+
+@dataclass(frozen=True)
+class View:
+    """The strengths of one view. Colour strengths as in torchvision's ColorJitter; `*_p` are probabilities."""
+
+    area: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2
+    jitter_p: float = 0.8
+    grey_p: float = 0.2
+    blur_p: float = 0.0
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # in pixels of the view
+    solarize_p: float = 0.0
+    flip_p: float = 0.5
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """Per-channel mean and standard deviation of a data set's training images, on the scale [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Images in [0, 1] -> zero mean, unit variance over the data set, [B, C, h, w] -> [B, C, h, w]."""
+        mean = torch.tensor(self.mean, device=x.device)[:, None, None]
+        std = torch.tensor(self.std, device=x.device)[:, None, None]
+        return (x - mean) / std
+
+
+def make_views(
+    images: Tensor, recipe: tuple[View, ...], normalise: Normalisation, size: int, generator: torch.Generator
+) -> list[Tensor]:
+    """uint8 [B, C, H, W] -> a list of V normalised float32 views [B, C, size, size].
+
+    Draws only from `generator` (a CPU generator); the same state gives the same views on every device.
+    """
+    return [normalise(make_view(images, view, size, generator)) for view in recipe]
+
+
+def make_view(images: Tensor, view: View, size: int, generator: torch.Generator) -> Tensor:
+    """uint8 [B, C, H, W] -> one augmented view, float32 in [0, 1], [B, C, size, size]."""
+    draw = Draw(len(images), generator, images.device)
+    x = random_resized_crop(images, view, size, draw)
+    x = jitter(x, view, draw)
+    if view.grey_p and x.shape[1] == 3:
+        x = torch.where(draw.happens(view.grey_p), luma(x), x)
+    if view.blur_p:
+        sigma = draw.uniform(*view.blur_sigma)
+        x = torch.where(draw.happens(view.blur_p), gaussian_blur(x, sigma.flatten(), view.blur_sigma[1]), x)
+    if view.solarize_p:
+        x = torch.where(draw.happens(view.solarize_p) & (x >= 0.5), 1 - x, x)
+    return x
+
+
+class Draw:
+    """The random numbers of one view of a batch: one table [B, COLUMNS] of uniforms, handed out a column at a time."""
+
+    COLUMNS = 2 * ATTEMPTS + 16
+
+    def __init__(self, batch: int, generator: torch.Generator, device: torch.device) -> None:
+        table = torch.rand(batch, self.COLUMNS, generator=generator)
+        self.order = torch.randperm(4, generator=generator).tolist()  # of the colour steps; from the CPU: no wait
+        self._table = (table.pin_memory() if device.type == "cuda" else table).to(device, non_blocking=True)
+        self._next = 0
+
+    def unit(self, columns: int = 1) -> Tensor:
+        """Uniform on [0, 1), [B, columns]."""
+        self._next += columns
+        assert self._next <= self.COLUMNS
+        return self._table[:, self._next - columns : self._next]
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """Uniform on [low, high), [B, 1, 1, 1]."""
+        return (low + (high - low) * self.unit())[:, :, None, None]
+
+    def happens(self, p: float) -> Tensor:
+        """True with probability p, bool [B, 1, 1, 1]."""
+        return self.uniform(0, 1) < p
+
+
+# ---------------------------------------------------------------------------------------------- geometry
+
+
+def random_resized_crop(images: Tensor, view: View, size: int, draw: Draw) -> Tensor:
+    """uint8 [B, C, H, W] -> bicubic crops, flipped with probability flip_p, float32 in [0, 1], [B, C, size, size]."""
+    batch, channels, height, width = images.shape
+    top, left, rows, columns = random_boxes(view, height, width, draw)
+    a_y = resize_weights(top, rows, height, size)
+    a_x = resize_weights(left, columns, width, size)
+    a_x = torch.where(draw.unit()[:, :, None] < view.flip_p, a_x.flip(1), a_x)
+    x = images.reshape(batch, channels * height, width).float().mul_(1 / 255)
+    return separable(x.view_as(images), a_y, a_x).clamp_(0, 1)  # bicubic overshoots
+
+
+def random_boxes(view: View, height: int, width: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Boxes (top, left, rows, columns), whole numbers as float32, each [B]; torchvision's RandomResizedCrop.
+
+    Area uniform in `view.area`, aspect ratio log-uniform in `view.ratio`; the first of ten attempts that fits is taken,
+    and where none does the largest centred box whose ratio is allowed.
+    """
+    low, high = view.ratio
+    area = (view.area[0] + (view.area[1] - view.area[0]) * draw.unit(ATTEMPTS)) * (height * width)
+    ratio = torch.exp(torch.tensor(low).log() + torch.tensor(high / low).log() * draw.unit(ATTEMPTS))
+    columns, rows = (area * ratio).sqrt().round(), (area / ratio).sqrt().round()
+    fits = (columns > 0) & (columns <= width) & (rows > 0) & (rows <= height)
+    first = fits.int().argmax(dim=1, keepdim=True)
+    found = fits.any(dim=1)
+    rows = torch.where(found, rows.gather(1, first).squeeze(1), min(height, round(width / low)))
+    columns = torch.where(found, columns.gather(1, first).squeeze(1), min(width, round(height * high)))
+    top = torch.where(found, (draw.unit().squeeze(1) * (height - rows + 1)).floor(), ((height - rows) / 2).floor())
+    left = torch.where(found, (draw.unit().squeeze(1) * (width - columns + 1)).floor(), ((width - columns) / 2).floor())
+    return top, left, rows, columns
+
+
+def resize_weights(start: Tensor, length: Tensor, size_in: int, size_out: int) -> Tensor:
+    """The matrix that cuts [start, start + length) out of size_in pixels and resizes it, [B] -> [B, size_out, size_in].
+
+    Antialiased bicubic (a = -0.5), rows sum to 1, nothing is read outside the box: what torchvision's
+    `resized_crop(..., BICUBIC, antialias=True)` computes.
+    """
+    pixel = torch.arange(size_in, device=start.device, dtype=torch.float32)
+    scale = (length / size_out)[:, None]
+    centre = start[:, None] + (torch.arange(size_out, device=start.device) + 0.5) * scale
+    reach = scale.clamp(min=1)[:, :, None]  # shrinking widens the filter, enlarging does not narrow it
+    weight = cubic(((pixel + 0.5) - centre[:, :, None]).abs() / reach)
+    inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
+    weight = weight * inside[:, None, :]
+    return weight / weight.sum(dim=2, keepdim=True)
+
+
+def cubic(x: Tensor, a: float = -0.5) -> Tensor:
+    """Keys' cubic convolution kernel of |x|, elementwise. Source: Keys 1981, eq. 15 with a = -0.5."""
+    near = ((a + 2) * x - (a + 3)) * x * x + 1
+    far = ((a * x - 5 * a) * x + 8 * a) * x - 4 * a
+    return torch.where(x < 1, near, torch.where(x < 2, far, 0.0))
+
+
+def gaussian_blur(x: Tensor, sigma: Tensor, sigma_max: float) -> Tensor:
+    """Blur each image with its own sigma [B], borders reflected, [B, C, h, w] -> [B, C, h, w].
+
+    The kernel reaches to 3 * sigma_max (at most the image's side less one) and sums to 1, as torchvision's with that size.
+    """
+    height, width = x.shape[2:]
+    return separable(x, blur_weights(sigma, height, sigma_max), blur_weights(sigma, width, sigma_max))
+
+
+def blur_weights(sigma: Tensor, size: int, sigma_max: float) -> Tensor:
+    """[B] -> [B, size, size]; reflection folds the kernel's part beyond a border back inside."""
+    radius = min(int(3 * sigma_max + 0.5), size - 1)
+    offset = torch.arange(-radius, radius + 1, device=sigma.device)
+    kernel = torch.exp(-0.5 * (offset / sigma[:, None]) ** 2)
+    kernel = kernel / kernel.sum(dim=1, keepdim=True)
+    source = (torch.arange(size, device=sigma.device)[:, None] + offset).abs()
+    source = (size - 1) - ((size - 1) - source).abs()
+    matrix = torch.zeros(len(sigma), size, size, device=sigma.device)
+    return matrix.scatter_add_(2, source.expand(len(sigma), -1, -1), kernel[:, None, :].expand(-1, size, -1))
+
+
+def separable(x: Tensor, a_y: Tensor, a_x: Tensor) -> Tensor:
+    """A_y · x · A_xᵀ for every sample and channel, [B, C, H, W], [B, h, H], [B, w, W] -> [B, C, h, w]."""
+    batch, channels, height, width = x.shape
+    rows, columns = a_y.shape[1], a_x.shape[1]
+    x = torch.bmm(x.reshape(batch, channels * height, width), a_x.transpose(1, 2))
+    x = x.view(batch, channels, height, columns).transpose(1, 2).reshape(batch, height, channels * columns)
+    return torch.bmm(a_y, x).view(batch, rows, channels, columns).transpose(1, 2).contiguous()
+
+
+# ---------------------------------------------------------------------------------------------- colour
+
+
+def jitter(x: Tensor, view: View, draw: Draw) -> Tensor:
+    """Brightness, contrast, saturation and hue with probability jitter_p, in a random order; [B, C, h, w] in [0, 1].
+
+    Saturation and hue do nothing to a one-channel image and are skipped. Factors are uniform on
+    [max(0, 1 - strength), 1 + strength], hue shifts on [-hue, hue] of the colour circle.
+    """
+    apply = draw.happens(view.jitter_p)
+    strengths = (view.brightness, view.contrast, view.saturation)
+    factors = [torch.where(apply, draw.uniform(max(0.0, 1 - s), 1 + s), 1.0) for s in strengths]
+    shift = torch.where(apply, draw.uniform(-view.hue, view.hue), 0.0)
+    for step in draw.order:
+        if step == 0 and view.brightness:
+            x = (x * factors[0]).clamp_(0, 1)
+        elif step == 1 and view.contrast:
+            x = blend(x, luma(x).mean(dim=(1, 2, 3), keepdim=True), factors[1])
+        elif step == 2 and view.saturation and x.shape[1] == 3:
+            x = blend(x, luma(x), factors[2])
+        elif step == 3 and view.hue and x.shape[1] == 3:
+            x = shift_hue(x, shift)
+    return x
+
+
+def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
+    """factor · x + (1 - factor) · other, clamped to [0, 1]; factors above 1 extrapolate away from `other`."""
+    return torch.lerp(other.expand_as(x), x, factor).clamp_(0, 1)
+
+
+def luma(x: Tensor) -> Tensor:
+    """ITU-R 601 grey, [B, C, h, w] -> [B, 1, h, w]; a one-channel image is its own grey."""
+    return 0.299 * x[:, :1] + 0.587 * x[:, 1:2] + 0.114 * x[:, 2:3] if x.shape[1] == 3 else x
+
+
+def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
+    """Turn the hue of RGB images by `shift` [B, 1, 1, 1] of the circle, in HSV; [B, 3, h, w] in [0, 1]."""
+    value, low = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
+    chroma = value - low
+    r, g, b = ((value - x) / chroma.clamp(min=1e-12)).unbind(dim=1)
+    r_is_max, g_is_max = r == 0, g == 0
+    sixths = torch.where(r_is_max, b - g, torch.where(g_is_max, 2 + r - b, 4 + g - r))[:, None]
+    sixths = sixths + 6 * shift
+    corner = torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]
+    k = (corner + sixths).remainder(6)
+    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+
+
+# The strengths live here and nowhere else. One-channel images: a colour step that cannot act is left out.
+_SYMMETRIC = View(blur_p=0.5)
+_WEAK = View(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+_ASYMMETRIC = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+_GREY = View(area=(0.2, 1.0), brightness=0.4, contrast=0.4, saturation=0.0, hue=0.0, grey_p=0.0)
+
+RECIPES: dict[str, tuple[View, ...]] = {
+    "symmetric": (_SYMMETRIC, _SYMMETRIC),
+    "weak": (_WEAK, _WEAK),
+    "asymmetric": (_ASYMMETRIC, View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, solarize_p=0.2)),
+    "grey-small": (_GREY, _GREY),
+}

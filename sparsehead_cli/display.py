@@ -1,0 +1,159 @@
+"""What `sparsehead pretrain` shows, on a console that cli.py hands over: progress while it runs, a table at its end."""
+
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, Group
+from rich.padding import Padding
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from sparsehead_cli.measure.spectrum import is_collapsed
+from sparsehead_cli.training.build import Run
+from sparsehead_cli.training.loop import Moment, Result
+
+Row = dict[str, object]
+
+
+class PretrainDisplay:
+    """A progress bar on a terminal, and everywhere one plain line an epoch."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} images/s "),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "PretrainDisplay":
+        self.progress.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def begin(self, run: Run) -> None:
+        """Say what is about to be trained, and start the bar."""
+        self.epochs = run.config.epochs
+        self.task = self.progress.add_task("", total=run.total_steps, epoch=f"1/{self.epochs}", loss="–", speed="–")
+        for name, value in describe(run):
+            self.console.print(f"[dim]{name:>10}[/]  {value}", soft_wrap=True, highlight=False)
+
+    def watch(self, moment: Moment) -> None:
+        """Move the bar; at the end of an epoch print its line."""
+        self.progress.update(
+            self.task,
+            completed=moment.step,
+            epoch=f"{moment.epoch}/{self.epochs}",
+            loss=f"{moment.loss:.3f}",
+            speed=f"{moment.images_per_second:,.0f}",
+        )
+        if moment.row:
+            self.console.print(epoch_line(moment.row, self.epochs), soft_wrap=True, highlight=False)
+            for features in collapsed(moment.row):
+                self.console.print(collapse_text(features, moment.row), soft_wrap=True)
+
+
+def describe(run: Run) -> list[tuple[str, str]]:
+    """What a run trains, in a few lines of (name, value)."""
+    config, backbone = run.config, run.method.backbone
+    parameters = sum(p.numel() for p in run.method.parameters())
+    widths = [backbone.dim] + [config.projector_hidden] * (config.projector_layers - 1) + [config.projector_out]
+    head = "–".join(map(str, widths)) + (" with BatchNorm" if config.projector_batch_norm else " without BatchNorm")
+    precision = str(run.precision).removeprefix("torch.")
+    return [
+        ("method", f"{config.method}, {config.epochs} epochs of batches of {config.batch_size}"),
+        ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {config.warmup_epochs:g} warm-up epochs"),
+        (
+            "SparseHead",
+            f"λ {config.lam:g}, {config.penalty} over {config.groups} groups, layers {config.layers}, {config.solver}",
+        ),
+        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}"),
+        ("network", f"{config.backbone}, {backbone.stem} stem, D = {backbone.dim}; head {head}; {parameters:,} parameters"),
+        ("machine", f"{run.device}, {precision}{', compiled' if config.compile else ''}"),
+        ("folder", str(run.folder)),
+    ]
+
+
+def epoch_line(row: Row, epochs: int) -> str:
+    """One epoch in one line."""
+    return (
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {float(row['loss']):.3f}"
+        f"  kNN {100 * float(row['knn_accuracy']):.1f} %"
+        f"  rank r {float(row['effective_rank_r']):.1f}  z {float(row['effective_rank_z']):.1f}"
+        f"  groups {row['active_groups']}/{row['groups']}  {float(row['images_per_second']):,.0f} images/s"
+    )
+
+
+def collapsed(row: Row) -> list[str]:
+    """Which of "r" and "z" have collapsed in this row of metrics.csv."""
+    return [f for f in ("r", "z") if is_collapsed(float(row[f"effective_rank_{f}"]), float(row[f"std_{f}"]))]
+
+
+def collapse_text(features: str, row: Row) -> Text:
+    """The loud line for collapsed features."""
+    name = {"r": "representation r", "z": "embedding z"}[features]
+    rank, std = float(row[f"effective_rank_{features}"]), float(row[f"std_{features}"])
+    return Text(
+        f"COLLAPSED: the {name} has effective rank {rank:.2f} and relative standard deviation {std:.3f}. "
+        "The loss does not show it. Lower --lam or --lr.",
+        style="bold red",
+    )
+
+
+def pretrain_table(result: Result) -> Group:
+    """The end of a run: what was trained, what came out first and last, where it lies, what to type next."""
+    run, first, last = result.run, result.rows[0], result.rows[-1]
+    table = Table(title=f"{run.name}", title_justify="left", title_style="bold")
+    table.add_column("held-out images" if not result.was_finished else "held-out images (finished before)")
+    table.add_column(f"epoch {first['epoch']}", justify="right")
+    table.add_column(f"epoch {last['epoch']}", justify="right", style="bold")
+    for name, show in _ROWS:
+        table.add_row(name, show(first), show(last))
+    parts = [table, *(collapse_text(features, last) for features in collapsed(last))]
+    parts.append(Padding(_closing(result), (0, 0, 0, 1)))
+    return Group(*parts)
+
+
+def _closing(result: Result) -> Text:
+    run, config = result.run, result.run.config
+    seconds = sum(float(row["seconds"]) for row in result.rows)
+    speed = len(result.rows) * run.steps_per_epoch * config.batch_size / seconds
+    twin = 0 if config.lam else 1e-3
+    where = f" --experiment {config.experiment}" if config.experiment != "quickstart" else ""
+    return Text(
+        f"trained in {seconds:,.0f} s at {speed:,.0f} images/s\n"
+        f"files      {run.folder}/: checkpoint.pt, metrics.csv, config.yaml\n"
+        f"next       the same run with λ = {twin:g}, to compare:\n"
+        f"           sparsehead pretrain{where} --method {config.method} --lam {twin:g}"
+    )
+
+
+def _percent(column: str) -> Callable[[Row], str]:
+    return lambda row: f"{100 * float(row[column]):.1f} %"
+
+
+def _number(column: str, digits: int) -> Callable[[Row], str]:
+    return lambda row: f"{float(row[column]):.{digits}f}"
+
+
+def _share(part: str, whole: str) -> Callable[[Row], str]:
+    return lambda row: f"{row[part]} of {row[whole]}"
+
+
+_ROWS = (
+    ("loss", _number("loss", 3)),
+    ("kNN accuracy (k = 20)", _percent("knn_accuracy")),
+    ("effective rank of r", _number("effective_rank_r", 1)),
+    ("effective rank of z", _number("effective_rank_z", 1)),
+    ("groups active by norm (> 1 % of the largest)", _share("active_groups", "groups")),
+    ("features of r the head reads, by norm", _share("active_features", "features")),
+    ("features of r the head needs (z within 1 %)", _share("functional_features", "features")),
+)

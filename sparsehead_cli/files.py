@@ -1,0 +1,52 @@
+"""Files that are either the old one or the new one, never a half: written beside, flushed to the disk, moved into place."""
+
+import csv
+import io
+import os
+from pathlib import Path
+
+from sparsehead_cli.errors import SparseheadError
+
+
+def replace_file(path: Path, data: bytes | memoryview) -> None:
+    """Put `data` at `path` atomically; at any failure the file that was there stays, and nothing else is left.
+
+    Raises: SparseheadError when the disk is full or the folder cannot be written.
+    """
+    beside = path.with_name(path.name + ".part")
+    try:
+        with open(beside, "wb") as f:
+            f.write(data)
+            f.flush()
+            os.fsync(f.fileno())
+        os.replace(beside, path)
+        sync_folder(path.parent)
+    except OSError as error:
+        beside.unlink(missing_ok=True)
+        raise SparseheadError(f"cannot write {path}: {error.strerror}. Make room or choose another --results.") from None
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename in `folder` last through a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def replace_csv(path: Path, rows: list[dict[str, object]]) -> None:
+    """Write a tidy table atomically; the first row's keys are the columns."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    replace_file(path, text.getvalue().encode())
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The rows of a table as text, exactly as written; [] where there is no file."""
+    if not path.exists():
+        return []
+    with open(path, newline="") as f:
+        return list(csv.DictReader(f))

@@ -1,0 +1,204 @@
+"""Config -> the objects of a run. The only place where settings meet constructors; nothing is written to the disk here."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from sparsehead_cli import distributed
+from sparsehead_cli.config import Config
+from sparsehead_cli.data.augment import RECIPES, Normalisation, make_views
+from sparsehead_cli.data.datasets import DATASETS, Split, dataset_info, load_split
+from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
+from sparsehead_cli.nets.heads import make_projector
+from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
+from sparsehead_cli.sparse.sparse_head import LAYERS, SOLVERS, SparseHead
+from sparsehead_cli.ssl.methods import METHODS, Method, method_settings
+from sparsehead_cli.training.optim import OPTIMIZERS, make_optimizer, parameter_groups
+
+PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that one pretraining needs. `forward` is the method, wrapped where several processes train together."""
+
+    config: Config
+    identity: dict[str, object]
+    name: str
+    folder: Path
+    device: torch.device
+    precision: torch.dtype
+    method: Method
+    forward: nn.Module
+    sparse: SparseHead
+    optimizer: torch.optim.Optimizer
+    views: Callable[[Tensor, torch.Generator], list[Tensor]]
+    normalise: Normalisation
+    train: Split
+    val: Split
+    local_batch: int
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * self.steps_per_epoch
+
+
+def build(config: Config) -> Run:
+    """Everything of a run, with weights drawn from the seed. Raises: SparseheadError, all wrong names together."""
+    check_names(config)
+    identity = run_identity(config)
+    device = choose_device(config.device)
+    distributed.start(device)
+    train, val = (load_split(config.dataset, split, config.data_dir).to(device) for split in ("train", "val"))
+    local_batch = check_batch(config, len(train))
+    method = build_method(config).to(device=device, memory_format=torch.channels_last)
+    if config.compile:
+        method.backbone.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
+    name = run_name(config, identity)
+    return Run(
+        config=config,
+        identity=identity,
+        name=name,
+        folder=config.results / config.experiment / name,
+        device=device,
+        precision=choose_precision(config.precision, device),
+        method=method,
+        forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
+        sparse=build_sparse_head(config, method.projector),
+        optimizer=make_optimizer(
+            config.optimizer, parameter_groups(method, config.weight_decay), config.lr, config.momentum
+        ),
+        views=image_views(config),
+        normalise=dataset_info(config.dataset).normalise,
+        train=train,
+        val=val,
+        local_batch=local_batch,
+        steps_per_epoch=len(train) // config.batch_size,
+    )
+
+
+def build_method(config: Config) -> Method:
+    """Backbone, projector and objective; initial weights are a function of the seed (and never of λ)."""
+    info = dataset_info(config.dataset)
+    torch.manual_seed(config.seed)
+    backbone = make_backbone(
+        config.backbone, channels=info.channels, image_size=info.size, widths=config.widths, blocks=config.blocks
+    )
+    hidden = [config.projector_hidden] * (config.projector_layers - 1)
+    projector = make_projector(backbone.dim, hidden, config.projector_out, batch_norm=config.projector_batch_norm)
+    method = METHODS[config.method](backbone, projector, **method_settings(config.method, config.method_settings))
+    if distributed.world() > 1 and torch.cuda.is_available():
+        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
+    return method
+
+
+def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:
+    """SparseHead with the run's λ, penalty, groups, layers and solver."""
+    return SparseHead(
+        projector,
+        config.lam,
+        penalty=config.penalty,
+        groups=config.groups,
+        layers=config.layers,
+        solver=config.solver,
+    )
+
+
+def image_views(config: Config) -> Callable[[Tensor, torch.Generator], list[Tensor]]:
+    """images -> views for this run's recipe and data set. The loop never looks inside either."""
+    info = dataset_info(config.dataset)
+    return partial(make_views, recipe=RECIPES[config.recipe], normalise=info.normalise, size=info.size)
+
+
+def check_names(config: Config) -> None:
+    """Raises: SparseheadError that lists every setting whose value is in none of our tables."""
+    tables = {
+        "method": METHODS,
+        "penalty": PENALTIES,
+        "groups": GROUPS,
+        "layers": LAYERS,
+        "solver": SOLVERS,
+        "dataset": DATASETS,
+        "recipe": RECIPES,
+        "backbone": BACKBONES,
+        "optimizer": OPTIMIZERS,
+        "precision": ("auto", *PRECISIONS),
+    }
+    problems = []
+    for key, table in tables.items():
+        given = getattr(config, key)
+        if given not in table:
+            problems.append(str(unknown(key, given, table)))
+    if problems:
+        raise SparseheadError("\n".join(problems))
+
+
+def run_identity(config: Config) -> dict[str, object]:
+    """Everything that changes the result, as plain values: settings, the method's own numbers, the recipe's strengths."""
+    identity = config.identity()
+    identity["method_settings"] = method_settings(config.method, config.method_settings)
+    identity["views"] = [asdict(view) for view in RECIPES[config.recipe]]
+    identity["processes"] = distributed.world()
+    return json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
+
+
+def run_name(config: Config, identity: dict[str, object]) -> str:
+    """Readable, and ending in a hash of the identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
+    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:7]
+    lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
+    return f"{config.method}-{config.penalty}-lam{lam}-seed{config.seed}-{digest}"
+
+
+def check_batch(config: Config, images: int) -> int:
+    """The batch of one process. Raises: SparseheadError when the batch exceeds the data or cannot be divided."""
+    if config.batch_size > images:
+        raise SparseheadError(
+            f"batch_size {config.batch_size:,} is larger than the {images:,} training images of {config.dataset} "
+            f"(one in ten is held out). Choose --batch-size {images} or less."
+        )
+    if config.batch_size % distributed.world():
+        raise SparseheadError(f"batch_size {config.batch_size} cannot be shared by {distributed.world()} processes.")
+    return config.batch_size // distributed.world()
+
+
+def choose_device(name: str) -> torch.device:
+    """auto: this process's GPU where there is one, else the CPU. Raises: SparseheadError for one that is not there."""
+    cuda = torch.cuda.is_available()
+    if name == "auto":
+        name = "cuda" if cuda else "cpu"
+    if name == "cpu":
+        return torch.device("cpu")
+    kind, _, number = name.partition(":")
+    if kind != "cuda" or not (number.isdecimal() or not number):
+        raise unknown("device", name, ("auto", "cpu", "cuda", "cuda:N"))
+    index = int(number or distributed.local_rank())
+    if index >= (torch.cuda.device_count() if cuda else 0):
+        raise SparseheadError(f"device {name} is not there: {torch.cuda.device_count()} GPUs found. Use --device auto.")
+    torch.cuda.set_device(index)
+    return torch.device("cuda", index)
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """The autocast type; auto: bfloat16 where this machine computes it fast, else float32."""
+    if name == "auto":
+        name = "bfloat16" if has_fast_bfloat16(device) else "float32"
+    return PRECISIONS[name]
+
+
+def has_fast_bfloat16(device: torch.device) -> bool:
+    """Whether bfloat16 beats float32 here: a GPU of Ampere or later, a processor with AMX or AVX512-BF16.
+
+    A processor without them emulates bfloat16 and is slower than in float32.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    return torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()

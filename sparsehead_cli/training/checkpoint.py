@@ -1,0 +1,35 @@
+"""Atomic save, safe load. A checkpoint holds only tensors and plain Python values."""
+
+import io
+from pathlib import Path
+
+import torch
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import replace_file
+
+FORMAT = "sparsehead-run-1"
+
+
+def save_checkpoint(path: Path, state: dict) -> None:
+    """Replace the checkpoint at `path` atomically. Raises: SparseheadError when it cannot be written; the old one stays."""
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **state}, buffer)
+    replace_file(path, buffer.getbuffer())
+
+
+def load_checkpoint(path: Path) -> dict:
+    """The state that `save_checkpoint` was given, on the CPU; no code in the file is ever run.
+
+    Raises: SparseheadError for a file that is missing, truncated, of another kind, or wants to run code.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise SparseheadError(f"{path} does not exist.") from None
+    except Exception as error:  # a damaged zip or pickle raises whatever its bytes lead to
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SparseheadError(f"{path} is damaged or not a checkpoint ({reason}). Move it away to start anew.") from None
+    if not isinstance(state, dict) or state.get("format") != FORMAT:
+        raise SparseheadError(f"{path} was not written by sparsehead pretrain. Move it away to start anew.")
+    return state

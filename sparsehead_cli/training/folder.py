@@ -1,0 +1,131 @@
+"""A run's folder: config.yaml, metrics.csv, checkpoint.pt, and the lock that keeps a second process out."""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from sparsehead_cli import distributed
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import read_csv, replace_csv, replace_file
+from sparsehead_cli.training.build import Run
+from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+
+
+@dataclass
+class Position:
+    """Where a run is: steps done, sums over the steps of an unfinished epoch, rows of the finished ones."""
+
+    step: int = 0
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    rows: list[dict[str, object]] = field(default_factory=list)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Make the run's folder and keep other processes out of it; the lock ends with the process, even by kill -9.
+
+    Raises: SparseheadError when another process trains this run, or the folder cannot be made.
+    """
+    if distributed.rank() > 0:  # the first process holds the lock for all
+        yield
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock", timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise SparseheadError(f"another process is training this run ({folder}). Wait for it, or stop it first.") from None
+    except OSError as error:
+        raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Choose another --results.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def resume(run: Run) -> Position:
+    """Load the run's checkpoint, where there is one, into its method and optimizer; else write config.yaml and start.
+
+    Raises: SparseheadError for a checkpoint that is damaged, foreign, of another precision, or without its metrics.
+    """
+    path = run.folder / "checkpoint.pt"
+    if not path.exists():
+        if distributed.rank() == 0:
+            replace_file(run.folder / "config.yaml", describe(run).encode())
+        return Position()
+    state = load_checkpoint(path)
+    if state["identity"] != run.identity:
+        raise SparseheadError(f"{path} belongs to another run. Move it away to start anew.")
+    precision = str(run.precision).removeprefix("torch.")
+    if state["precision"] != precision and state["step"] < run.total_steps:
+        raise SparseheadError(
+            f"{run.folder} was begun in {state['precision']}, this machine would go on in {precision}. "
+            f"Finish it on a machine like the first, or start anew with --precision {precision}."
+        )
+    run.method.load_state_dict(state["method"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    epochs_done = state["step"] // run.steps_per_epoch
+    rows = read_csv(run.folder / "metrics.csv")[:epochs_done]
+    if len(rows) < epochs_done:
+        raise SparseheadError(
+            f"{run.folder / 'metrics.csv'} has {len(rows)} of the {epochs_done} epochs in the checkpoint beside it. "
+            "Put the file back, or move the folder away to start anew."
+        )
+    sums = {name: value.to(run.device) for name, value in state["sums"].items()}
+    return Position(state["step"], sums, rows)
+
+
+def save(run: Run, position: Position) -> None:
+    """Write metrics.csv, then checkpoint.pt, each atomically; a kill in between leaves a row too many, cut at resume."""
+    if distributed.rank() > 0:
+        return
+    if position.rows:
+        replace_csv(run.folder / "metrics.csv", position.rows)
+    save_checkpoint(
+        run.folder / "checkpoint.pt",
+        {
+            "identity": run.identity,
+            "precision": str(run.precision).removeprefix("torch."),
+            "step": position.step,
+            "sums": {name: value.cpu() for name, value in position.sums.items()},
+            "method": run.method.state_dict(),
+            "optimizer": run.optimizer.state_dict(),
+        },
+    )
+
+
+def describe(run: Run) -> str:
+    """config.yaml: the identity in full, and the machine and code it began on."""
+    machine = {
+        "commit": code_version(),
+        "torch": str(torch.__version__),
+        "device": run.device.type,
+        "precision": str(run.precision).removeprefix("torch."),
+        "threads": torch.get_num_threads(),
+    }
+    return yaml.safe_dump({"experiment": run.config.experiment, **run.identity, "began_on": machine}, sort_keys=False)
+
+
+@cache
+def code_version() -> str:
+    """The commit of the code (with -dirty where it was changed), or the package's version where it is no checkout."""
+    here = Path(__file__).resolve().parents[2]
+    if (here / ".git").exists():
+        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
+        try:
+            return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            pass
+    try:
+        return f"v{version('sparsehead')}"
+    except PackageNotFoundError:
+        return "unknown"

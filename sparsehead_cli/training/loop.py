@@ -1,0 +1,217 @@
+"""pretrain(build(config)) -> a run folder. One batch from disk to loss is `train_step`, one run is `train`.
+
+Nothing random has a memory: the order of an epoch, the views of a step and whatever a method draws are functions of
+(seed, epoch or step, process). So a checkpoint needs no generator's state, and a resumed run is bit for bit the run that
+was never stopped.
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsehead_cli import distributed
+from sparsehead_cli.data.datasets import Split, batches, dataset_info
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.measure.features import eval_mode, extract
+from sparsehead_cli.measure.probes import knn_accuracy
+from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
+from sparsehead_cli.sparse.telemetry import head_sparsity
+from sparsehead_cli.training.build import Run
+from sparsehead_cli.training.folder import Position, code_version, locked, resume, save
+from sparsehead_cli.training.optim import lr_at
+from sparsehead_cli.training.signals import Interrupted, catch_signals
+
+BANK = 4000  # training images that the per-epoch kNN probe looks its neighbours up in
+NEIGHBOURS = 20
+WATCH_SECONDS = 0.25  # between two looks at the loss, each of which waits for the device
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a watcher sees: a few times a second, and with `row` at the end of each epoch."""
+
+    step: int
+    total_steps: int
+    epoch: int
+    loss: float
+    images_per_second: float
+    row: dict[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run, its rows of metrics.csv, and whether it had been finished before."""
+
+    run: Run
+    rows: list[dict[str, object]]
+    was_finished: bool
+
+
+def pretrain(run: Run, watch: Callable[[Moment], None] = lambda moment: None) -> Result:
+    """Train one run (made by `build(config)`) to its end, going on where it was stopped; a finished one returns at once.
+
+    Raises: SparseheadError for whatever the user can mend; Interrupted, after saving, for SIGINT and SIGTERM.
+    """
+    with locked(run.folder):
+        position = resume(run)
+        was_finished = position.step == run.total_steps
+        if not was_finished:
+            if run.sparse.solver == "proximal":
+                run.sparse.attach(run.optimizer)
+            train(run, position, watch)
+    return Result(run, position.rows, was_finished)
+
+
+def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None:
+    """The loop: from `position`, which it moves, to the last step."""
+    with catch_signals() as stop:
+        while position.step < run.total_steps:
+            epoch, first = divmod(position.step, run.steps_per_epoch)
+            clock = Clock(run, position)
+            for images in batches(run.train.images, epoch_order(run, epoch), run.local_batch, start=first):
+                logged = train_step(run, images, position.step)
+                position.sums = {name: position.sums.get(name, 0) + value for name, value in logged.items()}
+                position.step += 1
+                if clock.is_time():
+                    watch(clock.moment(epoch, logged["loss"].item()))
+                if stop.requested:
+                    require_finite(run, position)
+                    save(run, position)
+                    raise Interrupted(stop.signal, run.folder, position.step, run.total_steps)
+            row = finish_epoch(run, position, epoch, clock)
+            watch(clock.moment(epoch, row["loss"], row))
+
+
+def train_step(run: Run, images: Tensor, step: int) -> dict[str, Tensor]:
+    """One batch uint8 [B, C, H, W] -> one update; returns what is logged, each [], on the device."""
+    config = run.config
+    warmup = round(config.warmup_epochs * run.steps_per_epoch)
+    for group in run.optimizer.param_groups:
+        group["lr"] = lr_at(step, total=run.total_steps, warmup=warmup, lr=config.lr)
+    torch.manual_seed(stable_seed("method", config.seed, step, distributed.rank()))  # dropout, masks
+    generator = torch.Generator().manual_seed(stable_seed("views", config.seed, step, distributed.rank()))
+    views = run.views(images, generator=generator)
+
+    with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+        loss, terms = run.forward(views)
+    run.optimizer.zero_grad()
+    (loss + run.sparse.penalty()).backward()
+    gradient_norm = torch.nn.utils.get_total_norm(p.grad for p in run.method.parameters() if p.grad is not None)
+    run.optimizer.step()  # and after it, attached to it, the proximal map
+    run.method.after_step((step + 1) / run.total_steps)
+    return {"loss": loss.detach(), **{name: t.detach() for name, t in terms.items()}, "gradient_norm": gradient_norm}
+
+
+def epoch_order(run: Run, epoch: int) -> Tensor:
+    """The indices that this process sees in this epoch, on the device; processes share each batch among them."""
+    generator = torch.Generator().manual_seed(stable_seed("order", run.config.seed, epoch))
+    order = torch.randperm(len(run.train), generator=generator)[: run.steps_per_epoch * run.config.batch_size]
+    shares = order.view(run.steps_per_epoch, distributed.world(), run.local_batch)
+    return shares[:, distributed.rank()].flatten().to(run.device)
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed that is the same on every machine and unrelated for different parts."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
+
+
+def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> dict[str, object]:
+    """Measure, append the epoch's row, save. Raises: SparseheadError for a non-finite epoch, before anything is written."""
+    require_finite(run, position)
+    row = {
+        **identity_columns(run),
+        "epoch": epoch + 1,
+        **{name: value.item() / run.steps_per_epoch for name, value in position.sums.items()},
+        "lr": run.optimizer.param_groups[0]["lr"],
+        **probe_epoch(run),
+        "images_per_second": round(clock.images_per_second(), 1),
+        "seconds": round(clock.seconds(), 2),
+    }
+    position.rows.append(row)
+    position.sums = {}
+    save(run, position)
+    return row
+
+
+def identity_columns(run: Run) -> dict[str, object]:
+    """The columns that every table of ours begins with."""
+    config = run.config
+    names = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed")
+    return {
+        "experiment": config.experiment,
+        "run": run.name,
+        **{name: getattr(config, name) for name in names},
+        "commit": code_version(),
+    }
+
+
+def probe_epoch(run: Run) -> dict[str, float]:
+    """kNN accuracy, effective ranks and sparsity on the held-out images; the test set is never touched.
+
+    Ranks and standard deviations are of the N held-out images. The kNN bank is the first BANK training images.
+    """
+    bank = Split(run.train.images[:BANK], run.train.labels[:BANK])
+    with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+        bank_r, _ = extract(run.method, bank.images, run.normalise)
+        r, z = extract(run.method, run.val.images, run.normalise)
+    if not (r.isfinite().all() and z.isfinite().all()):
+        raise diverged(run)
+    classes = len(dataset_info(run.config.dataset).classes)
+    with eval_mode(run.method):
+        sparsity = head_sparsity(run.sparse, r)
+    return {
+        "knn_accuracy": knn_accuracy(bank_r, bank.labels, r, run.val.labels, k=NEIGHBOURS, classes=classes),
+        "effective_rank_r": effective_rank(covariance_eigenvalues(r)),
+        "effective_rank_z": effective_rank(covariance_eigenvalues(z)),
+        "std_r": relative_std(r),
+        "std_z": relative_std(z),
+        **sparsity,
+    }
+
+
+def require_finite(run: Run, position: Position) -> None:
+    """Raises: SparseheadError when a loss, term or gradient since the last save was not finite."""
+    if not all(math.isfinite(value.item()) for value in position.sums.values()):
+        raise diverged(run)
+
+
+def diverged(run: Run) -> SparseheadError:
+    """The error of a run whose numbers are no longer numbers."""
+    config, precision = run.config, str(run.precision).removeprefix("torch.")
+    kept = "The last good checkpoint is kept. " if (run.folder / "checkpoint.pt").exists() else ""
+    return SparseheadError(
+        f"the loss or its gradient is no longer finite. {kept}"
+        f"Suspects: lr {config.lr:g} (too high?), lam {config.lam:g} (too strong?), precision {precision} "
+        "(try --precision float32)."
+    )
+
+
+class Clock:
+    """Times one epoch of this process."""
+
+    def __init__(self, run: Run, position: Position) -> None:
+        self.run, self.position = run, position
+        self.started = self.looked = time.perf_counter()
+        self.first_step = position.step
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self.started
+
+    def images_per_second(self) -> float:
+        return (self.position.step - self.first_step) * self.run.config.batch_size / self.seconds()
+
+    def is_time(self) -> bool:
+        """True a few times a second: time for a watcher to look."""
+        now = time.perf_counter()
+        if now - self.looked < WATCH_SECONDS:
+            return False
+        self.looked = now
+        return True
+
+    def moment(self, epoch: int, loss: float, row: dict[str, object] | None = None) -> Moment:
+        return Moment(self.position.step, self.run.total_steps, epoch + 1, loss, self.images_per_second(), row)

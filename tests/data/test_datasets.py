@@ -1,0 +1,132 @@
+import gzip
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from sparsehead_cli.data import datasets
+from sparsehead_cli.data.datasets import DATASETS, DEBIAN, EMBEDDED, EMBEDDED_SHA256, batches, held_out_mask, load_split
+from sparsehead_cli.data.fashion10k import draw
+from sparsehead_cli.data.idx import FILES, read_fashion_mnist, read_idx
+from sparsehead_cli.errors import SparseheadError
+
+
+def write_idx(path, array, claimed=None):
+    header = bytes([0, 0, 8, array.ndim]) + np.array(claimed or array.shape, ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + array.tobytes()))
+
+
+@pytest.fixture
+def idx_folder(tmp_path):
+    """A tiny Fashion-MNIST in the published byte format: 40 images of 4 classes."""
+    rng = np.random.default_rng(0)
+    for images, labels in FILES.values():
+        write_idx(tmp_path / images, rng.integers(0, 256, (40, 28, 28), dtype=np.uint8))
+        write_idx(tmp_path / labels, np.arange(40, dtype=np.uint8) % 4)
+    return tmp_path
+
+
+def test_embedded_set_is_balanced_and_split(tmp_path):
+    train, val, both, test = (load_split("fashion10k", s, tmp_path) for s in ("train", "val", "train+val", "test"))
+    assert [len(s) for s in (train, val, both, test)] == [9000, 1000, 10000, 2000]
+    assert train.images.shape[1:] == (1, 28, 28)
+    assert train.images.dtype == torch.uint8
+    assert train.labels.bincount().tolist() == [900] * 10
+    assert val.labels.bincount().tolist() == [100] * 10
+    assert test.labels.bincount().tolist() == [200] * 10
+    assert EMBEDDED.stat().st_size <= 5_500_000
+
+
+def test_embedded_note_states_the_true_hash_and_licence():
+    note = EMBEDDED.with_suffix(".md").read_text()
+    assert hashlib.sha256(EMBEDDED.read_bytes()).hexdigest() == EMBEDDED_SHA256
+    assert EMBEDDED_SHA256 in note
+    assert "Zalando SE" in note
+
+
+def test_normalisation_is_the_sets_own(tmp_path):
+    pixels = load_split("fashion10k", "train+val", tmp_path).images.double() / 255
+    normalise = DATASETS["fashion10k"].normalise
+    assert float(pixels.mean()) == pytest.approx(normalise.mean[0], abs=1e-4)
+    assert float(pixels.std()) == pytest.approx(normalise.std[0], abs=1e-4)
+
+
+def test_held_out_part_is_one_in_ten_of_each_class_and_of_nothing_else():
+    labels = np.array([0, 1] * 25 + [2] * 9)
+    mask = held_out_mask(labels)
+    assert np.bincount(labels[mask], minlength=3).tolist() == [2, 2, 0]
+    assert np.flatnonzero(mask[labels == 0]).tolist() == [9, 19]
+
+
+@pytest.mark.skipif(not DEBIAN.exists(), reason="needs Debian's dataset-fashion-mnist")
+def test_embedded_images_are_the_official_ones():
+    images, labels = read_fashion_mnist(DEBIAN, train=False)
+    with np.load(EMBEDDED) as arrays:
+        assert np.array_equal(arrays["test_images"], images[arrays["test_index"]])
+        assert np.array_equal(arrays["test_labels"], labels[arrays["test_index"]])
+
+
+def test_draw_is_balanced_and_without_replacement():
+    labels = np.arange(200) % 10
+    chosen = draw(labels, 7, np.random.default_rng(0))
+    assert len(set(chosen.tolist())) == 70
+    assert np.bincount(labels[chosen]).tolist() == [7] * 10
+
+
+def test_fashion_mnist_is_read_from_the_data_dir_first(idx_folder):
+    assert len(load_split("fashion-mnist", "train+val", idx_folder)) == 40
+    assert len(load_split("fashion-mnist", "val", idx_folder)) == 4
+
+
+def test_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr("torchvision.datasets.FashionMNIST", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+    with pytest.raises(SparseheadError, match=r"cannot be downloaded \(no network\).*apt-get install dataset-fashion-mnist"):
+        load_split("fashion-mnist", "train", tmp_path)
+
+
+def test_damaged_idx_files_are_named(idx_folder):
+    path = idx_folder / FILES[True][0]
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:1000], whole[:-9], b"not gzip at all", gzip.compress(b"abc"), gzip.compress(b"\0\0\x08\x03")):
+        path.write_bytes(damaged)
+        with pytest.raises(SparseheadError, match=r"train-images.*damaged"):
+            read_idx(path)
+
+
+def test_header_that_claims_more_images_than_there_are(idx_folder):
+    path = idx_folder / FILES[True][0]
+    write_idx(path, np.zeros((3, 28, 28), np.uint8), claimed=(4, 28, 28))
+    with pytest.raises(SparseheadError, match="header does not fit"):
+        read_idx(path)
+
+
+def test_fewer_labels_than_images(idx_folder):
+    write_idx(idx_folder / FILES[True][1], np.zeros(39, np.uint8))
+    with pytest.raises(SparseheadError, match="40 images but 39 labels"):
+        read_fashion_mnist(idx_folder, train=True)
+
+
+def test_damaged_embedded_file(tmp_path, monkeypatch):
+    copy = tmp_path / "fashion10k.npz"
+    data = bytearray(EMBEDDED.read_bytes())
+    data[1000] ^= 1
+    copy.write_bytes(data)
+    monkeypatch.setattr(datasets, "EMBEDDED", copy)
+    with pytest.raises(SparseheadError, match="damaged.*Reinstall"):
+        load_split("fashion10k", "train", tmp_path)
+
+
+def test_unknown_name_and_split(tmp_path):
+    with pytest.raises(SparseheadError, match='unknown dataset "fashion10".*Did you mean "fashion10k"'):
+        load_split("fashion10", "train", tmp_path)
+    with pytest.raises(SparseheadError, match='unknown split "tset".*Did you mean "test"'):
+        load_split("fashion10k", "tset", tmp_path)
+
+
+def test_batches_are_whole_and_can_start_in_the_middle():
+    images = torch.arange(10).view(10, 1, 1, 1)
+    order = torch.arange(10).flip(0)
+    assert [b.flatten().tolist() for b in batches(images, order, 4)] == [[9, 8, 7, 6], [5, 4, 3, 2]]
+    assert [b.flatten().tolist() for b in batches(images, order, 4, start=1)] == [[5, 4, 3, 2]]

@@ -141,7 +141,7 @@ def make_backbone(
 STEMS = {"imagenet": (7, 2), "small": (3, 1), "strided": (3, 2)}
 # block, blocks of each stage, widths of each stage, stem (None: by image size)
 BACKBONES: dict[str, tuple[type, tuple[int, ...], tuple[int, ...], str | None]] = {
-    "narrow": (BasicBlock, (1, 1, 1, 1), (16, 32, 128, 256), "strided"),
+    "narrow": (BasicBlock, (1, 1, 1, 1), (16, 32, 64, 256), "strided"),
     "resnet18": (BasicBlock, (2, 2, 2, 2), (64, 128, 256, 512), None),
     "resnet34": (BasicBlock, (3, 4, 6, 3), (64, 128, 256, 512), None),
     "resnet50": (Bottleneck, (3, 4, 6, 3), (64, 128, 256, 512), None),

@@ -55,9 +55,9 @@ class Run:
 def build(config: Config) -> Run:
     """Everything of a run, with weights drawn from the seed. Raises: SparseheadError, all wrong names together."""
     check_names(config)
-    identity = run_identity(config)
     device = choose_device(config.device)
     distributed.start(device)
+    identity = run_identity(config)
     train, val = (load_split(config.dataset, split, config.data_dir).to(device) for split in ("train", "val"))
     local_batch = check_batch(config, len(train))
     method = build_method(config).to(device=device, memory_format=torch.channels_last)

@@ -1,6 +1,7 @@
 """Atomic save, safe load. A checkpoint holds only tensors and plain Python values."""
 
 import io
+import sys
 from pathlib import Path
 
 import torch
@@ -12,10 +13,25 @@ FORMAT = "sparsehead-run-1"
 
 
 def save_checkpoint(path: Path, state: dict) -> None:
-    """Replace the checkpoint at `path` atomically. Raises: SparseheadError when it cannot be written; the old one stays."""
+    """Replace the checkpoint at `path` atomically; equal states give equal bytes.
+
+    Raises: SparseheadError when it cannot be written; the old one stays.
+    """
     buffer = io.BytesIO()
-    torch.save({"format": FORMAT, **state}, buffer)
+    torch.save(_canonical({"format": FORMAT, **state}), buffer)
     replace_file(path, buffer.getbuffer())
+
+
+def _canonical(value: object) -> object:
+    """The same value with every container its own and every text shared, as pickle writes shared objects only once.
+
+    Without it a resumed run's checkpoint, equal in every value, would differ in its bytes.
+    """
+    if isinstance(value, dict):
+        return {_canonical(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)([_canonical(item) for item in value])
+    return sys.intern(value) if isinstance(value, str) else value
 
 
 def load_checkpoint(path: Path) -> dict:

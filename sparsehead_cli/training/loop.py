@@ -79,12 +79,14 @@ def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None
                 position.step += 1
                 if clock.is_time():
                     watch(clock.moment(epoch, logged["loss"].item()))
-                if stop.requested:
+                if stop.requested and position.step % run.steps_per_epoch:
                     require_finite(run, position)
                     save(run, position)
                     raise Interrupted(stop.signal, run.folder, position.step, run.total_steps)
             row = finish_epoch(run, position, epoch, clock)
             watch(clock.moment(epoch, row["loss"], row))
+            if stop.requested and position.step < run.total_steps:
+                raise Interrupted(stop.signal, run.folder, position.step, run.total_steps)
 
 
 def train_step(run: Run, images: Tensor, step: int) -> dict[str, Tensor]:

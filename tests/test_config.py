@@ -1,0 +1,79 @@
+import pytest
+
+from sparsehead_cli.config import Config, coerce, load_config, parse_set, read_experiments
+from sparsehead_cli.errors import SparseheadError
+
+
+@pytest.fixture
+def experiments(tmp_path):
+    path = tmp_path / "experiments.yaml"
+    path.write_text("quickstart:\nmine: {lam: 1e-2, epochs: 7, method.temperature: 0.5, widths: [4, 8]}\n")
+    return path
+
+
+def test_default_then_experiment_then_command_line(experiments):
+    config = load_config("mine", experiments, {"epochs": 3})
+    assert (config.lam, config.epochs, config.widths, config.batch_size) == (0.01, 3, (4, 8), Config().batch_size)
+    assert config.method_settings == {"temperature": 0.5}
+    assert config.experiment == "mine"
+    assert load_config("quickstart", experiments, {}) == Config()
+
+
+def test_all_errors_at_once(experiments):
+    with pytest.raises(SparseheadError) as error:
+        load_config("mine", experiments, {"epoch": 3, "lam": "much", "lr": -1.0, "batch_size": 1.5, "seed": -1})
+    message = str(error.value)
+    assert 'unknown setting "epoch". Did you mean "epochs"?' in message
+    assert "lam must be a number, given 'much'" in message
+    assert "lr must be above 0, given -1.0" in message
+    assert "batch_size must be a whole number, given 1.5" in message
+    assert "seed must be between 0" in message
+
+
+@pytest.mark.parametrize("text", ["nan", ".nan", "inf", "-1"])
+def test_lam_must_be_a_finite_number_of_at_least_zero(experiments, text):
+    with pytest.raises(SparseheadError, match="^lam must be"):
+        load_config("mine", experiments, parse_set([f"lam={text}"]))
+
+
+def test_scientific_notation_is_a_number():
+    assert parse_set(["lam=1e-4", "widths=4,8", "compile=true"]) == {"lam": 1e-4, "widths": "4,8", "compile": True}
+    assert coerce("widths", "4,8") == (4, 8)
+    assert coerce("widths", None) is None
+    assert coerce("lam", "1e-4") == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("compile", "perhaps"), ("compile", 1), ("epochs", True), ("widths", "a,b"), ("method", ["simclr"]), ("lam", True)],
+)
+def test_wrong_types(key, value):
+    with pytest.raises(ValueError, match=f"^{key} must be"):
+        coerce(key, value)
+
+
+def test_unknown_experiment(experiments):
+    with pytest.raises(SparseheadError, match=r'unknown experiment.* "mien"; known: quickstart, mine.*Did you mean "mine"'):
+        load_config("mien", experiments, {})
+
+
+@pytest.mark.parametrize(("text", "says"), [("a: [", "not valid YAML"), ("- a", "must map"), ("a: 3", "must map")])
+def test_damaged_experiments_file(tmp_path, text, says):
+    path = tmp_path / "e.yaml"
+    path.write_text(text)
+    with pytest.raises(SparseheadError, match=says):
+        read_experiments(path)
+    with pytest.raises(SparseheadError, match="cannot read.*No such file"):
+        read_experiments(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize("assignment", ["lam", "=3", "lam=[1"])
+def test_malformed_set(assignment):
+    with pytest.raises(SparseheadError, match="--set"):
+        parse_set([assignment])
+
+
+def test_identity_leaves_out_where_things_lie(tmp_path):
+    assert Config().identity() == Config(results=tmp_path, data_dir=tmp_path, experiment="x").identity()
+    for change in ({"lam": 0.5}, {"seed": 1}, {"precision": "float32"}, {"method_settings": {"temperature": 1}}, {"compile": True}):
+        assert Config().identity() != Config(**change).identity()

@@ -1,0 +1,97 @@
+"""Two gloo processes give the gradient of one process on the joined batch, for every method; and torchrun trains a run."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import pytest
+import torch
+import torch.multiprocessing as mp
+from torch.nn.parallel import DistributedDataParallel
+
+from sparsehead_cli import SparseHead, distributed
+from sparsehead_cli.files import read_csv
+from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.training.checkpoint import load_checkpoint
+
+
+class Pool(torch.nn.Module):
+    """A norm-free stand-in for a backbone: BatchNorm would see different batches."""
+
+    def __init__(self):
+        super().__init__()
+        self.dim = 6
+        self.conv = torch.nn.Conv2d(1, 6, 3)
+
+    def forward(self, x):
+        return self.conv(x).relu().mean(dim=(2, 3))
+
+
+def build(name):
+    from sparsehead_cli.nets.heads import make_projector
+
+    torch.manual_seed(0)
+    return METHODS[name](Pool(), make_projector(6, [5], 4, batch_norm=False))
+
+
+def joined_views():
+    g = torch.Generator().manual_seed(1)
+    return [torch.randn(8, 1, 7, 7, generator=g) for _ in range(2)]
+
+
+def gradients(name, views, wrap):
+    method = build(name)
+    sparse = SparseHead(method.projector, 0.01)
+    wrapped = wrap(method)  # kept until after the backward pass: it owns the hooks
+    loss, _ = wrapped(views)
+    penalty = sparse.penalty()
+    (loss + penalty).backward()
+    return {"loss": loss.item(), "penalty": penalty.item()}, [p.grad.clone() for p in method.parameters()]
+
+
+def one_of_two(rank, port, queue):
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
+    torch.set_num_threads(1)
+    distributed.start(torch.device("cpu"))
+    for name in METHODS:
+        share = [v.chunk(2)[rank] for v in joined_views()]
+        values, grads = gradients(name, share, DistributedDataParallel)
+        queue.put((name, rank, values, [g.numpy() for g in grads]))
+    distributed.barrier()
+    distributed.stop()
+
+
+def test_two_processes_have_the_gradient_of_one():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    queue = mp.get_context("spawn").SimpleQueue()
+    context = mp.spawn(one_of_two, args=(port, queue), nprocs=2, join=False)
+    found = [queue.get() for _ in range(2 * len(METHODS))]
+    while not context.join():
+        pass
+    for name, _, values, grads in found:
+        expected, expected_grads = gradients(name, joined_views(), lambda m: m)
+        assert values == pytest.approx(expected, rel=1e-6)
+        for ours, theirs in zip(grads, expected_grads, strict=True):
+            torch.testing.assert_close(torch.from_numpy(ours), theirs, atol=1e-6, rtol=1e-5)
+
+
+def test_one_process_needs_no_group():
+    x = torch.ones(2, 2, requires_grad=True)
+    assert distributed.all_gather(x) is x
+    assert (distributed.rank(), distributed.world()) == (0, 1)
+
+
+def test_torchrun_trains_one_run(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sparsehead_cli"]
+    options = ["pretrain", "--epochs", "1", "--batch-size", "500", "--set", "widths=4,4,8,8", "--results", str(tmp_path)]
+    done = subprocess.run(command + options, capture_output=True, text=True, timeout=180, check=False)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "quickstart").iterdir()
+    assert len(read_csv(folder / "metrics.csv")) == 1
+    state = load_checkpoint(folder / "checkpoint.pt")
+    assert state["step"] == 9000 // 500
+    assert state["identity"]["processes"] == 2
+    assert done.stdout.count("epoch 1/1") == 1

@@ -1,0 +1,296 @@
+"""One run: it trains, it stops and goes on bit for bit, it refuses what it should."""
+
+import math
+import multiprocessing
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+import torch
+
+from sparsehead_cli.data.datasets import batches
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import read_csv
+from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.training import loop
+from sparsehead_cli.training.build import build, choose_device, choose_precision, has_fast_bfloat16
+from sparsehead_cli.training.folder import locked
+from sparsehead_cli.training.loop import epoch_order, pretrain, stable_seed
+from sparsehead_cli.training.optim import OPTIMIZERS, lr_at
+from sparsehead_cli.training.signals import Interrupted
+from tests.conftest import TIMED
+
+
+def train(config):
+    return pretrain(build(config))
+
+
+def outcome(folder):
+    """What must not depend on interruptions: the checkpoint's bytes, and metrics.csv but for its times."""
+    rows = [{k: v for k, v in row.items() if k not in TIMED} for row in read_csv(folder / "metrics.csv")]
+    return (folder / "checkpoint.pt").read_bytes(), rows
+
+
+def test_a_run_writes_its_folder_and_learns(tiny):
+    result = train(tiny(epochs=3))
+    folder = result.run.folder
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "metrics.csv", "checkpoint.pt", ".lock"}
+    assert folder.name.startswith("simclr-l21-lam1e-03-seed0-")
+    rows = read_csv(folder / "metrics.csv")
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    assert float(rows[-1]["knn_accuracy"]) > 0.5
+    assert all(math.isfinite(float(rows[-1][c])) for c in list(rows[-1])[10:])
+
+
+def test_a_finished_run_returns_at_once(tiny, monkeypatch):
+    first = train(tiny())
+    before = outcome(first.run.folder)
+    monkeypatch.setattr(loop, "train_step", lambda *a: pytest.fail("trained again"))
+    again = train(tiny())
+    assert again.was_finished
+    assert not first.was_finished
+    assert outcome(again.run.folder) == before
+
+
+def test_everything_that_changes_the_result_changes_the_folder(tiny):
+    changes = [{}, {"lam": 0.0}, {"seed": 1}, {"method_settings": {"temperature": 0.5}}, {"recipe": "weak"}, {"epochs": 3}]
+    changes += [{"precision": "auto"}, {"solver": "proximal"}, {"projector_batch_norm": False}, {"weight_decay": 0.0}]
+    names = [build(tiny(**change)).name for change in changes]
+    assert len(set(names)) == len(names)
+    assert build(tiny(method_settings={"temperature": 0.2})).name == names[0]  # the default, said aloud
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("solver", "stops"), [("subgradient", [4, 9, 13]), ("proximal", [8])])
+def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkeypatch, method, solver, stops):
+    config = tiny(method=method, solver=solver, lam=1e-2)
+    whole = train(config)
+    real = loop.train_step
+
+    def step_and_signal(run, images, step):
+        if step + 1 in stops:
+            stops.remove(step + 1)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(run, images, step)
+
+    monkeypatch.setattr(loop, "train_step", step_and_signal)
+    parts = tiny(method=method, solver=solver, lam=1e-2, results=tmp_path / "parts")
+    for _ in range(len(stops)):
+        with pytest.raises(Interrupted, match=r"stopped by SIGTERM at step \d+ of 18.*The same command goes on") as stopped:
+            train(parts)
+        assert stopped.value.exit_code == 143
+    result = train(parts)
+    assert not stops
+    assert outcome(result.run.folder) == outcome(whole.run.folder)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_every_optimizer_goes_on_bit_identically(tiny, tmp_path, monkeypatch, optimizer):
+    config = tiny(optimizer=optimizer, lr=0.003)
+    whole = train(config)
+    real = loop.save
+
+    def save_then_die(run, position):
+        real(run, position)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save_then_die)
+    parts = tiny(optimizer=optimizer, lr=0.003, results=tmp_path / "parts")
+    with pytest.raises(KeyboardInterrupt):
+        train(parts)
+    monkeypatch.setattr(loop, "save", real)
+    assert outcome(train(parts).run.folder) == outcome(whole.run.folder)
+
+
+def child(config):
+    train(config)
+
+
+def test_kill_nine_at_random_moments_is_bit_identical(tiny, tmp_path):
+    """A server process has torch loaded; each try is a fork of it that is killed without warning."""
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["tests.training.test_loop"])
+    config, parts = tiny(epochs=12), tiny(epochs=12, results=tmp_path / "parts")
+    for results in ("warm-up", "results"):  # the first starts the server
+        started = time.perf_counter()
+        whole = processes.Process(target=child, args=(tiny(epochs=12, results=tmp_path / results),))
+        whole.start()
+        whole.join()
+        duration = time.perf_counter() - started
+    rng = random.Random(0)
+    killed = 0
+    for _ in range(30):
+        process = processes.Process(target=child, args=(parts,))
+        process.start()
+        process.join(rng.uniform(0.05, 0.6) * duration if killed < 5 else None)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            killed += 1
+        elif process.exitcode == 0:
+            break
+    assert killed >= 2
+    (a,), (b,) = (list((c.results / "quickstart").iterdir()) for c in (config, parts))
+    assert outcome(a) == outcome(b)
+
+
+def test_lam_zero_is_the_run_without_any_penalty_code(tiny):
+    """Bit for bit what this loop gives, which has never heard of SparseHead."""
+    for solver in ("subgradient", "proximal"):
+        trained = train(tiny(lam=0.0, epochs=1, solver=solver)).run
+        run = build(tiny(lam=0.0, epochs=1, solver=solver))
+        for step, images in enumerate(batches(run.train.images, epoch_order(run, 0), 100)):
+            for group in run.optimizer.param_groups:
+                group["lr"] = lr_at(step, total=9, warmup=9, lr=0.25)
+            generator = torch.Generator().manual_seed(stable_seed("views", 0, step, 0))
+            loss, _ = run.method(run.views(images, generator=generator))
+            run.optimizer.zero_grad()
+            loss.backward()
+            run.optimizer.step()
+        for ours, theirs in zip(trained.method.state_dict().values(), run.method.state_dict().values(), strict=True):
+            assert torch.equal(ours, theirs)
+
+
+def test_lam_changes_neither_the_initial_weights_nor_the_views(tiny):
+    a, b = build(tiny(lam=0.0)), build(tiny(lam=0.5))
+    assert all(torch.equal(x, y) for x, y in zip(a.method.parameters(), b.method.parameters(), strict=True))
+    assert torch.equal(epoch_order(a, 1), epoch_order(b, 1))
+
+
+def test_proximal_runs_end_in_exact_zeros(tiny):
+    run = train(tiny(solver="proximal", lam=0.5)).run
+    norms = torch.linalg.vector_norm(run.sparse.weights()[0], dim=0)
+    assert (norms == 0).any()
+    assert int(read_csv(run.folder / "metrics.csv")[-1]["active_groups"]) < 24
+
+
+def test_the_test_set_is_never_read(tiny, monkeypatch):
+    from sparsehead_cli.training import build as module
+
+    real, asked = module.load_split, []
+    monkeypatch.setattr(module, "load_split", lambda name, split, folder: asked.append(split) or real(name, split, folder))
+    train(tiny(epochs=1))
+    assert sorted(asked) == ["train", "val"]
+
+
+def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(tiny):
+    run = build(tiny(batch_size=100))
+    orders = [epoch_order(run, epoch) for epoch in range(2)]
+    assert all(len(set(order.tolist())) == 100 * (len(run.train) // 100) for order in orders)
+    assert not torch.equal(*orders)
+
+
+def test_a_second_process_is_refused(tiny):
+    run = build(tiny())
+    with locked(run.folder):
+        problem = []
+
+        def second():
+            try:
+                pretrain(run)
+            except SparseheadError as error:
+                problem.append(str(error))
+
+        thread = threading.Thread(target=second)
+        thread.start()
+        thread.join()
+    assert "another process is training this run" in problem[0]
+
+
+@pytest.mark.parametrize("change", [{"lr": 1e30, "warmup_epochs": 0.0}, {"lam": 1e30, "warmup_epochs": 0.0}])
+def test_divergence_stops_with_the_suspects_named(tiny, change):
+    with pytest.raises(SparseheadError, match=r"no longer finite.*lr .*lam .*precision float32"):
+        train(tiny(**change))
+
+
+def test_divergence_keeps_the_last_good_checkpoint(tiny, monkeypatch):
+    config, real = tiny(epochs=3), loop.train_step
+
+    def poisoned(run, images, step):
+        if step == 12:
+            with torch.no_grad():
+                run.method.projector[0].weight[0, 0] = float("nan")
+        return real(run, images, step)
+
+    monkeypatch.setattr(loop, "train_step", poisoned)
+    with pytest.raises(SparseheadError, match="The last good checkpoint is kept"):
+        train(config)
+    monkeypatch.setattr(loop, "train_step", real)
+    result = train(config)
+    assert len(result.rows) == 3
+    assert all(math.isfinite(float(row["loss"])) for row in result.rows)
+
+
+def test_lost_metrics_and_strange_checkpoints_are_refused(tiny):
+    folder = train(tiny()).run.folder
+    (folder / "metrics.csv").rename(folder / "elsewhere.csv")
+    with pytest.raises(SparseheadError, match="has 0 of the 2 epochs"):
+        train(tiny())
+    (folder / "elsewhere.csv").rename(folder / "metrics.csv")
+    other = train(tiny(seed=1)).run.folder
+    (other / "checkpoint.pt").write_bytes((folder / "checkpoint.pt").read_bytes())
+    with pytest.raises(SparseheadError, match="belongs to another run"):
+        train(tiny(seed=1))
+
+
+def test_another_precision_does_not_silently_go_on(tiny, monkeypatch):
+    real = loop.save
+
+    def save_then_die(run, position):
+        real(run, position)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save_then_die)
+    monkeypatch.setattr("sparsehead_cli.training.build.has_fast_bfloat16", lambda device: False)
+    with pytest.raises(KeyboardInterrupt):
+        train(tiny(precision="auto"))
+    monkeypatch.setattr("sparsehead_cli.training.build.has_fast_bfloat16", lambda device: True)
+    with pytest.raises(SparseheadError, match=r"begun in float32, this machine would go on in bfloat16.*--precision bfloat16"):
+        train(tiny(precision="auto"))
+
+
+def test_watcher_sees_each_epoch_once(tiny, monkeypatch):
+    monkeypatch.setattr(loop, "WATCH_SECONDS", 0.0)
+    moments = []
+    pretrain(build(tiny()), moments.append)
+    assert [m.row["epoch"] for m in moments if m.row] == [1, 2]
+    assert sum(m.row is None for m in moments) == 18
+    assert all(m.images_per_second > 0 for m in moments)
+
+
+def test_compiled_backbone_keeps_its_keys_and_agrees(tiny):
+    plain, compiled = build(tiny()), build(tiny(compile=True))
+    assert list(plain.method.state_dict()) == list(compiled.method.state_dict())
+    x = plain.normalise(plain.val.images[:64].float() / 255)
+    torch.testing.assert_close(plain.method.embed(x)[1], compiled.method.embed(x)[1], atol=1e-4, rtol=1e-3)
+
+
+def test_devices_and_precisions():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_precision("float32", torch.device("cpu")) == torch.float32
+    auto = choose_precision("auto", torch.device("cpu"))
+    assert (auto == torch.bfloat16) == has_fast_bfloat16(torch.device("cpu"))
+    with pytest.raises(SparseheadError, match='unknown device "gpu"'):
+        choose_device("gpu")
+    with pytest.raises(SparseheadError, match="GPUs found"):
+        choose_device("cuda:99")
+
+
+def test_batch_larger_than_the_data(tiny):
+    with pytest.raises(SparseheadError, match=r"batch_size 9,001 is larger than the 9\d\d training images"):
+        build(tiny(batch_size=9001))
+
+
+def test_all_wrong_names_together(tiny):
+    with pytest.raises(SparseheadError) as error:
+        build(tiny(method="simlcr", dataset="cifar", recipe="grey"))
+    assert all(f'unknown {k} "' in str(error.value) for k in ("method", "dataset", "recipe"))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_run_on_a_gpu(tiny):
+    assert len(train(tiny(device="cuda", precision="auto")).rows) == 2

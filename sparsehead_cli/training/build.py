@@ -74,9 +74,7 @@ def build(config: Config) -> Run:
         method=method,
         forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
         sparse=build_sparse_head(config, method.projector),
-        optimizer=make_optimizer(
-            config.optimizer, parameter_groups(method, config.weight_decay), config.lr, config.momentum
-        ),
+        optimizer=make_optimizer(config.optimizer, parameter_groups(method, config.weight_decay), config.lr, config.momentum),
         views=image_views(config),
         normalise=dataset_info(config.dataset).normalise,
         train=train,

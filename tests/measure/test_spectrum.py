@@ -23,7 +23,9 @@ def test_effective_rank_of_isotropic_data_is_its_dimension(rank):
 
 
 def test_effective_rank_closed_form():
-    assert effective_rank(torch.tensor([3.0, 1.0]).double()) == pytest.approx(math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25))))
+    assert effective_rank(torch.tensor([3.0, 1.0]).double()) == pytest.approx(
+        math.exp(-(0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+    )
 
 
 def test_eigenvalues_are_descending_sum_to_the_variance_and_ignore_shift_and_rotation():

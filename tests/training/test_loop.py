@@ -42,7 +42,7 @@ def test_a_run_writes_its_folder_and_learns(tiny):
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
-    assert float(rows[-1]["knn_accuracy"]) > 0.5
+    assert float(rows[-1]["knn_accuracy"]) > 0.3
     assert all(math.isfinite(float(rows[-1][c])) for c in list(rows[-1])[10:])
 
 

@@ -1,0 +1,158 @@
+"""How fast is the pipeline? Images a second (two views each), side by side in one run, medians.
+
+    python benchmarks/throughput.py                     # the pipeline against the bare step of the same network
+    pip install lightly && python benchmarks/throughput.py --lightly     # and against lightly
+
+"bare" is forward, backward and optimizer step of backbone and head on views that are already there. "pipeline" is
+everything that `sparsehead pretrain` does for a batch: gather, views, step, penalty, gradient norm, logging. "lightly" is
+its documented SimCLR loop: PIL transforms in two worker processes, NTXentLoss, float32, with our network, batch and recipe.
+Timings alternate batch by batch (block by block with lightly), so a machine whose speed drifts slows all alike.
+"""
+
+import argparse
+import itertools
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sparsehead_cli.config import Config
+from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, batches
+from sparsehead_cli.files import replace_csv
+from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
+from sparsehead_cli.training.build import Run, build
+from sparsehead_cli.training.folder import code_version
+from sparsehead_cli.training.loop import epoch_order, train_step
+
+FASHION = DATASETS["fashion10k"]
+
+
+def read_rgb32(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    """The embedded images as 32x32 RGB: padded by two pixels, three equal channels. Their content does not change the speed."""
+    images, labels = FASHION.read(data_dir, train)
+    return np.repeat(np.pad(images, ((0, 0), (2, 2), (2, 2)))[:, None], 3, axis=1), labels
+
+
+DATASETS["fashion-rgb32"] = DatasetInfo(FASHION.classes, 3, 32, FASHION.normalise, read_rgb32)
+# the narrow network of REFERENCE 6: width 32, D 256
+BACKBONES["narrow32"] = (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256), "strided")
+
+
+def make_run(backbone: str, dataset: str, batch_size: int, precision: str) -> Run:
+    recipe = "grey-small" if dataset == "fashion10k" else "colour-no-blur"
+    settings = {"backbone": backbone, "dataset": dataset, "recipe": recipe, "batch_size": batch_size, "precision": precision}
+    return build(Config(**settings, results=Path(tempfile.gettempdir())))
+
+
+def pipeline_step(run: Run) -> Callable[[], None]:
+    """One batch from the images on the device to the update, as the loop does it."""
+    stream = itertools.chain.from_iterable(
+        batches(run.train.images, epoch_order(run, epoch), run.local_batch) for epoch in itertools.count()
+    )
+    steps, sums = itertools.count(), {}
+
+    def step() -> None:
+        for name, value in train_step(run, next(stream), next(steps) % run.total_steps).items():
+            sums[name] = sums.get(name, 0) + value
+
+    return step
+
+
+def bare_step(run: Run) -> Callable[[], None]:
+    """Forward, backward and update on views made beforehand."""
+    views = run.views(run.train.images[: run.local_batch], generator=torch.Generator())
+
+    def step() -> None:
+        with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+            loss, _ = run.forward(views)
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+
+    return step
+
+
+def lightly_step(run: Run) -> Callable[[], None]:
+    """lightly's SimCLR loop with our network and batch, and its transforms at our strengths (no blur, as in our recipe)."""
+    from lightly.loss import NTXentLoss
+    from lightly.transforms import SimCLRTransform
+    from PIL import Image
+
+    transform = SimCLRTransform(input_size=32, cj_strength=1.0, cj_hue=0.2, gaussian_blur=0.0)
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self) -> int:
+            return len(run.train)
+
+        def __getitem__(self, i: int) -> list[torch.Tensor]:
+            return transform(Image.fromarray(run.train.images[i].permute(1, 2, 0).numpy()))
+
+    loader = torch.utils.data.DataLoader(Images(), run.local_batch, shuffle=True, drop_last=True, num_workers=2)
+    stream: Iterator = itertools.chain.from_iterable(itertools.repeat(loader))
+    criterion = NTXentLoss(temperature=0.2)
+
+    def step() -> None:
+        view1, view2 = next(stream)
+        loss = criterion(run.method.embed(view1)[1], run.method.embed(view2)[1])
+        run.optimizer.zero_grad()
+        loss.backward()
+        run.optimizer.step()
+
+    return step
+
+
+def alternate(steps: dict[str, Callable[[], None]], rounds: int, block: int) -> dict[str, list[float]]:
+    """Seconds a batch for each step, measured in turn, `block` batches at a time; the first round warms up."""
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for turn in range(rounds + 1):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            for _ in range(block):
+                step()
+            if turn:
+                seconds[name].append((time.perf_counter() - started) / block)
+    return seconds
+
+
+def report(network: str, batch_size: int, seconds: dict[str, list[float]]) -> list[dict[str, object]]:
+    """Rows of medians, printed as they come; `ratio` is the median of pairwise ratios of speed to the first step's."""
+    rows = []
+    base = next(iter(seconds.values()))
+    for name, times in seconds.items():
+        ratio = statistics.median(b / t for b, t in zip(base, times, strict=True))
+        speed = batch_size / statistics.median(times)
+        rows.append({"network": network, "step": name, "images_per_second": round(speed, 1), "ratio": round(ratio, 3)})
+        print(f"{network:>12}  {name:<22} {speed:9,.1f} images/s   {ratio:6.3f} × {next(iter(seconds))}", flush=True)
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lightly", action="store_true", help="also compare with lightly (pip install lightly)")
+    parser.add_argument("--quick", action="store_true", help="few batches: to see that it runs, not to quote")
+    parser.add_argument("--out", type=Path, help="write the rows to this CSV")
+    options = parser.parse_args()
+    from sparsehead_cli.data.augment import RECIPES, View
+
+    RECIPES["colour-no-blur"] = (View(), View())
+    rows = []
+    for backbone, dataset, batch_size, rounds in (("narrow", "fashion10k", 128, 60), ("resnet18", "fashion-rgb32", 64, 7)):
+        run = make_run(backbone, dataset, batch_size, "auto")
+        steps = {"bare": bare_step(run), "pipeline": pipeline_step(run)}
+        rows += report(backbone, batch_size, alternate(steps, 2 if options.quick else rounds, block=1))
+    for backbone, rounds, block in (("narrow32", 5, 10), ("resnet18", 3, 2)) if options.lightly else ():
+        steps = {"lightly": lightly_step(make_run(backbone, "fashion-rgb32", 256, "float32"))}
+        for precision in ("float32", "auto"):
+            steps[f"sparsehead {precision}"] = pipeline_step(make_run(backbone, "fashion-rgb32", 256, precision))
+        rows += report(backbone, 256, alternate(steps, 1 if options.quick else rounds, block=1 if options.quick else block))
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        replace_csv(options.out, [{**row, "commit": code_version(), "torch": str(torch.__version__)} for row in rows])
+
+
+if __name__ == "__main__":
+    main()

@@ -44,7 +44,7 @@ class Config:
     projector_out: int = 128
     projector_batch_norm: bool = True
     # optimisation
-    epochs: int = 40
+    epochs: int = 26
     warmup_epochs: float = 1.0
     batch_size: int = 128  # over all processes
     optimizer: str = "sgd"

@@ -1,0 +1,166 @@
+"""The console script as a user meets it: exit codes, texts, and nothing half-written."""
+
+import os
+import pty
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sparsehead_cli.data import datasets
+from sparsehead_cli.files import read_csv
+
+FAST = ["--dataset", "fashion1k", "--epochs", "2", "--batch-size", "100", "--precision", "float32"]
+FAST += ["--set", "widths=4,4,8,8", "--set", "projector_hidden=16", "--set", "projector_out=8"]
+
+
+@pytest.fixture
+def pretrain(sparsehead, tmp_path):
+    return lambda *arguments: sparsehead("pretrain", *FAST, "--results", tmp_path / "results", *arguments)
+
+
+def assert_one_error(answer, code=1):
+    status, out, err = answer
+    assert status == code
+    assert err.count("Error") == 1
+    assert "Traceback" not in out + err
+    return err
+
+
+def test_help_is_quick_and_complete():
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, "-m", "sparsehead_cli", "pretrain", "--help"], capture_output=True, text=True, check=True)
+    assert time.perf_counter() - started < 2  # 0.25 s on a machine at rest
+    for option in ("experiment", "method", "lam", "penalty", "solver", "dataset", "data-dir", "backbone", "epochs", "batch-size"):
+        assert f"--{option}" in done.stdout
+    for option in ("lr", "seed", "device", "precision", "compile", "results", "set", "experiments"):
+        assert f"--{option}" in done.stdout
+
+
+def test_version(sparsehead):
+    assert sparsehead("--version")[:2] == (0, "sparsehead 0.1.0\n")
+
+
+def test_a_run_from_start_to_table(pretrain, tmp_path):
+    code, out, err = pretrain("--lam", "1e-3")
+    assert (code, err) == (0, "")
+    assert "epoch 2/2  loss" in out
+    for text in ("λ 0.001", "strided stem", "kNN accuracy", "effective rank of z", "groups active by norm", "checkpoint.pt", "--lam 0"):
+        assert text in out
+    assert "\x1b" not in out  # no terminal, no colours
+    (folder,) = (tmp_path / "results" / "quickstart").iterdir()
+    assert len(read_csv(folder / "metrics.csv")) == 2
+    again = pretrain("--lam", "1e-3")
+    assert "finished before" in again[1]
+
+
+def test_progress_bar_on_a_terminal(tmp_path):
+    """On a terminal there is a bar with epoch, loss, images/s and the time left."""
+    master, slave = pty.openpty()
+    command = [sys.executable, "-m", "sparsehead_cli", "pretrain", "--epochs", "1", "--set", "widths=4,4,8,8"]
+    process = subprocess.Popen(
+        [*command, "--results", str(tmp_path)], stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    )
+    os.close(slave)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(master, 4096)
+        except OSError:  # the other end is closed
+            break
+    assert process.wait() == 0
+    text = shown.decode(errors="ignore")
+    assert "epoch 1/1" in text
+    assert "images/s" in text
+    assert "left" in text
+    assert "\x1b[" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "says"),
+    [
+        (["--method", "simlcr"], 1, 'unknown method "simlcr"; known: simclr. Did you mean "simclr"?'),
+        (["--dataset", "fashion10"], 1, 'unknown dataset "fashion10"'),
+        (["--backbone", "resnet19"], 1, 'Did you mean "resnet18"?'),
+        (["--penalty", "l12"], 1, "known: l21, none"),
+        (["--solver", "prox"], 1, 'Did you mean "proximal"?'),
+        (["--experiment", "quickstrat"], 1, 'Did you mean "quickstart"?'),
+        (["--set", "epoch=3"], 1, 'unknown setting "epoch". Did you mean "epochs"?'),
+        (["--set", "method.temprature=0.2"], 1, 'Did you mean "method.temperature"?'),
+        (["--set", "method.temperature=0"], 1, "method.temperature must be above 0"),
+        (["--lam", "-1"], 1, "lam must be at least 0, given -1.0"),
+        (["--lam", "nan"], 1, "lam must be finite, given nan"),
+        (["--batch-size", "100000"], 1, "batch_size 100,000 is larger than the"),
+        (["--lr", "0"], 1, "lr must be above 0"),
+        (["--device", "tpu"], 1, "unknown device"),
+        (["--precision", "float16"], 1, "known: auto, bfloat16, float32"),
+        (["--set", "blocks=1,2"], 1, "same number of stages"),
+        (["--results", "/dev/null/results"], 1, "cannot write to /dev/null/results"),
+        (["--experiments", "nowhere.yaml"], 1, "cannot read nowhere.yaml"),
+        (["--lam", "much"], 2, "'much' is not a valid float"),
+        (["--lamb", "1"], 2, "No such option: --lamb"),
+    ],
+)
+def test_bad_input(pretrain, tmp_path, arguments, code, says):
+    err = assert_one_error(pretrain(*arguments), code)
+    assert says in " ".join(err.split())
+    assert not (tmp_path / "results").exists()
+
+
+def test_several_mistakes_are_told_together(pretrain):
+    err = assert_one_error(pretrain("--lr", "-1", "--set", "epoch=1", "--seed", "-3"))
+    assert all(text in err for text in ("lr must be", "epoch", "seed must be"))
+
+
+def test_a_foreign_or_truncated_checkpoint_is_left_alone(pretrain, tmp_path):
+    pretrain()
+    (folder,) = (tmp_path / "results" / "quickstart").iterdir()
+    whole = (folder / "checkpoint.pt").read_bytes()
+    for data in (whole[: len(whole) // 2], b"", b"somebody's notes"):
+        (folder / "checkpoint.pt").write_bytes(data)
+        err = assert_one_error(pretrain())
+        assert "checkpoint.pt is damaged or not a checkpoint" in err
+        assert (folder / "checkpoint.pt").read_bytes() == data
+
+
+def test_a_damaged_data_file(pretrain, tmp_path, monkeypatch):
+    broken = tmp_path / "fashion10k.npz"
+    broken.write_bytes(datasets.EMBEDDED.read_bytes()[:-1])
+    monkeypatch.setattr(datasets, "EMBEDDED", broken)
+    err = assert_one_error(pretrain("--dataset", "fashion10k"))
+    assert "is damaged (its SHA-256 is wrong). Reinstall sparsehead." in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_collapse_is_said_loudly(pretrain):
+    """A λ that empties the whole head: z is constant."""
+    code, out, _ = pretrain("--lam", "50", "--solver", "proximal")
+    assert code == 0
+    assert out.count("COLLAPSED: the embedding z has effective rank 0.00") >= 2
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 200 kB, where this user may mount one."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", folder], capture_output=True, check=False).returncode:
+        pytest.skip("may not mount a tmpfs here")
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+def test_a_full_disk_keeps_what_was_saved(sparsehead, small_disk):
+    arguments = ["pretrain", *FAST, "--results", small_disk]
+    assert sparsehead(*arguments)[0] == 0  # 65 kB of checkpoint fit
+    (folder,) = (small_disk / "quickstart").iterdir()
+    before = {p.name: p.read_bytes() for p in folder.iterdir()}
+    (small_disk / "ballast").write_bytes(b"x" * (int(os.statvfs(small_disk).f_bavail) * 4096 - 20_000))
+    err = assert_one_error(sparsehead(*arguments, "--seed", "1"))
+    assert "No space left on device" in err
+    other = next(p for p in folder.parent.iterdir() if p != folder)
+    assert not list(other.glob("*.part"))
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
+    (small_disk / "ballast").unlink()
+    assert sparsehead(*arguments, "--seed", "1")[0] == 0

@@ -1,0 +1,63 @@
+"""Every fenced command of the README and every experiment is run, in a shortened form."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsehead_cli.config import read_experiments
+from sparsehead_cli.data.datasets import DEBIAN
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+LINES = [line.strip() for language, text in BLOCKS if language == "bash" for line in text.replace("\\\n", " ").splitlines()]
+COMMANDS = [line.split("  #")[0].strip() for line in LINES if line and not line.startswith("#")]
+SPARSEHEAD = [c.removeprefix(".venv/bin/") for c in COMMANDS if re.match(r"(\.venv/bin/)?sparsehead ", c)]
+SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=4,4,8,8"]
+
+
+@pytest.mark.parametrize("command", SPARSEHEAD)
+def test_sparsehead_commands(sparsehead, tmp_path, command):
+    arguments = shlex.split(command)[1:]
+    if arguments[0] == "pretrain" and "--help" not in arguments:
+        if "fashion-mnist" in arguments and not DEBIAN.exists():
+            pytest.skip("needs Fashion-MNIST on this machine")
+        arguments += [*SHORT, "--results", tmp_path]
+    code, _, err = sparsehead(*arguments)
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("code", [text for language, text in BLOCKS if language == "python"])
+def test_python_examples(code):
+    exec(compile(code, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("experiment", read_experiments(ROOT / "experiments.yaml"))
+def test_experiments(sparsehead, tmp_path, monkeypatch, experiment):
+    monkeypatch.chdir(ROOT)
+    if experiment == "fashion-full" and not DEBIAN.exists():
+        pytest.skip("needs Fashion-MNIST on this machine")
+    code, out, err = sparsehead("pretrain", "--experiment", experiment, *SHORT, "--results", tmp_path)
+    assert (code, err) == (0, "")
+    assert f"{tmp_path}/{experiment}/" in out.replace("\n", "")
+
+
+def test_every_command_is_run_somewhere():
+    """Installing commands are run by .ci/run, word for word; scripts by the tests below."""
+    ci = (ROOT / ".ci" / "run").read_text()
+    for command in COMMANDS:
+        if command in SPARSEHEAD:
+            continue
+        if command.startswith(("python benchmarks/", ".venv/bin/python benchmarks/")):
+            assert Path(ROOT, shlex.split(command)[1]).exists()
+        else:
+            assert command in ci, f"nobody runs: {command}"
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("*.py")), ids=lambda p: p.name)
+def test_benchmarks_start(script):
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
+    assert "python benchmarks/" in done.stdout

@@ -5,7 +5,8 @@
 
 "bare" is forward, backward and optimizer step of backbone and head on views that are already there. "pipeline" is
 everything that `sparsehead pretrain` does for a batch: gather, views, step, penalty, gradient norm, logging. "lightly" is
-its documented SimCLR loop: PIL transforms in two worker processes, NTXentLoss, float32, with our network, batch and recipe.
+its documented SimCLR loop: PIL transforms in two worker processes, NTXentLoss, float32, PyTorch's default memory format,
+with our network, batch and recipe.
 Timings alternate batch by batch (block by block with lightly), so a machine whose speed drifts slows all alike.
 """
 
@@ -42,10 +43,17 @@ DATASETS["fashion-rgb32"] = DatasetInfo(FASHION.classes, 3, 32, FASHION.normalis
 BACKBONES["narrow32"] = (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256), "strided")
 
 
-def make_run(backbone: str, dataset: str, batch_size: int, precision: str) -> Run:
+VARIANTS = {
+    "float32": {"precision": "float32"},
+    "auto": {},
+    "auto, compiled": {"compile": True},
+}
+
+
+def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "auto", compile: bool = False) -> Run:
     recipe = "grey-small" if dataset == "fashion10k" else "colour-no-blur"
-    settings = {"backbone": backbone, "dataset": dataset, "recipe": recipe, "batch_size": batch_size, "precision": precision}
-    return build(Config(**settings, results=Path(tempfile.gettempdir())))
+    settings = {"backbone": backbone, "dataset": dataset, "recipe": recipe, "batch_size": batch_size}
+    return build(Config(**settings, precision=precision, compile=compile, results=Path(tempfile.gettempdir())))
 
 
 def pipeline_step(run: Run) -> Callable[[], None]:
@@ -82,6 +90,7 @@ def lightly_step(run: Run) -> Callable[[], None]:
     from lightly.transforms import SimCLRTransform
     from PIL import Image
 
+    run.method.to(memory_format=torch.contiguous_format)
     transform = SimCLRTransform(input_size=32, cj_strength=1.0, cj_hue=0.2, gaussian_blur=0.0)
 
     class Images(torch.utils.data.Dataset):
@@ -140,14 +149,14 @@ def main() -> None:
 
     RECIPES["colour-no-blur"] = (View(), View())
     rows = []
-    for backbone, dataset, batch_size, rounds in (("narrow", "fashion10k", 128, 60), ("resnet18", "fashion-rgb32", 64, 7)):
-        run = make_run(backbone, dataset, batch_size, "auto")
+    for backbone, dataset, batch_size, rounds in (("narrow", "fashion10k", 128, 60), ("resnet18", "fashion-rgb32", 128, 12)):
+        run = make_run(backbone, dataset, batch_size)
         steps = {"bare": bare_step(run), "pipeline": pipeline_step(run)}
         rows += report(backbone, batch_size, alternate(steps, 2 if options.quick else rounds, block=1))
     for backbone, rounds, block in (("narrow32", 5, 10), ("resnet18", 3, 2)) if options.lightly else ():
         steps = {"lightly": lightly_step(make_run(backbone, "fashion-rgb32", 256, "float32"))}
-        for precision in ("float32", "auto"):
-            steps[f"sparsehead {precision}"] = pipeline_step(make_run(backbone, "fashion-rgb32", 256, precision))
+        for name, settings in VARIANTS.items():
+            steps[f"sparsehead {name}"] = pipeline_step(make_run(backbone, "fashion-rgb32", 256, **settings))
         rows += report(backbone, 256, alternate(steps, 1 if options.quick else rounds, block=1 if options.quick else block))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)

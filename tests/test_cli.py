@@ -30,7 +30,9 @@ def assert_one_error(answer, code=1):
 
 def test_help_is_quick_and_complete():
     started = time.perf_counter()
-    done = subprocess.run([sys.executable, "-m", "sparsehead_cli", "pretrain", "--help"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "sparsehead_cli", "pretrain", "--help"], capture_output=True, text=True, check=True
+    )
     assert time.perf_counter() - started < 2  # 0.25 s on a machine at rest
     for option in ("experiment", "method", "lam", "penalty", "solver", "dataset", "data-dir", "backbone", "epochs", "batch-size"):
         assert f"--{option}" in done.stdout
@@ -46,7 +48,15 @@ def test_a_run_from_start_to_table(pretrain, tmp_path):
     code, out, err = pretrain("--lam", "1e-3")
     assert (code, err) == (0, "")
     assert "epoch 2/2  loss" in out
-    for text in ("λ 0.001", "strided stem", "kNN accuracy", "effective rank of z", "groups active by norm", "checkpoint.pt", "--lam 0"):
+    for text in (
+        "λ 0.001",
+        "strided stem",
+        "kNN accuracy",
+        "effective rank of z",
+        "groups active by norm",
+        "checkpoint.pt",
+        "--lam 0",
+    ):
         assert text in out
     assert "\x1b" not in out  # no terminal, no colours
     (folder,) = (tmp_path / "results" / "quickstart").iterdir()

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 ATTEMPTS = 10  # boxes tried before the fall-back, as torchvision does
+NO_BLUR = 1e-2  # a sigma in pixels whose kernel is 1 in the middle and 0 elsewhere, exactly
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Normalisation:
     def __call__(self, x: Tensor) -> Tensor:
         """Images in [0, 1] -> zero mean, unit variance over the data set, [B, C, h, w] -> [B, C, h, w]."""
         mean, std = _on_device(self, x.device)
-        return (x - mean) / std
+        return (x - mean).div_(std)
 
 
 @cache
@@ -81,8 +82,8 @@ def make_view(images: Tensor, view: View, size: int, generator: torch.Generator)
     if view.grey_p and x.shape[1] == 3:
         x = torch.where(draw.happens(view.grey_p), luma(x), x)
     if view.blur_p:
-        sigma = draw.uniform(*view.blur_sigma)
-        x = torch.where(draw.happens(view.blur_p), gaussian_blur(x, sigma.flatten(), view.blur_sigma[1]), x)
+        sigma = torch.where(draw.happens(view.blur_p), draw.uniform(*view.blur_sigma), NO_BLUR)
+        x = gaussian_blur(x, sigma.flatten(), view.blur_sigma[1])
     if view.solarize_p:
         x = torch.where(draw.happens(view.solarize_p) & (x >= 0.5), 1 - x, x)
     return x
@@ -161,7 +162,7 @@ def resize_weights(start: Tensor, length: Tensor, size_in: int, size_out: int) -
     scale = (length / size_out)[:, None]
     centre = start[:, None] + (torch.arange(size_out, device=start.device) + 0.5) * scale
     reach = scale.clamp(min=1)[:, :, None]  # shrinking widens the filter, enlarging does not narrow it
-    weight = cubic((((pixel + 0.5) - centre[:, :, None]) / reach).abs_())
+    weight = cubic(((pixel + 0.5) - centre[:, :, None]).div_(reach).abs_())
     inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
     weight *= inside[:, None, :]
     return weight.div_(weight.sum(dim=2, keepdim=True))

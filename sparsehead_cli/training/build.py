@@ -48,6 +48,11 @@ class Run:
     steps_per_epoch: int
 
     @property
+    def generator(self) -> torch.Generator:
+        """The device's global generator: what dropout and random masks draw from."""
+        return torch.cuda.default_generators[self.device.index] if self.device.type == "cuda" else torch.default_generator
+
+    @property
     def total_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
 

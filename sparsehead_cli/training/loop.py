@@ -95,7 +95,7 @@ def train_step(run: Run, images: Tensor, step: int) -> dict[str, Tensor]:
     warmup = round(config.warmup_epochs * run.steps_per_epoch)
     for group in run.optimizer.param_groups:
         group["lr"] = lr_at(step, total=run.total_steps, warmup=warmup, lr=config.lr)
-    torch.manual_seed(stable_seed("method", config.seed, step, distributed.rank()))  # dropout, masks
+    run.generator.manual_seed(stable_seed("method", config.seed, step, distributed.rank()))  # dropout, masks
     generator = torch.Generator().manual_seed(stable_seed("views", config.seed, step, distributed.rank()))
     views = run.views(images, generator=generator)
 

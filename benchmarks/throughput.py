@@ -75,7 +75,7 @@ def bare_step(run: Run) -> Callable[[], None]:
     views = run.views(run.train.images[: run.local_batch], generator=torch.Generator())
 
     def step() -> None:
-        with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+        with run.autocast():
             loss, _ = run.forward(views)
         run.optimizer.zero_grad()
         loss.backward()

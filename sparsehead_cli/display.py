@@ -67,17 +67,13 @@ def describe(run: Run) -> list[tuple[str, str]]:
     parameters = sum(p.numel() for p in run.method.parameters())
     widths = [backbone.dim] + [config.projector_hidden] * (config.projector_layers - 1) + [config.projector_out]
     head = "–".join(map(str, widths)) + (" with BatchNorm" if config.projector_batch_norm else " without BatchNorm")
-    precision = str(run.precision).removeprefix("torch.")
     return [
         ("method", f"{config.method}, {config.epochs} epochs of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {config.warmup_epochs:g} warm-up epochs"),
-        (
-            "SparseHead",
-            f"λ {config.lam:g}, {config.penalty} over {config.groups} groups, layers {config.layers}, {config.solver}",
-        ),
+        ("SparseHead", f"λ {config.lam:g}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}"),
         ("network", f"{config.backbone}, {backbone.stem} stem, D = {backbone.dim}; head {head}; {parameters:,} parameters"),
-        ("machine", f"{run.device}, {precision}{', compiled' if config.compile else ''}"),
+        ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}"),
         ("folder", str(run.folder)),
     ]
 

@@ -48,6 +48,15 @@ class Run:
     steps_per_epoch: int
 
     @property
+    def precision_name(self) -> str:
+        """ "bfloat16" or "float32"."""
+        return str(self.precision).removeprefix("torch.")
+
+    def autocast(self) -> torch.autocast:
+        """The context for every forward pass of the network."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
+
+    @property
     def generator(self) -> torch.Generator:
         """The device's global generator: what dropout and random masks draw from."""
         return torch.cuda.default_generators[self.device.index] if self.device.type == "cuda" else torch.default_generator

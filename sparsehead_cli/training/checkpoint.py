@@ -44,7 +44,7 @@ def load_checkpoint(path: Path) -> dict:
     except FileNotFoundError:
         raise SparseheadError(f"{path} does not exist.") from None
     except Exception as error:  # a damaged zip or pickle raises whatever its bytes lead to
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        reason = str(error).strip().partition("\n")[0] or "it ends too early"
         raise SparseheadError(f"{path} is damaged or not a checkpoint ({reason}). Move it away to start anew.") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise SparseheadError(f"{path} was not written by sparsehead pretrain. Move it away to start anew.")

@@ -65,7 +65,7 @@ def resume(run: Run) -> Position:
     state = load_checkpoint(path)
     if state["identity"] != run.identity:
         raise SparseheadError(f"{path} belongs to another run. Move it away to start anew.")
-    precision = str(run.precision).removeprefix("torch.")
+    precision = run.precision_name
     if state["precision"] != precision and state["step"] < run.total_steps:
         raise SparseheadError(
             f"{run.folder} was begun in {state['precision']}, this machine would go on in {precision}. "
@@ -94,7 +94,7 @@ def save(run: Run, position: Position) -> None:
         run.folder / "checkpoint.pt",
         {
             "identity": run.identity,
-            "precision": str(run.precision).removeprefix("torch."),
+            "precision": run.precision_name,
             "step": position.step,
             "sums": {name: value.cpu() for name, value in position.sums.items()},
             "method": run.method.state_dict(),
@@ -109,7 +109,7 @@ def describe(run: Run) -> str:
         "commit": code_version(),
         "torch": str(torch.__version__),
         "device": run.device.type,
-        "precision": str(run.precision).removeprefix("torch."),
+        "precision": run.precision_name,
         "threads": torch.get_num_threads(),
     }
     return yaml.safe_dump({"experiment": run.config.experiment, **run.identity, "began_on": machine}, sort_keys=False)

@@ -99,7 +99,7 @@ def train_step(run: Run, images: Tensor, step: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(stable_seed("views", config.seed, step, distributed.rank()))
     views = run.views(images, generator=generator)
 
-    with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+    with run.autocast():
         loss, terms = run.forward(views)
     run.optimizer.zero_grad()
     (loss + run.sparse.penalty()).backward()
@@ -158,7 +158,7 @@ def probe_epoch(run: Run) -> dict[str, float]:
     Ranks and standard deviations are of the N held-out images. The kNN bank is the first BANK training images.
     """
     bank = Split(run.train.images[:BANK], run.train.labels[:BANK])
-    with torch.autocast(run.device.type, run.precision, enabled=run.precision != torch.float32):
+    with run.autocast():
         bank_r, _ = extract(run.method, bank.images, run.normalise)
         r, z = extract(run.method, run.val.images, run.normalise)
     if not (r.isfinite().all() and z.isfinite().all()):
@@ -184,11 +184,11 @@ def require_finite(run: Run, position: Position) -> None:
 
 def diverged(run: Run) -> SparseheadError:
     """The error of a run whose numbers are no longer numbers."""
-    config, precision = run.config, str(run.precision).removeprefix("torch.")
+    config = run.config
     kept = "The last good checkpoint is kept. " if (run.folder / "checkpoint.pt").exists() else ""
     return SparseheadError(
         f"the loss or its gradient is no longer finite. {kept}"
-        f"Suspects: lr {config.lr:g} (too high?), lam {config.lam:g} (too strong?), precision {precision} "
+        f"Suspects: lr {config.lr:g} (too high?), lam {config.lam:g} (too strong?), precision {run.precision_name} "
         "(try --precision float32)."
     )
 

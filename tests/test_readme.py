@@ -14,7 +14,8 @@ from sparsehead_cli.data.datasets import DEBIAN
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
 LINES = [line.strip() for language, text in BLOCKS if language == "bash" for line in text.replace("\\\n", " ").splitlines()]
-COMMANDS = [line.split("  #")[0].strip() for line in LINES if line and not line.startswith("#")]
+WHOLE = [line.split("  #")[0].strip() for line in LINES if line and not line.startswith("#")]
+COMMANDS = [part for line in WHOLE for part in line.split(" && ")]
 SPARSEHEAD = [c.removeprefix(".venv/bin/") for c in COMMANDS if re.match(r"(\.venv/bin/)?sparsehead ", c)]
 SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=4,4,8,8"]
 

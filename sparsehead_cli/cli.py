@@ -78,7 +78,7 @@ def pretrain(
     from rich.console import Console
 
     from sparsehead_cli import distributed
-    from sparsehead_cli.display import PretrainDisplay, pretrain_table
+    from sparsehead_cli.display import PretrainDisplay, show_result
     from sparsehead_cli.training.build import build
     from sparsehead_cli.training.loop import pretrain as run_pretrain
 
@@ -88,6 +88,6 @@ def pretrain(
             run = build(config)
             display.begin(run)
             result = run_pretrain(run, display.watch)
-        console.print(pretrain_table(result))
+        show_result(console, result, sys.argv[1:])
     finally:
         distributed.stop()

@@ -1,10 +1,10 @@
 """What `sparsehead pretrain` shows, on a console that cli.py hands over: progress while it runs, a table at its end."""
 
+import shlex
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console, Group
-from rich.padding import Padding
+from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
@@ -104,8 +104,8 @@ def collapse_text(features: str, row: Row) -> Text:
     )
 
 
-def pretrain_table(result: Result) -> Group:
-    """The end of a run: what was trained, what came out first and last, where it lies, what to type next."""
+def show_result(console: Console, result: Result, arguments: list[str]) -> None:
+    """The end of a run: what came out first and last, where it lies, and what to type next (`arguments` with another λ)."""
     run, first, last = result.run, result.rows[0], result.rows[-1]
     table = Table(title=f"{run.name}", title_justify="left", title_style="bold")
     table.add_column("held-out images" if not result.was_finished else "held-out images (finished before)")
@@ -113,23 +113,27 @@ def pretrain_table(result: Result) -> Group:
     table.add_column(f"epoch {last['epoch']}", justify="right", style="bold")
     for name, show in _ROWS:
         table.add_row(name, show(first), show(last))
-    parts = [table, *(collapse_text(features, last) for features in collapsed(last))]
-    parts.append(Padding(_closing(result), (0, 0, 0, 1)))
-    return Group(*parts)
-
-
-def _closing(result: Result) -> Text:
-    run, config = result.run, result.run.config
+    console.print(table)
+    for features in collapsed(last):
+        console.print(collapse_text(features, last), soft_wrap=True)
     seconds = sum(float(row["seconds"]) for row in result.rows)
-    speed = len(result.rows) * run.steps_per_epoch * config.batch_size / seconds
-    twin = 0 if config.lam else 1e-3
-    where = f" --experiment {config.experiment}" if config.experiment != "quickstart" else ""
-    return Text(
-        f"trained in {seconds:,.0f} s at {speed:,.0f} images/s\n"
-        f"files      {run.folder}/: checkpoint.pt, metrics.csv, config.yaml\n"
-        f"next       the same run with λ = {twin:g}, to compare:\n"
-        f"           sparsehead pretrain{where} --method {config.method} --lam {twin:g}"
-    )
+    twin = "1e-3" if run.config.lam == 0 else "0"
+    for line in (
+        f" trained  in {seconds:,.0f} s, the measurements after each epoch included",
+        f" files    {run.folder}/: checkpoint.pt, metrics.csv, config.yaml",
+        f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}",
+    ):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def twin_command(arguments: list[str], lam: str) -> str:
+    """The command line that was typed, with another λ."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not (skip or argument == "--lam" or argument.startswith("--lam=")):
+            kept.append(argument)
+        skip = argument == "--lam"
+    return shlex.join(["sparsehead", *kept, "--lam", lam])
 
 
 def _percent(column: str) -> Callable[[Row], str]:

@@ -125,13 +125,14 @@ def stable_seed(*parts: object) -> int:
 def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> dict[str, object]:
     """Measure, append the epoch's row, save. Raises: SparseheadError for a non-finite epoch, before anything is written."""
     require_finite(run, position)
+    speed = clock.images_per_second()  # of training, without what follows
     row = {
         **identity_columns(run),
         "epoch": epoch + 1,
         **{name: value.item() / run.steps_per_epoch for name, value in position.sums.items()},
         "lr": run.optimizer.param_groups[0]["lr"],
         **probe_epoch(run),
-        "images_per_second": round(clock.images_per_second(), 1),
+        "images_per_second": round(speed, 1),
         "seconds": round(clock.seconds(), 2),
     }
     position.rows.append(row)

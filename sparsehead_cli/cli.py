@@ -29,7 +29,9 @@ def main() -> None:
         from rich.console import Console
         from rich.text import Text
 
-        Console(stderr=True).print(Text(f"Error: {error}", style="bold red"), soft_wrap=True)
+        stopped = hasattr(error, "exit_code")  # on request, which is no error
+        text = Text(str(error), style="yellow") if stopped else Text(f"Error: {error}", style="bold red")
+        Console(stderr=True).print(text, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 

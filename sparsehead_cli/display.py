@@ -45,6 +45,8 @@ class PretrainDisplay:
         self.task = self.progress.add_task("", total=run.total_steps, epoch=f"1/{self.epochs}", loss="–", speed="–")
         for name, value in describe(run):
             self.console.print(f"[dim]{name:>10}[/]  {value}", soft_wrap=True, highlight=False)
+        if (run.folder / "checkpoint.pt").exists():
+            self.console.print("going on from the checkpoint that is there", highlight=False)
 
     def watch(self, moment: Moment) -> None:
         """Move the bar; at the end of an epoch print its line."""
@@ -109,10 +111,11 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     run, first, last = result.run, result.rows[0], result.rows[-1]
     table = Table(title=f"{run.name}", title_justify="left", title_style="bold")
     table.add_column("held-out images" if not result.was_finished else "held-out images (finished before)")
-    table.add_column(f"epoch {first['epoch']}", justify="right")
-    table.add_column(f"epoch {last['epoch']}", justify="right", style="bold")
+    shown = [last] if len(result.rows) == 1 else [first, last]
+    for row in shown:
+        table.add_column(f"epoch {row['epoch']}", justify="right")
     for name, show in _ROWS:
-        table.add_row(name, show(first), show(last))
+        table.add_row(name, *(show(row) for row in shown))
     console.print(table)
     for features in collapsed(last):
         console.print(collapse_text(features, last), soft_wrap=True)

@@ -39,5 +39,5 @@ def is_collapsed(rank: float, std: float) -> bool:
     return rank < COLLAPSED_RANK or std < COLLAPSED_STD
 
 
-COLLAPSED_RANK = 1.5  # one dimension, and little else
+COLLAPSED_RANK = 1.1  # one dimension, and next to nothing else
 COLLAPSED_STD = 0.01  # all images at one point; evenly spread features have 1

@@ -43,8 +43,10 @@ class SparseHead:
         layers: str = "all",
         solver: str = "subgradient",
     ) -> None:
-        if not (math.isfinite(lam) and lam >= 0):
-            raise SparseheadError(f"lam must be a finite number of at least 0, given {lam}.")
+        if not (isinstance(lam, int | float) and math.isfinite(lam) and lam >= 0):
+            raise SparseheadError(f"lam must be a finite number of at least 0, given {lam!r}.")
+        if not isinstance(projector, nn.Module):
+            raise SparseheadError(f"the projector must be an nn.Module, given {projector!r}.")
         for kind, given, allowed in (
             ("penalty", penalty, PENALTIES),
             ("groups", groups, GROUPS),
@@ -83,7 +85,8 @@ class SparseHead:
         """Apply the proximal map after every `optimizer.step()`, with each weight's own current learning rate.
 
         For SGD this is the proximal gradient method. For adaptive optimizers it is the decoupled form, as AdamW decouples
-        weight decay: the shrink is lr · lam, not rescaled by the preconditioner.
+        weight decay: the shrink is lr · lam, not rescaled by the preconditioner. Adam moves every weight by about lr a
+        step however small its gradient, so there a λ below about 1 shrinks norms but makes no exact zeros.
         Returns the handle whose `remove()` ends it.
         Raises: SparseheadError for the subgradient solver, and for a penalised weight that the optimizer does not train.
         """

@@ -1,6 +1,7 @@
 """Atomic save, safe load. A checkpoint holds only tensors and plain Python values."""
 
 import io
+import pickle
 import sys
 from pathlib import Path
 
@@ -44,7 +45,8 @@ def load_checkpoint(path: Path) -> dict:
     except FileNotFoundError:
         raise SparseheadError(f"{path} does not exist.") from None
     except Exception as error:  # a damaged zip or pickle raises whatever its bytes lead to
-        reason = str(error).strip().partition("\n")[0] or "it ends too early"
+        refused = isinstance(error, pickle.UnpicklingError)
+        reason = "it holds more than tensors and plain values" if refused else "it cannot be read to its end"
         raise SparseheadError(f"{path} is damaged or not a checkpoint ({reason}). Move it away to start anew.") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         raise SparseheadError(f"{path} was not written by sparsehead pretrain. Move it away to start anew.")

@@ -49,6 +49,8 @@ def test_relative_std():
     assert relative_std(torch.ones(10, 4)) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize(("rank", "std", "verdict"), [(12.0, 0.5, False), (1.2, 0.5, True), (12.0, 0.001, True)])
+@pytest.mark.parametrize(
+    ("rank", "std", "verdict"), [(12.0, 0.5, False), (1.2, 0.5, False), (1.05, 0.5, True), (12.0, 0.001, True)]
+)
 def test_collapse(rank, std, verdict):
     assert is_collapsed(rank, std) is verdict

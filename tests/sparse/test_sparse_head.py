@@ -118,7 +118,7 @@ def test_survives_deepcopy_and_loading(head):
     assert sparse.penalty().item() == pytest.approx(2 * before, rel=1e-5)
 
 
-@pytest.mark.parametrize("lam", [-1.0, float("nan"), float("inf")])
+@pytest.mark.parametrize("lam", [-1.0, float("nan"), float("inf"), "0.1"])
 def test_impossible_lam(head, lam):
     with pytest.raises(SparseheadError, match="finite number of at least 0"):
         SparseHead(head, lam)
@@ -133,6 +133,8 @@ def test_errors_name_what_is_allowed(head):
         SparseHead(head, 1.0, solver="prox")
     with pytest.raises(SparseheadError, match="Sequential has no trainable nn.Linear"):
         SparseHead(nn.Sequential(nn.ReLU()), 1.0)
+    with pytest.raises(SparseheadError, match="must be an nn.Module, given"):
+        SparseHead([head], 1.0)
     with pytest.raises(SparseheadError, match="add penalty"):
         SparseHead(head, 1.0).attach(torch.optim.SGD(head.parameters(), lr=1.0))
     with pytest.raises(SparseheadError, match="does not train every penalised weight"):

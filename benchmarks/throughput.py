@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from sparsehead_cli.config import Config
+from sparsehead_cli.data.augment import RECIPES, View
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, batches
 from sparsehead_cli.files import replace_csv
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
@@ -41,7 +42,7 @@ def read_rgb32(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
 DATASETS["fashion-rgb32"] = DatasetInfo(FASHION.classes, 3, 32, FASHION.normalise, read_rgb32)
 # the narrow network of REFERENCE 6: width 32, D 256
 BACKBONES["narrow32"] = (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256), "strided")
-
+RECIPES["colour-no-blur"] = (View(), View())
 
 VARIANTS = {
     "float32": {"precision": "float32"},
@@ -145,9 +146,6 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few batches: to see that it runs, not to quote")
     parser.add_argument("--out", type=Path, help="write the rows to this CSV")
     options = parser.parse_args()
-    from sparsehead_cli.data.augment import RECIPES, View
-
-    RECIPES["colour-no-blur"] = (View(), View())
     rows = []
     for backbone, dataset, batch_size, rounds in (("narrow", "fashion10k", 128, 60), ("resnet18", "fashion-rgb32", 128, 12)):
         run = make_run(backbone, dataset, batch_size)

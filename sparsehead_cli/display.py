@@ -46,7 +46,7 @@ class PretrainDisplay:
         for name, value in describe(run):
             self.console.print(f"[dim]{name:>10}[/]  {value}", soft_wrap=True, highlight=False)
         if (run.folder / "checkpoint.pt").exists():
-            self.console.print("going on from the checkpoint that is there", highlight=False)
+            self.console.print("found this run's checkpoint", highlight=False)
 
     def watch(self, moment: Moment) -> None:
         """Move the bar; at the end of an epoch print its line."""

@@ -86,7 +86,8 @@ class SparseHead:
 
         For SGD this is the proximal gradient method. For adaptive optimizers it is the decoupled form, as AdamW decouples
         weight decay: the shrink is lr · lam, not rescaled by the preconditioner. Adam moves every weight by about lr a
-        step however small its gradient, so there a λ below about 1 shrinks norms but makes no exact zeros.
+        step however small its gradient, a group of n weights by up to lr · √n, so there a λ below about √n shrinks norms but
+        makes no exact zeros.
         Returns the handle whose `remove()` ends it.
         Raises: SparseheadError for the subgradient solver, and for a penalised weight that the optimizer does not train.
         """

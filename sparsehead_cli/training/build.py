@@ -49,7 +49,7 @@ class Run:
 
     @property
     def precision_name(self) -> str:
-        """ "bfloat16" or "float32"."""
+        """The precision as `--precision` spells it."""
         return str(self.precision).removeprefix("torch.")
 
     def autocast(self) -> torch.autocast:

@@ -111,28 +111,34 @@ def child(config):
 
 
 def test_kill_nine_at_random_moments_is_bit_identical(tiny, tmp_path):
-    """A server process has torch loaded; each try is a fork of it that is killed without warning."""
+    """A server process has torch loaded; each try is a fork of it that is killed without warning.
+
+    The moment is a random while after a random epoch was seen to end, so it falls inside the run however fast the machine.
+    """
     processes = multiprocessing.get_context("forkserver")
     processes.set_forkserver_preload(["tests.training.test_loop"])
     config, parts = tiny(epochs=12), tiny(epochs=12, results=tmp_path / "parts")
-    for results in ("warm-up", "results"):  # the first starts the server
-        started = time.perf_counter()
-        whole = processes.Process(target=child, args=(tiny(epochs=12, results=tmp_path / results),))
-        whole.start()
-        whole.join()
-        duration = time.perf_counter() - started
+
+    def start(config):
+        process = processes.Process(target=child, args=(config,))
+        process.start()
+        return process
+
+    def epochs_done():
+        return sum(len(read_csv(path)) for path in parts.results.glob("quickstart/*/metrics.csv"))
+
+    start(config).join()
     rng = random.Random(0)
     killed = 0
-    for _ in range(30):
-        process = processes.Process(target=child, args=(parts,))
-        process.start()
-        process.join(rng.uniform(0.05, 0.6) * duration if killed < 5 else None)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            killed += 1
-        elif process.exitcode == 0:
-            break
+    for epoch in sorted(rng.sample(range(10), 5)):
+        process = start(parts)
+        while process.is_alive() and epochs_done() < epoch:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        killed += process.exitcode == -signal.SIGKILL
+    start(parts).join()
     assert killed >= 2
     (a,), (b,) = (list((c.results / "quickstart").iterdir()) for c in (config, parts))
     assert outcome(a) == outcome(b)

@@ -1,7 +1,8 @@
 """Penalties on a head's weight [out, in]: the value and the proximal map, pure functions.
 
 A group is the weights that live or die together: with groups="input" one input feature, a column; with groups="output"
-one output unit, a row. The paper writes the head as Wᵀr, so its "rows" are our columns.
+one output unit, a row. The paper writes the head as Wᵀr, so its "rows" are our columns. Penalties that know no groups (l1,
+l2, nuclear) ignore the argument. A weight that is not finite gives a NaN or infinite value, never an exception.
 """
 
 from collections.abc import Callable
@@ -33,6 +34,76 @@ def prox_l21(weight: Tensor, t: float, groups: str) -> Tensor:
     return weight * ((norms - t).clamp(min=0) / norms.clamp(min=torch.finfo(weight.dtype).tiny))
 
 
+def l1(weight: Tensor, groups: str) -> Tensor:
+    """Sum of |w|, not averaged, [out, in] -> []: single weights live or die. Its gradient at a zero weight is 0."""
+    return weight.abs().sum()
+
+
+def prox_l1(weight: Tensor, t: float, groups: str) -> Tensor:
+    """argmin_V ½‖V - weight‖² + t · l1(V), [out, in] -> [out, in]: the soft threshold. Source: Parikh & Boyd 2014, 6.5.2."""
+    return weight - weight.clamp(-t, t)
+
+
+def l2(weight: Tensor, groups: str) -> Tensor:
+    """½‖W‖², [out, in] -> []: plain weight decay, the control that shrinks everything and makes nothing sparse."""
+    return weight.square().sum() / 2
+
+
+def prox_l2(weight: Tensor, t: float, groups: str) -> Tensor:
+    """argmin_V ½‖V - weight‖² + t · l2(V), [out, in] -> [out, in]."""
+    return weight / (1 + t)
+
+
+def sparse_group(weight: Tensor, groups: str) -> Tensor:
+    """l21 + l1, a plain sum, [out, in] -> []: few groups, and few weights in those.
+
+    Source: Simon et al. 2013, the sparse-group lasso. Their α and their √(group size) are not here.
+    """
+    return l21(weight, groups) + l1(weight, groups)
+
+
+def prox_sparse_group(weight: Tensor, t: float, groups: str) -> Tensor:
+    """argmin_V ½‖V - weight‖² + t · sparse_group(V), [out, in] -> [out, in]: soft threshold, then group shrink.
+
+    Source: Friedman et al. 2010 (arXiv 1001.0736).
+    """
+    return prox_l21(prox_l1(weight, t, groups), t, groups)
+
+
+def nuclear(weight: Tensor, groups: str) -> Tensor:
+    """Sum of the singular values, not averaged, [out, in] -> []: low rank.
+
+    The value is ⟨UVᵀ, W⟩ with the singular vectors held constant, so its gradient is UVᵀ over the singular values above
+    rounding error: the subgradient of minimal norm, finite for repeated singular values, 0 at the zero matrix.
+    """
+    with torch.no_grad():
+        u, s, vh = _svd(weight)
+        directions = u * (s > s[0] * max(weight.shape) * torch.finfo(s.dtype).eps)
+    return (_product(directions, vh) * weight).sum()
+
+
+def prox_nuclear(weight: Tensor, t: float, groups: str) -> Tensor:
+    """argmin_V ½‖V - weight‖² + t · nuclear(V), [out, in] -> [out, in]: every singular value shrinks by t, not below 0.
+
+    Source: Cai, Candès & Shen 2010, theorem 2.1.
+    """
+    if t == 0:
+        return weight  # the SVD's rounding error would add up from step to step
+    u, s, vh = _svd(weight)
+    return _product(u * (s - t).clamp(min=0), vh)
+
+
+def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Thin SVD; all NaN for a weight that is not finite, where torch raises an exception."""
+    finite = weight.isfinite().all()
+    return tuple(torch.where(finite, x, torch.nan) for x in torch.linalg.svd(torch.where(finite, weight, 0), full_matrices=False))
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    with torch.autocast(a.device.type, enabled=False):  # a matrix product under autocast comes out in half precision
+        return a @ b
+
+
 class Penalty(NamedTuple):
     """A penalty's value(weight, groups) and proximal map prox(weight, t, groups)."""
 
@@ -45,5 +116,9 @@ GROUPS = {"input": 0, "output": 1}
 
 PENALTIES: dict[str, Penalty] = {
     "l21": Penalty(l21, prox_l21),
+    "l1": Penalty(l1, prox_l1),
+    "l2": Penalty(l2, prox_l2),
+    "sparse-group": Penalty(sparse_group, prox_sparse_group),
+    "nuclear": Penalty(nuclear, prox_nuclear),
     "none": Penalty(lambda weight, groups: weight.new_zeros(()), lambda weight, t, groups: weight),
 }

@@ -1,13 +1,19 @@
 """How sparse a head is: by the norms of its groups, and by what it does."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+
 import torch
 from torch import Tensor, nn
 
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.sparse.layers import is_linear, linear_layers, matrix, unwrap
 from sparsehead_cli.sparse.penalties import group_norms
 from sparsehead_cli.sparse.sparse_head import SparseHead
 
 ACTIVE_SHARE = 0.01  # a group is active when its norm is above this share of the largest in its layer
-TOLERANCE = 0.01  # relative error of the embedding that a functionally inactive feature may cause
+TOLERANCE = 0.01  # relative error of the embedding that a functionally inactive input may cause
+DEAD_SHARE = 1e-6  # a unit is dead when its standard deviation is at most this share of the largest in its layer
 
 
 def active_groups(weight: Tensor, groups: str) -> Tensor:
@@ -17,45 +23,146 @@ def active_groups(weight: Tensor, groups: str) -> Tensor:
 
 
 @torch.no_grad()
-def functional_features(projector: nn.Module, first: Tensor, r: Tensor, tolerance: float = TOLERANCE) -> int:
-    """The fewest features of r [N, D] that keep the embedding within `tolerance`, an upper bound found by bisection.
+def stable_rank(weight: Tensor) -> float:
+    """‖W‖_F² / ‖W‖₂² of a weight [out, in]: from 1 to its rank; 0 for a zero weight, NaN for one that is not finite."""
+    if not weight.isfinite().all():
+        return torch.nan
+    singular = torch.linalg.svdvals(weight)
+    return (singular / singular[0]).square().sum().item() if singular[0] > 0 else 0.0
 
-    `first` [out, D] is the weight that reads r. Features are ranked by what they contribute to that layer, the column's
-    norm times the feature's standard deviation, and dropped from the end of that list; a dropped feature is replaced by
-    its mean over the N samples (which pruning folds into the bias). The error is ‖z_kept - z‖_F / ‖z - mean(z)‖_F.
-    Unlike the norms this cannot be fooled by a BatchNorm that undoes a layer's scale. `projector` must be in eval mode.
-    A constant embedding needs no feature: 0.
+
+@torch.no_grad()
+def functional_inputs(projector: nn.Module, layer: nn.Module, r: Tensor, tolerance: float = TOLERANCE) -> int:
+    """The fewest inputs of `layer` that keep the embedding of r [N, D] within `tolerance`, an upper bound found by bisection.
+
+    `layer` is a module inside the projector that reads features [N, in] or channels [N, in, h, w], or the projector itself.
+    Inputs are ranked by what they contribute, the column's norm times the input's standard deviation (that alone for a
+    layer that is not linear), and dropped from the end of that list; a dropped input is replaced by its mean over the
+    samples (which pruning folds into the bias). The error is ‖z_kept - z‖_F / ‖z - mean(z)‖_F. Unlike the norms this cannot
+    be fooled by a BatchNorm that undoes a layer's scale. `projector` must be in eval mode. A constant embedding needs 0.
+
+    Raises: SparseheadError for a layer that the projector does not use.
     """
-    mean = r.mean(dim=0)
-    order = (torch.linalg.vector_norm(first, dim=0) * r.std(dim=0)).argsort(descending=True)
-    z = projector(r)
+    layer = unwrap(layer)
+    z, seen = _observe(projector, [layer], r)
+    inputs, _ = seen[layer]
+    influence = inputs.std(dim=0, correction=0)
+    if is_linear(layer):
+        influence = influence * group_norms(matrix(layer), "input")
+    order = influence.argsort(descending=True)
+    shape = _channel_shape(layer)
+    mean = inputs.mean(dim=0)
     scale = torch.linalg.vector_norm(z - z.mean(dim=0))
 
     def close_enough(k: int) -> bool:
         kept = torch.zeros_like(mean, dtype=torch.bool).index_fill_(0, order[:k], True)
-        error = torch.linalg.vector_norm(projector(torch.where(kept, r, mean)) - z)
-        return bool(error <= tolerance * scale)
+        masked = _with_input(projector, layer, r, lambda x: torch.where(kept.view(shape), x, mean.view(shape)))
+        return bool(torch.linalg.vector_norm(masked - z) <= tolerance * scale)
 
-    low, high = 0, r.shape[1]  # `high` features are always enough
+    low, high = 0, len(order)  # `high` inputs are always enough
     while low < high:
         middle = (low + high) // 2
         low, high = (low, middle) if close_enough(middle) else (middle + 1, high)
     return high
 
 
-def head_sparsity(sparse: SparseHead, r: Tensor) -> dict[str, float]:
+@torch.no_grad()
+def layer_sparsity(sparse: SparseHead, r: Tensor) -> list[dict[str, object]]:
+    """One row per linear layer of the projector, penalised or not, in its order, for r [N, D] and a projector in eval mode.
+
+    layer, its name; inputs, active_inputs (column norm above 1 % of the largest), functional_inputs (see there); outputs,
+    active_outputs (row norm), dead_outputs: units that do not vary over the samples as the next linear layer, or the
+    embedding, sees them, after BatchNorm and ReLU (where the widths differ: as the layer puts them out); stable_rank.
+    """
+    layers = linear_layers(sparse.projector)
+    z, seen = _observe(sparse.projector, [layer for _, layer in layers], r)
+    readings = [seen[layer][0] for _, layer in layers[1:]] + [z.flatten(1)]
+    rows = []
+    for (name, layer), reading in zip(layers, readings, strict=False):
+        weight, own = matrix(layer), seen[layer][1]
+        outputs, inputs = weight.shape
+        rows.append(
+            {
+                "layer": name,
+                "inputs": inputs,
+                "active_inputs": int(active_groups(weight, "input")),
+                "functional_inputs": functional_inputs(sparse.projector, layer, r),
+                "outputs": outputs,
+                "active_outputs": int(active_groups(weight, "output")),
+                "dead_outputs": _dead(reading if reading.shape[1] == outputs else own),
+                "stable_rank": stable_rank(weight),
+            }
+        )
+    return rows
+
+
+@torch.no_grad()
+def head_sparsity(sparse: SparseHead, r: Tensor, layers: list[dict[str, object]] | None = None) -> dict[str, float]:
     """The sparsity columns of metrics.csv, for representations r [N, D] and a projector in eval mode.
 
-    groups, active_groups: of all penalised layers, by norm. features, active_features: inputs of the first layer, by norm.
-    functional_features: see there.
+    groups, active_groups: of all penalised layers, by norm. features, active_features: inputs of the first linear layer, by
+    norm. functional_features: its functional_inputs. A projector without linear layers reads all its D features.
+    `layers`: what layer_sparsity(sparse, r) gave, where it is at hand, so that nothing is measured twice.
     """
     weights = sparse.weights()
-    first = weights[0]
+    linear = linear_layers(sparse.projector)
+    first = linear[0][1] if linear else unwrap(sparse.projector)
     return {
         "penalty_value": sparse.value_of_penalty().item(),
         "groups": sum(group_norms(w, sparse.groups).numel() for w in weights),
         "active_groups": sum(int(active_groups(w, sparse.groups)) for w in weights),
-        "features": first.shape[1],
-        "active_features": int(active_groups(first, "input")),
-        "functional_features": functional_features(sparse.projector, first, r),
+        "features": matrix(first).shape[1] if linear else r.shape[1],
+        "active_features": int(active_groups(matrix(first), "input")) if linear else r.shape[1],
+        "functional_features": layers[0]["functional_inputs"] if layers else functional_inputs(sparse.projector, first, r),
     }
+
+
+def _observe(projector: nn.Module, layers: list[nn.Module], r: Tensor) -> tuple[Tensor, dict[nn.Module, tuple[Tensor, Tensor]]]:
+    """The embedding of r, and layer -> (inputs [n, in], outputs [n, out]); n counts samples, for a convolution positions too."""
+    inputs: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
+    outputs: dict[nn.Module, list[Tensor]] = {layer: [] for layer in layers}
+    with _uncompiled(), ExitStack() as hooks:
+        for layer in layers:
+            before = layer.register_forward_pre_hook(lambda layer, args: inputs[layer].append(_rows(layer, args[0])))
+            after = layer.register_forward_hook(lambda layer, args, output: outputs[layer].append(_rows(layer, output)))
+            hooks.enter_context(before)
+            hooks.enter_context(after)
+        z = unwrap(projector)(r.clone())  # its first layer may work in place
+    for layer in layers:
+        if not inputs[layer]:
+            raise SparseheadError(
+                f"cannot measure {layer}: the projector does not call it; give a layer that its forward() runs as a module."
+            )
+    return z, {layer: (torch.cat(inputs[layer]), torch.cat(outputs[layer])) for layer in layers}
+
+
+def _with_input(projector: nn.Module, layer: nn.Module, r: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """The embedding of r with `change` done to what `layer` reads."""
+    with _uncompiled(), layer.register_forward_pre_hook(lambda layer, args: (change(args[0]), *args[1:])):
+        return unwrap(projector)(r.clone())
+
+
+def _uncompiled() -> AbstractContextManager:
+    """Code that torch.compile has compiled does not see new hooks; here it runs as it was written."""
+    return torch.compiler.set_stance("force_eager")
+
+
+def _channel_shape(layer: nn.Module) -> tuple[int, ...]:
+    """The shape that broadcasts one number an input, [in], over what the layer reads."""
+    return (-1, *(1 for _ in layer.kernel_size)) if _is_convolution(layer) else (-1,)
+
+
+def _rows(layer: nn.Module, x: Tensor) -> Tensor:
+    """[N, units, ...] of a convolution, [N, ..., units] of others -> [n, units], a copy since the next may work in place."""
+    units_last = x.movedim(1, -1) if _is_convolution(layer) else x
+    return units_last.flatten(0, -2).clone()
+
+
+def _is_convolution(layer: nn.Module) -> bool:
+    return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
+
+
+def _dead(values: Tensor) -> int:
+    """How many units do not vary, [n, units] -> int."""
+    std = values.std(dim=0, correction=0)
+    return int((std <= DEAD_SHARE * std.max()).sum())

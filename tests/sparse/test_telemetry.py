@@ -1,10 +1,13 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from sparsehead_cli import SparseHead
-from sparsehead_cli.nets.heads import make_projector
-from sparsehead_cli.sparse.telemetry import active_groups, functional_features, head_sparsity
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.heads import mlp
+from sparsehead_cli.sparse.telemetry import active_groups, functional_inputs, head_sparsity, layer_sparsity, stable_rank
 
 
 def test_active_groups_are_those_above_one_percent_of_the_largest():
@@ -13,45 +16,174 @@ def test_active_groups_are_those_above_one_percent_of_the_largest():
     assert active_groups(torch.zeros(3, 3), "input") == 0
 
 
+def test_stable_rank():
+    assert stable_rank(torch.diag(torch.tensor([2.0, 1.0, 1.0, 0.0]))) == pytest.approx(1.5)
+    assert stable_rank(1e-30 * torch.eye(3)) == pytest.approx(3)
+    assert stable_rank(torch.zeros(3, 2)) == 0
+    assert math.isnan(stable_rank(torch.full((3, 2), torch.nan)))
+
+
 @pytest.mark.parametrize("read", [0, 1, 5, 12])
-def test_functional_features_finds_how_many_are_read(read):
+def test_functional_inputs_finds_how_many_are_read(read):
     torch.manual_seed(0)
     layer = nn.Linear(12, 6)
     layer.weight.data[:, read:] = 0
-    assert functional_features(layer, layer.weight, torch.randn(200, 12)) == read
+    assert functional_inputs(layer, layer, torch.randn(200, 12)) == read
 
 
 def test_a_feature_that_never_varies_is_not_needed():
     torch.manual_seed(0)
     layer, r = nn.Linear(6, 4), torch.randn(100, 6)
     r[:, 2] = 3.0
-    assert functional_features(layer, layer.weight, r) == 5
+    assert functional_inputs(layer, layer, r) == 5
+
+
+@pytest.mark.parametrize("read", [0, 2, 7])
+def test_functional_inputs_of_an_inner_layer(read):
+    torch.manual_seed(0)
+    head = mlp(6, [20, 7], 4, batch_norm=False)
+    head[4].weight.data[:, read:] = 0
+    head[2].bias.data += 5  # no hidden unit is dead
+    r = torch.randn(200, 6)
+    assert functional_inputs(head, head[4], r) == read
+    assert functional_inputs(head, head[0], r) == (6 if read else 0)
+
+
+def test_functional_inputs_of_a_convolution_are_channels():
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Conv2d(5, 6, 1), nn.Sigmoid(), nn.Conv2d(6, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    head[0].weight.data[:, 3:] = 0
+    head[2].weight.data[:, 2:] = 0
+    r = torch.randn(100, 5, 3, 2)
+    assert [functional_inputs(head, head[i], r) for i in (0, 2)] == [3, 2]
+    assert [row["functional_inputs"] for row in layer_sparsity(SparseHead(head, 0.0), r)] == [3, 2]
 
 
 def test_batch_norm_cannot_fool_it():
     """Rows of the first weight shrunk a million times: the norm undoes it, the count stays."""
     torch.manual_seed(0)
-    head, r = make_projector(10, [8], 4), torch.randn(400, 10)
+    head, r = mlp(10, [8], 4), torch.randn(400, 10)
     head[0].weight.data[:, 7:] = 0
     for _ in range(200):
         head(r)  # running statistics
     head.eval()
     head[1].eps = 0.0
-    before = functional_features(head, head[0].weight, r)
+    before = functional_inputs(head, head[0], r)
     with torch.no_grad():
         head[0].weight *= 1e-6
         head[1].running_mean *= 1e-6
         head[1].running_var *= 1e-12
-    assert functional_features(head, head[0].weight, r) == before == 7
+    assert functional_inputs(head, head[0], r) == before == 7
+
+
+def hooks(module):
+    return sum(len(m._forward_pre_hooks) + len(m._forward_hooks) for m in module.modules())
+
+
+def test_hooks_are_gone_afterwards_even_when_the_projector_fails():
+    head = mlp(6, [5], 4).eval()
+    layer_sparsity(SparseHead(head, 0.0), torch.randn(20, 6))
+    assert hooks(head) == 0
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        functional_inputs(head, head[0], torch.randn(20, 7))
+    assert hooks(head) == 0
+
+
+def test_a_layer_that_is_not_called_is_an_error():
+    with pytest.raises(SparseheadError, match="the projector does not call it"):
+        functional_inputs(nn.Identity(), nn.Linear(6, 4), torch.randn(20, 6))
+
+
+@pytest.mark.parametrize("wrap", [lambda head: torch.compile(head, backend="eager"), lambda head: head.compile(backend="eager")])
+def test_compiled_code_does_not_hide_the_layers(wrap):
+    torch.compiler.reset()
+    torch.manual_seed(0)
+    head, r = mlp(6, [20], 4, batch_norm=False), torch.randn(50, 6)
+    head[0].weight.data[:, 2:] = 0
+    expected = layer_sparsity(SparseHead(head, 0.0), r)
+    head = wrap(head) or head
+    with torch.no_grad():
+        head(r)
+    assert layer_sparsity(SparseHead(head, 0.0), r) == expected
+    assert expected[0]["functional_inputs"] == 2
+
+
+def test_an_activation_in_place_leaves_the_representations_alone():
+    r = torch.randn(50, 6)
+    before = r.clone()
+    row = head_sparsity(SparseHead(nn.Sequential(nn.ReLU(inplace=True)), 0.0), r)
+    assert torch.equal(r, before)
+    assert row["functional_features"] == 6
+
+
+def test_layer_columns():
+    torch.manual_seed(0)
+    head = mlp(10, [8, 7], 4, batch_norm=False).eval()
+    first, second, last = head[0], head[2], head[4]
+    first.weight.data[:, 6:] = 0
+    first.weight.data[0] = 0  # a constant unit
+    first.bias.data[1] = -100  # a unit that its ReLU closes
+    second.weight.data = torch.eye(7, 8)
+    last.weight.data.zero_()
+    last.requires_grad_(False)
+    rows = layer_sparsity(SparseHead(head, 0.0, layers="first"), torch.randn(300, 10))
+    assert [row["layer"] for row in rows] == ["0", "2", "4"]
+    assert [(row["inputs"], row["outputs"]) for row in rows] == [(10, 8), (8, 7), (7, 4)]
+    assert [row["active_inputs"] for row in rows] == [6, 7, 0]
+    assert [row["active_outputs"] for row in rows] == [7, 7, 0]
+    assert [row["dead_outputs"] for row in rows] == [2, 2, 4]
+    assert [row["functional_inputs"] for row in rows] == [0, 0, 0]  # the embedding is constant
+    assert rows[1]["stable_rank"] == pytest.approx(7)
+    assert rows[2]["stable_rank"] == 0
+
+
+def test_dead_outputs_see_through_batch_norm():
+    """A constant unit far from 0 is dead whatever its offset, and a unit that the norm's weight of 0 stops is too."""
+    torch.manual_seed(0)
+    head = mlp(10, [8], 4).eval()
+    head[0].weight.data[0] = 0
+    head[1].bias.data += 1000.3
+    head[1].weight.data[1] = 0
+    rows = layer_sparsity(SparseHead(head, 0.0), torch.randn(300, 10))
+    assert [row["dead_outputs"] for row in rows] == [2, 0]
+
+
+def test_a_bare_layer_is_called_projector():
+    (row,) = layer_sparsity(SparseHead(nn.Linear(6, 4), 0.0), torch.randn(50, 6))
+    assert (row["layer"], row["functional_inputs"], row["dead_outputs"]) == ("projector", 6, 0)
 
 
 def test_columns():
     torch.manual_seed(0)
-    head = make_projector(10, [8], 4, batch_norm=False).eval()
+    head, r = mlp(10, [8], 4, batch_norm=False).eval(), torch.randn(50, 10)
     head[0].weight.data[:, 6:] = 0
-    row = head_sparsity(SparseHead(head, 0.0), torch.randn(50, 10))
+    row = head_sparsity(SparseHead(head, 0.0), r)
     assert (row["groups"], row["active_groups"]) == (18, 14)
     assert (row["features"], row["active_features"]) == (10, 6)
     assert 0 < row["functional_features"] <= 6
-    rows = head_sparsity(SparseHead(head, 0.0, groups="output"), torch.randn(50, 10))
+    rows = head_sparsity(SparseHead(head, 0.0, groups="output"), r)
     assert (rows["groups"], rows["active_features"]) == (12, 6)
+    assert head_sparsity(SparseHead(head, 0.0), r, layer_sparsity(SparseHead(head, 0.0), r)) == row
+
+
+def test_columns_of_a_head_with_nothing_to_penalise():
+    torch.manual_seed(0)
+    r = torch.randn(200, 10)
+    r[:, 7:] = 1.0
+    nothing = {"penalty_value": 0, "groups": 0, "active_groups": 0, "features": 10, "active_features": 10, "functional_features": 7}
+    assert head_sparsity(SparseHead(nn.Identity(), 0.0), r) == nothing
+    assert layer_sparsity(SparseHead(nn.Identity(), 0.0), r) == []
+    fixed = nn.Linear(10, 6).requires_grad_(False)
+    assert head_sparsity(SparseHead(fixed, 0.0), r) == nothing
+    fixed.weight.data[:, 0] = 0
+    assert head_sparsity(SparseHead(fixed, 0.0), r) == {**nothing, "active_features": 9, "functional_features": 6}
+    constant = nn.Threshold(100, 0)
+    assert head_sparsity(SparseHead(constant, 0.0), r)["functional_features"] == 0
+
+
+def test_features_are_those_of_the_first_layer_though_it_is_frozen():
+    torch.manual_seed(0)
+    head = mlp(10, [8], 4, batch_norm=False)
+    head[0].requires_grad_(False)
+    row = head_sparsity(SparseHead(head, 1.0), torch.randn(50, 10))
+    assert (row["groups"], row["features"]) == (8, 10)

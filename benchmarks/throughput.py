@@ -60,7 +60,7 @@ def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "aut
 def pipeline_step(run: Run) -> Callable[[], None]:
     """One batch from the images on the device to the update, as the loop does it."""
     stream = itertools.chain.from_iterable(
-        batches(run.train.images, epoch_order(run, epoch), run.local_batch) for epoch in itertools.count()
+        batches(run.train, epoch_order(run, epoch), run.local_batch) for epoch in itertools.count()
     )
     steps, sums = itertools.count(), {}
 

@@ -44,12 +44,19 @@ def _sparsehead(version: Annotated[bool, typer.Option("--version", help="Print t
 
 @app.command()
 def pretrain(
-    experiment: Annotated[str, typer.Option(help="A name in experiments.yaml.")] = "quickstart",
-    method: Annotated[str | None, typer.Option(help="The self-supervised method: simclr.")] = None,
+    experiment: Annotated[
+        str | None, typer.Option(help="A name in experiments.yaml.  [default: the method's own recipe, or quickstart]")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(
+            help="simclr, moco, byol, simsiam, barlow, vicreg, wmse, swav, dino, supcon (knows the labels), autoencoder or mae."
+        ),
+    ] = None,
     lam: Annotated[float | None, typer.Option(help="λ, strength of the penalty on the projector; 0 is none.")] = None,
-    penalty: Annotated[str | None, typer.Option(help="l21 or none.")] = None,
+    penalty: Annotated[str | None, typer.Option(help="l21, l1, l2, sparse-group, nuclear or none.")] = None,
     solver: Annotated[str | None, typer.Option(help="subgradient (the paper's) or proximal (exact zeros).")] = None,
-    dataset: Annotated[str | None, typer.Option(help="fashion10k (embedded) or fashion-mnist.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="fashion10k (embedded), fashion-mnist or cifar10.")] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.")] = None,
     backbone: Annotated[str | None, typer.Option(help="narrow, resnet18, resnet34 or resnet50.")] = None,
     epochs: Annotated[int | None, typer.Option()] = None,

@@ -32,6 +32,8 @@ class Config:
     groups: str = "input"
     layers: str = "all"
     solver: str = "subgradient"
+    lam_schedule: str = "constant"  # or risen to lam along a line or half a cosine
+    lam_ramp_epochs: float = 10.0  # how long it rises
     # data
     dataset: str = "fashion10k"
     recipe: str = "grey-small"
@@ -39,6 +41,7 @@ class Config:
     backbone: str = "narrow"
     widths: tuple[int, ...] | None = None  # channels of each stage
     blocks: tuple[int, ...] | None = None  # residual blocks of each stage
+    projector: str = "mlp"  # or none, orthogonal (fixed), direct
     projector_layers: int = 2  # linear layers: 1 is a linear head
     projector_hidden: int = 256
     projector_out: int = 128
@@ -71,6 +74,7 @@ class Config:
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
             ("epochs", self.epochs >= 1, "at least 1"),
             ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, "between 0 and epochs"),
+            ("lam_ramp_epochs", self.lam_ramp_epochs > 0, "above 0: a λ schedule cannot have zero length"),
             ("batch_size", self.batch_size >= 2, "at least 2"),
             ("lr", self.lr > 0, "above 0"),
             ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
@@ -92,13 +96,17 @@ class Config:
 FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("experiment", "method_settings")}
 
 
-def load_config(experiment: str, experiments: Path | None, overrides: dict[str, object]) -> Config:
+def load_config(experiment: str | None, experiments: Path | None, overrides: dict[str, object]) -> Config:
     """The named experiment of `experiments` (or of the default file) with `overrides`, keys as in `--set`.
+
+    Without a name it is the recipe of the method: the experiment that bears the method's name, or else `quickstart`.
 
     Raises: SparseheadError that names every unknown key, wrong type and impossible number at once.
     """
     path = experiments or default_experiments()
     table = read_experiments(path)
+    if experiment is None:
+        experiment = overrides.get("method") if overrides.get("method") in table else Config.experiment
     if experiment not in table:
         raise unknown(f"experiment in {path}:", experiment, table)
     values, problems = {}, []

@@ -9,6 +9,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from sparsehead_cli.config import Config
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.loop import Moment, Result
@@ -66,18 +67,31 @@ class PretrainDisplay:
 def describe(run: Run) -> list[tuple[str, str]]:
     """What a run trains, in a few lines of (name, value)."""
     config, backbone = run.config, run.method.backbone
-    parameters = sum(p.numel() for p in run.method.parameters())
-    widths = [backbone.dim] + [config.projector_hidden] * (config.projector_layers - 1) + [config.projector_out]
-    head = "–".join(map(str, widths)) + (" with BatchNorm" if config.projector_batch_norm else " without BatchNorm")
+    parameters = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
+    strength = f"{config.lam:g}"
+    if config.lam_schedule != "constant":
+        strength += f" ({config.lam_schedule} over {config.lam_ramp_epochs:g} epochs)"
+    head = describe_head(config, backbone.dim)
     return [
         ("method", f"{config.method}, {config.epochs} epochs of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {config.warmup_epochs:g} warm-up epochs"),
-        ("SparseHead", f"λ {config.lam:g}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
+        ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}"),
         ("network", f"{config.backbone}, {backbone.stem} stem, D = {backbone.dim}; head {head}; {parameters:,} parameters"),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}"),
         ("folder", str(run.folder)),
     ]
+
+
+def describe_head(config: Config, dim: int) -> str:
+    """The projector in a few words."""
+    if config.projector == "none":
+        return "none: z is r"
+    if config.projector != "mlp":
+        return {"orthogonal": "orthogonal, fixed", "direct": "DirectCLR, the first"}[config.projector] + f" {config.projector_out}"
+    widths = [dim] + [config.projector_hidden] * (config.projector_layers - 1) + [config.projector_out]
+    norm = "" if config.projector_layers == 1 else f" with{'' if config.projector_batch_norm else 'out'} BatchNorm"
+    return "–".join(map(str, widths)) + norm
 
 
 def epoch_line(row: Row, epochs: int) -> str:
@@ -153,7 +167,9 @@ def _share(part: str, whole: str) -> Callable[[Row], str]:
 
 _ROWS = (
     ("loss", _number("loss", 3)),
-    ("kNN accuracy (k = 20)", _percent("knn_accuracy")),
+    ("kNN accuracy of r (k = 20)", _percent("knn_accuracy")),
+    ("kNN accuracy of z", _percent("knn_accuracy_z")),
+    ("kNN accuracy of z, inactive groups pruned", _percent("knn_accuracy_z_pruned")),
     ("effective rank of r", _number("effective_rank_r", 1)),
     ("effective rank of z", _number("effective_rank_z", 1)),
     ("groups active by norm (> 1 % of the largest)", _share("active_groups", "groups")),

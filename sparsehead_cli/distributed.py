@@ -37,13 +37,9 @@ def all_gather(x: Tensor) -> Tensor:
     return _AllGather.apply(x) if world() > 1 else x
 
 
-def broadcast_text(text: str) -> str:
-    """Rank 0's text on every process; used to agree on a failure before anyone waits for the others."""
-    if world() == 1:
-        return text
-    box = [text]
-    dist.broadcast_object_list(box)
-    return box[0]
+def own_share(x: Tensor) -> Tensor:
+    """This process's rows of a joined batch, [W·B, ...] -> [B, ...]; the inverse of `all_gather`."""
+    return x.chunk(world())[rank()]
 
 
 def barrier() -> None:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
-from sparsehead_cli.config import Config
+from sparsehead_cli.config import METHOD_PREFIX, Config, read_experiments
 from sparsehead_cli.data.datasets import DATASETS
 
 torch.set_num_threads(2)
@@ -22,7 +23,14 @@ TINY = {
     "batch_size": 100,
     "precision": "float32",
 }
+RECIPES = read_experiments(Path(__file__).parents[1] / "experiments.yaml")
 TIMED = ("images_per_second", "seconds")  # the columns of metrics.csv that cannot be the same twice
+
+
+def method_recipe(name):
+    """The method.* settings of the method's recipe in experiments.yaml: of a size for small data."""
+    settings = RECIPES.get(name, {})
+    return {key.removeprefix(METHOD_PREFIX): value for key, value in settings.items() if key.startswith(METHOD_PREFIX)}
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from sparsehead_cli import SparseHead, distributed
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training.checkpoint import load_checkpoint
+from tests.conftest import method_recipe
 
 
 class Pool(torch.nn.Module):
@@ -21,18 +22,27 @@ class Pool(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.dim = 6
+        self.dim, self.image = 6, (1, 7, 7)
         self.conv = torch.nn.Conv2d(1, 6, 3)
 
     def forward(self, x):
         return self.conv(x).relu().mean(dim=(2, 3))
 
 
+LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+
+
 def build(name):
+    """The method without any norm layer: BatchNorm would see different batches."""
     from sparsehead_cli.nets.heads import make_projector
 
     torch.manual_seed(0)
-    return METHODS[name](Pool(), make_projector(6, [5], 4, batch_norm=False))
+    method = METHODS[name](Pool(), make_projector(6, [5], 4, batch_norm=False), **method_recipe(name))
+    for module in list(method.modules()):
+        for key, child in module.named_children():
+            if isinstance(child, torch.nn.modules.batchnorm._BatchNorm):
+                setattr(module, key, torch.nn.Identity())
+    return method
 
 
 def joined_views():
@@ -40,14 +50,25 @@ def joined_views():
     return [torch.randn(8, 1, 7, 7, generator=g) for _ in range(2)]
 
 
-def gradients(name, views, wrap):
+def two_steps(name, views, labels, wrap):
+    """Loss, penalty and gradients of the first of two steps, and the method's whole state after the second."""
     method = build(name)
     sparse = SparseHead(method.projector, 0.01)
     wrapped = wrap(method)  # kept until after the backward pass: it owns the hooks
-    loss, _ = wrapped(views)
-    penalty = sparse.penalty()
-    (loss + penalty).backward()
-    return {"loss": loss.item(), "penalty": penalty.item()}, [p.grad.clone() for p in method.parameters()]
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    found = []
+    for step in range(2):
+        torch.manual_seed(step)  # as the loop does: what a method draws is drawn for the joined batch
+        loss, terms = wrapped(views, labels)
+        penalty = sparse.penalty()
+        optimizer.zero_grad()
+        (loss + penalty).backward()
+        values = {"loss": loss, "penalty": penalty, **terms}
+        gradients = {key: p.grad.clone() for key, p in method.named_parameters() if p.requires_grad}
+        found.append(({key: value.item() for key, value in values.items()}, gradients))
+        optimizer.step()
+        method.after_step((step + 1) / 2)
+    return *found[0], {key: value.clone() for key, value in method.state_dict().items()}
 
 
 def one_of_two(rank, port, queue):
@@ -56,13 +77,14 @@ def one_of_two(rank, port, queue):
     distributed.start(torch.device("cpu"))
     for name in METHODS:
         share = [v.chunk(2)[rank] for v in joined_views()]
-        values, grads = gradients(name, share, DistributedDataParallel)
-        queue.put((name, rank, values, [g.numpy() for g in grads]))
+        values, *tensors = two_steps(name, share, LABELS.chunk(2)[rank], DistributedDataParallel)
+        queue.put((name, values, [{key: value.numpy() for key, value in table.items()} for table in tensors]))
     distributed.barrier()
     distributed.stop()
 
 
 def test_two_processes_have_the_gradient_of_one():
+    """And the same penalty, terms, and after two steps the same weights, teachers, queues and centres."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -71,11 +93,16 @@ def test_two_processes_have_the_gradient_of_one():
     found = [queue.get() for _ in range(2 * len(METHODS))]
     while not context.join():
         pass
-    for name, _, values, grads in found:
-        expected, expected_grads = gradients(name, joined_views(), lambda m: m)
-        assert values == pytest.approx(expected, rel=1e-6)
-        for ours, theirs in zip(grads, expected_grads, strict=True):
-            torch.testing.assert_close(torch.from_numpy(ours), theirs, atol=1e-6, rtol=1e-5)
+    for name, values, tables in found:
+        expected, *expected_tables = two_steps(name, joined_views(), LABELS, lambda m: m)
+        assert values == pytest.approx(expected, rel=1e-5), name
+        for table, expected_table in zip(tables, expected_tables, strict=True):
+            assert list(table) == list(expected_table)
+            for key, value in table.items():
+                message = f"{name}: {key}"
+                torch.testing.assert_close(
+                    torch.from_numpy(value), expected_table[key], atol=2e-6, rtol=2e-5, msg=lambda m, t=message: f"{t}\n{m}"
+                )
 
 
 def test_one_process_needs_no_group():

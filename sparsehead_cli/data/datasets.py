@@ -86,10 +86,11 @@ def held_out_mask(labels: np.ndarray) -> np.ndarray:
     return place_in_class % HELD_OUT == HELD_OUT - 1
 
 
-def batches(images: Tensor, order: Tensor, size: int, start: int = 0) -> Iterator[Tensor]:
-    """Whole batches [size, C, H, W] in the given order (indices on the images' device), from batch `start` on."""
+def batches(split: Split, order: Tensor, size: int, start: int = 0) -> Iterator[Split]:
+    """Whole batches of `size` images in the given order (indices on the images' device), from batch `start` on."""
     for i in range(start, len(order) // size):
-        yield images[order[i * size : (i + 1) * size]]
+        chosen = order[i * size : (i + 1) * size]
+        yield Split(split.images[chosen], split.labels[chosen])
 
 
 def _read_embedded(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -122,12 +123,29 @@ def _download_fashion_mnist(data_dir: Path) -> Path:
     return data_dir / "FashionMNIST" / "raw"
 
 
+def _read_cifar10(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
+    from torchvision.datasets import CIFAR10
+
+    try:
+        data = CIFAR10(str(data_dir), train=train, download=True)  # compares checksums; loads nothing that fails
+    except Exception as error:  # a download fails in as many ways as there are networks
+        raise SparseheadError(
+            f"cifar10 is not complete in {data_dir} and cannot be downloaded ({error}). "
+            f"Put cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html into {data_dir}."
+        ) from None
+    return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
+
+
 _FASHION_CLASSES = (
     *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
 )
 
+_CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_CIFAR10 = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+
 DATASETS: dict[str, DatasetInfo] = {
     "fashion10k": DatasetInfo(_FASHION_CLASSES, 1, 28, Normalisation((0.2840,), (0.3513,)), _read_embedded),
     "fashion-mnist": DatasetInfo(_FASHION_CLASSES, 1, 28, Normalisation((0.2860,), (0.3530,)), _read_fashion_mnist),
+    "cifar10": DatasetInfo(_CIFAR10_CLASSES, 3, 32, _CIFAR10, _read_cifar10),
 }

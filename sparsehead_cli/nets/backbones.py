@@ -61,7 +61,8 @@ def shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential 
 class ResNet(nn.Module):
     """Images [B, C, h, w] -> representation [B, D], D = `dim`: the globally averaged last stage.
 
-    `stem` is "imagenet" (7x7 stride 2, max-pool), "small" (3x3 stride 1) or "strided" (3x3 stride 2).
+    `image` is the (C, h, w) that it is made for; other sizes pass as well. `stem` is "imagenet" (7x7 stride 2, max-pool),
+    "small" (3x3 stride 1) or "strided" (3x3 stride 2).
     Stage i has `blocks[i]` blocks of `widths[i]` channels; every stage but the first halves the map.
     """
 
@@ -71,11 +72,12 @@ class ResNet(nn.Module):
         blocks: Sequence[int],
         widths: Sequence[int] = (64, 128, 256, 512),
         stem: str = "small",
-        channels: int = 3,
+        image: tuple[int, int, int] = (3, 32, 32),
     ) -> None:
         super().__init__()
         kernel, stride = STEMS[stem]
-        self.conv1 = nn.Conv2d(channels, widths[0], kernel, stride, padding=kernel // 2, bias=False)
+        self.image = image
+        self.conv1 = nn.Conv2d(image[0], widths[0], kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
@@ -134,7 +136,7 @@ def make_backbone(
     blocks, widths = blocks or own_blocks, widths or own_widths
     if len(blocks) != len(widths):
         raise SparseheadError(f"blocks {list(blocks)} and widths {list(widths)} must name the same number of stages.")
-    return ResNet(block, blocks, widths, stem or stem_for(image_size), channels)
+    return ResNet(block, blocks, widths, stem or stem_for(image_size), (channels, image_size, image_size))
 
 
 # kernel, stride

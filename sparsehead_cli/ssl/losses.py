@@ -1,8 +1,14 @@
-"""Self-supervised objectives: pure functions of float32 embeddings, each in its paper's symbols. Nothing but mathematics."""
+"""Self-supervised objectives: pure functions of float32 embeddings, each in its paper's symbols. Nothing but mathematics.
+
+Every function reads the whole joined batch. Stop-gradients are part of an objective and stand here. Functions that return a
+dict beside the loss name its terms, unweighted.
+"""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+# ------------------------------------------------------------------------------------------------ contrastive
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
@@ -17,3 +23,186 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     batch = len(z1)
     positive = torch.arange(2 * batch, device=z.device).roll(batch)
     return F.cross_entropy(similarity, positive)
+
+
+def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of queries against their keys and a queue of older keys, [B, E], [B, E], [K, E] -> []. Mean over B.
+
+    All are normalised here; keys and queue get no gradient. The queue must not hold this batch's keys: each positive would
+    also be a negative. Source: MoCo (He et al. 2020), eq. 1 and algorithm 1.
+    """
+    q, k, queue = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1), F.normalize(queue, dim=1)
+    logits = torch.cat([(q * k).sum(dim=1, keepdim=True), q @ queue.T], dim=1) / temperature
+    return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long, device=q.device))
+
+
+def sup_con(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Supervised contrastive loss of two views, [B, E], [B, E], [B] -> []. Mean over the 2B anchors.
+
+    An anchor's positives are all other views of its class, averaged outside the logarithm.
+    Source: Khosla et al. 2020, eq. 2 (L_out), without the authors' factor T / T_base.
+    """
+    z, labels = F.normalize(torch.cat([z1, z2]), dim=1), labels.repeat(2)
+    similarity = z @ z.T / temperature
+    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    log_p = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
+    positive = (labels[:, None] == labels) & ~itself
+    return -((log_p * positive).sum(dim=1) / positive.sum(dim=1)).mean()
+
+
+# ------------------------------------------------------------------------------------------------ prediction
+
+
+def negative_cosine(p: Tensor, z: Tensor) -> Tensor:
+    """-cos(p, stop-gradient z), mean over the batch, [B, E], [B, E] -> []. Source: SimSiam (Chen & He 2021), eq. 1."""
+    return -F.cosine_similarity(p, z.detach(), dim=1, eps=1e-8).mean()
+
+
+def byol(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+    """Squared distance of normalised predictions and targets, 2 - 2 cos(p, sg z'), mean over both directions; [B, E] each -> [].
+
+    Source: BYOL (Grill et al. 2020), eq. 2; their loss is the sum of the two directions, twice this.
+    """
+    return 2 + negative_cosine(p1, z2) + negative_cosine(p2, z1)
+
+
+def simsiam(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor) -> Tensor:
+    """Mean of -cos(p, sg z') over both directions, [B, E] each -> []. Source: SimSiam (Chen & He 2021), eq. 2."""
+    return (negative_cosine(p1, z2) + negative_cosine(p2, z1)) / 2
+
+
+# ------------------------------------------------------------------------------------------------ decorrelation
+
+
+def barlow_twins(z1: Tensor, z2: Tensor, off_diagonal: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Σ_i (1 - C_ii)² + off_diagonal · Σ_{i≠j} C_ij², C the cross-correlation [E, E] of the views; [B, E], [B, E] -> [].
+
+    Embeddings are standardised over the batch: biased variance, 1e-5 inside the root.
+    Source: Barlow Twins (Zbontar et al. 2021), eq. 1; `off_diagonal` is their λ.
+    """
+    c = standardise(z1).T @ standardise(z2) / len(z1)
+    terms = {"on_diagonal": (1 - c.diagonal()).square().sum(), "off_diagonal": off_diagonal_squares(c)}
+    return terms["on_diagonal"] + off_diagonal * terms["off_diagonal"], terms
+
+
+def vicreg(z1: Tensor, z2: Tensor, invariance: float, variance: float, covariance: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum of the mean squared distance, the variance hinge and the covariance term, [B, E], [B, E] -> [].
+
+    The hinge max(0, 1 - √(var + 1e-4)) is averaged over dimensions and over the two views; the squared off-diagonal
+    covariances are divided by E and summed over the views. Variances are unbiased. Source: VICReg (Bardes et al. 2022), eq. 1-6;
+    the halved hinge as in the authors' code.
+    """
+    batch, dim = z1.shape
+    centred = [z - z.mean(dim=0) for z in (z1, z2)]
+    hinges = [F.relu(1 - (z.square().sum(dim=0) / (batch - 1) + 1e-4).sqrt()).mean() for z in centred]
+    squares = [off_diagonal_squares(z.T @ z / (batch - 1)) / dim for z in centred]
+    terms = {"invariance": F.mse_loss(z1, z2), "variance": sum(hinges) / 2, "covariance": sum(squares)}
+    return invariance * terms["invariance"] + variance * terms["variance"] + covariance * terms["covariance"], terms
+
+
+def w_mse(z1: Tensor, z2: Tensor, eps: float) -> Tensor:
+    """Squared distance of whitened, then normalised views, 2 - 2 cos, mean over the batch; [B, E], [B, E] -> [].
+
+    Each view is whitened over the whole batch. Source: W-MSE (Ermolov et al. 2021), eq. 3 and section 3.1.
+    """
+    return 2 - 2 * F.cosine_similarity(whiten(z1, eps), whiten(z2, eps), dim=1).mean()
+
+
+def whiten(z: Tensor, eps: float) -> Tensor:
+    """Centred embeddings with identity covariance, [B, E] -> [B, E]; needs B > E.
+
+    Cholesky whitening of (1 - eps) · covariance + eps · I, unbiased, after the scale was set so that the mean variance is 1:
+    unlike the authors' eps ours does not depend on the scale of z. A covariance that is not positive definite gives NaN.
+    """
+    z = z - z.mean(dim=0)
+    z = z / (z.square().mean() + 1e-12).sqrt()
+    covariance = z.T @ z / (len(z) - 1)
+    identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    factor, failed = torch.linalg.cholesky_ex((1 - eps) * covariance + eps * identity)
+    factor = torch.where(failed > 0, torch.nan, factor)  # not raised: to look would make the processor wait for the device
+    return torch.linalg.solve_triangular(factor, z.T, upper=False).T
+
+
+def standardise(z: Tensor) -> Tensor:
+    """Zero mean and unit variance of every dimension over the batch, [B, E] -> [B, E]; biased variance, 1e-5 in the root."""
+    return (z - z.mean(dim=0)) / (z.var(dim=0, correction=0) + 1e-5).sqrt()
+
+
+def off_diagonal_squares(matrix: Tensor) -> Tensor:
+    """Sum of the squares outside of the diagonal, [E, E] -> []."""
+    return (matrix - matrix.diagonal().diag()).square().sum()
+
+
+# ------------------------------------------------------------------------------------------------ prototypes
+
+
+def prototype_scores(z: Tensor, prototypes: Tensor) -> Tensor:
+    """Cosines of embeddings and prototypes, [B, E], [P, E] -> [B, P]."""
+    return F.normalize(z, dim=1) @ F.normalize(prototypes, dim=1).T
+
+
+def swav(z1: Tensor, z2: Tensor, prototypes: Tensor, temperature: float, epsilon: float, iterations: int) -> Tensor:
+    """Cross-entropy of each view's prototype distribution to the other view's codes, mean over B and both; [B, E] each -> [].
+
+    Source: SwAV (Caron et al. 2020), eq. 1-2, with two full views.
+    """
+    scores = [prototype_scores(z, prototypes) for z in (z1, z2)]
+    codes = [sinkhorn(s.detach(), epsilon, iterations) for s in scores]
+    log_p = [F.log_softmax(s / temperature, dim=1) for s in scores]
+    return -((codes[0] * log_p[1]).sum(dim=1) + (codes[1] * log_p[0]).sum(dim=1)).mean() / 2
+
+
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Codes that share the batch equally among the prototypes, [B, P] -> [B, P], rows sum to 1.
+
+    exp(scores / epsilon), its columns and rows normalised in turn; the logarithms are normalised, so nothing overflows.
+    Source: Cuturi 2013; SwAV (Caron et al. 2020), eq. 5.
+    """
+    log_q = scores / epsilon
+    for _ in range(iterations):
+        log_q = log_q.log_softmax(dim=0).log_softmax(dim=1)
+    return log_q.exp()
+
+
+def dino(
+    z1: Tensor,
+    z2: Tensor,
+    t1: Tensor,
+    t2: Tensor,
+    prototypes: Tensor,
+    teacher_prototypes: Tensor,
+    centre: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of the student to the other view's centred, sharpened teacher, mean over B and both; [B, E] each -> [].
+
+    z are the student's embeddings, t the teacher's, without gradient; `centre` [P] is subtracted from the teacher's scores.
+    Also returns the teacher's mean scores [P], towards which the centre moves.
+    Source: DINO (Caron et al. 2021), algorithm 1, with two global views.
+    """
+    teacher = prototype_scores(torch.cat([t1, t2]), teacher_prototypes).detach()
+    target = ((teacher - centre) / teacher_temperature).softmax(dim=1).roll(len(t1), dims=0)
+    student = prototype_scores(torch.cat([z1, z2]), prototypes) / student_temperature
+    return -(target * student.log_softmax(dim=1)).sum(dim=1).mean(), teacher.mean(dim=0)
+
+
+# ------------------------------------------------------------------------------------------------ generative
+
+
+def reconstruction(decoded: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared error over the pixels that `weight` [B, 1, h, w] selects with 1, a number a sample, [B, C, h, w] -> [B]."""
+    error = (decoded - target).square().mean(dim=1, keepdim=True)
+    return (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
+
+
+def standardise_patches(x: Tensor, patch: int) -> Tensor:
+    """Every patch x patch square to zero mean and unit variance over its pixels and channels, [B, C, h, w] -> same shape.
+
+    A square at the border may be smaller. Source: MAE (He et al. 2022), section 3, "reconstruction target".
+    """
+    height, width = x.shape[2:]
+    grid = F.pad(x, (0, -width % patch, 0, -height % patch), mode="replicate")
+    squares = F.pixel_unshuffle(grid, patch)  # [B, C·patch², rows, columns]
+    mean, var = squares.mean(dim=1, keepdim=True), squares.var(dim=1, keepdim=True)
+    return F.pixel_shuffle((squares - mean) / (var + 1e-6).sqrt(), patch)[:, :, :height, :width]

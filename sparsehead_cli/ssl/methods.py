@@ -1,46 +1,35 @@
-"""Self-supervised methods: nn.Modules on one contract, which is all that the training loop knows of them.
+"""Self-supervised methods: nn.Modules on one contract (`contract.py`), which is all that the training loop knows of them.
 
-To add one: its objective in `losses.py`, a class here, an entry in METHODS. Its numbers are keyword arguments of
-`__init__` with the paper's defaults; `--set method.<name>=<value>` is checked against that signature.
+To add one: its objective in `losses.py`, a class here, an entry in METHODS, its recipe in experiments.yaml. Its numbers are
+keyword arguments of `__init__` with the paper's defaults; `--set method.<name>=<value>` is checked against that signature.
+All that a method remembers between steps (teacher, queue, centre) is a buffer or a submodule, so it is in the checkpoint.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.distributed import all_gather
 from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.nets.heads import Decoder
 from sparsehead_cli.ssl import losses
+from sparsehead_cli.ssl.contract import (
+    Method,
+    move,
+    objective,
+    output_dim,
+    own_rows,
+    positive,
+    predictor_of,
+    prototype_table,
+    rising,
+    share,
+    teacher_of,
+)
 
-
-class Method(nn.Module):
-    """A backbone, a projector and an objective. Subclasses write `forward`."""
-
-    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projector = projector
-
-    def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        """Views -> the objective [], and its terms by name, each [], for the log."""
-        raise NotImplementedError
-
-    def embed(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """One view -> representation r [B, D] and embedding z [B, E]."""
-        r = self.backbone(view)
-        return r, self.projector(r)
-
-    def after_step(self, progress: float) -> None:
-        """What moves outside of the optimizer (EMA, queue, prototypes); progress of the run in [0, 1]."""
-
-
-def objective(loss: Callable[..., Tensor], *embeddings: Tensor, **constants: float) -> Tensor:
-    """`loss` of the batch joined over all processes, in float32 with autocast off."""
-    joined = [all_gather(z.float()) for z in embeddings]
-    with torch.autocast(embeddings[0].device.type, enabled=False):
-        return loss(*joined, **constants)
+# ------------------------------------------------------------------------------------------------ contrastive
 
 
 class SimCLR(Method):
@@ -52,14 +41,330 @@ class SimCLR(Method):
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.2) -> None:
         super().__init__(backbone, projector)
-        if not temperature > 0:
-            raise SparseheadError(f"method.temperature must be above 0, given {temperature}.")
-        self.temperature = temperature
+        self.temperature = positive("temperature", temperature)
 
-    def forward(self, views: list[Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(torch.cat(views))
-        z1, z2 = z.chunk(2)
-        return objective(losses.nt_xent, z1, z2, temperature=self.temperature), {}
+        return objective(losses.nt_xent, *z.chunk(2), temperature=self.temperature), {}
+
+
+class SupCon(Method):
+    """SimCLR that knows the labels: all views of an image's class are its positives. The supervised upper line.
+
+    Source: Khosla et al. 2020, without their linear classifier on top.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.1) -> None:
+        super().__init__(backbone, projector)
+        self.temperature = positive("temperature", temperature)
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        _, z = self.embed(torch.cat(views))
+        return objective(losses.sup_con, *z.chunk(2), labels=all_gather(labels), temperature=self.temperature), {}
+
+
+class MoCo(Method):
+    """Contrast queries with a queue of keys, which a slow teacher made from earlier batches. Source: MoCo v2, Chen et al. 2020.
+
+    `queue` keys are kept, the oldest leave first; they start as random directions. `momentum` is the teacher's. With
+    `symmetric` each view is query and key in turn (their later code). There is no shuffling of BatchNorm between processes.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        temperature: float = 0.2,
+        queue: int = 65536,
+        momentum: float = 0.999,
+        symmetric: bool = False,
+    ) -> None:
+        super().__init__(backbone, projector)
+        self.temperature, self.momentum = positive("temperature", temperature), share("momentum", momentum)
+        self.symmetric = symmetric
+        self.teacher = teacher_of(backbone, projector)
+        if queue < 1:
+            raise SparseheadError(f"method.queue must be at least 1, given {queue}.")
+        self.register_buffer("queue", torch.randn(queue, output_dim(projector, backbone.dim)))
+        self.register_buffer("oldest", torch.zeros((), dtype=torch.long))  # where the next key goes
+
+    def check(self, views: int, batch: int) -> None:
+        super().check(views, batch)
+        keys = batch * (1 + self.symmetric)
+        if len(self.queue) < keys:
+            raise SparseheadError(
+                f"method.queue must hold the {keys} keys of a batch, given {len(self.queue)}. "
+                f"Choose --set method.queue={keys} or more, or a smaller --batch-size."
+            )
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        directions = [views, views[::-1]] if self.symmetric else [views]
+        total, keys = 0, []
+        for query, key in directions:
+            _, q = self.embed(query)
+            with torch.no_grad():
+                keys.append(self.teacher(key).float())
+            total = total + objective(losses.info_nce, q, keys[-1], queue=self.queue, temperature=self.temperature)
+        self.keys = torch.cat([all_gather(k) for k in keys])
+        return total / len(directions), {}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        move(self.teacher, nn.Sequential(self.backbone, self.projector), self.momentum)
+        place = (self.oldest + torch.arange(len(self.keys), device=self.queue.device)) % len(self.queue)
+        self.queue[place] = self.keys
+        self.oldest.add_(len(self.keys)).remainder_(len(self.queue))
+
+
+# ------------------------------------------------------------------------------------------------ prediction
+
+
+class BYOL(Method):
+    """Predict a slow teacher's embedding of the other view. Source: Grill et al. 2020.
+
+    The teacher's `momentum` rises to 1 along half a cosine. The predictor is an MLP of hidden width `predictor_hidden`.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, momentum: float = 0.99, predictor_hidden: int = 4096) -> None:
+        super().__init__(backbone, projector)
+        self.momentum = share("momentum", momentum)
+        self.predictor = predictor_of(backbone, projector, predictor_hidden)
+        self.teacher = teacher_of(backbone, projector)
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        predictions = [self.predictor(self.embed(view)[1]) for view in views]
+        with torch.no_grad():
+            targets = [self.teacher(view) for view in views]
+        return objective(losses.byol, *predictions, *targets), {}
+
+    def after_step(self, progress: float) -> None:
+        move(self.teacher, nn.Sequential(self.backbone, self.projector), rising(self.momentum, progress))
+
+
+class SimSiam(Method):
+    """Predict the own embedding of the other view, without a gradient through the target. Source: Chen & He 2021.
+
+    The predictor's learning rate stays constant (their section 4.2). The projector's output has no BatchNorm here.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, predictor_hidden: int = 512) -> None:
+        super().__init__(backbone, projector)
+        self.predictor = predictor_of(backbone, projector, predictor_hidden)
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings = [self.embed(view)[1] for view in views]
+        return objective(losses.simsiam, *(self.predictor(z) for z in embeddings), *embeddings), {}
+
+    def constant_lr(self) -> Iterable[nn.Parameter]:
+        return self.predictor.parameters()
+
+
+# ------------------------------------------------------------------------------------------------ decorrelation
+
+
+class BarlowTwins(Method):
+    """Make the views' cross-correlation the identity. Source: Zbontar et al. 2021.
+
+    `off_diagonal` is their λ; `scale` multiplies the whole objective (0.1 in solo-learn's CIFAR recipes).
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, off_diagonal: float = 0.005, scale: float = 1.0) -> None:
+        super().__init__(backbone, projector)
+        self.off_diagonal, self.scale = positive("off_diagonal", off_diagonal), positive("scale", scale)
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings = [self.embed(view)[1] for view in views]
+        loss, terms = objective(losses.barlow_twins, *embeddings, off_diagonal=self.off_diagonal)
+        return self.scale * loss, terms
+
+
+class VICReg(Method):
+    """Near views, and every dimension of unit variance and uncorrelated with the others. Source: Bardes et al. 2022."""
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+    ) -> None:
+        super().__init__(backbone, projector)
+        weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
+        self.weights = {name: positive(name, value) for name, value in weights.items()}
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return objective(losses.vicreg, *(self.embed(view)[1] for view in views), **self.weights)
+
+
+class WMSE(Method):
+    """Near views after whitening over the batch. Source: Ermolov et al. 2021.
+
+    `eps` mixes the identity into the covariance. The whole joined batch is whitened at once, without sub-batches, so it must
+    be larger than the embedding is wide; twice as large is their choice.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: float = 1e-4) -> None:
+        super().__init__(backbone, projector)
+        self.eps = share("eps", eps)
+        self.dim = output_dim(projector, backbone.dim)
+
+    def check(self, views: int, batch: int) -> None:
+        super().check(views, batch)
+        if batch <= self.dim:
+            raise SparseheadError(
+                f"wmse whitens a batch in {self.dim} dimensions and needs more than {self.dim} images in it, given {batch}. "
+                f"Choose a larger --batch-size or --set projector_out={max(1, batch // 2)}."
+            )
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        return objective(losses.w_mse, *(self.embed(view)[1] for view in views), eps=self.eps), {}
+
+
+# ------------------------------------------------------------------------------------------------ prototypes
+
+
+class SwAV(Method):
+    """Predict from one view the equally shared prototype codes of the other. Source: Caron et al. 2020.
+
+    With two full views, without small crops and without a queue; the prototypes learn from the first step on.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        prototypes: int = 3000,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+    ) -> None:
+        super().__init__(backbone, projector)
+        self.temperature, self.epsilon = positive("temperature", temperature), positive("epsilon", epsilon)
+        self.iterations = int(positive("iterations", iterations))
+        self.prototypes = prototype_table(prototypes, output_dim(projector, backbone.dim))
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        _, z = self.embed(torch.cat(views))
+        constants = {"temperature": self.temperature, "epsilon": self.epsilon, "iterations": self.iterations}
+        return objective(losses.swav, *z.chunk(2), prototypes=self.prototypes, **constants), {}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        self.prototypes.copy_(nn.functional.normalize(self.prototypes, dim=1))
+
+
+class DINO(Method):
+    """Match a slow, centred, sharpened teacher's distribution over prototypes. Source: Caron et al. 2021.
+
+    With two global views, without small crops; the prototypes learn from the first step on.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        prototypes: int = 65536,
+        student_temperature: float = 0.1,
+        teacher_temperature: float = 0.04,
+        momentum: float = 0.996,
+        centre_momentum: float = 0.9,
+    ) -> None:
+        super().__init__(backbone, projector)
+        self.temperatures = {
+            "student_temperature": positive("student_temperature", student_temperature),
+            "teacher_temperature": positive("teacher_temperature", teacher_temperature),
+        }
+        self.momentum, self.centre_momentum = share("momentum", momentum), share("centre_momentum", centre_momentum)
+        self.prototypes = prototype_table(prototypes, output_dim(projector, backbone.dim))
+        self.teacher = teacher_of(backbone, projector)
+        self.register_buffer("teacher_prototypes", self.prototypes.detach().clone())
+        self.register_buffer("centre", torch.zeros(prototypes))
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        _, z = self.embed(torch.cat(views))
+        with torch.no_grad():
+            t = self.teacher(torch.cat(views))
+        state = {"teacher_prototypes": self.teacher_prototypes, "centre": self.centre}
+        embeddings = *z.chunk(2), *t.chunk(2)
+        loss, self.mean_scores = objective(losses.dino, *embeddings, prototypes=self.prototypes, **state, **self.temperatures)
+        return loss, {}
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        momentum = rising(self.momentum, progress)
+        self.prototypes.copy_(nn.functional.normalize(self.prototypes, dim=1))
+        move(self.teacher, nn.Sequential(self.backbone, self.projector), momentum)
+        self.teacher_prototypes.lerp_(self.prototypes, 1 - momentum)
+        self.centre.lerp_(self.mean_scores, 1 - self.centre_momentum)
+
+
+# ------------------------------------------------------------------------------------------------ generative
+
+
+class Autoencoder(Method):
+    """Rebuild a view from its embedding, given the view with Gaussian noise. Source: Vincent et al. 2010 (denoising).
+
+    `noise` is the noise's standard deviation in units of the normalised view's.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, noise: float = 0.5) -> None:
+        super().__init__(backbone, projector)
+        if not noise >= 0:
+            raise SparseheadError(f"method.noise must be at least 0, given {noise}.")
+        self.noise = noise
+        self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
+
+    def check(self, views: int, batch: int) -> None:
+        """Any number of views and any batch will do."""
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x = torch.cat(views)
+        noise = torch.cat([own_rows(torch.randn, *view.shape, device=x.device) for view in views])
+        _, z = self.embed(x + self.noise * noise)
+        error = losses.reconstruction(self.decoder(z).float(), x, torch.ones_like(x[:, :1]))
+        return all_gather(error).mean(), {}
+
+
+class MAE(Method):
+    """Rebuild the hidden squares of a view from the embedding of the others. Source: He et al. 2022, with a convolutional network.
+
+    `masked` is the share of squares `patch` pixels wide that are hidden: set to the data set's mean colour, since a
+    convolution cannot leave them out. The target's squares are standardised.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, patch: int = 4, masked: float = 0.75) -> None:
+        super().__init__(backbone, projector)
+        if not (0 < masked < 1 and 1 <= patch <= min(backbone.image[1:])):
+            raise SparseheadError(f"method.masked must be in (0, 1) and method.patch fit the image, given {masked} and {patch}.")
+        self.patch, self.masked = patch, masked
+        self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
+
+    def check(self, views: int, batch: int) -> None:
+        """Any number of views and any batch will do."""
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x = torch.cat(views)
+        hidden = torch.cat([self.hidden_pixels(view) for view in views])
+        _, z = self.embed(x * (1 - hidden))
+        target = losses.standardise_patches(x, self.patch)
+        error = losses.reconstruction(self.decoder(z).float(), target, hidden)
+        return all_gather(error).mean(), {}
+
+    def hidden_pixels(self, view: Tensor) -> Tensor:
+        """1 for the pixels of a random `masked` share of squares, 0 elsewhere, [B, C, h, w] -> [B, 1, h, w]."""
+        batch, _, height, width = view.shape
+        rows, columns = -(-height // self.patch), -(-width // self.patch)
+        order = own_rows(torch.rand, batch, rows * columns, device=view.device).argsort(dim=1).argsort(dim=1)
+        hidden = (order < max(1, round(self.masked * rows * columns))).to(view.dtype).view(batch, 1, rows, columns)
+        return nn.functional.interpolate(hidden, scale_factor=self.patch)[:, :, :height, :width]
+
+
+# ------------------------------------------------------------------------------------------------ by name
 
 
 def method_settings(name: str, given: dict[str, object]) -> dict[str, object]:
@@ -74,11 +379,23 @@ def method_settings(name: str, given: dict[str, object]) -> dict[str, object]:
     for key, value in given.items():
         if key not in defaults:
             raise unknown(f"setting of {name}", f"method.{key}", [f"method.{d}" for d in defaults])
-        if not isinstance(value, type(defaults[key])) and not (isinstance(defaults[key], float) and type(value) is int):
-            raise SparseheadError(f"method.{key} must be {type(defaults[key]).__name__}, given {value!r}.")
+        kind = type(defaults[key])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise SparseheadError(f"method.{key} must be {kind.__name__}, given {value!r}.")
     return {key: type(default)(given.get(key, default)) for key, default in defaults.items()}
 
 
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR,
+    "moco": MoCo,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "barlow": BarlowTwins,
+    "vicreg": VICReg,
+    "wmse": WMSE,
+    "swav": SwAV,
+    "dino": DINO,
+    "supcon": SupCon,
+    "autoencoder": Autoencoder,
+    "mae": MAE,
 }

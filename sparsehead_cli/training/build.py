@@ -17,11 +17,12 @@ from sparsehead_cli.data.augment import RECIPES, Normalisation, make_views
 from sparsehead_cli.data.datasets import DATASETS, Split, dataset_info, load_split
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
-from sparsehead_cli.nets.heads import make_projector
+from sparsehead_cli.nets.heads import PROJECTORS, make_projector
 from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
-from sparsehead_cli.sparse.sparse_head import LAYERS, SOLVERS, SparseHead
-from sparsehead_cli.ssl.methods import METHODS, Method, method_settings
-from sparsehead_cli.training.optim import OPTIMIZERS, make_optimizer, parameter_groups
+from sparsehead_cli.sparse.sparse_head import LAYERS, SCHEDULES, SOLVERS, SparseHead, lam_at
+from sparsehead_cli.ssl.contract import Method
+from sparsehead_cli.ssl.methods import METHODS, method_settings
+from sparsehead_cli.training.optim import OPTIMIZERS, lr_at, make_optimizer, parameter_groups
 
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
@@ -65,6 +66,16 @@ class Run:
     def total_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
 
+    def lr(self, step: int) -> float:
+        """The learning rate of a step."""
+        warmup = round(self.config.warmup_epochs * self.steps_per_epoch)
+        return lr_at(step, total=self.total_steps, warmup=warmup, lr=self.config.lr)
+
+    def lam(self, step: int) -> float:
+        """λ of a step."""
+        ramp = max(1, round(self.config.lam_ramp_epochs * self.steps_per_epoch))
+        return lam_at(step, lam=self.config.lam, ramp=ramp, schedule=self.config.lam_schedule)
+
 
 def build(config: Config) -> Run:
     """Everything of a run, with weights drawn from the seed. Raises: SparseheadError, all wrong names together."""
@@ -75,8 +86,12 @@ def build(config: Config) -> Run:
     train, val = (load_split(config.dataset, split, config.data_dir).to(device) for split in ("train", "val"))
     local_batch = check_batch(config, len(train))
     method = build_method(config).to(device=device, memory_format=torch.channels_last)
+    method.check(len(RECIPES[config.recipe]), config.batch_size)
+    sparse = build_sparse_head(config, method.projector)
+    groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     if config.compile:
-        method.backbone.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
+        for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
+            network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
     name = run_name(config, identity)
     return Run(
         config=config,
@@ -87,8 +102,8 @@ def build(config: Config) -> Run:
         precision=choose_precision(config.precision, device),
         method=method,
         forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
-        sparse=build_sparse_head(config, method.projector),
-        optimizer=make_optimizer(config.optimizer, parameter_groups(method, config.weight_decay), config.lr, config.momentum),
+        sparse=sparse,
+        optimizer=make_optimizer(config.optimizer, groups, config.lr, config.momentum),
         views=image_views(config),
         normalise=dataset_info(config.dataset).normalise,
         train=train,
@@ -106,7 +121,9 @@ def build_method(config: Config) -> Method:
         config.backbone, channels=info.channels, image_size=info.size, widths=config.widths, blocks=config.blocks
     )
     hidden = [config.projector_hidden] * (config.projector_layers - 1)
-    projector = make_projector(backbone.dim, hidden, config.projector_out, batch_norm=config.projector_batch_norm)
+    projector = make_projector(
+        backbone.dim, hidden, config.projector_out, batch_norm=config.projector_batch_norm, kind=config.projector
+    )
     method = METHODS[config.method](backbone, projector, **method_settings(config.method, config.method_settings))
     if distributed.world() > 1 and torch.cuda.is_available():
         method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
@@ -114,7 +131,14 @@ def build_method(config: Config) -> Method:
 
 
 def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:
-    """SparseHead with the run's λ, penalty, groups, layers and solver."""
+    """SparseHead with the run's λ, penalty, groups, layers and solver.
+
+    Raises: SparseheadError for a λ above 0 and a projector without weights to train.
+    """
+    if config.lam and config.projector != "mlp":
+        raise SparseheadError(
+            f"projector {config.projector} has no weights to penalise, given lam {config.lam:g}. Choose --lam 0, or the mlp."
+        )
     return SparseHead(
         projector,
         config.lam,
@@ -139,6 +163,8 @@ def check_names(config: Config) -> None:
         "groups": GROUPS,
         "layers": LAYERS,
         "solver": SOLVERS,
+        "lam_schedule": SCHEDULES,
+        "projector": PROJECTORS,
         "dataset": DATASETS,
         "recipe": RECIPES,
         "backbone": BACKBONES,

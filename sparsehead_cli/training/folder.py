@@ -1,4 +1,4 @@
-"""A run's folder: config.yaml, metrics.csv, checkpoint.pt, and the lock that keeps a second process out."""
+"""A run's folder: config.yaml, metrics.csv, layers.csv, checkpoint.pt, and the lock that keeps a second process out."""
 
 import subprocess
 from collections.abc import Iterator
@@ -22,11 +22,15 @@ from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 
 @dataclass
 class Position:
-    """Where a run is: steps done, sums over the steps of an unfinished epoch, rows of the finished ones."""
+    """Where a run is: steps done, sums over the steps of an unfinished epoch, rows of the finished ones.
+
+    `layers` holds the rows of layers.csv: one a finished epoch and layer of the head.
+    """
 
     step: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
     rows: list[dict[str, object]] = field(default_factory=list)
+    layers: list[dict[str, object]] = field(default_factory=list)
 
 
 @contextmanager
@@ -81,15 +85,18 @@ def resume(run: Run) -> Position:
             "Put the file back, or move the folder away to start anew."
         )
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
-    return Position(state["step"], sums, rows)
+    layers = [row for row in read_csv(run.folder / "layers.csv") if int(row["epoch"]) <= epochs_done]
+    return Position(state["step"], sums, rows, layers)
 
 
 def save(run: Run, position: Position) -> None:
-    """Write metrics.csv, then checkpoint.pt, each atomically; a kill in between leaves a row too many, cut at resume."""
+    """Write the tables, then checkpoint.pt, each atomically; a kill in between leaves rows too many, cut at resume."""
     if distributed.rank() > 0:
         return
     if position.rows:
         replace_csv(run.folder / "metrics.csv", position.rows)
+    if position.layers:
+        replace_csv(run.folder / "layers.csv", position.layers)
     save_checkpoint(
         run.folder / "checkpoint.pt",
         {

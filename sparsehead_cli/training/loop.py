@@ -9,6 +9,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -20,10 +21,9 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.measure.features import eval_mode, extract
 from sparsehead_cli.measure.probes import knn_accuracy
 from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
-from sparsehead_cli.sparse.telemetry import head_sparsity
+from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import Position, code_version, locked, resume, save
-from sparsehead_cli.training.optim import lr_at
 from sparsehead_cli.training.signals import Interrupted, catch_signals
 
 BANK = 4000  # training images that the per-epoch kNN probe looks its neighbours up in
@@ -61,9 +61,8 @@ def pretrain(run: Run, watch: Callable[[Moment], None] = lambda moment: None) ->
         position = resume(run)
         was_finished = position.step == run.total_steps
         if not was_finished:
-            if run.sparse.solver == "proximal":
-                run.sparse.attach(run.optimizer)
-            train(run, position, watch)
+            with run.sparse.attach(run.optimizer) if run.sparse.solver == "proximal" else nullcontext():
+                train(run, position, watch)
     return Result(run, position.rows, was_finished)
 
 
@@ -73,8 +72,8 @@ def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None
         while position.step < run.total_steps:
             epoch, first = divmod(position.step, run.steps_per_epoch)
             clock = Clock(run, position)
-            for images in batches(run.train.images, epoch_order(run, epoch), run.local_batch, start=first):
-                logged = train_step(run, images, position.step)
+            for batch in batches(run.train, epoch_order(run, epoch), run.local_batch, start=first):
+                logged = train_step(run, batch, position.step)
                 position.sums = {name: position.sums.get(name, 0) + value for name, value in logged.items()}
                 position.step += 1
                 if clock.is_time():
@@ -89,18 +88,18 @@ def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None
                 raise Interrupted(stop.signal, run.folder, position.step, run.total_steps)
 
 
-def train_step(run: Run, images: Tensor, step: int) -> dict[str, Tensor]:
-    """One batch uint8 [B, C, H, W] -> one update; returns what is logged, each [], on the device."""
-    config = run.config
-    warmup = round(config.warmup_epochs * run.steps_per_epoch)
+def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
+    """One batch uint8 [B, C, H, W] with its labels -> one update; returns what is logged, each [], on the device."""
+    seed = run.config.seed
     for group in run.optimizer.param_groups:
-        group["lr"] = lr_at(step, total=run.total_steps, warmup=warmup, lr=config.lr)
-    run.generator.manual_seed(stable_seed("method", config.seed, step, distributed.rank()))  # dropout, masks
-    generator = torch.Generator().manual_seed(stable_seed("views", config.seed, step, distributed.rank()))
-    views = run.views(images, generator=generator)
+        group["lr"] = run.config.lr if group["constant_lr"] else run.lr(step)
+    run.sparse.lam = run.lam(step)
+    run.generator.manual_seed(stable_seed("method", seed, step))  # masks and noise, drawn for the joined batch
+    generator = torch.Generator().manual_seed(stable_seed("views", seed, step, distributed.rank()))
+    views = run.views(batch.images, generator=generator)
 
     with run.autocast():
-        loss, terms = run.forward(views)
+        loss, terms = run.forward(views, batch.labels)
     run.optimizer.zero_grad()
     (loss + run.sparse.penalty()).backward()
     gradient_norm = torch.nn.utils.get_total_norm(p.grad for p in run.method.parameters() if p.grad is not None)
@@ -126,16 +125,18 @@ def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> di
     """Measure, append the epoch's row, save. Raises: SparseheadError for a non-finite epoch, before anything is written."""
     require_finite(run, position)
     speed = clock.images_per_second()  # of training, without what follows
+    columns, layers = probe_epoch(run)
     row = {
         **identity_columns(run),
         "epoch": epoch + 1,
         **{name: value.item() / run.steps_per_epoch for name, value in position.sums.items()},
-        "lr": run.optimizer.param_groups[0]["lr"],
-        **probe_epoch(run),
+        "lr": run.lr(position.step - 1),
+        **columns,
         "images_per_second": round(speed, 1),
         "seconds": round(clock.seconds(), 2),
     }
     position.rows.append(row)
+    position.layers += [{**identity_columns(run), "epoch": epoch + 1, **layer} for layer in layers]
     position.sums = {}
     save(run, position)
     return row
@@ -153,28 +154,39 @@ def identity_columns(run: Run) -> dict[str, object]:
     }
 
 
-def probe_epoch(run: Run) -> dict[str, float]:
-    """kNN accuracy, effective ranks and sparsity on the held-out images; the test set is never touched.
+def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]]]:
+    """kNN accuracy, effective ranks and sparsity on the held-out images, and a row for each layer of the head.
 
-    Ranks and standard deviations are of the N held-out images. The kNN bank is the first BANK training images.
+    Ranks and standard deviations are of the N held-out images. The kNN bank is the first BANK training images. The pruned
+    head has lost the groups that are inactive by norm. The test set is never touched.
     """
     bank = Split(run.train.images[:BANK], run.train.labels[:BANK])
     with run.autocast():
-        bank_r, _ = extract(run.method, bank.images, run.normalise)
+        bank_r, bank_z = extract(run.method, bank.images, run.normalise)
         r, z = extract(run.method, run.val.images, run.normalise)
     if not (r.isfinite().all() and z.isfinite().all()):
         raise diverged(run)
-    classes = len(dataset_info(run.config.dataset).classes)
-    with eval_mode(run.method):
-        sparsity = head_sparsity(run.sparse, r)
-    return {
-        "knn_accuracy": knn_accuracy(bank_r, bank.labels, r, run.val.labels, k=NEIGHBOURS, classes=classes),
+
+    def knn(bank_features: Tensor, features: Tensor) -> float:
+        classes = len(dataset_info(run.config.dataset).classes)
+        return knn_accuracy(bank_features, bank.labels, features, run.val.labels, k=NEIGHBOURS, classes=classes)
+
+    with eval_mode(run.method), torch.no_grad():
+        layers = layer_sparsity(run.sparse, r)
+        sparsity = head_sparsity(run.sparse, r, layers)
+        pruned = run.sparse.prune(ACTIVE_SHARE) if run.sparse.parameters() else run.method.projector
+        pruned_accuracy = knn(pruned(bank_r), pruned(r))
+    columns = {
+        "knn_accuracy": knn(bank_r, r),
+        "knn_accuracy_z": knn(bank_z, z),
+        "knn_accuracy_z_pruned": pruned_accuracy,
         "effective_rank_r": effective_rank(covariance_eigenvalues(r)),
         "effective_rank_z": effective_rank(covariance_eigenvalues(z)),
         "std_r": relative_std(r),
         "std_z": relative_std(z),
         **sparsity,
     }
+    return columns, layers
 
 
 def require_finite(run: Run, position: Position) -> None:

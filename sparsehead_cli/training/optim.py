@@ -19,18 +19,22 @@ def lr_at(step: int, *, total: int, warmup: int, lr: float) -> float:
     return lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (total - warmup)))
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> list[dict]:
-    """Trainable parameters in two groups: weights decay; biases and norm layers (one dimension or none) do not.
+def parameter_groups(module: nn.Module, weight_decay: float, constant_lr: Iterable[nn.Parameter] = ()) -> list[dict]:
+    """Trainable parameters in groups: weights decay; biases and norm layers (one dimension or none) do not.
 
-    The second group also carries adapt=False: LARS leaves its learning rate alone.
+    Each group says whether LARS adapts its learning rate (adapt: weights only) and whether it follows the schedule
+    (constant_lr: the parameters given as such do not). A group without parameters is left out.
     """
-    trainable = [p for p in module.parameters() if p.requires_grad]
-    weights = [p for p in trainable if p.ndim > 1]
-    others = [p for p in trainable if p.ndim <= 1]
-    return [
-        {"params": weights, "weight_decay": weight_decay, "adapt": True},
-        {"params": others, "weight_decay": 0.0, "adapt": False},
-    ]
+    constant = {id(p) for p in constant_lr}
+    groups = []
+    for stays in (False, True):
+        chosen = [p for p in module.parameters() if p.requires_grad and (id(p) in constant) == stays]
+        for decays in (True, False):
+            params = [p for p in chosen if (p.ndim > 1) == decays]
+            decay = weight_decay if decays else 0.0
+            if params:
+                groups.append({"params": params, "weight_decay": decay, "adapt": decays, "constant_lr": stays})
+    return groups
 
 
 def make_optimizer(name: str, groups: list[dict], lr: float, momentum: float) -> torch.optim.Optimizer:

@@ -1,12 +1,14 @@
 import gzip
 import hashlib
+import pickle
 
 import numpy as np
 import pytest
 import torch
+from torchvision.datasets import CIFAR10
 
 from sparsehead_cli.data import datasets
-from sparsehead_cli.data.datasets import DATASETS, DEBIAN, EMBEDDED, EMBEDDED_SHA256, batches, held_out_mask, load_split
+from sparsehead_cli.data.datasets import DATASETS, DEBIAN, EMBEDDED, EMBEDDED_SHA256, Split, batches, held_out_mask, load_split
 from sparsehead_cli.data.fashion10k import draw
 from sparsehead_cli.data.idx import FILES, read_fashion_mnist, read_idx
 from sparsehead_cli.errors import SparseheadError
@@ -126,7 +128,50 @@ def test_unknown_name_and_split(tmp_path):
 
 
 def test_batches_are_whole_and_can_start_in_the_middle():
-    images = torch.arange(10).view(10, 1, 1, 1)
+    split = Split(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
     order = torch.arange(10).flip(0)
-    assert [b.flatten().tolist() for b in batches(images, order, 4)] == [[9, 8, 7, 6], [5, 4, 3, 2]]
-    assert [b.flatten().tolist() for b in batches(images, order, 4, start=1)] == [[5, 4, 3, 2]]
+    found = list(batches(split, order, 4))
+    assert [b.images.flatten().tolist() for b in found] == [[9, 8, 7, 6], [5, 4, 3, 2]]
+    assert [b.labels.tolist() for b in found] == [[90, 80, 70, 60], [50, 40, 30, 20]]
+    assert [b.images.flatten().tolist() for b in batches(split, order, 4, start=1)] == [[5, 4, 3, 2]]
+
+
+@pytest.fixture
+def cifar_folder(tmp_path, monkeypatch):
+    """A tiny CIFAR-10 in the published layout, its checksums made known to torchvision."""
+    folder = tmp_path / "cifar-10-batches-py"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+
+    def write(name, content):
+        (folder / name).write_bytes(pickle.dumps(content))
+        return [name, hashlib.md5((folder / name).read_bytes()).hexdigest()]
+
+    def part(name):
+        return write(name, {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(20)]})
+
+    monkeypatch.setattr(CIFAR10, "train_list", [part(f"data_batch_{i}") for i in range(1, 6)])
+    monkeypatch.setattr(CIFAR10, "test_list", [part("test_batch")])
+    name, digest = write("batches.meta", {"label_names": list(DATASETS["cifar10"].classes)})
+    monkeypatch.setattr(CIFAR10, "meta", {"filename": name, "key": "label_names", "md5": digest})
+    return tmp_path
+
+
+def test_cifar10_in_its_published_layout(cifar_folder):
+    train, test = (load_split("cifar10", s, cifar_folder) for s in ("train+val", "test"))
+    assert (len(train), len(test)) == (100, 20)
+    assert train.images.shape[1:] == (3, 32, 32)
+    with open(cifar_folder / "cifar-10-batches-py" / "data_batch_2", "rb") as f:
+        raw = pickle.load(f)
+    assert train.images[25].flatten().tolist() == raw["data"][5].tolist()  # planes of red, green, blue, row by row
+    assert train.labels[25] == 5
+
+
+def test_damaged_cifar10_says_how_to_get_it(cifar_folder, monkeypatch):
+    def no_network(self):
+        raise OSError("no route to host")
+
+    (cifar_folder / "cifar-10-batches-py" / "data_batch_2").write_bytes(b"half")
+    monkeypatch.setattr(CIFAR10, "download", no_network)
+    with pytest.raises(SparseheadError, match=r"cifar10 is not complete in .*no route to host.*Put cifar-10-python.tar.gz"):
+        load_split("cifar10", "train", cifar_folder)

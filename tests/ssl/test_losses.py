@@ -1,37 +1,148 @@
+"""Every objective against its paper, word for word or in closed form; test_lightly.py compares with another library."""
+
 import math
 
+import pytest
 import torch
+import torch.nn.functional as F
 
+from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.losses import nt_xent
 
 
-def embeddings(batch=6, dim=5, dtype=torch.float64, seed=0):
+def embeddings(batch=6, dim=5, dtype=torch.float64, seed=0, count=2):
     g = torch.Generator().manual_seed(seed)
-    return torch.randn(batch, dim, generator=g, dtype=dtype), torch.randn(batch, dim, generator=g, dtype=dtype)
+    return [torch.randn(batch, dim, generator=g, dtype=dtype) for _ in range(count)]
+
+
+LABELS = torch.tensor([0, 1, 0, 2, 1, 1, 0, 2])
+PROTOTYPES, TEACHER_PROTOTYPES, QUEUE = (embeddings(7, 5, seed=s)[0] for s in (5, 6, 7))
+CENTRE = torch.linspace(-0.1, 0.1, 7, dtype=torch.float64)
+
+
+def of_type(constant, z):
+    return constant[:, : z.shape[1]].to(z.dtype) if constant.ndim == 2 else constant.to(z.dtype)
+
+
+def dino_loss(a, b):
+    prototypes = [of_type(p, a) for p in (PROTOTYPES, TEACHER_PROTOTYPES)]
+    return losses.dino(a, b, b.detach(), a.detach(), *prototypes, of_type(CENTRE, a), 0.1, 0.04)[0]
+
+
+# two views -> the objective; embeddings of width 5 or less
+OBJECTIVES = {
+    "nt_xent": lambda a, b: losses.nt_xent(a, b, 0.2),
+    "info_nce": lambda a, b: losses.info_nce(a, b, of_type(QUEUE, a), 0.2),
+    "sup_con": lambda a, b: losses.sup_con(a, b, LABELS[: len(a)], 0.2),
+    "byol": lambda a, b: losses.byol(a, b, a, b),
+    "simsiam": lambda a, b: losses.simsiam(a, b, a, b),
+    "barlow_twins": lambda a, b: losses.barlow_twins(a, b, 0.005)[0],
+    "vicreg": lambda a, b: losses.vicreg(a, b, 25, 25, 1)[0],
+    "w_mse": lambda a, b: losses.w_mse(a, b, 1e-3),
+    "swav": lambda a, b: losses.swav(a, b, of_type(PROTOTYPES, a), 0.1, 0.05, 3),
+    "dino": dino_loss,
+}
+SYMMETRIC = sorted(set(OBJECTIVES) - {"info_nce"})
+WITH_STOP_GRADIENT = {"info_nce", "byol", "simsiam", "swav", "dino"}
+
+
+@pytest.mark.parametrize("name", SYMMETRIC)
+def test_views_may_be_exchanged(name):
+    a, b = embeddings(8)
+    torch.testing.assert_close(OBJECTIVES[name](a, b), OBJECTIVES[name](b, a))
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"vicreg", "barlow_twins"}))
+def test_scale_does_not_matter(name):
+    a, b = embeddings(8)
+    torch.testing.assert_close(OBJECTIVES[name](a, b), OBJECTIVES[name](7 * a, 7 * b), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - WITH_STOP_GRADIENT))
+def test_gradient(name):
+    z1, z2 = (z.requires_grad_() for z in embeddings(8, 3))
+    assert torch.autograd.gradcheck(OBJECTIVES[name], (z1, z2))
+
+
+def test_gradient_beside_a_stop_gradient():
+    """Where the objective holds its target fixed, so does the check."""
+    p1, p2, z1, z2 = embeddings(4, 3, count=4)
+    constants = [of_type(x, p1) for x in (QUEUE, PROTOTYPES, TEACHER_PROTOTYPES)]
+    codes = [losses.sinkhorn(losses.prototype_scores(z, constants[1]), 0.05, 3) for z in (p1, p2)]
+
+    def swav_with_fixed_codes(a, b):
+        log_p = [F.log_softmax(losses.prototype_scores(z, constants[1]) / 0.1, dim=1) for z in (a, b)]
+        return -(codes[0] * log_p[1] + codes[1] * log_p[0]).sum() / 8
+
+    p1.requires_grad_(), p2.requires_grad_()
+    assert torch.autograd.gradcheck(lambda a: losses.info_nce(a, z1, constants[0], 0.2), (p1,))
+    assert torch.autograd.gradcheck(lambda a, b: losses.byol(a, b, z1, z2), (p1, p2))
+    assert torch.autograd.gradcheck(lambda a, b: losses.simsiam(a, b, z1, z2), (p1, p2))
+    assert torch.autograd.gradcheck(
+        lambda a, b: losses.dino(a, b, z1, z2, constants[1], constants[2], CENTRE.clone(), 0.1, 0.04)[0], (p1, p2)
+    )
+    ours = torch.autograd.grad(losses.swav(p1, p2, constants[1], 0.1, 0.05, 3), (p1, p2))
+    theirs = torch.autograd.grad(swav_with_fixed_codes(p1, p2), (p1, p2))
+    torch.testing.assert_close(ours, theirs)
+
+
+def test_targets_get_no_gradient():
+    z1, z2 = (z.requires_grad_() for z in embeddings())
+    p1, p2 = (p.requires_grad_() for p in embeddings(seed=1))
+    for loss in (losses.byol(p1, p2, z1, z2), losses.simsiam(p1, p2, z1, z2), losses.info_nce(p1, z1, QUEUE, 0.2)):
+        loss.backward()
+    assert z1.grad is None
+    assert z2.grad is None
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("value", [0.0, 1.0, 1e18, 1e-30])
+def test_finite_at_identical_zero_and_huge_embeddings(name, value, dtype):
+    z = torch.full((8, 4), value, dtype=dtype, requires_grad=True)
+    loss = OBJECTIVES[name](z, z)
+    loss.backward()
+    if name in ("barlow_twins", "vicreg") and (value, dtype) == (1e18, torch.float32):
+        assert loss == torch.inf  # rounding of the mean is all that is left; the loop reports an infinite loss in words
+        return
+    assert loss.isfinite()
+    assert z.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"vicreg"}))
+def test_finite_at_huge_different_embeddings(name):
+    z1, z2 = (1e17 * z for z in embeddings(8, 4, torch.float32))
+    z1.requires_grad_(), z2.requires_grad_()
+    loss = OBJECTIVES[name](z1, z2)
+    loss.backward()
+    assert loss.isfinite()
+    assert z1.grad.isfinite().all()
+
+
+def test_vicreg_at_huge_embeddings_is_infinite_not_nan():
+    """Its covariance term has the fourth power of the scale; the loop reports an infinite loss in words."""
+    assert losses.vicreg(*(1e17 * z for z in embeddings(8, 4, torch.float32)), 25, 25, 1)[0] == torch.inf
+
+
+# ------------------------------------------------------------------------------------------------ contrastive
 
 
 def nt_xent_word_for_word(z1, z2, temperature):
     """Algorithm 1 of the paper, anchor by anchor."""
     z = [v / v.norm() for v in torch.cat([z1, z2])]
     n, batch = len(z), len(z1)
-    losses = []
+    found = []
     for i in range(n):
         j = (i + batch) % n
         positive = torch.exp(z[i] @ z[j] / temperature)
         everything = sum(torch.exp(z[i] @ z[k] / temperature) for k in range(n) if k != i)
-        losses.append(-torch.log(positive / everything))
-    return sum(losses) / n
+        found.append(-torch.log(positive / everything))
+    return sum(found) / n
 
 
 def test_nt_xent_is_the_papers_algorithm():
     z1, z2 = embeddings()
     torch.testing.assert_close(nt_xent(z1, z2, 0.3), nt_xent_word_for_word(z1, z2, 0.3))
-
-
-def test_nt_xent_is_symmetric_and_blind_to_scale():
-    z1, z2 = embeddings()
-    torch.testing.assert_close(nt_xent(z1, z2, 0.3), nt_xent(z2, z1, 0.3))
-    torch.testing.assert_close(nt_xent(z1, z2, 0.3), nt_xent(7 * z1, z2, 0.3))
 
 
 def test_nt_xent_closed_forms():
@@ -42,15 +153,136 @@ def test_nt_xent_closed_forms():
     assert math.isclose(nt_xent(eye, eye, 0.5).item(), math.log(math.exp(2) + 6) - 2, rel_tol=1e-6)
 
 
-def test_nt_xent_gradient():
-    z1, z2 = (z.requires_grad_() for z in embeddings(batch=3))
-    assert torch.autograd.gradcheck(lambda a, b: nt_xent(a, b, 0.2), (z1, z2))
+def test_info_nce_closed_form():
+    """Query and key alike and orthogonal to all K of the queue: log(e^(1/T) + K) - 1/T."""
+    eye = torch.eye(5)
+    loss = losses.info_nce(3 * eye[:2], eye[:2], 2 * eye[2:], 0.5)
+    assert math.isclose(loss.item(), math.log(math.exp(2) + 3) - 2, rel_tol=1e-6)
 
 
-def test_nt_xent_is_finite_at_the_extremes():
-    for z in (torch.zeros(4, 3), torch.ones(4, 3), torch.full((4, 3), 1e18), torch.full((4, 3), 1e-30)):
-        z = z.clone().requires_grad_()
-        loss = nt_xent(z, z, 0.05)
-        loss.backward()
-        assert loss.isfinite()
-        assert z.grad.isfinite().all()
+def test_sup_con_is_equation_2_and_without_classmates_nt_xent():
+    z1, z2 = embeddings()
+    labels = LABELS[:6]
+    z, both = [v / v.norm() for v in torch.cat([z1, z2])], torch.cat([labels, labels])
+    total = 0
+    for i in range(12):
+        others = [k for k in range(12) if k != i]
+        log_sum = torch.stack([z[i] @ z[k] / 0.3 for k in others]).logsumexp(0)
+        classmates = [k for k in others if both[k] == both[i]]
+        total += -sum(z[i] @ z[k] / 0.3 - log_sum for k in classmates) / len(classmates)
+    torch.testing.assert_close(losses.sup_con(z1, z2, labels, 0.3), total / 12)
+    torch.testing.assert_close(losses.sup_con(z1, z2, torch.arange(6), 0.3), nt_xent(z1, z2, 0.3))
+
+
+# ------------------------------------------------------------------------------------------------ prediction
+
+
+def test_byol_and_simsiam_at_known_angles():
+    """Agreement 0 and -1, opposition 4 and 1, a right angle 2 and 0."""
+    eye = torch.eye(3)
+    for target, byol, simsiam in ((5 * eye, 0, -1), (-eye, 4, 1), (eye.roll(1, dims=0), 2, 0)):
+        assert losses.byol(eye, eye, target, target).item() == pytest.approx(byol, abs=1e-6)
+        assert losses.simsiam(eye, eye, target, target).item() == pytest.approx(simsiam, abs=1e-6)
+
+
+def test_predictions_meet_the_other_view():
+    p1, p2, z1, z2 = embeddings(count=4)
+    expected = sum((F.normalize(p, dim=1) - F.normalize(z, dim=1)).square().sum(dim=1).mean() for p, z in ((p1, z2), (p2, z1)))
+    torch.testing.assert_close(losses.byol(p1, p2, z1, z2), expected / 2)
+
+
+# ------------------------------------------------------------------------------------------------ decorrelation
+
+
+def test_barlow_twins_closed_forms():
+    """Identical views with uncorrelated dimensions: 0 but for the 1e-5; constant views: E on the diagonal, nothing beside it."""
+    signs = torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]], dtype=torch.float64)
+    assert losses.barlow_twins(signs, signs, 0.005)[0].item() == pytest.approx(0, abs=1e-9)
+    loss, terms = losses.barlow_twins(torch.ones(4, 2), torch.ones(4, 2), 0.005)
+    assert (loss.item(), terms["on_diagonal"].item(), terms["off_diagonal"].item()) == (2, 2, 0)
+    copies = signs[:, :1].repeat(1, 3)  # three equal dimensions: six off-diagonal ones
+    assert losses.barlow_twins(copies, copies, 0.5)[0].item() == pytest.approx(3, rel=1e-4)
+
+
+def test_vicreg_closed_forms():
+    """All zero: 25 · (1 - √1e-4) = 24.75 (REFERENCE 3). Each term alone on embeddings made for it."""
+    zero = torch.zeros(8, 4)
+    assert losses.vicreg(zero, zero, 25, 25, 1)[0].item() == pytest.approx(24.75)
+    signs = 2 * torch.tensor([[1.0, 1], [1, -1], [-1, 1], [-1, -1]])
+    terms = losses.vicreg(signs, signs + 3, 25, 25, 1)[1]
+    assert {k: v.item() for k, v in terms.items()} == {"invariance": 9, "variance": 0, "covariance": 0}
+    copies = signs[:, :1].repeat(1, 2)  # covariance 16/3 between its two dimensions, twice, over E = 2, in both views
+    assert losses.vicreg(copies, copies, 25, 25, 1)[1]["covariance"].item() == pytest.approx(2 * (16 / 3) ** 2)
+
+
+def test_whitening():
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(50, 6, generator=g, dtype=torch.float64) @ torch.randn(6, 6, generator=g, dtype=torch.float64) + 3
+    white = losses.whiten(z, 0.0)
+    torch.testing.assert_close(white.T.cov(), torch.eye(6, dtype=torch.float64))
+    torch.testing.assert_close(white.mean(dim=0), torch.zeros(6, dtype=torch.float64), atol=1e-12, rtol=0)
+    torch.testing.assert_close(losses.whiten(1000 * z, 0.01), losses.whiten(z, 0.01))
+
+
+def test_w_mse_does_not_see_a_triangular_map():
+    """Cholesky whitening undoes a lower-triangular mixing, so equal views that were mixed differently are at distance 0."""
+    z = embeddings(50, 4)[0]
+    mix = torch.eye(4, dtype=torch.float64) + torch.tril(torch.ones(4, 4, dtype=torch.float64))
+    assert losses.w_mse(z, z @ mix.T, 0.0).item() == pytest.approx(0, abs=1e-9)
+    assert losses.w_mse(z, -z, 0.0).item() == pytest.approx(4)
+
+
+def test_too_few_samples_to_whiten_give_nan():
+    assert losses.w_mse(*embeddings(4, 8), 0.0).isnan()
+
+
+# ------------------------------------------------------------------------------------------------ prototypes
+
+
+def test_sinkhorn_shares_the_batch_equally():
+    scores = embeddings(12, 4)[0]
+    codes = losses.sinkhorn(scores, 0.5, 200)
+    torch.testing.assert_close(codes.sum(dim=1), torch.ones(12, dtype=torch.float64))
+    torch.testing.assert_close(codes.sum(dim=0), torch.full((4,), 3.0, dtype=torch.float64))
+    assert losses.sinkhorn(1e4 * scores, 0.05, 3).isfinite().all()  # exp(2e5) would not be
+
+
+def test_swav_closed_form():
+    """Each image sits on a prototype of its own: codes and predictions are both that softmax."""
+    eye = torch.eye(4)
+    code, log_p = (eye / 0.05).softmax(dim=1), (eye / 0.1).log_softmax(dim=1)
+    expected = -(code * log_p).sum(dim=1).mean()
+    torch.testing.assert_close(losses.swav(eye, eye, 3 * eye, 0.1, 0.05, 3), expected)
+
+
+def test_dino_word_for_word():
+    z1, z2, t1, t2 = embeddings(count=4)
+    w, v = PROTOTYPES, TEACHER_PROTOTYPES
+
+    def h(t, s):
+        t = ((F.normalize(t, dim=1) @ F.normalize(v, dim=1).T - CENTRE) / 0.04).softmax(dim=1)
+        return -(t * (F.normalize(s, dim=1) @ F.normalize(w, dim=1).T / 0.1).log_softmax(dim=1)).sum(dim=1).mean()
+
+    loss, mean = losses.dino(z1, z2, t1, t2, w, v, CENTRE, 0.1, 0.04)
+    torch.testing.assert_close(loss, (h(t1, z2) + h(t2, z1)) / 2)
+    torch.testing.assert_close(mean, losses.prototype_scores(torch.cat([t1, t2]), v).mean(dim=0))
+
+
+# ------------------------------------------------------------------------------------------------ generative
+
+
+def test_reconstruction_is_the_mean_over_the_chosen_pixels():
+    target, weight = torch.zeros(2, 3, 2, 2), torch.tensor([[[[1.0, 0], [0, 0]]], [[[1.0, 1], [0, 0]]]])
+    decoded = torch.arange(24.0).view(2, 3, 2, 2)
+    expected = [(0 + 16 + 64) / 3, ((144 + 256 + 400) / 3 + (169 + 289 + 441) / 3) / 2]
+    torch.testing.assert_close(losses.reconstruction(decoded, target, weight), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("patch", [1, 3, 4, 7])
+def test_standardised_patches(patch):
+    x = 5 + 3 * torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    y = losses.standardise_patches(x, patch)
+    assert y.shape == x.shape
+    corner = x[1, :, :patch, :patch]
+    torch.testing.assert_close(y[1, :, :patch, :patch], (corner - corner.mean()) / corner.std(), atol=1e-5, rtol=1e-5)
+    assert torch.equal(losses.standardise_patches(torch.ones(1, 1, 8, 8), 4), torch.zeros(1, 1, 8, 8))

@@ -1,0 +1,109 @@
+"""What methods are made of: the contract that the training loop knows, and the parts that several of them share."""
+
+import copy
+import math
+from collections.abc import Callable, Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from sparsehead_cli.distributed import all_gather, own_share, world
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.heads import mlp
+
+
+class Method(nn.Module):
+    """A backbone, a projector and an objective. Subclasses write `forward`.
+
+    The backbone has `dim`, the width D of r, and `image`, the shape (C, h, w) of the views it is made for.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Views [B, C, h, w] and labels int64 [B] -> the objective [], and its terms by name, each [], for the log."""
+        raise NotImplementedError
+
+    def embed(self, view: Tensor) -> tuple[Tensor, Tensor]:
+        """One view -> representation r [B, D] and embedding z [B, E]."""
+        r = self.backbone(view)
+        return r, self.projector(r)
+
+    def after_step(self, progress: float) -> None:
+        """What moves outside of the optimizer (EMA, queue, centre); progress of the run in [0, 1]."""
+
+    def check(self, views: int, batch: int) -> None:
+        """Raises: SparseheadError where the objective cannot use this many views, or a joined batch of this size."""
+        if views != 2:
+            raise SparseheadError(f"{type(self).__name__} compares two views; the recipe makes {views}. Choose another recipe.")
+
+    def constant_lr(self) -> Iterable[nn.Parameter]:
+        """The parameters whose learning rate stays at its peak through the run."""
+        return ()
+
+
+def objective(loss: Callable[..., Tensor], *embeddings: Tensor, **constants: object) -> Tensor:
+    """`loss` of the batch joined over all processes, in float32 with autocast off."""
+    joined = [all_gather(z.float()) for z in embeddings]
+    with torch.autocast(embeddings[0].device.type, enabled=False):
+        return loss(*joined, **constants)
+
+
+def own_rows(draw: Callable[..., Tensor], batch: int, *shape: int, device: torch.device) -> Tensor:
+    """This process's rows of random numbers for the joined batch, [B, *shape]: the same however many processes share it."""
+    return own_share(draw(world() * batch, *shape, device=device))
+
+
+def teacher_of(*modules: nn.Module) -> nn.Sequential:
+    """A copy that no gradient reaches; with BatchNorm statistics of its own."""
+    return copy.deepcopy(nn.Sequential(*modules)).requires_grad_(False)
+
+
+@torch.no_grad()
+def move(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
+    """teacher ← momentum · teacher + (1 - momentum) · student, parameter by parameter."""
+    get_ema_multi_avg_fn(momentum)(list(teacher.parameters()), list(student.parameters()), None)
+
+
+def rising(momentum: float, progress: float) -> float:
+    """From `momentum` to 1 along half a cosine. Source: BYOL (Grill et al. 2020), section 3.1."""
+    return 1 - (1 - momentum) * (math.cos(math.pi * progress) + 1) / 2
+
+
+def output_dim(projector: nn.Module, dim: int) -> int:
+    """E, the width of a projector's embedding."""
+    with torch.no_grad():
+        return copy.deepcopy(projector).eval()(torch.zeros(2, dim)).shape[1]
+
+
+def predictor_of(backbone: nn.Module, projector: nn.Module, hidden: int) -> nn.Sequential:
+    """An MLP [B, E] -> [B, E] with one hidden layer and BatchNorm in it."""
+    if hidden < 1:
+        raise SparseheadError(f"method.predictor_hidden must be at least 1, given {hidden}.")
+    dim = output_dim(projector, backbone.dim)
+    return mlp(dim, [hidden], dim)
+
+
+def prototype_table(count: int, dim: int) -> nn.Parameter:
+    """Random directions of length 1, [P, E]."""
+    if count < 2:
+        raise SparseheadError(f"method.prototypes must be at least 2, given {count}.")
+    return nn.Parameter(nn.functional.normalize(torch.randn(count, dim), dim=1))
+
+
+def positive(name: str, value: float) -> float:
+    """`value`. Raises: SparseheadError where it is not above 0."""
+    if not (math.isfinite(value) and value > 0):
+        raise SparseheadError(f"method.{name} must be above 0, given {value}.")
+    return value
+
+
+def share(name: str, value: float) -> float:
+    """`value`. Raises: SparseheadError where it is not in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise SparseheadError(f"method.{name} must be between 0 and 1, given {value}.")
+    return value

@@ -1,0 +1,98 @@
+"""Objective values and gradients against lightly's, in float32, wherever lightly has the objective."""
+
+import pytest
+import torch
+
+from sparsehead_cli.ssl import losses
+
+pytest.importorskip("lightly", reason="pip install -e '.[peers]'")
+from lightly.loss import (  # noqa: E402
+    BarlowTwinsLoss,
+    DINOLoss,
+    NegativeCosineSimilarity,
+    NTXentLoss,
+    SwaVLoss,
+    VICRegLoss,
+    WMSELoss,
+)
+
+BATCH, DIM = 32, 12
+
+
+def tensors(count, shape=(BATCH, DIM), seed=0):
+    g = torch.Generator().manual_seed(seed)
+    return [torch.randn(shape, generator=g) for _ in range(count)]
+
+
+def agree(ours, theirs, inputs):
+    """Values within 1e-6 of their size, gradients of theirs."""
+    found = []
+    for loss in (ours, theirs):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        value = loss(*leaves)
+        found.append((value.detach(), torch.autograd.grad(value, leaves)))
+    (value, gradients), (their_value, their_gradients) = found
+    torch.testing.assert_close(value, their_value, rtol=1e-6, atol=1e-6)
+    for a, b in zip(gradients, their_gradients, strict=True):
+        assert (a - b).norm() <= 1e-6 * b.norm() + 1e-9, f"gradients differ by {((a - b).norm() / b.norm()).item():.1e}"
+
+
+def test_simclr():
+    theirs = NTXentLoss(temperature=0.2)
+    agree(lambda a, b: losses.nt_xent(a, b, 0.2), theirs, tensors(2))
+
+
+def test_moco():
+    theirs = NTXentLoss(temperature=0.2, memory_bank_size=(64, DIM))
+    theirs(*tensors(2))  # makes the bank
+    bank = theirs.memory_bank.bank.clone()
+    keys = tensors(1, seed=1)[0]
+    queue = bank.T if bank.shape[0] == DIM else bank
+    agree(lambda q: losses.info_nce(q, keys, queue, 0.2), lambda q: theirs(q, keys), tensors(1, seed=2))
+
+
+def test_byol_and_simsiam():
+    z1, z2 = tensors(2, seed=3)
+    cosine = NegativeCosineSimilarity()
+
+    def symmetric(p1, p2):
+        return (cosine(p1, z2) + cosine(p2, z1)) / 2
+
+    agree(lambda p1, p2: losses.simsiam(p1, p2, z1, z2), symmetric, tensors(2))
+    agree(lambda p1, p2: losses.byol(p1, p2, z1, z2), lambda p1, p2: 2 + 2 * symmetric(p1, p2), tensors(2))
+
+
+def test_barlow_twins():
+    agree(lambda a, b: losses.barlow_twins(a, b, 0.005)[0], BarlowTwinsLoss(lambda_param=0.005), tensors(2))
+
+
+def test_vicreg():
+    agree(lambda a, b: losses.vicreg(a, b, 25, 25, 1)[0], VICRegLoss(), tensors(2))
+
+
+def test_w_mse():
+    theirs = WMSELoss(embedding_dim=DIM, w_size=BATCH, num_samples=2)
+    agree(lambda a, b: losses.w_mse(a, b, 0.0), lambda a, b: theirs(torch.cat([a, b])), tensors(2))
+
+
+def test_swav():
+    prototypes = tensors(1, (9, DIM), seed=4)[0]
+    loss = SwaVLoss()
+
+    def theirs(a, b):
+        return loss([losses.prototype_scores(z, prototypes) for z in (a, b)], []).squeeze()
+
+    agree(lambda a, b: losses.swav(a, b, prototypes, 0.1, 0.05, 3), theirs, tensors(2))
+
+
+def test_dino():
+    (prototypes, teacher_prototypes), (t1, t2) = tensors(2, (9, DIM), seed=5), tensors(2, seed=6)
+    loss = DINOLoss(output_dim=9, warmup_teacher_temp_epochs=1)
+    centre = torch.linspace(-0.2, 0.2, 9)
+
+    def theirs(a, b):
+        loss.center.copy_(centre)
+        teacher = [losses.prototype_scores(t, teacher_prototypes) for t in (t1, t2)]
+        return loss(teacher, [losses.prototype_scores(z, prototypes) for z in (a, b)])
+
+    agree(lambda a, b: losses.dino(a, b, t1, t2, prototypes, teacher_prototypes, centre, 0.1, 0.04)[0], theirs, tensors(2))

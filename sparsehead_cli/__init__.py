@@ -7,7 +7,7 @@ loss = my_ssl_loss + sparse.penalty()
 """
 
 __version__ = "0.1.0"
-__all__ = ["SparseHead", "SparseheadError"]
+__all__ = ["SparseHead", "SparseheadError"]  # not SparseHeadCallback: `import *` must work without Lightning
 
 
 def __getattr__(name: str) -> object:
@@ -16,6 +16,10 @@ def __getattr__(name: str) -> object:
         from sparsehead_cli.sparse.sparse_head import SparseHead
 
         return SparseHead
+    if name == "SparseHeadCallback":
+        from sparsehead_cli.lightning import SparseHeadCallback
+
+        return SparseHeadCallback
     if name == "SparseheadError":
         from sparsehead_cli.errors import SparseheadError
 

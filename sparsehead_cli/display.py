@@ -131,6 +131,8 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     for name, show in _ROWS:
         table.add_row(name, *(show(row) for row in shown))
     console.print(table)
+    if result.layers:
+        console.print(layer_table(result.layers))
     for features in collapsed(last):
         console.print(collapse_text(features, last), soft_wrap=True)
     seconds = sum(float(row["seconds"]) for row in result.rows)
@@ -141,6 +143,18 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
         f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}",
     ):
         console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def layer_table(layers: list[Row]) -> Table:
+    """The head's linear layers at the last epoch that `layers` (rows of layers.csv) has."""
+    table = Table(title="the head's linear layers at the end", title_justify="left", title_style="bold")
+    for name in ("layer", "inputs", "active", "needed", "outputs", "active", "dead"):
+        table.add_column(name, justify="left" if name == "layer" else "right")
+    columns = ("layer", "inputs", "active_inputs", "functional_inputs", "outputs", "active_outputs", "dead_outputs")
+    for row in layers:
+        if row["epoch"] == layers[-1]["epoch"]:
+            table.add_row(*(str(row[column]) for column in columns))
+    return table
 
 
 def twin_command(arguments: list[str], lam: str) -> str:

@@ -19,6 +19,16 @@ def test_default_then_experiment_then_command_line(experiments):
     assert load_config("quickstart", experiments, {}) == Config()
 
 
+def test_without_a_name_it_is_the_methods_own_recipe(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("quickstart:\nbyol: {method: byol, epochs: 7}\nmine: {epochs: 5}\n")
+    assert load_config(None, path, {"method": "byol"}).epochs == 7
+    assert load_config(None, path, {"method": "byol"}).experiment == "byol"
+    assert load_config(None, path, {"method": "simclr"}) == Config()
+    assert load_config(None, path, {}).experiment == "quickstart"
+    assert load_config("mine", path, {"method": "byol"}).epochs == 5
+
+
 def test_all_errors_at_once(experiments):
     with pytest.raises(SparseheadError) as error:
         load_config("mine", experiments, {"epoch": 3, "lam": "much", "lr": -1.0, "batch_size": 1.5, "seed": -1})

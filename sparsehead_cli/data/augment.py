@@ -259,11 +259,15 @@ def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
 _SYMMETRIC = View(blur_p=0.5)
 _WEAK = View(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 _ASYMMETRIC = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+_LARGE = View(area=(0.2, 1.0), blur_p=0.5)
+_CROP = View(area=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _GREY = View(area=(0.2, 1.0), saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.5, blur_sigma=(0.1, 1.0), solarize_p=0.1)
 
 RECIPES: dict[str, tuple[View, ...]] = {
     "symmetric": (_SYMMETRIC, _SYMMETRIC),
     "weak": (_WEAK, _WEAK),
     "asymmetric": (_ASYMMETRIC, View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, solarize_p=0.2)),
+    "symmetric-large": (_LARGE, _LARGE),
     "grey-small": (_GREY, _GREY),
+    "crop": (_CROP,),  # one view, its colours as they are: for the generative methods
 }

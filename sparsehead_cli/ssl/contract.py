@@ -88,11 +88,28 @@ def predictor_of(backbone: nn.Module, projector: nn.Module, hidden: int) -> nn.S
     return mlp(dim, [hidden], dim)
 
 
-def prototype_table(count: int, dim: int) -> nn.Parameter:
-    """Random directions of length 1, [P, E]."""
-    if count < 2:
-        raise SparseheadError(f"method.prototypes must be at least 2, given {count}.")
-    return nn.Parameter(nn.functional.normalize(torch.randn(count, dim), dim=1))
+class Prototypes(nn.Module):
+    """Directions of length 1, [P, E], random at first, which learn only after the share `frozen` of the run.
+
+    Until then embeddings have to spread over directions that do not come towards them.
+    """
+
+    def __init__(self, count: int, dim: int, frozen: float) -> None:
+        super().__init__()
+        if count < 2:
+            raise SparseheadError(f"method.prototypes must be at least 2, given {count}.")
+        self.directions = nn.Parameter(nn.functional.normalize(torch.randn(count, dim), dim=1))
+        self.frozen = share("frozen", frozen)
+        self.register_buffer("learning", torch.tensor(float(frozen == 0)))  # 1 or 0
+
+    def forward(self) -> Tensor:
+        return self.learning * self.directions + (1 - self.learning) * self.directions.detach()
+
+    @torch.no_grad()
+    def after_step(self, progress: float) -> None:
+        """Back to length 1, and thawed in time."""
+        self.directions.copy_(nn.functional.normalize(self.directions, dim=1))
+        self.learning.fill_(progress >= self.frozen)
 
 
 def positive(name: str, value: float) -> float:

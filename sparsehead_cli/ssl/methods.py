@@ -17,19 +17,17 @@ from sparsehead_cli.nets.heads import Decoder
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import (
     Method,
+    Prototypes,
     move,
     objective,
     output_dim,
     own_rows,
     positive,
     predictor_of,
-    prototype_table,
     rising,
     share,
     teacher_of,
 )
-
-# ------------------------------------------------------------------------------------------------ contrastive
 
 
 class SimCLR(Method):
@@ -117,9 +115,6 @@ class MoCo(Method):
         self.oldest.add_(len(self.keys)).remainder_(len(self.queue))
 
 
-# ------------------------------------------------------------------------------------------------ prediction
-
-
 class BYOL(Method):
     """Predict a slow teacher's embedding of the other view. Source: Grill et al. 2020.
 
@@ -158,9 +153,6 @@ class SimSiam(Method):
 
     def constant_lr(self) -> Iterable[nn.Parameter]:
         return self.predictor.parameters()
-
-
-# ------------------------------------------------------------------------------------------------ decorrelation
 
 
 class BarlowTwins(Method):
@@ -206,7 +198,7 @@ class WMSE(Method):
     be larger than the embedding is wide; twice as large is their choice.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: float = 1e-4) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: float = 0.0) -> None:
         super().__init__(backbone, projector)
         self.eps = share("eps", eps)
         self.dim = output_dim(projector, backbone.dim)
@@ -223,13 +215,10 @@ class WMSE(Method):
         return objective(losses.w_mse, *(self.embed(view)[1] for view in views), eps=self.eps), {}
 
 
-# ------------------------------------------------------------------------------------------------ prototypes
-
-
 class SwAV(Method):
     """Predict from one view the equally shared prototype codes of the other. Source: Caron et al. 2020.
 
-    With two full views, without small crops and without a queue; the prototypes learn from the first step on.
+    With two full views, without small crops and without a queue. The prototypes learn after the share `frozen` of the run.
     """
 
     def __init__(
@@ -241,26 +230,26 @@ class SwAV(Method):
         temperature: float = 0.1,
         epsilon: float = 0.05,
         iterations: int = 3,
+        frozen: float = 0.01,
     ) -> None:
         super().__init__(backbone, projector)
         self.temperature, self.epsilon = positive("temperature", temperature), positive("epsilon", epsilon)
         self.iterations = int(positive("iterations", iterations))
-        self.prototypes = prototype_table(prototypes, output_dim(projector, backbone.dim))
+        self.prototypes = Prototypes(prototypes, output_dim(projector, backbone.dim), frozen)
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(torch.cat(views))
         constants = {"temperature": self.temperature, "epsilon": self.epsilon, "iterations": self.iterations}
-        return objective(losses.swav, *z.chunk(2), prototypes=self.prototypes, **constants), {}
+        return objective(losses.swav, *z.chunk(2), prototypes=self.prototypes(), **constants), {}
 
-    @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        self.prototypes.copy_(nn.functional.normalize(self.prototypes, dim=1))
+        self.prototypes.after_step(progress)
 
 
 class DINO(Method):
     """Match a slow, centred, sharpened teacher's distribution over prototypes. Source: Caron et al. 2021.
 
-    With two global views, without small crops; the prototypes learn from the first step on.
+    With two global views, without small crops. The prototypes learn after the share `frozen` of the run.
     """
 
     def __init__(
@@ -273,6 +262,7 @@ class DINO(Method):
         teacher_temperature: float = 0.04,
         momentum: float = 0.996,
         centre_momentum: float = 0.9,
+        frozen: float = 0.01,
     ) -> None:
         super().__init__(backbone, projector)
         self.temperatures = {
@@ -280,9 +270,9 @@ class DINO(Method):
             "teacher_temperature": positive("teacher_temperature", teacher_temperature),
         }
         self.momentum, self.centre_momentum = share("momentum", momentum), share("centre_momentum", centre_momentum)
-        self.prototypes = prototype_table(prototypes, output_dim(projector, backbone.dim))
+        self.prototypes = Prototypes(prototypes, output_dim(projector, backbone.dim), frozen)
         self.teacher = teacher_of(backbone, projector)
-        self.register_buffer("teacher_prototypes", self.prototypes.detach().clone())
+        self.register_buffer("teacher_prototypes", self.prototypes.directions.detach().clone())
         self.register_buffer("centre", torch.zeros(prototypes))
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -291,19 +281,16 @@ class DINO(Method):
             t = self.teacher(torch.cat(views))
         state = {"teacher_prototypes": self.teacher_prototypes, "centre": self.centre}
         embeddings = *z.chunk(2), *t.chunk(2)
-        loss, self.mean_scores = objective(losses.dino, *embeddings, prototypes=self.prototypes, **state, **self.temperatures)
+        loss, self.mean_scores = objective(losses.dino, *embeddings, prototypes=self.prototypes(), **state, **self.temperatures)
         return loss, {}
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
         momentum = rising(self.momentum, progress)
-        self.prototypes.copy_(nn.functional.normalize(self.prototypes, dim=1))
+        self.prototypes.after_step(progress)
         move(self.teacher, nn.Sequential(self.backbone, self.projector), momentum)
-        self.teacher_prototypes.lerp_(self.prototypes, 1 - momentum)
+        self.teacher_prototypes.lerp_(self.prototypes.directions, 1 - momentum)
         self.centre.lerp_(self.mean_scores, 1 - self.centre_momentum)
-
-
-# ------------------------------------------------------------------------------------------------ generative
 
 
 class Autoencoder(Method):
@@ -362,9 +349,6 @@ class MAE(Method):
         order = own_rows(torch.rand, batch, rows * columns, device=view.device).argsort(dim=1).argsort(dim=1)
         hidden = (order < max(1, round(self.masked * rows * columns))).to(view.dtype).view(batch, 1, rows, columns)
         return nn.functional.interpolate(hidden, scale_factor=self.patch)[:, :, :height, :width]
-
-
-# ------------------------------------------------------------------------------------------------ by name
 
 
 def method_settings(name: str, given: dict[str, object]) -> dict[str, object]:

@@ -45,10 +45,11 @@ class Moment:
 
 @dataclass(frozen=True)
 class Result:
-    """A finished run, its rows of metrics.csv, and whether it had been finished before."""
+    """A finished run, its rows of metrics.csv and layers.csv, and whether it had been finished before."""
 
     run: Run
     rows: list[dict[str, object]]
+    layers: list[dict[str, object]]
     was_finished: bool
 
 
@@ -63,7 +64,7 @@ def pretrain(run: Run, watch: Callable[[Moment], None] = lambda moment: None) ->
         if not was_finished:
             with run.sparse.attach(run.optimizer) if run.sparse.solver == "proximal" else nullcontext():
                 train(run, position, watch)
-    return Result(run, position.rows, was_finished)
+    return Result(run, position.rows, position.layers, was_finished)
 
 
 def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None:

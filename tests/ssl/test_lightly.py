@@ -6,7 +6,7 @@ import torch
 from sparsehead_cli.ssl import losses
 
 pytest.importorskip("lightly", reason="pip install -e '.[peers]'")
-from lightly.loss import (  # noqa: E402
+from lightly.loss import (
     BarlowTwinsLoss,
     DINOLoss,
     NegativeCosineSimilarity,

@@ -191,7 +191,20 @@ def test_dinos_centre_moves_towards_the_teachers_mean():
 def test_prototypes_have_length_one(name):
     method = build(name)
     steps(method, 2)
-    torch.testing.assert_close(method.prototypes.norm(dim=1), torch.ones(len(method.prototypes)))
+    directions = method.prototypes.directions
+    torch.testing.assert_close(directions.norm(dim=1), torch.ones(len(directions)))
+
+
+@pytest.mark.parametrize("name", ["swav", "dino"])
+def test_prototypes_learn_after_their_frozen_share(name):
+    method = build(name, frozen=0.5)
+    learns = []
+    for progress in (0.25, 0.5, 0.75):
+        method.zero_grad()
+        method(views(), LABELS)[0].backward()
+        learns.append(bool(method.prototypes.directions.grad.any()))
+        method.after_step(progress)
+    assert learns == [False, False, True]
 
 
 @pytest.mark.parametrize("masked", [0.25, 0.75])

@@ -11,9 +11,12 @@ import time
 import pytest
 import torch
 
-from sparsehead_cli.data.datasets import batches
+from sparsehead_cli.data.datasets import Split, batches
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv
+from sparsehead_cli.measure.features import extract
+from sparsehead_cli.sparse.penalties import PENALTIES
+from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.build import build, choose_device, choose_precision, has_fast_bfloat16
@@ -21,7 +24,7 @@ from sparsehead_cli.training.folder import locked
 from sparsehead_cli.training.loop import epoch_order, pretrain, stable_seed
 from sparsehead_cli.training.optim import OPTIMIZERS, lr_at
 from sparsehead_cli.training.signals import Interrupted
-from tests.conftest import TIMED
+from tests.conftest import TIMED, method_recipe
 
 
 def train(config):
@@ -29,15 +32,16 @@ def train(config):
 
 
 def outcome(folder):
-    """What must not depend on interruptions: the checkpoint's bytes, and metrics.csv but for its times."""
+    """What must not depend on interruptions: the checkpoint's bytes, layers.csv, and metrics.csv but for its times."""
     rows = [{k: v for k, v in row.items() if k not in TIMED} for row in read_csv(folder / "metrics.csv")]
-    return (folder / "checkpoint.pt").read_bytes(), rows
+    layers = read_csv(folder / "layers.csv")
+    return (folder / "checkpoint.pt").read_bytes(), rows, layers
 
 
 def test_a_run_writes_its_folder_and_learns(tiny):
     result = train(tiny(epochs=3))
     folder = result.run.folder
-    assert {p.name for p in folder.iterdir()} == {"config.yaml", "metrics.csv", "checkpoint.pt", ".lock"}
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", "metrics.csv", "layers.csv", "checkpoint.pt", ".lock"}
     assert folder.name.startswith("simclr-l21-lam1e-03-seed0-")
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -67,18 +71,19 @@ def test_everything_that_changes_the_result_changes_the_folder(tiny):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("solver", "stops"), [("subgradient", [4, 9, 13]), ("proximal", [8])])
 def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkeypatch, method, solver, stops):
-    config = tiny(method=method, solver=solver, lam=1e-2)
-    whole = train(config)
+    changes = {"method": method, "method_settings": method_recipe(method), "solver": solver, "lam": 1e-2, "lr": 0.05}
+    changes |= {"lam_schedule": "cosine", "lam_ramp_epochs": 1.5}
+    whole = train(tiny(**changes))
     real = loop.train_step
 
-    def step_and_signal(run, images, step):
+    def step_and_signal(run, batch, step):
         if step + 1 in stops:
             stops.remove(step + 1)
             os.kill(os.getpid(), signal.SIGTERM)
-        return real(run, images, step)
+        return real(run, batch, step)
 
     monkeypatch.setattr(loop, "train_step", step_and_signal)
-    parts = tiny(method=method, solver=solver, lam=1e-2, results=tmp_path / "parts")
+    parts = tiny(**changes, results=tmp_path / "parts")
     for _ in range(len(stops)):
         with pytest.raises(Interrupted, match=r"stopped by SIGTERM at step \d+ of 18.*The same command goes on") as stopped:
             train(parts)
@@ -149,11 +154,11 @@ def test_lam_zero_is_the_run_without_any_penalty_code(tiny):
     for solver in ("subgradient", "proximal"):
         trained = train(tiny(lam=0.0, epochs=1, solver=solver)).run
         run = build(tiny(lam=0.0, epochs=1, solver=solver))
-        for step, images in enumerate(batches(run.train.images, epoch_order(run, 0), 100)):
+        for step, batch in enumerate(batches(run.train, epoch_order(run, 0), 100)):
             for group in run.optimizer.param_groups:
                 group["lr"] = lr_at(step, total=9, warmup=9, lr=0.25)
             generator = torch.Generator().manual_seed(stable_seed("views", 0, step, 0))
-            loss, _ = run.method(run.views(images, generator=generator))
+            loss, _ = run.method(run.views(batch.images, generator=generator), batch.labels)
             run.optimizer.zero_grad()
             loss.backward()
             run.optimizer.step()
@@ -165,6 +170,84 @@ def test_lam_changes_neither_the_initial_weights_nor_the_views(tiny):
     a, b = build(tiny(lam=0.0)), build(tiny(lam=0.5))
     assert all(torch.equal(x, y) for x, y in zip(a.method.parameters(), b.method.parameters(), strict=True))
     assert torch.equal(epoch_order(a, 1), epoch_order(b, 1))
+
+
+@pytest.mark.parametrize("schedule", ["linear", "cosine"])
+def test_lam_rises_over_its_epochs_and_the_learning_rate_does_not_care(tiny, schedule):
+    run = build(tiny(lam=0.3, lam_schedule=schedule, lam_ramp_epochs=1.0, epochs=3))
+    seen = []
+    for step in range(12):
+        loop.train_step(run, Split(run.train.images[:100], run.train.labels[:100]), step)
+        seen.append((run.sparse.lam, run.optimizer.param_groups[0]["lr"]))
+    lams = [lam for lam, _ in seen]
+    assert lams == sorted(lams)
+    assert 0 < lams[0] < lams[4] < 0.3
+    assert lams[8:] == [0.3] * 4
+    constant = build(tiny(lam=0.3, epochs=3))
+    assert [constant.lam(step) for step in (0, 26)] == [0.3, 0.3]
+    assert [lr for _, lr in seen] == [constant.lr(step) for step in range(12)]
+
+
+def test_the_predictor_of_simsiam_keeps_its_learning_rate(tiny):
+    run = build(tiny(method="simsiam", method_settings=method_recipe("simsiam"), epochs=3))
+    for step in (0, 20):
+        loop.train_step(run, Split(run.train.images[:100], run.train.labels[:100]), step)
+        rates = {group["lr"] for group in run.optimizer.param_groups if group["constant_lr"]}
+        assert rates == {run.config.lr}
+        assert {group["lr"] for group in run.optimizer.param_groups} - rates == {run.lr(step)}
+    constant = [p for group in run.optimizer.param_groups if group["constant_lr"] for p in group["params"]]
+    assert {id(p) for p in constant} == {id(p) for p in run.method.predictor.parameters()}
+
+
+@pytest.mark.parametrize("projector", ["none", "orthogonal", "direct"])
+def test_heads_without_weights_train_at_lam_zero_only(tiny, projector):
+    result = train(tiny(projector=projector, lam=0.0, epochs=1))
+    row, run = result.rows[0], result.run
+    assert (row["groups"], row["active_groups"], row["penalty_value"]) == (0, 0, 0)
+    features = {"none": 8, "orthogonal": 8, "direct": 8}[projector]
+    assert row["features"] == features
+    assert row["knn_accuracy_z_pruned"] == row["knn_accuracy_z"]
+    r, z = run.method.eval().embed(run.normalise(run.val.images[:8].float() / 255))
+    if projector == "orthogonal":
+        w = run.method.projector.weight
+        torch.testing.assert_close(w @ w.T, torch.eye(8), atol=1e-5, rtol=0)
+        assert torch.equal(w, build(tiny(projector=projector, lam=0.0, epochs=1)).method.projector.weight)
+    else:
+        assert torch.equal(z, r[:, : z.shape[1]])
+    with pytest.raises(SparseheadError, match=f"projector {projector} has no weights to penalise.*--lam 0"):
+        build(tiny(projector=projector, lam=1e-3))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3, 4])
+@pytest.mark.parametrize("batch_norm", [True, False])
+def test_every_layer_of_the_head_has_its_row(tiny, layers, batch_norm):
+    run = train(tiny(projector_layers=layers, projector_batch_norm=batch_norm, epochs=1, lam=1e-2)).run
+    rows = read_csv(run.folder / "layers.csv")
+    assert len(rows) == layers
+    assert rows[0]["inputs"] == "8"
+    assert rows[-1]["outputs"] == "8"
+    assert all(0 < int(row["functional_inputs"]) <= int(row["inputs"]) for row in rows)
+
+
+@pytest.mark.parametrize("penalty", PENALTIES)
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_every_penalty_trains_and_shrinks_the_head(tiny, penalty, solver):
+    run = train(tiny(penalty=penalty, solver=solver, lam=0.05, epochs=1)).run
+    size = sum(w.norm() for w in run.sparse.weights())
+    free = sum(w.norm() for w in train(tiny(lam=0.0, epochs=1)).run.sparse.weights())
+    assert size == free if penalty == "none" else size < 0.99 * free
+
+
+def test_a_pruned_thin_head_is_as_accurate(tiny):
+    """Groups that the proximal solver emptied can go: the embedding stays, and with it the accuracy."""
+    run = train(tiny(solver="proximal", lam=0.5)).run
+    row = read_csv(run.folder / "metrics.csv")[-1]
+    assert int(row["active_groups"]) < int(row["groups"])
+    small = run.sparse.prune()
+    assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in run.method.projector.parameters())
+    r, z = extract(run.method, run.val.images, run.normalise)
+    torch.testing.assert_close(small.eval()(r), z, atol=1e-5, rtol=1e-5)
+    assert row["knn_accuracy_z_pruned"] == row["knn_accuracy_z"]
 
 
 def test_proximal_runs_end_in_exact_zeros(tiny):
@@ -216,11 +299,11 @@ def test_divergence_stops_with_the_suspects_named(tiny, change):
 def test_divergence_keeps_the_last_good_checkpoint(tiny, monkeypatch):
     config, real = tiny(epochs=3), loop.train_step
 
-    def poisoned(run, images, step):
+    def poisoned(run, batch, step):
         if step == 12:
             with torch.no_grad():
                 run.method.projector[0].weight[0, 0] = float("nan")
-        return real(run, images, step)
+        return real(run, batch, step)
 
     monkeypatch.setattr(loop, "train_step", poisoned)
     with pytest.raises(SparseheadError, match="The last good checkpoint is kept"):

@@ -1,0 +1,79 @@
+"""Every method's recipe, with and without λ, through the command line, into one table.
+
+    python benchmarks/methods.py                        # trains what results/methods/methods.csv lacks; two runs at a time
+
+Each row is the last epoch of `sparsehead pretrain --method METHOD --lam LAM`, on the held-out images; a run is a row only once
+it has ended, and one that was interrupted goes on. The rows "untrained" are the same measurements of initial weights, for
+three seeds, after BatchNorm has seen one epoch of views in training mode. Two one-thread runs share two cores.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+
+from sparsehead_cli.config import load_config
+from sparsehead_cli.data.datasets import batches
+from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.training.build import build
+from sparsehead_cli.training.loop import epoch_order, identity_columns, probe_epoch
+
+LAMS = (0.0, 1e-3)
+SEEDS = 3
+
+
+def untrained(seed: int, results: Path) -> dict[str, object]:
+    """The row of initial weights. BatchNorm's statistics are of views; without them its numbers would mean less still."""
+    run = build(load_config(None, None, {"seed": seed, "lam": 0.0, "results": results}))
+    with torch.no_grad():
+        for batch in batches(run.train, epoch_order(run, 0), run.local_batch):
+            run.method.embed(run.views(batch.images, generator=torch.Generator())[0])
+    return {**identity_columns(run), "method": "untrained", "run": "", "epoch": 0, **probe_epoch(run)[0]}
+
+
+def train(method: str, lam: float, results: Path) -> dict[str, object]:
+    """The last row of a run that the command line trains, in a process with one thread."""
+    command = ["-m", "sparsehead_cli", "pretrain", "--method", method, "--lam", str(lam), "--results", str(results)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    run = build(load_config(None, None, {"method": method, "lam": lam, "results": results}))
+    return read_csv(run.folder / "metrics.csv")[-1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=Path("results"), help="where runs and table go")
+    parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
+    parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    options = parser.parse_args()
+    table = options.results / "methods" / "methods.csv"
+    table.parent.mkdir(parents=True, exist_ok=True)
+    rows = read_csv(table)
+    have = {(row["method"], float(row["lam"]), int(row["seed"])) for row in rows}
+
+    def add(row: dict[str, object]) -> None:
+        rows.append(row)
+        order = ["untrained", *METHODS]
+        rows.sort(key=lambda r: (order.index(r["method"]), float(r["lam"]), int(r["seed"])))
+        columns = list(dict.fromkeys(column for r in rows for column in r))
+        replace_csv(table, [{column: r.get(column, "") for column in columns} for r in rows])
+        print(f"{row['method']:>12}  λ {float(row['lam']):g}  kNN {100 * float(row['knn_accuracy']):.1f} %", flush=True)
+
+    for seed in range(SEEDS):
+        if ("untrained", 0.0, seed) not in have:
+            add(untrained(seed, options.results))
+    wanted = [(method, lam) for method in options.methods for lam in LAMS if (method, lam, 0) not in have]
+    with ThreadPoolExecutor(options.jobs) as pool:
+        for row in pool.map(lambda job: train(*job, options.results), wanted):
+            add(row)
+
+
+if __name__ == "__main__":
+    main()

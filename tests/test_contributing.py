@@ -1,0 +1,38 @@
+"""The worked example of CONTRIBUTING.md: exactly its changes, made to a copy of the repository, give a method that works."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+BLOCKS = re.findall(r"^```(python|yaml)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE)
+SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=4,4,8,8"]
+
+
+def test_the_worked_example_adds_a_method(tmp_path):
+    (_, objective), (_, method), (_, entry), (_, recipe) = BLOCKS
+    for name in ("sparsehead_cli", "tests", "experiments.yaml", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, tmp_path / name)
+    losses, methods = (tmp_path / "sparsehead_cli" / "ssl" / name for name in ("losses.py", "methods.py"))
+    losses.write_text(losses.read_text() + "\n\n" + objective)
+    before, table = methods.read_text().split("METHODS: dict[str, type[Method]] = {\n")
+    methods.write_text(f"{before}{method}\n\nMETHODS: dict[str, type[Method]] = {{\n{entry}{table}")
+    experiments = tmp_path / "experiments.yaml"
+    experiments.write_text(experiments.read_text() + "\n" + recipe)
+
+    def run(*command):
+        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    tests = run("pytest", "-q", "-p", "no:cacheprovider", "tests/ssl/test_methods.py", "-k", "alignuniform")
+    assert int(re.search(r"(\d+) passed", tests)[1]) >= 7
+    out = run("sparsehead_cli", "pretrain", "--method", "alignuniform", *SHORT)
+    assert "results/alignuniform/alignuniform-l21-lam1e-03-seed0-" in out

@@ -101,7 +101,7 @@ def test_two_processes_have_the_gradient_of_one():
             for key, value in table.items():
                 message = f"{name}: {key}"
                 torch.testing.assert_close(
-                    torch.from_numpy(value), expected_table[key], atol=2e-6, rtol=2e-5, msg=lambda m, t=message: f"{t}\n{m}"
+                    torch.from_numpy(value), expected_table[key], atol=5e-6, rtol=2e-5, msg=lambda m, t=message: f"{t}\n{m}"
                 )
 
 

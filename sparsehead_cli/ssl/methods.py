@@ -140,15 +140,17 @@ class BYOL(Method):
 class SimSiam(Method):
     """Predict the own embedding of the other view, without a gradient through the target. Source: Chen & He 2021.
 
-    The predictor's learning rate stays constant (their section 4.2). The projector's output has no BatchNorm here.
+    The predictor's learning rate stays constant (their section 4.2). Their BatchNorm on the projector's output stands here,
+    between z and the objective.
     """
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, predictor_hidden: int = 512) -> None:
         super().__init__(backbone, projector)
         self.predictor = predictor_of(backbone, projector, predictor_hidden)
+        self.norm = nn.BatchNorm1d(output_dim(projector, backbone.dim), affine=False)
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        embeddings = [self.embed(view)[1] for view in views]
+        embeddings = [self.norm(self.embed(view)[1]) for view in views]
         return objective(losses.simsiam, *(self.predictor(z) for z in embeddings), *embeddings), {}
 
     def constant_lr(self) -> Iterable[nn.Parameter]:
@@ -321,14 +323,23 @@ class MAE(Method):
     """Rebuild the hidden squares of a view from the embedding of the others. Source: He et al. 2022, with a convolutional network.
 
     `masked` is the share of squares `patch` pixels wide that are hidden: set to the data set's mean colour, since a
-    convolution cannot leave them out. The target's squares are standardised.
+    convolution cannot leave them out. With `standardise` each square of the target has mean 0 and variance 1, the paper's
+    better target; without, it is the pixels.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, patch: int = 4, masked: float = 0.75) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        patch: int = 4,
+        masked: float = 0.75,
+        standardise: bool = True,
+    ) -> None:
         super().__init__(backbone, projector)
         if not (0 < masked < 1 and 1 <= patch <= min(backbone.image[1:])):
             raise SparseheadError(f"method.masked must be in (0, 1) and method.patch fit the image, given {masked} and {patch}.")
-        self.patch, self.masked = patch, masked
+        self.patch, self.masked, self.standardise = patch, masked, standardise
         self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
 
     def check(self, views: int, batch: int) -> None:
@@ -338,7 +349,7 @@ class MAE(Method):
         x = torch.cat(views)
         hidden = torch.cat([self.hidden_pixels(view) for view in views])
         _, z = self.embed(x * (1 - hidden))
-        target = losses.standardise_patches(x, self.patch)
+        target = losses.standardise_patches(x, self.patch) if self.standardise else x
         error = losses.reconstruction(self.decoder(z).float(), target, hidden)
         return all_gather(error).mean(), {}
 

@@ -26,7 +26,7 @@ from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import Position, code_version, locked, resume, save
 from sparsehead_cli.training.signals import Interrupted, catch_signals
 
-BANK = 4000  # training images that the per-epoch kNN probe looks its neighbours up in
+BANK = 10_000  # training images, at most, that the per-epoch kNN probe looks its neighbours up in
 NEIGHBOURS = 20
 WATCH_SECONDS = 0.25  # between two looks at the loss, each of which waits for the device
 

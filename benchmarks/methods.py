@@ -3,8 +3,9 @@
     python benchmarks/methods.py                        # trains what results/methods/methods.csv lacks; two runs at a time
 
 Each row is the last epoch of `sparsehead pretrain --method METHOD --lam LAM`, on the held-out images; a run is a row only once
-it has ended, and one that was interrupted goes on. The rows "untrained" are the same measurements of initial weights, for
-three seeds, after BatchNorm has seen one epoch of views in training mode. Two one-thread runs share two cores.
+it has ended, and one that was interrupted goes on. "pixels" are the images themselves; "untrained" are the same measurements
+of initial weights, for three seeds, after BatchNorm has seen one epoch of views in training mode. Two one-thread runs share
+two cores.
 """
 
 import argparse
@@ -19,9 +20,11 @@ import torch
 from sparsehead_cli.config import load_config
 from sparsehead_cli.data.datasets import batches
 from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.measure.probes import knn_accuracy
+from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training.build import build
-from sparsehead_cli.training.loop import epoch_order, identity_columns, probe_epoch
+from sparsehead_cli.training.loop import BANK, NEIGHBOURS, epoch_order, identity_columns, probe_epoch
 
 LAMS = (0.0, 1e-3)
 SEEDS = 3
@@ -34,6 +37,18 @@ def untrained(seed: int, results: Path) -> dict[str, object]:
         for batch in batches(run.train, epoch_order(run, 0), run.local_batch):
             run.method.embed(run.views(batch.images, generator=torch.Generator())[0])
     return {**identity_columns(run), "method": "untrained", "run": "", "epoch": 0, **probe_epoch(run)[0]}
+
+
+def pixels(results: Path) -> dict[str, object]:
+    """The row of the images themselves: accuracy and effective rank by the same measure as r's."""
+    run = build(load_config(None, None, {"lam": 0.0, "results": results}))
+    (bank, labels), (features, truth) = (
+        (split.images[:BANK].flatten(1).float() / 255, split.labels[:BANK]) for split in (run.train, run.val)
+    )
+    accuracy = knn_accuracy(bank, labels, features, truth, k=NEIGHBOURS, classes=10)
+    rank = effective_rank(covariance_eigenvalues(features))
+    row = {**identity_columns(run), "method": "pixels", "run": "", "epoch": 0}
+    return {**row, "knn_accuracy": accuracy, "effective_rank_r": rank, "std_r": relative_std(features)}
 
 
 def train(method: str, lam: float, results: Path) -> dict[str, object]:
@@ -60,12 +75,14 @@ def main() -> None:
 
     def add(row: dict[str, object]) -> None:
         rows.append(row)
-        order = ["untrained", *METHODS]
+        order = ["pixels", "untrained", *METHODS]
         rows.sort(key=lambda r: (order.index(r["method"]), float(r["lam"]), int(r["seed"])))
         columns = list(dict.fromkeys(column for r in rows for column in r))
         replace_csv(table, [{column: r.get(column, "") for column in columns} for r in rows])
         print(f"{row['method']:>12}  λ {float(row['lam']):g}  kNN {100 * float(row['knn_accuracy']):.1f} %", flush=True)
 
+    if ("pixels", 0.0, 0) not in have:
+        add(pixels(options.results))
     for seed in range(SEEDS):
         if ("untrained", 0.0, seed) not in have:
             add(untrained(seed, options.results))

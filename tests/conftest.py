@@ -10,7 +10,7 @@ import torch
 from sparsehead_cli.config import METHOD_PREFIX, Config, read_experiments
 from sparsehead_cli.data.datasets import DATASETS
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and wait long for it on a busy machine
 FULL = DATASETS["fashion10k"]
 # the first 1,000 training images of fashion10k, of which 900 or so are for training
 DATASETS["fashion1k"] = dataclasses.replace(FULL, read=lambda folder, train: tuple(a[:1010] for a in FULL.read(folder, train)))

@@ -22,7 +22,7 @@ class Pool(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.dim, self.image = 6, (1, 7, 7)
+        self.dim, self.image = 6, (1, 12, 12)
         self.conv = torch.nn.Conv2d(1, 6, 3)
 
     def forward(self, x):
@@ -37,7 +37,7 @@ def build(name):
     from sparsehead_cli.nets.heads import make_projector
 
     torch.manual_seed(0)
-    method = METHODS[name](Pool(), make_projector(6, [5], 4, batch_norm=False), **method_recipe(name))
+    method = METHODS[name](Pool(), make_projector(6, [16], 4, batch_norm=False), **method_recipe(name))
     for module in list(method.modules()):
         for key, child in module.named_children():
             if isinstance(child, torch.nn.modules.batchnorm._BatchNorm):
@@ -47,7 +47,7 @@ def build(name):
 
 def joined_views():
     g = torch.Generator().manual_seed(1)
-    return [torch.randn(8, 1, 7, 7, generator=g) for _ in range(2)]
+    return [torch.randn(8, 1, 12, 12, generator=g) for _ in range(2)]
 
 
 def two_steps(name, views, labels, wrap):
@@ -55,7 +55,7 @@ def two_steps(name, views, labels, wrap):
     method = build(name)
     sparse = SparseHead(method.projector, 0.01)
     wrapped = wrap(method)  # kept until after the backward pass: it owns the hooks
-    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.1)
+    optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
     found = []
     for step in range(2):
         torch.manual_seed(step)  # as the loop does: what a method draws is drawn for the joined batch
@@ -71,38 +71,32 @@ def two_steps(name, views, labels, wrap):
     return *found[0], {key: value.clone() for key, value in method.state_dict().items()}
 
 
-def one_of_two(rank, port, queue):
+def one_of_two(rank, port, folder):
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "RANK": str(rank), "WORLD_SIZE": "2"}
     torch.set_num_threads(1)
     distributed.start(torch.device("cpu"))
-    for name in METHODS:
-        share = [v.chunk(2)[rank] for v in joined_views()]
-        values, *tensors = two_steps(name, share, LABELS.chunk(2)[rank], DistributedDataParallel)
-        queue.put((name, values, [{key: value.numpy() for key, value in table.items()} for table in tensors]))
+    share = [v.chunk(2)[rank] for v in joined_views()]
+    found = {name: two_steps(name, share, LABELS.chunk(2)[rank], DistributedDataParallel) for name in METHODS}
+    torch.save(found, folder / f"{rank}.pt")
     distributed.barrier()
     distributed.stop()
 
 
-def test_two_processes_have_the_gradient_of_one():
+def test_two_processes_have_the_gradient_of_one(tmp_path):
     """And the same penalty, terms, and after two steps the same weights, teachers, queues and centres."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    queue = mp.get_context("spawn").SimpleQueue()
-    context = mp.spawn(one_of_two, args=(port, queue), nprocs=2, join=False)
-    found = [queue.get() for _ in range(2 * len(METHODS))]
-    while not context.join():
-        pass
-    for name, values, tables in found:
+    mp.spawn(one_of_two, args=(port, tmp_path), nprocs=2)
+    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for name, (values, *tables) in [item for found in ranks for item in found.items()]:
         expected, *expected_tables = two_steps(name, joined_views(), LABELS, lambda m: m)
         assert values == pytest.approx(expected, rel=1e-5), name
         for table, expected_table in zip(tables, expected_tables, strict=True):
             assert list(table) == list(expected_table)
-            for key, value in table.items():
-                message = f"{name}: {key}"
-                torch.testing.assert_close(
-                    torch.from_numpy(value), expected_table[key], atol=5e-6, rtol=2e-5, msg=lambda m, t=message: f"{t}\n{m}"
-                )
+            for key, value in table.items():  # 1e-4: whitening eight samples in four dimensions costs three digits
+                distance = torch.linalg.vector_norm((value - expected_table[key]).double())
+                assert distance <= 1e-4 * torch.linalg.vector_norm(expected_table[key].double()) + 1e-5, f"{name}: {key}"
 
 
 def test_one_process_needs_no_group():

@@ -303,8 +303,8 @@ class Autoencoder(Method):
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, noise: float = 0.5) -> None:
         super().__init__(backbone, projector)
-        if not noise >= 0:
-            raise SparseheadError(f"method.noise must be at least 0, given {noise}.")
+        if not 0 <= noise < float("inf"):
+            raise SparseheadError(f"method.noise must be a finite number of at least 0, given {noise}.")
         self.noise = noise
         self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
 
@@ -337,8 +337,10 @@ class MAE(Method):
         standardise: bool = True,
     ) -> None:
         super().__init__(backbone, projector)
-        if not (0 < masked < 1 and 1 <= patch <= min(backbone.image[1:])):
-            raise SparseheadError(f"method.masked must be in (0, 1) and method.patch fit the image, given {masked} and {patch}.")
+        if not (0 < masked < 1 and 1 <= patch < max(backbone.image[1:])):
+            raise SparseheadError(
+                f"method.masked must be between 0 and 1 and method.patch smaller than the image, given {masked} and {patch}."
+            )
         self.patch, self.masked, self.standardise = patch, masked, standardise
         self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
 
@@ -358,7 +360,8 @@ class MAE(Method):
         batch, _, height, width = view.shape
         rows, columns = -(-height // self.patch), -(-width // self.patch)
         order = own_rows(torch.rand, batch, rows * columns, device=view.device).argsort(dim=1).argsort(dim=1)
-        hidden = (order < max(1, round(self.masked * rows * columns))).to(view.dtype).view(batch, 1, rows, columns)
+        count = min(max(1, round(self.masked * rows * columns)), rows * columns - 1)  # something to see, something to rebuild
+        hidden = (order < count).to(view.dtype).view(batch, 1, rows, columns)
         return nn.functional.interpolate(hidden, scale_factor=self.patch)[:, :, :height, :width]
 
 

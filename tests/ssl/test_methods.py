@@ -218,6 +218,12 @@ def test_mae_hides_that_share_of_whole_squares_in_each_view(masked):
     assert 0 < grid[:, 1, 1].mean() < 1
 
 
+@pytest.mark.parametrize("masked", [0.01, 0.99])
+def test_mae_always_has_something_to_see_and_something_to_rebuild(masked):
+    hidden = build("mae", patch=6, masked=masked).hidden_pixels(views()[0])
+    assert (hidden.mean(dim=(1, 2, 3)) == (0.25 if masked < 0.5 else 0.75)).all()
+
+
 def test_mae_sees_nothing_of_what_it_hides():
     method, (view,) = build("mae").eval(), views(1)
     torch.manual_seed(0)
@@ -261,9 +267,10 @@ def test_settings_are_checked_against_the_signature():
         ("swav", {"prototypes": 1}, "method.prototypes must be at least 2"),
         ("swav", {"iterations": 0}, "method.iterations must be above 0"),
         ("dino", {"teacher_temperature": 0.0}, "method.teacher_temperature must be above 0"),
-        ("autoencoder", {"noise": -1.0}, "method.noise must be at least 0"),
-        ("mae", {"masked": 1.0}, "method.masked must be in"),
-        ("mae", {"patch": 13}, "method.patch fit the image"),
+        ("autoencoder", {"noise": -1.0}, "method.noise must be a finite number of at least 0"),
+        ("autoencoder", {"noise": float("inf")}, "method.noise must be a finite"),
+        ("mae", {"masked": 1.0}, "method.masked must be between 0 and 1"),
+        ("mae", {"patch": 12}, "method.patch smaller than the image"),
     ],
 )
 def test_impossible_settings(name, settings, says):

@@ -94,9 +94,11 @@ def test_two_processes_have_the_gradient_of_one(tmp_path):
         assert values == pytest.approx(expected, rel=1e-5), name
         for table, expected_table in zip(tables, expected_tables, strict=True):
             assert list(table) == list(expected_table)
-            for key, value in table.items():  # 1e-4: whitening eight samples in four dimensions costs three digits
+            # of all tensors together: a bias before a centring has a gradient of rounding errors only
+            scale = sum(value.double().square().sum() for value in expected_table.values()).sqrt()
+            for key, value in table.items():
                 distance = torch.linalg.vector_norm((value - expected_table[key]).double())
-                assert distance <= 1e-4 * torch.linalg.vector_norm(expected_table[key].double()) + 1e-5, f"{name}: {key}"
+                assert distance <= 1e-5 * scale, f"{name}: {key}"
 
 
 def test_one_process_needs_no_group():

@@ -20,7 +20,18 @@ LINES = [line.strip() for language, text in BLOCKS if language == "bash" for lin
 WHOLE = [line.split("  #")[0].strip() for line in LINES if line and not line.startswith("#")]
 COMMANDS = [part for line in WHOLE for part in line.split(" && ")]
 SPARSEHEAD = [c.removeprefix(".venv/bin/") for c in COMMANDS if re.match(r"(\.venv/bin/)?sparsehead ", c)]
-SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=4,4,8,8"]
+SHORT = shlex.split("--epochs 1 --batch-size 500 --set widths=4,4,8,8 --set warmup_epochs=1 --set projector_out=8")
+
+
+def small_colour_images(folder, train):
+    """1,500 images of CIFAR's size: whether its recipes fit together needs no download of 170 MB."""
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (1500, 3, 32, 32), dtype=np.uint8), np.arange(1500) % 10
+
+
+@pytest.fixture(autouse=True)
+def cifar_without_its_download(monkeypatch):
+    monkeypatch.setitem(DATASETS, "cifar10", dataclasses.replace(DATASETS["cifar10"], read=small_colour_images))
 
 
 @pytest.mark.parametrize("command", SPARSEHEAD)
@@ -42,18 +53,11 @@ def test_python_examples(code):
     exec(compile(code, "README.md", "exec"), {})
 
 
-def small_colour_images(folder, train):
-    """1,500 images of CIFAR's size: whether its recipes fit together needs no download of 170 MB."""
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (1500, 3, 32, 32), dtype=np.uint8), np.arange(1500) % 10
-
-
 @pytest.mark.parametrize("experiment", read_experiments(ROOT / "experiments.yaml"))
 def test_experiments(sparsehead, tmp_path, monkeypatch, experiment):
     monkeypatch.chdir(ROOT)
     if experiment == "fashion-full" and not DEBIAN.exists():
         pytest.skip("needs Fashion-MNIST on this machine")
-    monkeypatch.setitem(DATASETS, "cifar10", dataclasses.replace(DATASETS["cifar10"], read=small_colour_images))
     code, out, err = sparsehead("pretrain", "--experiment", experiment, *SHORT, "--results", tmp_path)
     assert (code, err) == (0, "")
     assert f"{tmp_path}/{experiment}/" in out.replace("\n", "")

@@ -139,7 +139,7 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     twin = "1e-3" if run.config.lam == 0 else "0"
     for line in (
         f" trained  in {seconds:,.0f} s, the measurements after each epoch included",
-        f" files    {run.folder}/: checkpoint.pt, metrics.csv, config.yaml",
+        f" files    {run.folder}/: checkpoint.pt, metrics.csv, layers.csv, config.yaml",
         f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}",
     ):
         console.print(line, soft_wrap=True, highlight=False, markup=False)

@@ -1,0 +1,80 @@
+"""Generative methods: the embedding is all that a decoder sees, so the projector is the bottleneck that SparseHead thins."""
+
+import torch
+from torch import Tensor, nn
+
+from sparsehead_cli.distributed import all_gather
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.heads import Decoder
+from sparsehead_cli.ssl import losses
+from sparsehead_cli.ssl.contract import Method, output_dim, own_rows
+
+
+class Autoencoder(Method):
+    """Rebuild a view from its embedding, given the view with Gaussian noise. Source: Vincent et al. 2010 (denoising).
+
+    `noise` is the noise's standard deviation in units of the normalised view's.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, noise: float = 0.5) -> None:
+        super().__init__(backbone, projector)
+        if not 0 <= noise < float("inf"):
+            raise SparseheadError(f"method.noise must be a finite number of at least 0, given {noise}.")
+        self.noise = noise
+        self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
+
+    def check(self, views: int, batch: int) -> None:
+        """Any number of views and any batch will do."""
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x = torch.cat(views)
+        noise = torch.cat([own_rows(torch.randn, *view.shape, device=x.device) for view in views])
+        _, z = self.embed(x + self.noise * noise)
+        error = losses.reconstruction(self.decoder(z).float(), x, torch.ones_like(x[:, :1]))
+        return all_gather(error).mean(), {}
+
+
+class MAE(Method):
+    """Rebuild the hidden squares of a view from the embedding of the others. Source: He et al. 2022, with a convolutional network.
+
+    `masked` is the share of squares `patch` pixels wide that are hidden: set to the data set's mean colour, since a
+    convolution cannot leave them out. With `standardise` each square of the target has mean 0 and variance 1, the paper's
+    better target; without, it is the pixels.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        patch: int = 4,
+        masked: float = 0.75,
+        standardise: bool = True,
+    ) -> None:
+        super().__init__(backbone, projector)
+        if not (0 < masked < 1 and 1 <= patch < max(backbone.image[1:])):
+            raise SparseheadError(
+                f"method.masked must be between 0 and 1 and method.patch smaller than the image, given {masked} and {patch}."
+            )
+        self.patch, self.masked, self.standardise = patch, masked, standardise
+        self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
+
+    def check(self, views: int, batch: int) -> None:
+        """Any number of views and any batch will do."""
+
+    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        x = torch.cat(views)
+        hidden = torch.cat([self.hidden_pixels(view) for view in views])
+        _, z = self.embed(x * (1 - hidden))
+        target = losses.standardise_patches(x, self.patch) if self.standardise else x
+        error = losses.reconstruction(self.decoder(z).float(), target, hidden)
+        return all_gather(error).mean(), {}
+
+    def hidden_pixels(self, view: Tensor) -> Tensor:
+        """1 for the pixels of a random `masked` share of squares, 0 elsewhere, [B, C, h, w] -> [B, 1, h, w]."""
+        batch, _, height, width = view.shape
+        rows, columns = -(-height // self.patch), -(-width // self.patch)
+        order = own_rows(torch.rand, batch, rows * columns, device=view.device).argsort(dim=1).argsort(dim=1)
+        count = min(max(1, round(self.masked * rows * columns)), rows * columns - 1)  # something to see, something to rebuild
+        hidden = (order < count).to(view.dtype).view(batch, 1, rows, columns)
+        return nn.functional.interpolate(hidden, scale_factor=self.patch)[:, :, :height, :width]

@@ -73,7 +73,7 @@ class Config:
             ("widths", self.widths is None or min(self.widths) >= 1, "numbers of at least 1"),
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
             ("epochs", self.epochs >= 1, "at least 1"),
-            ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, "between 0 and epochs"),
+            ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, f"between 0 and epochs ({self.epochs})"),
             ("lam_ramp_epochs", self.lam_ramp_epochs > 0, "above 0: a λ schedule cannot have zero length"),
             ("batch_size", self.batch_size >= 2, "at least 2"),
             ("lr", self.lr > 0, "above 0"),

@@ -137,11 +137,14 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
         console.print(collapse_text(features, last), soft_wrap=True)
     seconds = sum(float(row["seconds"]) for row in result.rows)
     twin = "1e-3" if run.config.lam == 0 else "0"
-    for line in (
+    tables = "metrics.csv, layers.csv" if result.layers else "metrics.csv"
+    lines = [
         f" trained  in {seconds:,.0f} s, the measurements after each epoch included",
-        f" files    {run.folder}/: checkpoint.pt, metrics.csv, layers.csv, config.yaml",
-        f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}",
-    ):
+        f" files    {run.folder}/: checkpoint.pt, {tables}, config.yaml",
+    ]
+    if run.config.projector == "mlp":
+        lines.append(f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}")
+    for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 
 

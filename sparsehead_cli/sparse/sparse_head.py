@@ -227,7 +227,7 @@ def _shape(layer: nn.Module, groups: str) -> str:
 def _why_not(module: nn.Module, layers: str) -> str:
     if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and not is_linear(module):
         kernel = "x".join(map(str, module.kernel_size))
-        return f"not penalised: kernel {kernel}, groups {module.groups}"
+        return f"not penalised: a {'grouped ' if module.groups > 1 else ''}{kernel} convolution"
     if not is_linear(module):
         return "not penalised: not a linear layer"
     if not is_trainable(module):

@@ -37,18 +37,20 @@ def functional_inputs(projector: nn.Module, layer: nn.Module, r: Tensor, toleran
 
     `layer` is a module inside the projector that reads features [N, in] or channels [N, in, h, w], or the projector itself.
     Inputs are ranked by what they contribute, the column's norm times the input's standard deviation (that alone for a
-    layer that is not linear), and dropped from the end of that list; a dropped input is replaced by its mean over the
-    samples (which pruning folds into the bias). The error is ‖z_kept - z‖_F / ‖z - mean(z)‖_F. Unlike the norms this cannot
-    be fooled by a BatchNorm that undoes a layer's scale. `projector` must be in eval mode. A constant embedding needs 0.
+    layer that is not linear; for a projector without linear layers, by how far the embedding moves without them), and
+    dropped from the end of that list; a dropped input is replaced by its mean over the samples (which pruning folds into
+    the bias). The error is ‖z_kept - z‖_F / ‖z - mean(z)‖_F. Unlike the norms this cannot be fooled by a BatchNorm that undoes
+    a layer's scale. `projector` must be in eval mode. A constant embedding needs 0.
 
     Raises: SparseheadError for a layer that the projector does not use.
     """
     layer = unwrap(layer)
     z, seen = _observe(projector, [layer], r)
     inputs, _ = seen[layer]
-    influence = inputs.std(dim=0, correction=0)
     if is_linear(layer):
-        influence = influence * group_norms(matrix(layer), "input")
+        influence = inputs.std(dim=0, correction=0) * group_norms(matrix(layer), "input")
+    else:
+        influence = _influence(projector, r) if layer is unwrap(projector) else inputs.std(dim=0, correction=0)
     order = influence.argsort(descending=True)
     shape = _channel_shape(layer)
     mean = inputs.mean(dim=0)
@@ -101,20 +103,29 @@ def head_sparsity(sparse: SparseHead, r: Tensor, layers: list[dict[str, object]]
     """The sparsity columns of metrics.csv, for representations r [N, D] and a projector in eval mode.
 
     groups, active_groups: of all penalised layers, by norm. features, active_features: inputs of the first linear layer, by
-    norm. functional_features: its functional_inputs. A projector without linear layers reads all its D features.
+    norm. functional_features: its functional_inputs. Without linear layers: the D features of r, and those that matter to z.
     `layers`: what layer_sparsity(sparse, r) gave, where it is at hand, so that nothing is measured twice.
     """
     weights = sparse.weights()
     linear = linear_layers(sparse.projector)
+    read = active_groups(matrix(linear[0][1]), "input") if linear else (_influence(sparse.projector, r) > 0).sum()
     first = linear[0][1] if linear else unwrap(sparse.projector)
     return {
         "penalty_value": sparse.value_of_penalty().item(),
         "groups": sum(group_norms(w, sparse.groups).numel() for w in weights),
         "active_groups": sum(int(active_groups(w, sparse.groups)) for w in weights),
         "features": matrix(first).shape[1] if linear else r.shape[1],
-        "active_features": int(active_groups(matrix(first), "input")) if linear else r.shape[1],
+        "active_features": int(read),
         "functional_features": layers[0]["functional_inputs"] if layers else functional_inputs(sparse.projector, first, r),
     }
+
+
+def _influence(projector: nn.Module, r: Tensor) -> Tensor:
+    """How far the embedding moves when a feature of r [N, D] is replaced by its mean, feature by feature, [D]."""
+    projector = unwrap(projector)
+    z, mean = projector(r.clone()), r.mean(dim=0)
+    features = torch.arange(r.shape[1], device=r.device)
+    return torch.stack([torch.linalg.vector_norm(projector(torch.where(features == j, mean, r)) - z) for j in features])
 
 
 def _observe(projector: nn.Module, layers: list[nn.Module], r: Tensor) -> tuple[Tensor, dict[nn.Module, tuple[Tensor, Tensor]]]:

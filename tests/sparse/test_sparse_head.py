@@ -243,7 +243,7 @@ def test_repr_says_what_is_penalised_and_what_is_not():
     head.append(nn.Bilinear(4, 4, 2))
     assert repr(SparseHead(head, 1e-3, penalty="nuclear", solver="proximal")).splitlines() == [
         "SparseHead(lam=0.001, penalty=nuclear, groups=input, layers=all, solver=proximal)",
-        "  0: Conv2d, not penalised: kernel 3x3, groups 1",
+        "  0: Conv2d, not penalised: a 3x3 convolution",
         "  2: Conv2d, 8 input groups of 6 weights penalised",
         "  4: Linear, 6 input groups of 4 weights penalised",
         "  5: Linear, not penalised: frozen",

@@ -6,7 +6,7 @@ from torch import nn
 
 from sparsehead_cli import SparseHead
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.nets.heads import mlp
+from sparsehead_cli.nets.heads import FirstFeatures, mlp
 from sparsehead_cli.sparse.telemetry import active_groups, functional_inputs, head_sparsity, layer_sparsity, stable_rank
 
 
@@ -170,11 +170,11 @@ def test_columns_of_a_head_with_nothing_to_penalise():
     torch.manual_seed(0)
     r = torch.randn(200, 10)
     r[:, 7:] = 1.0
-    nothing = {"penalty_value": 0, "groups": 0, "active_groups": 0, "features": 10, "active_features": 10, "functional_features": 7}
+    nothing = {"penalty_value": 0, "groups": 0, "active_groups": 0, "features": 10, "active_features": 7, "functional_features": 7}
     assert head_sparsity(SparseHead(nn.Identity(), 0.0), r) == nothing
     assert layer_sparsity(SparseHead(nn.Identity(), 0.0), r) == []
     fixed = nn.Linear(10, 6).requires_grad_(False)
-    assert head_sparsity(SparseHead(fixed, 0.0), r) == nothing
+    assert head_sparsity(SparseHead(fixed, 0.0), r) == {**nothing, "active_features": 10}  # by the norm of its columns
     fixed.weight.data[:, 0] = 0
     assert head_sparsity(SparseHead(fixed, 0.0), r) == {**nothing, "active_features": 9, "functional_features": 6}
     constant = nn.Threshold(100, 0)
@@ -187,3 +187,10 @@ def test_features_are_those_of_the_first_layer_though_it_is_frozen():
     head[0].requires_grad_(False)
     row = head_sparsity(SparseHead(head, 1.0), torch.randn(50, 10))
     assert (row["groups"], row["features"]) == (8, 10)
+
+
+def test_a_head_that_takes_the_first_features_reads_those_and_no_others():
+    torch.manual_seed(0)
+    r = torch.randn(200, 12) * torch.linspace(1, 9, 12)  # what is not read varies most
+    row = head_sparsity(SparseHead(FirstFeatures(4), 0.0), r)
+    assert (row["features"], row["active_features"], row["functional_features"]) == (12, 4, 4)

@@ -18,13 +18,12 @@ from pathlib import Path
 import torch
 
 from sparsehead_cli.config import load_config
-from sparsehead_cli.data.datasets import batches
 from sparsehead_cli.files import read_csv, replace_csv
-from sparsehead_cli.measure.probes import knn_accuracy
+from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training.build import build
-from sparsehead_cli.training.loop import BANK, NEIGHBOURS, epoch_order, identity_columns, probe_epoch
+from sparsehead_cli.training.loop import NEIGHBOURS, epoch_order, identity_columns, probe_epoch
 
 LAMS = (0.0, 1e-3)
 SEEDS = 3
@@ -34,7 +33,7 @@ def untrained(seed: int, results: Path) -> dict[str, object]:
     """The row of initial weights. BatchNorm's statistics are of views; without them its numbers would mean less still."""
     run = build(load_config(None, None, {"seed": seed, "lam": 0.0, "results": results}))
     with torch.no_grad():
-        for batch in batches(run.train, epoch_order(run, 0), run.local_batch):
+        for batch in run.train.batches(run.local_batch, order=epoch_order(run, 0)):
             run.method.embed(run.views(batch.images, generator=torch.Generator())[0])
     return {**identity_columns(run), "method": "untrained", "run": "", "epoch": 0, **probe_epoch(run)[0]}
 
@@ -42,9 +41,7 @@ def untrained(seed: int, results: Path) -> dict[str, object]:
 def pixels(results: Path) -> dict[str, object]:
     """The row of the images themselves: accuracy and effective rank by the same measure as r's."""
     run = build(load_config(None, None, {"lam": 0.0, "results": results}))
-    (bank, labels), (features, truth) = (
-        (split.images[:BANK].flatten(1).float() / 255, split.labels[:BANK]) for split in (run.train, run.val)
-    )
+    (bank, labels), (features, truth) = ((split.images.flatten(1).float() / 255, split.labels) for split in (run.bank, run.val))
     accuracy = knn_accuracy(bank, labels, features, truth, k=NEIGHBOURS, classes=10)
     rank = effective_rank(covariance_eigenvalues(features))
     row = {**identity_columns(run), "method": "pixels", "run": "", "epoch": 0}

@@ -23,7 +23,7 @@ import torch
 
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.augment import RECIPES, View
-from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, batches
+from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.files import replace_csv
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
 from sparsehead_cli.training.build import Run, build
@@ -60,7 +60,7 @@ def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "aut
 def pipeline_step(run: Run) -> Callable[[], None]:
     """One batch from the images on the device to the update, as the loop does it."""
     stream = itertools.chain.from_iterable(
-        batches(run.train, epoch_order(run, epoch), run.local_batch) for epoch in itertools.count()
+        run.train.batches(run.local_batch, order=epoch_order(run, epoch)) for epoch in itertools.count()
     )
     steps, sums = itertools.count(), {}
 

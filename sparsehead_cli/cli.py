@@ -19,6 +19,10 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+DATASET = (
+    "fashion10k (embedded), fashion-mnist, mnist, cifar10, cifar100, stl10, svhn, tiny-imagenet, imagenet, "
+    "or the path of a folder with train/CLASS/ and test/CLASS/."
+)
 
 
 def main() -> None:
@@ -56,8 +60,11 @@ def pretrain(
     lam: Annotated[float | None, typer.Option(help="λ, strength of the penalty on the projector; 0 is none.")] = None,
     penalty: Annotated[str | None, typer.Option(help="l21, l1, l2, sparse-group, nuclear or none.")] = None,
     solver: Annotated[str | None, typer.Option(help="subgradient (the paper's) or proximal (exact zeros).")] = None,
-    dataset: Annotated[str | None, typer.Option(help="fashion10k (embedded), fashion-mnist or cifar10.")] = None,
+    dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the views in pixels.  [default: the data set's own]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read image files.  [default: one a core, up to 4]")] = None,
+    skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable images.")] = None,
     backbone: Annotated[str | None, typer.Option(help="narrow, resnet18, resnet34 or resnet50.")] = None,
     epochs: Annotated[int | None, typer.Option()] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
@@ -100,3 +107,65 @@ def pretrain(
         show_result(console, result, sys.argv[1:])
     finally:
         distributed.stop()
+
+
+@app.command()
+def evaluate(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.pt of pretrain, or its folder.")],
+    protocol: Annotated[
+        str, typer.Option(help="Any of linear, knn, linear-sgd, semi, finetune, transfer and detection, with commas between.")
+    ] = "linear,knn",
+    dataset: Annotated[str | None, typer.Option(help=f"{DATASET}  [default: the checkpoint's own]")] = None,
+    transfer_to: Annotated[str | None, typer.Option(help="Data sets of the protocol transfer, with commas between.")] = None,
+    detection_set: Annotated[str, typer.Option(help="voc, voc0712, coco, or a folder in either layout.")] = "voc",
+    baselines: Annotated[bool, typer.Option("--baselines", help="The same for an untrained network and for the pixels.")] = False,
+    per_class: Annotated[bool, typer.Option("--per-class", help="Accuracy within each class, too.")] = False,
+    data_dir: Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")] = Path("data"),
+    seed: Annotated[int, typer.Option(help="Which labels are known, and the order and views of protocols that train.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes that read image files.  [default: one a core, up to 4]")] = None,
+    skip_bad_images: Annotated[
+        bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")
+    ] = False,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of a protocol; may be repeated.")
+    ] = None,
+) -> None:
+    """Measure what a checkpoint's representation r and embedding z are good for.
+
+    Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
+    """
+    from sparsehead_cli.config import parse_set
+    from sparsehead_cli.evaluation.evaluate import Request, read_settings
+    from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
+
+    settings, detection = read_settings(parse_set(set_ or []))
+    request = Request(
+        checkpoint,
+        names(protocol),
+        dataset,
+        names(transfer_to or ""),
+        detection_set,
+        baselines,
+        per_class,
+        seed,
+        settings,
+        detection,
+        device,
+        data_dir,
+        skip_bad_images,
+        workers,
+    )
+    from rich.console import Console
+
+    from sparsehead_cli.display_evaluation import EvaluateDisplay, show_evaluation
+
+    console = Console()
+    with EvaluateDisplay(console) as display:
+        rows, classes = run_evaluate(request, display.watch)
+    show_evaluation(console, rows, classes)
+
+
+def names(text: str) -> tuple[str, ...]:
+    """`knn, linear` -> ("knn", "linear"), each once."""
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -17,6 +17,7 @@ from sparsehead_cli.errors import SparseheadError, unknown
 
 PACKAGE = Path(__file__).parent
 METHOD_PREFIX = "method."
+LATER = ("image_size", "skip_bad_images")  # settings that came after runs had been named by all the others
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Config:
     # data
     dataset: str = "fashion10k"
     recipe: str = "grey-small"
+    image_size: int | None = None  # side of the views; None: the data set's own
+    skip_bad_images: bool = False  # go on without images that cannot be read
     # network; None: the backbone's own
     backbone: str = "narrow"
     widths: tuple[int, ...] | None = None  # channels of each stage
@@ -59,6 +62,7 @@ class Config:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    workers: int | None = None  # processes that read images from files; None: one a core, at most four
     # where things lie: no part of what a run is
     data_dir: Path = Path("data")
     results: Path = Path("results")
@@ -72,6 +76,8 @@ class Config:
             ("projector_out", self.projector_out >= 1, "at least 1"),
             ("widths", self.widths is None or min(self.widths) >= 1, "numbers of at least 1"),
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
+            ("image_size", self.image_size is None or self.image_size >= 8, "at least 8"),
+            ("workers", self.workers is None or self.workers >= 0, "at least 0"),
             ("epochs", self.epochs >= 1, "at least 1"),
             ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, f"between 0 and epochs ({self.epochs})"),
             ("lam_ramp_epochs", self.lam_ramp_epochs > 0, "above 0: a λ schedule cannot have zero length"),
@@ -88,9 +94,10 @@ class Config:
         return found
 
     def identity(self) -> dict[str, object]:
-        """The settings that change the result, as plain values."""
-        where = ("experiment", "data_dir", "results")
-        return {key: value for key, value in dataclasses.asdict(self).items() if key not in where}
+        """The settings that change the result, as plain values; of LATER only those that are not the default."""
+        where = ("experiment", "data_dir", "results", "workers")
+        found = {key: value for key, value in dataclasses.asdict(self).items() if key not in where}
+        return {key: value for key, value in found.items() if key not in LATER or value != FIELDS[key].default}
 
 
 FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("experiment", "method_settings")}
@@ -173,9 +180,9 @@ def scalar(value: object) -> object:
     return value
 
 
-def coerce(key: str, value: object) -> object:
-    """`value` as the type of Config's field. Raises: ValueError, a sentence, when it is not one."""
-    kinds = typing.get_args(FIELDS[key].type) if isinstance(FIELDS[key].type, types.UnionType) else (FIELDS[key].type,)
+def coerce(key: str, value: object, fields: dict[str, dataclasses.Field] = FIELDS) -> object:
+    """`value` as the type of the dataclass's field. Raises: ValueError, a sentence, when it is not one."""
+    kinds = typing.get_args(fields[key].type) if isinstance(fields[key].type, types.UnionType) else (fields[key].type,)
     if value is None and type(None) in kinds:
         return None
     kind = kinds[0]

@@ -96,11 +96,13 @@ def describe_head(config: Config, dim: int) -> str:
 
 def epoch_line(row: Row, epochs: int) -> str:
     """One epoch in one line."""
+    waiting = f"  waiting {100 * float(row['waiting_share']):.0f} %" if "waiting_share" in row else ""
+    skipped = f"  skipped {row['skipped_images']}" if int(row.get("skipped_images", 0)) else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {float(row['loss']):.3f}"
         f"  kNN {100 * float(row['knn_accuracy']):.1f} %"
         f"  rank r {float(row['effective_rank_r']):.1f}  z {float(row['effective_rank_z']):.1f}"
-        f"  groups {row['active_groups']}/{row['groups']}  {float(row['images_per_second']):,.0f} images/s"
+        f"  groups {row['active_groups']}/{row['groups']}  {float(row['images_per_second']):,.0f} images/s{waiting}{skipped}"
     )
 
 

@@ -3,7 +3,9 @@
 import csv
 import io
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 from sparsehead_cli.errors import SparseheadError
 
@@ -13,17 +15,23 @@ def replace_file(path: Path, data: bytes | memoryview) -> None:
 
     Raises: SparseheadError when the disk is full or the folder cannot be written.
     """
+    write_beside(path, lambda file: file.write(data))
+
+
+def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
+    """`replace_file` with what `write` writes into the open file, for data too large to hold twice."""
     beside = path.with_name(path.name + ".part")
     try:
         with open(beside, "wb") as f:
-            f.write(data)
+            write(f)
             f.flush()
             os.fsync(f.fileno())
         os.replace(beside, path)
         sync_folder(path.parent)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch.save raises the latter for a full disk
         beside.unlink(missing_ok=True)
-        raise SparseheadError(f"cannot write {path}: {error.strerror}. Make room or choose another --results.") from None
+        reason = getattr(error, "strerror", None) or error
+        raise SparseheadError(f"cannot write {path}: {reason}. Make room or choose another --results.") from None
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,9 +1,11 @@
 """Shared by all tests: a run so small that it trains in a fraction of a second, on real images."""
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -24,7 +26,7 @@ TINY = {
     "precision": "float32",
 }
 RECIPES = read_experiments(Path(__file__).parents[1] / "experiments.yaml")
-TIMED = ("images_per_second", "seconds")  # the columns of metrics.csv that cannot be the same twice
+TIMED = ("images_per_second", "seconds", "waiting_share")  # the columns of metrics.csv that cannot be the same twice
 
 
 def method_recipe(name):
@@ -37,6 +39,29 @@ def method_recipe(name):
 def tiny(tmp_path):
     """tiny(**changes) -> a Config whose run takes a fraction of a second."""
     return lambda **changes: Config(**{**TINY, "results": tmp_path / "results", **changes})
+
+
+@pytest.fixture(scope="session")
+def photographs(tmp_path_factory):
+    """An image folder as people have them: 3 classes with 20 JPEGs of 48 x 40 to train on and 5 to test; not to be changed."""
+    from torchvision.io import write_jpeg
+
+    root = tmp_path_factory.mktemp("photographs")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 20), ("test", 5)):
+        for label, name in enumerate(("bird", "cat", "dog")):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                image = torch.from_numpy(rng.integers(0, 120, (3, 40, 48), dtype=np.uint8))
+                image[label] += 120
+                write_jpeg(image, str(root / part / name / f"{i:03}.jpg"))
+    return root
+
+
+@pytest.fixture
+def damageable(photographs, tmp_path):
+    """A copy of the photographs that a test may damage."""
+    return shutil.copytree(photographs, tmp_path / "photographs")
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ PACKAGE = Path(__file__).parents[1] / "sparsehead_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # a room may import from its own floor and from those below it
 FLOORS = [
-    {"cli", "display", "__main__"},
+    {"cli", "display", "display_evaluation", "__main__"},
     {"study"},
+    {"evaluation"},
     {"training", "lightning"},
     {"measure"},
     {"ssl", "sparse"},

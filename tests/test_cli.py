@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from sparsehead_cli.data import datasets
+from sparsehead_cli.data import published
 from sparsehead_cli.files import read_csv
 
 FAST = ["--dataset", "fashion1k", "--epochs", "2", "--batch-size", "100", "--precision", "float32"]
@@ -148,8 +148,8 @@ def test_a_foreign_or_truncated_checkpoint_is_left_alone(pretrain, tmp_path):
 
 def test_a_damaged_data_file(pretrain, tmp_path, monkeypatch):
     broken = tmp_path / "fashion10k.npz"
-    broken.write_bytes(datasets.EMBEDDED.read_bytes()[:-1])
-    monkeypatch.setattr(datasets, "EMBEDDED", broken)
+    broken.write_bytes(published.EMBEDDED.read_bytes()[:-1])
+    monkeypatch.setattr(published, "EMBEDDED", broken)
     err = assert_one_error(pretrain("--dataset", "fashion10k"))
     assert "is damaged (its SHA-256 is wrong). Reinstall sparsehead." in err
     assert not (tmp_path / "results").exists()

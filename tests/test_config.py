@@ -2,6 +2,7 @@ import pytest
 
 from sparsehead_cli.config import Config, coerce, load_config, parse_set, read_experiments
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.training import build
 
 
 @pytest.fixture
@@ -81,6 +82,19 @@ def test_damaged_experiments_file(tmp_path, text, says):
 def test_malformed_set(assignment):
     with pytest.raises(SparseheadError, match="--set"):
         parse_set([assignment])
+
+
+def test_later_settings_name_no_run_anew_until_they_are_used():
+    assert Config().identity() == Config(workers=0).identity()
+    assert not {"image_size", "skip_bad_images", "workers"} & set(Config().identity())
+    for change in ({"image_size": 32}, {"skip_bad_images": True}):
+        assert {**Config().identity(), **change} == Config(**change).identity()
+    quickstart = build.run_identity(Config(lam=1e-4))
+    assert build.run_name(Config(lam=1e-4), quickstart) == "simclr-l21-lam1e-04-seed0-2b5ec4b"  # as in results/
+    assert Config(image_size=4, workers=-1).problems() == [
+        "image_size must be at least 8, given 4.",
+        "workers must be at least 0, given -1.",
+    ]
 
 
 def test_identity_leaves_out_where_things_lie(tmp_path):

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sparsehead_cli.config import Config, read_experiments
-from sparsehead_cli.data.datasets import DATASETS, DEBIAN
+from sparsehead_cli.data.datasets import DATASETS
+from sparsehead_cli.data.published import DEBIAN
 from sparsehead_cli.ssl.methods import METHODS
 
 ROOT = Path(__file__).parents[1]

@@ -10,6 +10,7 @@ Distributions are torchvision's (RandomResizedCrop, ColorJitter, RandomGrayscale
 with one exception: the order of the four colour steps is drawn once a batch, not once a sample.
 """
 
+import hashlib
 import math
 from dataclasses import dataclass
 from functools import cache
@@ -64,20 +65,23 @@ def make_views(
 ) -> list[Tensor]:
     """uint8 [B, C, H, W] -> a list of V normalised float32 views [B, C, size, size].
 
-    Draws only from `generator` (a CPU generator); the same state gives the same views on every device. Consecutive views
-    of equal strengths are made as one batch of their images: fewer, larger steps.
+    Ready crops [B, V, C, size, size], made where the images were read, are only flipped and coloured. Draws only from
+    `generator` (a CPU generator); the same state gives the same views on every device. Consecutive views of equal strengths
+    are made as one batch of their images: fewer, larger steps.
     """
     views: list[Tensor] = []
+    cropped = images.ndim == 5
     for view, equal in groupby(recipe):
         count = len(list(equal))
-        views += normalise(make_view(images.repeat(count, 1, 1, 1), view, size, generator)).chunk(count)
+        own = images[:, len(views) : len(views) + count].transpose(0, 1).flatten(0, 1) if cropped else images.repeat(count, 1, 1, 1)
+        views += normalise(make_view(own, view, size, generator, cropped=cropped)).chunk(count)
     return views
 
 
-def make_view(images: Tensor, view: View, size: int, generator: torch.Generator) -> Tensor:
-    """uint8 [B, C, H, W] -> one augmented view, float32 in [0, 1], [B, C, size, size]."""
+def make_view(images: Tensor, view: View, size: int, generator: torch.Generator, *, cropped: bool = False) -> Tensor:
+    """uint8 [B, C, H, W] -> one augmented view, float32 in [0, 1], [B, C, size, size]; `cropped`: that was done before."""
     draw = Draw(len(images), generator, images.device)
-    x = random_resized_crop(images, view, size, draw)
+    x = flip(images, view, draw) if cropped else random_resized_crop(images, view, size, draw)
     x = jitter(x, view, draw)
     if view.grey_p and x.shape[1] == 3:
         x = torch.where(draw.happens(view.grey_p), luma(x), x)
@@ -87,6 +91,11 @@ def make_view(images: Tensor, view: View, size: int, generator: torch.Generator)
     if view.solarize_p:
         x = torch.where(draw.happens(view.solarize_p) & (x >= 0.5), 1 - x, x)
     return x
+
+
+def stable_seed(*parts: object) -> int:
+    """A 63-bit seed that is the same on every machine and unrelated for different parts."""
+    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
 
 
 class Draw:
@@ -130,6 +139,12 @@ def random_resized_crop(images: Tensor, view: View, size: int, draw: Draw) -> Te
     a_x = torch.where(draw.unit()[:, :, None] < view.flip_p, a_x.flip(1), a_x)
     x = images.reshape(batch, channels * height, width).float().mul_(1 / 255)
     return separable(x.view_as(images), a_y, a_x).clamp_(0, 1)  # bicubic overshoots
+
+
+def flip(crops: Tensor, view: View, draw: Draw) -> Tensor:
+    """uint8 [B, C, h, w] -> the same, each flipped with probability flip_p, float32 in [0, 1]."""
+    x = crops.float().mul_(1 / 255)
+    return torch.where(draw.happens(view.flip_p), x.flip(3), x)
 
 
 def random_boxes(view: View, height: int, width: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -261,6 +276,8 @@ _WEAK = View(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 _ASYMMETRIC = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _LARGE = View(area=(0.2, 1.0), blur_p=0.5)
 _CROP = View(area=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
+_GENTLE = View(area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
+_PUBLISHED = View(area=(0.08, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _GREY = View(area=(0.2, 1.0), saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.5, blur_sigma=(0.1, 1.0), solarize_p=0.1)
 
 RECIPES: dict[str, tuple[View, ...]] = {
@@ -270,4 +287,6 @@ RECIPES: dict[str, tuple[View, ...]] = {
     "symmetric-large": (_LARGE, _LARGE),
     "grey-small": (_GREY, _GREY),
     "crop": (_CROP,),  # one view, its colours as they are: for the generative methods
+    "gentle-crop": (_GENTLE,),  # for classifiers of small images, of which a twelfth shows too little
+    "published-crop": (_PUBLISHED,),  # for classifiers of ImageNet
 }

@@ -1,80 +1,122 @@
 """A name -> images, labels, splits.
 
-Every data set has four splits: "train" and "val" share the official training images (val is held out of every pretraining
+Every data set has five splits: "train" and "val" share the official training images (val is held out of every pretraining
 and feeds the per-epoch probe), "train+val" is both, and "test" is the official test set, which pretraining never reads.
+"pretrain" is "train" and the images without a label, where a set has such.
 """
 
-import hashlib
-import io
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
+import dataclasses
+import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
+from sparsehead_cli.data import published
 from sparsehead_cli.data.augment import Normalisation
-from sparsehead_cli.data.idx import FILES, read_fashion_mnist
+from sparsehead_cli.data.classes import CIFAR10, CIFAR100, DIGITS, FASHION, STL10
+from sparsehead_cli.data.folders import Folder
+from sparsehead_cli.data.layouts import Layout, image_folder, imagenet, list_images, tiny_imagenet
+from sparsehead_cli.data.split import Crops, Split
 from sparsehead_cli.errors import SparseheadError, unknown
 
-SPLITS = ("train", "val", "train+val", "test")
+__all__ = ["DATASETS", "SPLITS", "Crops", "DatasetInfo", "Folder", "Split", "dataset_info", "held_out_mask", "load_split"]
+
+SPLITS = ("pretrain", "train", "val", "train+val", "test")
 HELD_OUT = 10  # one image in ten of each class is "val"
-EMBEDDED = Path(__file__).with_name("fashion10k.npz")
-EMBEDDED_SHA256 = "72576a8136b680462690fce5bb7ab884839727a48b1a51ae92f8faea0636e3f0"
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is known of a data set before it is read. `normalise` holds its own training mean and deviation."""
+    """What is known of a data set before its images are read. `normalise` holds the mean and deviation of training images.
+
+    Either `read` gives all its images, or `layout` says where the files lie that they stream from; these are of any size, and
+    cut to `size`.
+    """
 
     classes: tuple[str, ...]
     channels: int
     size: int  # side of the square images
     normalise: Normalisation
-    read: Callable[[Path, bool], tuple[np.ndarray, np.ndarray]]  # (data_dir, train) -> uint8 images, labels
+    read: Callable[[Path, bool], tuple[np.ndarray, np.ndarray]] | None = None  # (data_dir, train) -> uint8 images, labels
+    unlabelled: Callable[[Path], np.ndarray] | None = None  # data_dir -> uint8 images
+    layout: Callable[[Path], Layout] | None = None  # data_dir -> where the images of each class lie
 
 
-@dataclass(frozen=True)
-class Split:
-    """Images uint8 [N, C, H, W] and labels int64 [N]."""
+def load_split(
+    name: str,
+    split: str,
+    data_dir: Path,
+    *,
+    image_size: int | None = None,
+    skip_bad_images: bool = False,
+    workers: int | None = None,
+) -> Split | Folder:
+    """One split of a named data set or of a folder of images, on the CPU.
 
-    images: Tensor
-    labels: Tensor
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def to(self, device: torch.device) -> "Split":
-        """The same split with its tensors on `device`."""
-        return Split(self.images.to(device), self.labels.to(device))
-
-
-def load_split(name: str, split: str, data_dir: Path) -> Split:
-    """One split of a named data set, on the CPU.
+    The keywords are for images that stream from files: their size, whether unreadable ones are skipped, and how many processes
+    read them (0: this one; None: one a core, at most four). Images in memory keep their own size.
 
     Raises: SparseheadError for an unknown name and for files that are missing, partial or damaged.
     """
-    info = dataset_info(name)
+    info = dataset_info(name, data_dir)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    if info.layout is None:
+        return _in_memory(name, info, split, data_dir)
+    listing = list_images(info.layout(data_dir), split != "test")
+    chosen = np.flatnonzero(_part(listing.labels, split, name))
+    return Folder(listing, chosen, image_size or info.size, skip_bad_images=skip_bad_images, workers=workers)
+
+
+def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Split:
     images, labels = info.read(data_dir, split != "test")
-    if split in ("train", "val"):
-        held_out = held_out_mask(labels)
-        chosen = held_out if split == "val" else ~held_out
+    _check_labels(name, info, images, labels)
+    if split not in ("train+val", "test"):
+        chosen = _part(labels, split, name)
         images, labels = images[chosen], labels[chosen]
     pixels = torch.from_numpy(np.array(images)).reshape(len(images), info.channels, info.size, info.size)
-    return Split(pixels, torch.from_numpy(labels.astype(np.int64)))
+    labels = torch.from_numpy(labels.astype(np.int64))
+    if split == "pretrain" and info.unlabelled:
+        more = torch.from_numpy(info.unlabelled(data_dir))
+        return Split(torch.cat([pixels, more]), torch.cat([labels, torch.full((len(more),), -1)]))
+    return Split(pixels, labels)
 
 
-def dataset_info(name: str) -> DatasetInfo:
-    """The entry of DATASETS. Raises: SparseheadError for an unknown name."""
-    if name not in DATASETS:
-        raise unknown("dataset", name, DATASETS)
-    return DATASETS[name]
+def _check_labels(name: str, info: DatasetInfo, images: np.ndarray, labels: np.ndarray) -> None:
+    """Raises: SparseheadError where images and labels are not equally many, or a label has no class."""
+    if len(images) != len(labels):
+        raise SparseheadError(f"{name} is damaged: {len(images):,} images but {len(labels):,} labels. Fetch its files again.")
+    if len(labels) and not (labels.min() >= 0 and labels.max() < len(info.classes)):
+        found = f"labels from {labels.min()} to {labels.max()} for {len(info.classes)} classes"
+        raise SparseheadError(f"{name} is damaged: {found}. Fetch its files again.")
+
+
+def dataset_info(name: str, data_dir: Path) -> DatasetInfo:
+    """The entry of DATASETS, or that of a folder of images; where images stream from files, with the classes of its folders.
+
+    Raises: SparseheadError for an unknown name, and where the folders of the classes are not there.
+    """
+    info = DATASETS.get(name) or _folder_info(name)
+    return dataclasses.replace(info, classes=info.layout(data_dir).classes) if info.layout else info
+
+
+def _folder_info(name: str) -> DatasetInfo:
+    """A folder of anybody's images, of ImageNet's size and normalised like it."""
+    require_known(name)
+    return DatasetInfo((), 3, 224, _IMAGENET, layout=lambda data_dir: image_folder(Path(name)))
+
+
+def require_known(name: str) -> None:
+    """Raises: SparseheadError for a name that is neither in DATASETS nor a folder's path."""
+    separators = {os.sep, os.altsep, "/"} - {None}
+    if name in DATASETS or Path(name).is_dir():
+        return
+    if any(separator in name for separator in separators):
+        raise SparseheadError(f"dataset {name}: there is no such folder. Give the one that holds train/<class>/.")
+    raise SparseheadError(f"{unknown('dataset', name, DATASETS)} Or the path of a folder that holds train/<class>/.")
 
 
 def held_out_mask(labels: np.ndarray) -> np.ndarray:
@@ -86,66 +128,36 @@ def held_out_mask(labels: np.ndarray) -> np.ndarray:
     return place_in_class % HELD_OUT == HELD_OUT - 1
 
 
-def batches(split: Split, order: Tensor, size: int, start: int = 0) -> Iterator[Split]:
-    """Whole batches of `size` images in the given order (indices on the images' device), from batch `start` on."""
-    for i in range(start, len(order) // size):
-        chosen = order[i * size : (i + 1) * size]
-        yield Split(split.images[chosen], split.labels[chosen])
-
-
-def _read_embedded(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    data = EMBEDDED.read_bytes() if EMBEDDED.exists() else b""
-    if hashlib.sha256(data).hexdigest() != EMBEDDED_SHA256:
-        state = "is damaged (its SHA-256 is wrong)" if data else "is missing"
-        raise SparseheadError(f"the embedded data set {EMBEDDED} {state}. Reinstall sparsehead.")
-    part = "train" if train else "test"
-    with np.load(io.BytesIO(data)) as arrays:
-        return arrays[f"{part}_images"], arrays[f"{part}_labels"]
-
-
-def _read_fashion_mnist(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    for folder in (data_dir, data_dir / "FashionMNIST" / "raw", DEBIAN):
-        if any((folder / name).exists() for name in FILES[train]):
-            return read_fashion_mnist(folder, train=train)
-    return read_fashion_mnist(_download_fashion_mnist(data_dir), train=train)
-
-
-def _download_fashion_mnist(data_dir: Path) -> Path:
-    from torchvision.datasets import FashionMNIST
-
-    try:
-        FashionMNIST(str(data_dir), download=True)
-    except (OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+def _part(labels: np.ndarray, split: str, name: str) -> np.ndarray:
+    """Which of the images that were read belong to the split, bool [N]. Raises: SparseheadError where none can be held out."""
+    if split in ("train+val", "test"):
+        return np.ones(len(labels), dtype=bool)
+    held_out = held_out_mask(labels)
+    if split == "val" and not held_out.any():
         raise SparseheadError(
-            f"fashion-mnist is not in {data_dir} nor in {DEBIAN}, and cannot be downloaded ({error}). "
-            f"Put its four .gz files into {data_dir}, or: apt-get install dataset-fashion-mnist"
-        ) from None
-    return data_dir / "FashionMNIST" / "raw"
+            f"{name}: no class has {HELD_OUT} training images, so that none can be held out to measure on. Add images."
+        )
+    return held_out if split == "val" else ~held_out
 
 
-def _read_cifar10(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
-    from torchvision.datasets import CIFAR10
-
-    try:
-        data = CIFAR10(str(data_dir), train=train, download=True)  # compares checksums; loads nothing that fails
-    except Exception as error:  # a download fails in as many ways as there are networks
-        raise SparseheadError(
-            f"cifar10 is not complete in {data_dir} and cannot be downloaded ({error}). "
-            f"Put cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html into {data_dir}."
-        ) from None
-    return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
-
-
-_FASHION_CLASSES = (
-    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-
-_CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+# Published mean and deviation of the training images: MNIST's of PyTorch's example, the others' as used throughout the
+# literature. Where images stream from files it is ImageNet's, so that weights trained on it and others can be exchanged.
+_FASHION = Normalisation((0.2860,), (0.3530,))
+_MNIST = Normalisation((0.1307,), (0.3081,))
 _CIFAR10 = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
+_CIFAR100 = Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
+_STL10 = Normalisation((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713))
+_SVHN = Normalisation((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+_IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 DATASETS: dict[str, DatasetInfo] = {
-    "fashion10k": DatasetInfo(_FASHION_CLASSES, 1, 28, Normalisation((0.2840,), (0.3513,)), _read_embedded),
-    "fashion-mnist": DatasetInfo(_FASHION_CLASSES, 1, 28, Normalisation((0.2860,), (0.3530,)), _read_fashion_mnist),
-    "cifar10": DatasetInfo(_CIFAR10_CLASSES, 3, 32, _CIFAR10, _read_cifar10),
+    "fashion10k": DatasetInfo(FASHION, 1, 28, Normalisation((0.2840,), (0.3513,)), published.read_embedded),
+    "fashion-mnist": DatasetInfo(FASHION, 1, 28, _FASHION, published.read_fashion_mnist),
+    "mnist": DatasetInfo(DIGITS, 1, 28, _MNIST, published.read_mnist),
+    "cifar10": DatasetInfo(CIFAR10, 3, 32, _CIFAR10, published.read_cifar10),
+    "cifar100": DatasetInfo(CIFAR100, 3, 32, _CIFAR100, published.read_cifar100),
+    "stl10": DatasetInfo(STL10, 3, 96, _STL10, published.read_stl10, published.read_stl10_unlabelled),
+    "svhn": DatasetInfo(DIGITS, 3, 32, _SVHN, published.read_svhn),
+    "tiny-imagenet": DatasetInfo((), 3, 64, _IMAGENET, layout=tiny_imagenet),
+    "imagenet": DatasetInfo((), 3, 224, _IMAGENET, layout=imagenet),
 }

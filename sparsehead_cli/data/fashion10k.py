@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparsehead_cli.data.idx import read_fashion_mnist
+from sparsehead_cli.data.idx import read_idx_pair
 
 OUT = Path(__file__).with_name("fashion10k.npz")
 
@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     rng = np.random.Generator(np.random.PCG64(0))
     arrays = {}
     for part, per_class in (("train", 1000), ("test", 200)):
-        images, labels = read_fashion_mnist(folder, train=part == "train")
+        images, labels = read_idx_pair(folder, train=part == "train")
         index = draw(labels, per_class, rng)
         arrays |= {f"{part}_images": images[index], f"{part}_labels": labels[index]}
         arrays[f"{part}_index"] = index.astype(np.uint16)

@@ -1,4 +1,4 @@
-"""The IDX files of the MNIST family, as published: gzip-compressed, big-endian header, then bytes."""
+"""The IDX files of the MNIST family, as published: big-endian header, then bytes; gzip-compressed, or unpacked beside that."""
 
 import gzip
 import zlib
@@ -20,7 +20,8 @@ def read_idx(path: Path) -> np.ndarray:
     Raises: SparseheadError for a file that is missing, damaged, or shorter or longer than its header says.
     """
     try:
-        data = gzip.decompress(path.read_bytes())
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
     except FileNotFoundError:
         raise SparseheadError(f"{path} does not exist.") from None
     except (OSError, EOFError, zlib.error) as error:
@@ -33,9 +34,20 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
 
-def read_fashion_mnist(folder: Path, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
+def has_idx(folder: Path, *, train: bool) -> bool:
+    """Whether one of the two files is there, compressed or not."""
+    return any(packed_or_not(folder / name).exists() for name in FILES[train])
+
+
+def packed_or_not(path: Path) -> Path:
+    """The compressed file, or else the one that was unpacked from it."""
+    unpacked = path.with_suffix("")
+    return unpacked if unpacked.exists() and not path.exists() else path
+
+
+def read_idx_pair(folder: Path, *, train: bool) -> tuple[np.ndarray, np.ndarray]:
     """Official images uint8 [N, 28, 28] and labels uint8 [N]; N is 60,000 or 10,000."""
-    images, labels = (read_idx(folder / name) for name in FILES[train])
+    images, labels = (read_idx(packed_or_not(folder / name)) for name in FILES[train])
     if len(images) != len(labels):
         raise SparseheadError(f"{folder}: {len(images):,} images but {len(labels):,} labels. Fetch both files again.")
     return images, labels

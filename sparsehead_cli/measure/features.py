@@ -1,14 +1,98 @@
-"""A method and a split -> representations and embeddings, extracted once, in eval mode, without augmentation."""
+"""A network and a split -> features: extracted once, in eval mode, without augmentation, and kept beside the run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import Normalisation
+from sparsehead_cli.data.augment import Normalisation, luma, resize_weights, separable
+from sparsehead_cli.data.split import Split
+from sparsehead_cli.files import write_beside
 
 BATCH = 500
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a network makes of N images: by name ("r", "z", "pixels") float32 [N, D], and their labels int64 [N].
+
+    `skipped` counts the unreadable images that are missing from all of them.
+    """
+
+    by_name: dict[str, Tensor]
+    labels: Tensor
+    skipped: int = 0
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.by_name[name]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Encoder(nn.Module):
+    """A backbone and a projector as a network to measure: one view [B, C, h, w] -> {"r": [B, D], "z": [B, E]}."""
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+
+    def forward(self, view: Tensor) -> dict[str, Tensor]:
+        r = self.backbone(view)
+        return {"r": r, "z": self.projector(r)}
+
+
+class Pixels(nn.Module):
+    """The images themselves as features, the base line without any network: one view -> {"pixels": [B, C·h·w]}.
+
+    Images larger than SIDE are averaged down to it: a probe on 150,528 numbers would measure patience.
+    """
+
+    SIDE = 32
+
+    def forward(self, view: Tensor) -> dict[str, Tensor]:
+        if max(view.shape[2:]) > self.SIDE:
+            view = nn.functional.adaptive_avg_pool2d(view, self.SIDE)
+        return {"pixels": view.flatten(1)}
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """uint8 images of any data set -> the view [B, C, h, w] that a network made for `image` = (C, h, w) expects.
+
+    Grey becomes three equal channels, colour its luma; other sizes are resized (antialiased bicubic). Normalised with the
+    statistics of the data that the network was trained on, whatever it is evaluated on. Without an `image` they stay as they are.
+    """
+
+    image: tuple[int, int, int] | None
+    normalise: Normalisation
+
+    def __call__(self, images: Tensor) -> Tensor:
+        channels, *size = self.image or images.shape[1:]
+        x = resize(with_channels(images, channels).float().div_(255), tuple(size))
+        return self.normalise(x).contiguous(memory_format=torch.channels_last)
+
+
+def with_channels(images: Tensor, channels: int) -> Tensor:
+    """uint8 [B, C, H, W] -> uint8 [B, channels, H, W]; C and `channels` are 1 or 3. Luma is rounded."""
+    if images.shape[1] == channels:
+        return images
+    return images.expand(-1, 3, -1, -1) if channels == 3 else luma(images.float()).round_().to(torch.uint8)
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """[B, C, H, W] in [0, 1] -> [B, C, *size], antialiased bicubic; the same tensor where the size fits already."""
+    if tuple(x.shape[2:]) == size:
+        return x
+    weights = []
+    for old, new in zip(x.shape[2:], size, strict=True):
+        whole = torch.tensor([float(old)], device=x.device)
+        weights.append(resize_weights(torch.zeros_like(whole), whole, old, new).expand(len(x), -1, -1))
+    return separable(x, *weights).clamp_(0, 1)  # bicubic overshoots
 
 
 @contextmanager
@@ -24,13 +108,33 @@ def eval_mode(module: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def extract(method: nn.Module, images: Tensor, normalise: Normalisation) -> tuple[Tensor, Tensor]:
-    """uint8 [N, C, H, W] -> r [N, D] and z [N, E], float32, on the images' device. The caller chooses autocast."""
-    rs, zs = [], []
-    with eval_mode(method):
-        for batch in images.split(BATCH):
-            view = normalise(batch.float() / 255).contiguous(memory_format=torch.channels_last)
-            r, z = method.embed(view)
-            rs.append(r.float())
-            zs.append(z.float())
-    return torch.cat(rs), torch.cat(zs)
+def extract(network: nn.Module, split: Split, prepare: Prepare) -> Features:
+    """The features of every image of a split, on its device; never more in memory than they are. The caller chooses autocast."""
+    by_name: dict[str, Tensor] = {}
+    labels = torch.empty_like(split.labels)
+    skipped_before, done = split.skipped, 0
+    with eval_mode(network):
+        for batch in split.batches(BATCH):
+            end = done + len(batch)
+            for name, features in network(prepare(batch.images)).items():
+                if name not in by_name:
+                    by_name[name] = torch.empty(len(split), features.shape[1], device=features.device)
+                by_name[name][done:end] = features
+            labels[done:end] = batch.labels
+            done = end
+    return Features({name: f[:done] for name, f in by_name.items()}, labels[:done], split.skipped - skipped_before)
+
+
+def cached(path: Path, make: Callable[[], Features], device: torch.device) -> Features:
+    """The features in the file at `path`, or else what `make` returns, which is then kept there.
+
+    The path must name all that they depend on. A file that cannot be read is made anew.
+    """
+    try:
+        kept = torch.load(path, map_location=device, weights_only=True, mmap=True)
+        return Features(kept["by_name"], kept["labels"], kept["skipped"])
+    except Exception:  # not there, cut short or damaged: each raises something else, and none matters
+        features = make()
+    path.parent.mkdir(exist_ok=True)
+    write_beside(path, lambda file: torch.save(vars(features), file))
+    return features

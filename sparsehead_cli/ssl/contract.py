@@ -19,6 +19,8 @@ class Method(nn.Module):
     The backbone has `dim`, the width D of r, and `image`, the shape (C, h, w) of the views it is made for.
     """
 
+    reads_labels = False  # whether every training image needs one
+
     def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone

@@ -51,6 +51,8 @@ class SupCon(Method):
     Source: Khosla et al. 2020, without their linear classifier on top.
     """
 
+    reads_labels = True
+
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.1) -> None:
         super().__init__(backbone, projector)
         self.temperature = positive("temperature", temperature)

@@ -14,7 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.augment import RECIPES, Normalisation, make_views
-from sparsehead_cli.data.datasets import DATASETS, Split, dataset_info, load_split
+from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split, require_known
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.nets.heads import PROJECTORS, make_projector
@@ -24,6 +24,7 @@ from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS, method_settings
 from sparsehead_cli.training.optim import OPTIMIZERS, lr_at, make_optimizer, parameter_groups
 
+BANK = 10_000  # training images, at most, that the per-epoch kNN probe looks its neighbours up in
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
@@ -43,8 +44,9 @@ class Run:
     optimizer: torch.optim.Optimizer
     views: Callable[[Tensor, torch.Generator], list[Tensor]]
     normalise: Normalisation
-    train: Split
-    val: Split
+    train: Split | Folder
+    bank: Split | Folder
+    val: Split | Folder
     local_batch: int
     steps_per_epoch: int
 
@@ -83,9 +85,12 @@ def build(config: Config) -> Run:
     device = choose_device(config.device)
     distributed.start(device)
     identity = run_identity(config)
-    train, val = (load_split(config.dataset, split, config.data_dir).to(device) for split in ("train", "val"))
+    train, val = (load(config, split).to(device) for split in ("pretrain", "val"))
+    check_labels(config, train)
     local_batch = check_batch(config, len(train))
-    method = build_method(config).to(device=device, memory_format=torch.channels_last)
+    info = dataset_info(config.dataset, config.data_dir)
+    image = (info.channels, *2 * (config.image_size or info.size,))
+    method = build_method(config, image).to(device=device, memory_format=torch.channels_last)
     method.check(len(RECIPES[config.recipe]), config.batch_size)
     sparse = build_sparse_head(config, method.projector)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
@@ -105,20 +110,39 @@ def build(config: Config) -> Run:
         sparse=sparse,
         optimizer=make_optimizer(config.optimizer, groups, config.lr, config.momentum),
         views=image_views(config),
-        normalise=dataset_info(config.dataset).normalise,
+        normalise=info.normalise,
         train=train,
+        bank=bank_of(train),
         val=val,
         local_batch=local_batch,
         steps_per_epoch=len(train) // config.batch_size,
     )
 
 
-def build_method(config: Config) -> Method:
-    """Backbone, projector and objective; initial weights are a function of the seed (and never of λ)."""
-    info = dataset_info(config.dataset)
+def load(config: Config, split: str) -> Split | Folder:
+    """A split of the run's data set, read as its settings say."""
+    return load_split(
+        config.dataset,
+        split,
+        config.data_dir,
+        image_size=config.image_size,
+        skip_bad_images=config.skip_bad_images,
+        workers=config.workers,
+    )
+
+
+def bank_of(train: Split | Folder) -> Split | Folder:
+    """At most BANK of the images that have a label, evenly spread over all of them: files come sorted by class."""
+    labelled = (train.labels >= 0).nonzero().flatten()
+    count = min(BANK, len(labelled))
+    return train.take(labelled[torch.arange(count, device=labelled.device) * len(labelled) // max(1, count)])
+
+
+def build_method(config: Config, image: tuple[int, int, int]) -> Method:
+    """Backbone, projector and objective for views of `image` = (C, h, w); weights are a function of the seed, never of λ."""
     torch.manual_seed(config.seed)
     backbone = make_backbone(
-        config.backbone, channels=info.channels, image_size=info.size, widths=config.widths, blocks=config.blocks
+        config.backbone, channels=image[0], image_size=image[1], widths=config.widths, blocks=config.blocks
     )
     hidden = [config.projector_hidden] * (config.projector_layers - 1)
     projector = make_projector(
@@ -151,8 +175,8 @@ def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:
 
 def image_views(config: Config) -> Callable[[Tensor, torch.Generator], list[Tensor]]:
     """images -> views for this run's recipe and data set. The loop never looks inside either."""
-    info = dataset_info(config.dataset)
-    return partial(make_views, recipe=RECIPES[config.recipe], normalise=info.normalise, size=info.size)
+    info = dataset_info(config.dataset, config.data_dir)
+    return partial(make_views, recipe=RECIPES[config.recipe], normalise=info.normalise, size=config.image_size or info.size)
 
 
 def check_names(config: Config) -> None:
@@ -165,7 +189,6 @@ def check_names(config: Config) -> None:
         "solver": SOLVERS,
         "lam_schedule": SCHEDULES,
         "projector": PROJECTORS,
-        "dataset": DATASETS,
         "recipe": RECIPES,
         "backbone": BACKBONES,
         "optimizer": OPTIMIZERS,
@@ -176,6 +199,10 @@ def check_names(config: Config) -> None:
         given = getattr(config, key)
         if given not in table:
             problems.append(str(unknown(key, given, table)))
+    try:
+        require_known(config.dataset)
+    except SparseheadError as problem:
+        problems.append(str(problem))
     if problems:
         raise SparseheadError("\n".join(problems))
 
@@ -194,6 +221,16 @@ def run_name(config: Config, identity: dict[str, object]) -> str:
     digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:7]
     lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
     return f"{config.method}-{config.penalty}-lam{lam}-seed{config.seed}-{digest}"
+
+
+def check_labels(config: Config, train: Split | Folder) -> None:
+    """Raises: SparseheadError for a method that reads labels, and training images without."""
+    missing = int((train.labels < 0).sum())
+    if missing and METHODS[config.method].reads_labels:
+        raise SparseheadError(
+            f"{config.method} reads labels, and {missing:,} of the {len(train):,} training images of {config.dataset} have none. "
+            "Choose another --method or --dataset."
+        )
 
 
 def check_batch(config: Config, images: int) -> int:

@@ -3,7 +3,7 @@
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -24,11 +24,13 @@ from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 class Position:
     """Where a run is: steps done, sums over the steps of an unfinished epoch, rows of the finished ones.
 
-    `layers` holds the rows of layers.csv: one a finished epoch and layer of the head.
+    `skipped` counts the unreadable images of the unfinished epoch. `layers` holds the rows of layers.csv: one a finished
+    epoch and layer of the head.
     """
 
     step: int = 0
     sums: dict[str, Tensor] = field(default_factory=dict)
+    skipped: int = 0
     rows: list[dict[str, object]] = field(default_factory=list)
     layers: list[dict[str, object]] = field(default_factory=list)
 
@@ -86,7 +88,7 @@ def resume(run: Run) -> Position:
         )
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
     layers = [row for row in read_csv(run.folder / "layers.csv") if int(row["epoch"]) <= epochs_done]
-    return Position(state["step"], sums, rows, layers)
+    return Position(state["step"], sums, state.get("skipped", 0), rows, layers)
 
 
 def save(run: Run, position: Position) -> None:
@@ -103,7 +105,9 @@ def save(run: Run, position: Position) -> None:
             "identity": run.identity,
             "precision": run.precision_name,
             "step": position.step,
+            "skipped": position.skipped,
             "sums": {name: value.cpu() for name, value in position.sums.items()},
+            "input": {"image": run.method.backbone.image, **asdict(run.normalise)},  # what a view of it looks like
             "method": run.method.state_dict(),
             "optimizer": run.optimizer.state_dict(),
         },

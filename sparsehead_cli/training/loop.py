@@ -5,10 +5,9 @@ Nothing random has a memory: the order of an epoch, the views of a step and what
 was never stopped.
 """
 
-import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 
@@ -16,17 +15,17 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli import distributed
-from sparsehead_cli.data.datasets import Split, batches, dataset_info
+from sparsehead_cli.data.augment import RECIPES, stable_seed
+from sparsehead_cli.data.datasets import Crops, Folder, Split, dataset_info
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.measure.features import eval_mode, extract
-from sparsehead_cli.measure.probes import knn_accuracy
+from sparsehead_cli.measure.features import Encoder, Prepare, eval_mode, extract
+from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import Position, code_version, locked, resume, save
 from sparsehead_cli.training.signals import Interrupted, catch_signals
 
-BANK = 10_000  # training images, at most, that the per-epoch kNN probe looks its neighbours up in
 NEIGHBOURS = 20
 WATCH_SECONDS = 0.25  # between two looks at the loss, each of which waits for the device
 
@@ -73,10 +72,11 @@ def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None
         while position.step < run.total_steps:
             epoch, first = divmod(position.step, run.steps_per_epoch)
             clock = Clock(run, position)
-            for batch in batches(run.train, epoch_order(run, epoch), run.local_batch, start=first):
+            for batch in clock.waiting(epoch_batches(run, epoch, first)):
                 logged = train_step(run, batch, position.step)
                 position.sums = {name: position.sums.get(name, 0) + value for name, value in logged.items()}
                 position.step += 1
+                position.skipped += batch.skipped
                 if clock.is_time():
                     watch(clock.moment(epoch, logged["loss"].item()))
                 if stop.requested and position.step % run.steps_per_epoch:
@@ -90,7 +90,7 @@ def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None
 
 
 def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
-    """One batch uint8 [B, C, H, W] with its labels -> one update; returns what is logged, each [], on the device."""
+    """One batch uint8 [B, C, H, W] (or its crops) with its labels -> one update; what is logged, each [], on the device."""
     seed = run.config.seed
     for group in run.optimizer.param_groups:
         group["lr"] = run.config.lr if group["constant_lr"] else run.lr(step)
@@ -109,6 +109,13 @@ def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
     return {"loss": loss.detach(), **{name: t.detach() for name, t in terms.items()}, "gradient_norm": gradient_norm}
 
 
+def epoch_batches(run: Run, epoch: int, first: int) -> Iterator[Split]:
+    """The batches of this process in this epoch, from the epoch's step `first` on; streamed images come as crops."""
+    size, step = run.method.backbone.image[1], epoch * run.steps_per_epoch
+    crops = Crops(RECIPES[run.config.recipe], size, run.config.seed, step, distributed.rank())
+    return run.train.batches(run.local_batch, order=epoch_order(run, epoch), start=first, crops=crops)
+
+
 def epoch_order(run: Run, epoch: int) -> Tensor:
     """The indices that this process sees in this epoch, on the device; processes share each batch among them."""
     generator = torch.Generator().manual_seed(stable_seed("order", run.config.seed, epoch))
@@ -117,15 +124,10 @@ def epoch_order(run: Run, epoch: int) -> Tensor:
     return shares[:, distributed.rank()].flatten().to(run.device)
 
 
-def stable_seed(*parts: object) -> int:
-    """A 63-bit seed that is the same on every machine and unrelated for different parts."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
-
-
 def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> dict[str, object]:
     """Measure, append the epoch's row, save. Raises: SparseheadError for a non-finite epoch, before anything is written."""
     require_finite(run, position)
-    speed = clock.images_per_second()  # of training, without what follows
+    speed, streaming = clock.images_per_second(), streaming_columns(run, position, clock)  # of training, without what follows
     columns, layers = probe_epoch(run)
     row = {
         **identity_columns(run),
@@ -133,14 +135,23 @@ def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> di
         **{name: value.item() / run.steps_per_epoch for name, value in position.sums.items()},
         "lr": run.lr(position.step - 1),
         **columns,
+        **streaming,
         "images_per_second": round(speed, 1),
         "seconds": round(clock.seconds(), 2),
     }
     position.rows.append(row)
     position.layers += [{**identity_columns(run), "epoch": epoch + 1, **layer} for layer in layers]
-    position.sums = {}
+    position.sums, position.skipped = {}, 0
     save(run, position)
     return row
+
+
+def streaming_columns(run: Run, position: Position, clock: "Clock") -> dict[str, object]:
+    """Of images that stream from files: how many of this epoch could not be read, and the share of time spent waiting."""
+    if not isinstance(run.train, Folder):
+        return {}
+    skipped = distributed.all_gather(torch.tensor([position.skipped], device=run.device))
+    return {"skipped_images": int(skipped.sum()), "waiting_share": round(clock.waited / clock.seconds(), 4)}
 
 
 def identity_columns(run: Run) -> dict[str, object]:
@@ -158,20 +169,21 @@ def identity_columns(run: Run) -> dict[str, object]:
 def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]]]:
     """kNN accuracy, effective ranks and sparsity on the held-out images, and a row for each layer of the head.
 
-    Ranks and standard deviations are of the N held-out images. The kNN bank is the first BANK training images. The pruned
-    head has lost the groups that are inactive by norm. The test set is never touched.
+    Ranks and standard deviations are of the N held-out images. The kNN looks its neighbours up in the run's bank. The
+    pruned head has lost the groups that are inactive by norm. The test set is never touched.
     """
-    bank = Split(run.train.images[:BANK], run.train.labels[:BANK])
+    network = Encoder(run.method.backbone, run.method.projector)
+    prepare = Prepare(run.method.backbone.image, run.normalise)
     with run.autocast():
-        bank_r, bank_z = extract(run.method, bank.images, run.normalise)
-        r, z = extract(run.method, run.val.images, run.normalise)
+        bank_features, features = extract(network, run.bank, prepare), extract(network, run.val, prepare)
+    (bank_r, bank_z), (r, z) = ((f["r"], f["z"]) for f in (bank_features, features))
     if not (r.isfinite().all() and z.isfinite().all()):
         raise diverged(run)
 
-    def knn(bank_features: Tensor, features: Tensor) -> float:
-        classes = len(dataset_info(run.config.dataset).classes)
-        return knn_accuracy(bank_features, bank.labels, features, run.val.labels, k=NEIGHBOURS, classes=classes)
+    def knn(neighbours: Tensor, queries: Tensor) -> float:
+        return knn_accuracy(neighbours, bank_features.labels, queries, features.labels, k=NEIGHBOURS, classes=classes)
 
+    classes = len(dataset_info(run.config.dataset, run.config.data_dir).classes)
     with eval_mode(run.method), torch.no_grad():
         layers = layer_sparsity(run.sparse, r)
         sparsity = head_sparsity(run.sparse, r, layers)
@@ -214,6 +226,15 @@ class Clock:
         self.run, self.position = run, position
         self.started = self.looked = time.perf_counter()
         self.first_step = position.step
+        self.waited = 0.0  # seconds in which the loop had no batch
+
+    def waiting(self, batches: Iterator[Split]) -> Iterator[Split]:
+        """The same batches; the time that each takes to come is added to `waited`."""
+        asked = time.perf_counter()
+        for batch in batches:
+            self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
 
     def seconds(self) -> float:
         return time.perf_counter() - self.started

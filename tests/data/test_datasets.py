@@ -7,10 +7,11 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10
 
-from sparsehead_cli.data import datasets
-from sparsehead_cli.data.datasets import DATASETS, DEBIAN, EMBEDDED, EMBEDDED_SHA256, Split, batches, held_out_mask, load_split
+from sparsehead_cli.data import published
+from sparsehead_cli.data.datasets import DATASETS, Split, held_out_mask, load_split
 from sparsehead_cli.data.fashion10k import draw
-from sparsehead_cli.data.idx import FILES, read_fashion_mnist, read_idx
+from sparsehead_cli.data.idx import FILES, read_idx, read_idx_pair
+from sparsehead_cli.data.published import DEBIAN, EMBEDDED, EMBEDDED_SHA256
 from sparsehead_cli.errors import SparseheadError
 
 
@@ -63,7 +64,7 @@ def test_held_out_part_is_one_in_ten_of_each_class_and_of_nothing_else():
 
 @pytest.mark.skipif(not DEBIAN.exists(), reason="needs Debian's dataset-fashion-mnist")
 def test_embedded_images_are_the_official_ones():
-    images, labels = read_fashion_mnist(DEBIAN, train=False)
+    images, labels = read_idx_pair(DEBIAN, train=False)
     with np.load(EMBEDDED) as arrays:
         assert np.array_equal(arrays["test_images"], images[arrays["test_index"]])
         assert np.array_equal(arrays["test_labels"], labels[arrays["test_index"]])
@@ -82,7 +83,7 @@ def test_fashion_mnist_is_read_from_the_data_dir_first(idx_folder):
 
 
 def test_fashion_mnist_says_how_to_get_it(tmp_path, monkeypatch):
-    monkeypatch.setattr(datasets, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr(published, "DEBIAN", tmp_path / "nowhere")
     monkeypatch.setattr("torchvision.datasets.FashionMNIST", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
     with pytest.raises(SparseheadError, match=r"cannot be downloaded \(no network\).*apt-get install dataset-fashion-mnist"):
         load_split("fashion-mnist", "train", tmp_path)
@@ -107,7 +108,7 @@ def test_header_that_claims_more_images_than_there_are(idx_folder):
 def test_fewer_labels_than_images(idx_folder):
     write_idx(idx_folder / FILES[True][1], np.zeros(39, np.uint8))
     with pytest.raises(SparseheadError, match="40 images but 39 labels"):
-        read_fashion_mnist(idx_folder, train=True)
+        read_idx_pair(idx_folder, train=True)
 
 
 def test_damaged_embedded_file(tmp_path, monkeypatch):
@@ -115,7 +116,7 @@ def test_damaged_embedded_file(tmp_path, monkeypatch):
     data = bytearray(EMBEDDED.read_bytes())
     data[1000] ^= 1
     copy.write_bytes(data)
-    monkeypatch.setattr(datasets, "EMBEDDED", copy)
+    monkeypatch.setattr(published, "EMBEDDED", copy)
     with pytest.raises(SparseheadError, match="damaged.*Reinstall"):
         load_split("fashion10k", "train", tmp_path)
 
@@ -130,10 +131,31 @@ def test_unknown_name_and_split(tmp_path):
 def test_batches_are_whole_and_can_start_in_the_middle():
     split = Split(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
     order = torch.arange(10).flip(0)
-    found = list(batches(split, order, 4))
+    found = list(split.batches(4, order=order))
     assert [b.images.flatten().tolist() for b in found] == [[9, 8, 7, 6], [5, 4, 3, 2]]
     assert [b.labels.tolist() for b in found] == [[90, 80, 70, 60], [50, 40, 30, 20]]
-    assert [b.images.flatten().tolist() for b in batches(split, order, 4, start=1)] == [[5, 4, 3, 2]]
+    assert [b.images.flatten().tolist() for b in split.batches(4, order=order, start=1)] == [[5, 4, 3, 2]]
+
+
+def test_without_an_order_every_image_comes_once_as_it_lies():
+    split = Split(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
+    assert [b.labels.tolist() for b in split.batches(4)] == [[0, 10, 20, 30], [40, 50, 60, 70], [80, 90]]
+    assert [b.images.flatten().tolist() for b in split.batches(4, start=2)] == [[8, 9]]
+    assert split.take(torch.tensor([3, 1])).labels.tolist() == [30, 10]
+
+
+def test_digest_is_of_images_and_labels_and_fixed_for_all_machines():
+    split = Split(torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.arange(3))
+    assert split.digest() == "4ae8207c38aec3db51f2ca72fdb82404"
+    assert split.take(torch.tensor([0, 1, 2])).digest() == split.digest()
+    changed = split.images.clone()
+    changed[2, 0, 1, 1] += 1
+    assert len({s.digest() for s in (split, Split(changed, split.labels), Split(split.images, split.labels.flip(0)))}) == 3
+    assert Split(split.images.view(3, 1, 4, 1), split.labels).digest() != split.digest()
+
+
+def test_pretrain_is_train_where_every_image_has_a_label(tmp_path):
+    assert load_split("fashion10k", "pretrain", tmp_path).digest() == load_split("fashion10k", "train", tmp_path).digest()
 
 
 @pytest.fixture

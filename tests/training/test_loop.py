@@ -11,10 +11,10 @@ import time
 import pytest
 import torch
 
-from sparsehead_cli.data.datasets import Split, batches
+from sparsehead_cli.data.datasets import Split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv
-from sparsehead_cli.measure.features import extract
+from sparsehead_cli.measure.features import Encoder, Prepare, extract
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
@@ -156,7 +156,7 @@ def test_lam_zero_is_the_run_without_any_penalty_code(tiny):
     for solver in ("subgradient", "proximal"):
         trained = train(tiny(lam=0.0, epochs=1, solver=solver)).run
         run = build(tiny(lam=0.0, epochs=1, solver=solver))
-        for step, batch in enumerate(batches(run.train, epoch_order(run, 0), 100)):
+        for step, batch in enumerate(run.train.batches(100, order=epoch_order(run, 0))):
             for group in run.optimizer.param_groups:
                 group["lr"] = lr_at(step, total=9, warmup=9, lr=0.25)
             generator = torch.Generator().manual_seed(stable_seed("views", 0, step, 0))
@@ -247,7 +247,8 @@ def test_a_pruned_thin_head_is_as_accurate(tiny):
     assert int(row["active_groups"]) < int(row["groups"])
     small = run.sparse.prune()
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in run.method.projector.parameters())
-    r, z = extract(run.method, run.val.images, run.normalise)
+    found = extract(Encoder(run.method.backbone, run.method.projector), run.val, Prepare(run.method.backbone.image, run.normalise))
+    r, z = found["r"], found["z"]
     torch.testing.assert_close(small.eval()(r), z, atol=1e-5, rtol=1e-5)
     assert row["knn_accuracy_z_pruned"] == row["knn_accuracy_z"]
 
@@ -263,9 +264,9 @@ def test_the_test_set_is_never_read(tiny, monkeypatch):
     from sparsehead_cli.training import build as module
 
     real, asked = module.load_split, []
-    monkeypatch.setattr(module, "load_split", lambda name, split, folder: asked.append(split) or real(name, split, folder))
+    monkeypatch.setattr(module, "load_split", lambda name, split, *a, **k: asked.append(split) or real(name, split, *a, **k))
     train(tiny(epochs=1))
-    assert sorted(asked) == ["train", "val"]
+    assert sorted(asked) == ["pretrain", "val"]
 
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(tiny):

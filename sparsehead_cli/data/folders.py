@@ -1,0 +1,174 @@
+"""A split whose images stream from files: decoded, resized and cropped by reading processes, a batch by one of them.
+
+The memory that this takes does not depend on the number of images: names are kept as bytes, and never more than a few batches
+a reading process are on their way. What a batch contains depends on its number and its order alone, neither on the number of
+processes nor on which batch was read before it.
+"""
+
+import hashlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from sparsehead_cli.data.layouts import Listing
+from sparsehead_cli.data.split import Crops, Split
+from sparsehead_cli.errors import SparseheadError
+
+WORKERS = 4  # reading processes, at most, unless it is said how many
+STOPPING = (signal.SIGINT, signal.SIGTERM)
+CPU = torch.device("cpu")
+
+
+class Folder:
+    """The images of `listing` at `index` int64 [N], as RGB of `size` pixels; what Split does, without `images`.
+
+    `skipped` counts, over all passes so far, the images that were left out (or, in training, replaced) as unreadable.
+    """
+
+    def __init__(
+        self,
+        listing: Listing,
+        index: np.ndarray,
+        size: int,
+        *,
+        skip_bad_images: bool = False,
+        workers: int | None = None,
+        device: torch.device = CPU,
+    ) -> None:
+        self.listing, self.index, self.size = listing, index, size
+        self.skip_bad_images, self.workers, self.device = skip_bad_images, workers, device
+        self.labels = torch.from_numpy(listing.labels[index]).to(device)
+        self.skipped = 0
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def to(self, device: torch.device) -> "Folder":
+        """The same images, whose batches will be on `device`."""
+        return self._with(self.index, device)
+
+    def take(self, indices: Tensor) -> "Folder":
+        """The images at `indices` int64 [n], in that order."""
+        return self._with(self.index[indices.cpu().numpy()], self.device)
+
+    def _with(self, index: np.ndarray, device: torch.device) -> "Folder":
+        kept = {"skip_bad_images": self.skip_bad_images, "workers": self.workers}
+        return Folder(self.listing, index, self.size, **kept, device=device)
+
+    def batches(self, size: int, *, order: Tensor | None = None, start: int = 0, crops: Crops | None = None) -> Iterator[Split]:
+        """Batches of `size` images from batch `start` on, uint8 [B, 3, s, s]: short side resized, middle cut out.
+
+        With `crops` uint8 [B, V, 3, s, s]: V random resized crops of each image. With an `order` (indices) only whole batches,
+        an unreadable image replaced by the next readable one; without one all images as they are listed, unreadable ones left out.
+
+        Raises: SparseheadError for an unreadable image, unless they are to be skipped, and for a reading process that died.
+        """
+        from sparsehead_cli.data.reading import IN_A_ROW, Reader  # torchvision: a second that only these images need
+
+        places = np.arange(len(self)) if order is None else order.cpu().numpy()
+        end = -(-len(places) // size) if order is None else len(places) // size
+        reader = Reader(self.listing, self.index, self.size, places, size, crops, self.skip_bad_images, replace=order is not None)
+        read = 0
+        with closing(self._read(reader, range(start, end))) as batches:  # an error ends the reading processes, too
+            for images, labels, bad, skipped in batches:
+                if bad and not self.skip_bad_images:
+                    raise self._unreadable(self.index[bad[0][0]], bad[0][1])
+                if order is not None and len(labels) < size:
+                    tried = min(IN_A_ROW, len(self)) - 1
+                    raise self._unreadable(self.index[bad[0][0]], f"{bad[0][1]}, nor are the {tried:,} images after it readable")
+                self.skipped += skipped
+                read += len(labels)
+                if len(labels):
+                    yield Split(*(x.to(self.device, non_blocking=True) for x in (images, labels)), skipped)
+        if not read and end > start:
+            raise SparseheadError(f"not one of the {len(places):,} images below {self.listing.root} can be read.")
+
+    def _read(self, reader: Dataset, numbers: range) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, str]], int]]:
+        """What `reader` makes of each batch's number, in order. Raises: SparseheadError for a reading process that died."""
+        own = min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+        workers = min(own if self.workers is None else self.workers, len(numbers))
+        loader = DataLoader(
+            reader,
+            batch_size=None,  # a batch is read by one process, whole
+            sampler=numbers,
+            collate_fn=_as_it_is,
+            num_workers=workers,
+            worker_init_fn=_begin,
+            pin_memory=self.device.type == "cuda",
+            generator=torch.Generator(),  # it draws a seed, and the global generator must not notice
+            multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
+        )
+        try:
+            yield from _without_its_signal(loader)
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise SparseheadError(
+                f"a process that reads images died ({' '.join(str(error).split())}). Most often memory, or /dev/shm, was too "
+                "small: choose fewer --workers or a smaller batch. With --workers 0 images are read without such processes."
+            ) from None
+
+    def _unreadable(self, i: int, reason: str) -> SparseheadError:
+        """The error for the i-th file of the listing."""
+        path = self.listing.path(i)
+        return SparseheadError(
+            f"cannot read the image {path}: {reason}. Replace or remove it, or go on without such images: --skip-bad-images."
+        )
+
+    def digest(self) -> str:
+        """A hash of names, contents and labels, in hexadecimals; the same on every machine, wherever the folder lies."""
+        found = hashlib.blake2b(digest_size=16)
+        with ThreadPoolExecutor(WORKERS) as pool:
+            for i in range(0, len(self), 1000):  # so many tasks wait at most
+                for part in pool.map(self._digest_of, self.index[i : i + 1000]):
+                    found.update(part)
+        return found.hexdigest()
+
+    def _digest_of(self, i: int) -> bytes:
+        try:
+            content = self.listing.path(i).read_bytes()
+        except OSError as error:
+            if not self.skip_bad_images:
+                raise self._unreadable(i, error.strerror) from None
+            content = b""
+        found = hashlib.blake2b(content, digest_size=16)
+        found.update(repr((self.listing.name(i), len(content), int(self.listing.labels[i]))).encode())
+        return found.digest()
+
+
+def _as_it_is(batch: object) -> object:
+    return batch
+
+
+def _begin(worker: int) -> None:
+    """A reading process: one thread; stops when the main process wants it, not when a terminal or scheduler signals to all."""
+    torch.set_num_threads(1)
+    for number in STOPPING:
+        signal.signal(number, signal.SIG_IGN)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the decoder's remarks on files that it could read
+
+
+def _without_its_signal(loader: DataLoader) -> Iterator:
+    """The loader's batches. A reading process that dies is noticed when its batch is waited for, within seconds.
+
+    By itself the loader would raise in a signal handler, wherever the main process happens to be.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGCHLD) if main else None
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # the new processes inherit it, and are safe until `_begin`
+    try:
+        batches = iter(loader)
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGCHLD, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+    yield from batches

@@ -1,0 +1,121 @@
+"""The small published data sets, read whole into memory: (data_dir, train) -> images uint8 [N, C, H, W] or [N, H, W], labels [N].
+
+Each lies below data_dir in its publisher's own files, and is downloaded where it is missing; checksums are compared by torchvision.
+"""
+
+import hashlib
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from sparsehead_cli.data.idx import FILES, has_idx, packed_or_not, read_idx_pair
+from sparsehead_cli.errors import SparseheadError
+
+Arrays = tuple[np.ndarray, np.ndarray]
+
+EMBEDDED = Path(__file__).with_name("fashion10k.npz")
+EMBEDDED_SHA256 = "72576a8136b680462690fce5bb7ab884839727a48b1a51ae92f8faea0636e3f0"
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+def read_embedded(data_dir: Path, train: bool) -> Arrays:
+    """The images that travel inside the package. Raises: SparseheadError where they were damaged."""
+    data = EMBEDDED.read_bytes() if EMBEDDED.exists() else b""
+    if hashlib.sha256(data).hexdigest() != EMBEDDED_SHA256:
+        state = "is damaged (its SHA-256 is wrong)" if data else "is missing"
+        raise SparseheadError(f"the embedded data set {EMBEDDED} {state}. Reinstall sparsehead.")
+    part = "train" if train else "test"
+    with np.load(io.BytesIO(data)) as arrays:
+        return arrays[f"{part}_images"], arrays[f"{part}_labels"]
+
+
+def read_fashion_mnist(data_dir: Path, train: bool) -> Arrays:
+    """From data_dir, data_dir/FashionMNIST/raw or Debian's package."""
+    folders = (data_dir, data_dir / "FashionMNIST" / "raw", DEBIAN)
+    return _read_idx_set("FashionMNIST", folders, data_dir, train)
+
+
+def read_mnist(data_dir: Path, train: bool) -> Arrays:
+    """From data_dir or data_dir/MNIST/raw."""
+    return _read_idx_set("MNIST", (data_dir, data_dir / "MNIST" / "raw"), data_dir, train)
+
+
+def _read_idx_set(name: str, folders: Sequence[Path], data_dir: Path, train: bool) -> Arrays:
+    """The first of `folders` that has such files; both sets name theirs alike, so the other one's are passed over."""
+    for folder in folders:
+        if has_idx(folder, train=train) and not _is_the_other(name, packed_or_not(folder / FILES[train][1])):
+            return read_idx_pair(folder, train=train)
+    _torchvision(name, data_dir, train=train)
+    return read_idx_pair(data_dir / name / "raw", train=train)
+
+
+def _is_the_other(name: str, labels: Path) -> bool:
+    """Whether a file of labels is that of the set which gives its files the same names, by its published checksum."""
+    import torchvision.datasets
+
+    other = torchvision.datasets.MNIST if name == "FashionMNIST" else torchvision.datasets.FashionMNIST
+    published = dict(getattr(other, "resources", ()))  # file -> MD5
+    return labels.exists() and hashlib.md5(labels.read_bytes()).hexdigest() == published.get(labels.name)
+
+
+def read_cifar10(data_dir: Path, train: bool) -> Arrays:
+    """cifar-10-batches-py, the Python version."""
+    data = _torchvision("CIFAR10", data_dir, train=train)
+    return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
+
+
+def read_cifar100(data_dir: Path, train: bool) -> Arrays:
+    """cifar-100-python; its hundred fine labels."""
+    data = _torchvision("CIFAR100", data_dir, train=train)
+    return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
+
+
+def read_svhn(data_dir: Path, train: bool) -> Arrays:
+    """train_32x32.mat or test_32x32.mat; the digit 0, which the files call 10, has label 0."""
+    data = _torchvision("SVHN", data_dir, split="train" if train else "test")
+    return data.data, data.labels
+
+
+def read_stl10(data_dir: Path, train: bool) -> Arrays:
+    """The labelled images of stl10_binary."""
+    data = _torchvision("STL10", data_dir, split="train" if train else "test")
+    return data.data, data.labels
+
+
+def read_stl10_unlabelled(data_dir: Path) -> np.ndarray:
+    """Its 100,000 images without a label, uint8 [N, 3, 96, 96]."""
+    return _torchvision("STL10", data_dir, split="unlabeled").data
+
+
+def _torchvision(name: str, data_dir: Path, **chosen: object) -> object:
+    """torchvision's reader of a data set, which compares checksums, loads nothing that fails, and downloads what is missing.
+
+    Raises: SparseheadError for files that are missing, partial or damaged and cannot be downloaded.
+    """
+    import torchvision.datasets
+
+    try:
+        return getattr(torchvision.datasets, name)(str(data_dir), download=True, **chosen)
+    except Exception as error:  # a download fails in as many ways as there are networks
+        ours, what = SOURCES[name]
+        raise SparseheadError(f"{ours} is not complete in {data_dir} and cannot be downloaded ({error}). {what}") from None
+
+
+# torchvision's name -> ours, and how to get it by hand
+SOURCES = {
+    "FashionMNIST": (
+        "fashion-mnist",
+        "Put its four .gz files from https://github.com/zalandoresearch/fashion-mnist into that folder, "
+        "or: apt-get install dataset-fashion-mnist",
+    ),
+    "MNIST": ("mnist", "Put its four .gz files from https://ossci-datasets.s3.amazonaws.com/mnist/ into its folder MNIST/raw."),
+    "CIFAR10": ("cifar10", "Put cifar-10-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html into that folder."),
+    "CIFAR100": ("cifar100", "Put cifar-100-python.tar.gz from https://www.cs.toronto.edu/~kriz/cifar.html into that folder."),
+    "STL10": ("stl10", "Put stl10_binary.tar.gz from https://cs.stanford.edu/~acoates/stl10/ into that folder."),
+    "SVHN": (
+        "svhn",
+        "Put train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/ into that folder.",
+    ),
+}

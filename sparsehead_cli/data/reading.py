@@ -1,0 +1,115 @@
+"""What a reading process does: files -> decoded and cut images, a batch at a time. The only file that decodes."""
+
+import re
+from collections.abc import Iterable
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.io import ImageReadMode, decode_image
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional
+
+from sparsehead_cli.data.augment import Draw, random_boxes, stable_seed
+from sparsehead_cli.data.layouts import Listing
+from sparsehead_cli.data.split import Crops
+
+IN_A_ROW = 100  # images that are tried for one place, until one can be read
+Bad = list[tuple[int, str]]  # places of unreadable images in a Folder, and why
+CPU = torch.device("cpu")
+
+
+class Reader(Dataset):
+    """What a reading process holds: the number of a batch -> its images, labels, what was unreadable, how many were skipped."""
+
+    def __init__(
+        self,
+        listing: Listing,
+        index: np.ndarray,
+        size: int,
+        places: np.ndarray,
+        batch: int,
+        crops: Crops | None,
+        skip: bool,
+        *,
+        replace: bool,
+    ) -> None:
+        self.listing, self.index, self.size = listing, index, size
+        self.places, self.batch, self.crops = places, batch, crops
+        self.skip, self.replace = skip, replace
+
+    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Bad, int]:
+        places = self.places[number * self.batch : (number + 1) * self.batch]
+        size = self.crops.size if self.crops else self.size
+        shape = (len(self.crops.recipe), 3, size, size) if self.crops else (3, size, size)
+        images, labels = torch.empty(len(places), *shape, dtype=torch.uint8), []
+        bad: Bad = []
+        skipped = 0
+        for turn, place in enumerate(places.tolist()):
+            known = len(bad)
+            found = self._find(place, number, turn, bad)
+            skipped += len(bad) > known
+            if found:
+                images[len(labels)] = found[0]
+                labels.append(found[1])
+            elif not self.skip:
+                break  # the main process will end it
+        return images[: len(labels)], torch.tensor(labels, dtype=torch.int64), bad, skipped
+
+    def _find(self, place: int, number: int, turn: int, bad: Bad) -> tuple[Tensor, int] | None:
+        """The image for a place, cut, and its label; of the first candidate that can be read: the others go into `bad`."""
+        for candidate in self._candidates(place):
+            i = self.index[candidate]
+            try:
+                return self._cut(decode(self.listing, i), number, turn), int(self.listing.labels[i])
+            except Exception as error:  # whatever is wrong with a file, it must not end the process that reads
+                bad.append((candidate, reason_of(error)))
+        return None
+
+    def _candidates(self, place: int) -> Iterable[int]:
+        """The image that is wanted, and those that may stand in for it."""
+        count = min(IN_A_ROW, len(self.index)) if self.replace and self.skip else 1
+        return ((place + i) % len(self.index) for i in range(count))
+
+    def _cut(self, image: Tensor, number: int, turn: int) -> Tensor:
+        return middle(image, self.size) if self.crops is None else random_crops(image, self.crops, number, turn)
+
+
+def decode(listing: Listing, i: int) -> Tensor:
+    """The file's image as RGB, uint8 [3, H, W]: alpha dropped, 16 bits rounded to 8. Raises whatever is wrong with it."""
+    data = np.fromfile(listing.path(i), np.uint8)
+    if not len(data):
+        raise ValueError("the file is empty")
+    image = decode_image(torch.from_numpy(data), ImageReadMode.RGB)
+    if image.ndim != 3:
+        raise ValueError("it is an animation")
+    return image if image.dtype == torch.uint8 else (image.float() / 257).round().to(torch.uint8)
+
+
+def middle(image: Tensor, size: int) -> Tensor:
+    """The short side resized (to 8/7 of `size` where that is above 64, as for ImageNet), the middle cut out; [3, size, size]."""
+    short = round(size * 256 / 224) if size > 64 else size
+    image = functional.resize(image, [short], InterpolationMode.BICUBIC, antialias=True)
+    return functional.center_crop(image, [size, size])
+
+
+def random_crops(image: Tensor, crops: Crops, number: int, turn: int) -> Tensor:
+    """The crops of the image at place `turn` of batch `number`, one a view, [3, H, W] -> [V, 3, size, size]."""
+    seed = stable_seed("crops", crops.seed, crops.step + number, turn, crops.process)
+    generator = torch.Generator().manual_seed(seed)
+    cut = []
+    for _, equal in groupby(crops.recipe, key=lambda view: (view.area, view.ratio)):
+        views = list(equal)
+        boxes = random_boxes(views[0], *image.shape[1:], Draw(len(views), generator, CPU))
+        for top, left, rows, columns in torch.stack(boxes, dim=1).int().tolist():
+            box = functional.crop(image, top, left, rows, columns)
+            cut.append(functional.resize(box, [crops.size, crops.size], InterpolationMode.BICUBIC, antialias=True))
+    return torch.stack(cut)
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in one line and without the place in the decoder's source."""
+    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return re.sub(r"^.*\.cpp:\d+, ", "", text.splitlines()[0]).strip().rstrip(".")

@@ -1,0 +1,150 @@
+"""What `sparsehead evaluate` shows: the job at hand while it runs, then tables of what came out."""
+
+import statistics
+from collections.abc import Iterator
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sparsehead_cli.evaluation.evaluate import Job, Moment
+
+Row = dict[str, str]
+MODELS = (("checkpoint", "r"), ("checkpoint", "z"), ("untrained", "r"), ("untrained", "z"), ("pixels", "pixels"))
+
+
+class EvaluateDisplay:
+    """A progress bar on a terminal, and everywhere one plain line a job."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.job: Job | None = None
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.percentage:>3.0f} % "),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "EvaluateDisplay":
+        self.progress.start()
+        self.bar = self.progress.add_task("", total=None)
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.progress.stop()
+
+    def watch(self, moment: Moment) -> None:
+        """Name the job when it begins; move the bar."""
+        if moment.job is not self.job:
+            self.job = moment.job
+            width = len(str(moment.jobs))
+            self.console.print(f"{moment.number:>{width}}/{moment.jobs}  {describe(moment.job)}", highlight=False, soft_wrap=True)
+        self.progress.update(self.bar, description=moment.job.protocol, completed=moment.step, total=moment.total or None)
+
+
+def describe(job: Job) -> str:
+    """A job in a few words."""
+    few = f", {100 * job.share:g} % of the labels, seed {job.seed}" if job.share < 1 else ""
+    return f"{job.protocol} on {job.dataset}, {job.model}{few}"
+
+
+def show_evaluation(console: Console, rows: list[Row], classes: list[Row]) -> None:
+    """Tables of the rows: a line a protocol, a column for r and z of each model; then the classes, and where the rows lie."""
+    accuracies = [row for row in rows if row["metric"] == "accuracy"]
+    for dataset in dict.fromkeys(row["eval_dataset"] for row in accuracies):
+        console.print(accuracy_table(dataset, [row for row in accuracies if row["eval_dataset"] == dataset]))
+        if classes:
+            console.print(class_table(dataset, [row for row in classes if row["eval_dataset"] == dataset]))
+    precisions = [row for row in rows if row["metric"] != "accuracy"]
+    if precisions:
+        console.print(precision_table(precisions))
+    for note in notes(rows):
+        console.print(note, highlight=False, soft_wrap=True)
+
+
+def accuracy_table(dataset: str, rows: list[Row]) -> Table:
+    """Accuracies on one data set."""
+    sizes = max(rows, key=lambda row: int(row["n_train"]))
+    title = f"{dataset}: accuracy on {int(sizes['n_test']):,} test images, {int(sizes['n_train']):,} for training"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    columns = [pair for pair in MODELS if any((row["model"], row["features"]) == pair for row in rows)]
+    table.add_column("protocol")
+    for model, features in columns:
+        table.add_column({"checkpoint": features, "pixels": "pixels"}.get(model, f"{model} {features}"), justify="right")
+    for name in dict.fromkeys(label(row) for row in shown(rows)):
+        cells = [
+            cell([row for row in rows if label(row) == name and (row["model"], row["features"]) == column]) for column in columns
+        ]
+        table.add_row(name, *cells)
+    return table
+
+
+def shown(rows: list[Row]) -> Iterator[Row]:
+    """The rows for the terminal: of the sixteen kNN settings the four that others report, weighted cosine votes."""
+    return (row for row in rows if not row["k"] or (row["distance"], row["vote"]) == ("cosine", "weighted"))
+
+
+def label(row: Row) -> str:
+    """A protocol with its setting, the same for r and z and for all models."""
+    if row["k"]:
+        return f"kNN, k = {row['k']}" + ("" if (row["distance"], row["vote"]) == ("cosine", "weighted") else f", {row['distance']}")
+    few = f", {100 * float(row['label_share']):g} % of labels" if row["label_share"] else ""
+    return f"{row['protocol']}{few}"
+
+
+def cell(rows: list[Row]) -> str:
+    """One accuracy with its interval, or the mean and standard deviation over seeds."""
+    if not rows:
+        return "–"
+    values = [100 * float(row["value"]) for row in rows]
+    if len(rows) > 1:
+        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({len(rows)} seeds)"
+    return f"{values[0]:.1f} ({100 * float(rows[0]['low']):.1f}–{100 * float(rows[0]['high']):.1f})"
+
+
+def class_table(dataset: str, rows: list[Row]) -> Table:
+    """Accuracy of the checkpoint within each class; a column for each protocol and kind of features."""
+    rows = [row for row in shown(rows) if row["model"] == "checkpoint" and (not row["k"] or row["k"] == "20")]
+    table = Table(title=f"{dataset}: accuracy within each class, checkpoint", title_justify="left", title_style="bold")
+    table.add_column("class")
+    table.add_column("test images", justify="right")
+    heads = list(dict.fromkeys((label(row), row["features"]) for row in rows))
+    for name, features in heads:
+        table.add_column(f"{name}, {features}", justify="right")
+    for name in dict.fromkeys(row["class"] for row in rows):
+        of_class = [row for row in rows if row["class"] == name]
+        values = [[row["value"] for row in of_class if (label(row), row["features"]) == head] for head in heads]
+        cells = [f"{100 * statistics.mean(map(float, v)):.1f}" if v and all(v) else "–" for v in values]
+        table.add_row(name, f"{int(of_class[0]['n_test']):,}", *cells)
+    return table
+
+
+def precision_table(rows: list[Row]) -> Table:
+    """Average precisions of object detection."""
+    first = rows[0]
+    title = f"{first['eval_dataset']}: average precision on {int(first['n_test']):,} test images"
+    table = Table(title=title, title_justify="left", title_style="bold")
+    table.add_column("measure")
+    models = list(dict.fromkeys(row["model"] for row in rows))
+    for model in models:
+        table.add_column(model, justify="right")
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        found = {row["model"]: row["value"] for row in rows if row["metric"] == metric}
+        table.add_row(metric, *(f"{100 * float(found[model]):.1f}" if model in found else "–" for model in models))
+    return table
+
+
+def notes(rows: list[Row]) -> Iterator[str]:
+    """What a reader of the tables has to know."""
+    yield " in %, 95 % Wilson intervals of the test images; the mean ± the standard deviation over seeds where there are several"
+    if any(row["k"] for row in rows):
+        yield " kNN    by cosine, votes weighted with temperature 0.1; Euclidean and majority votes are in the table's file"
+    skipped = sum({(row["eval_dataset"]): int(row["skipped_images"]) for row in rows}.values())
+    if skipped:
+        yield f" [bold]{skipped:,} unreadable images were left out[/]"

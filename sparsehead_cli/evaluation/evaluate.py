@@ -1,0 +1,261 @@
+"""evaluate(request) -> rows. Every task whose rows are in evaluations.csv already is not run again; each is saved as it ends."""
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from sparsehead_cli.config import coerce
+from sparsehead_cli.data.augment import stable_seed
+from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split
+from sparsehead_cli.data.detection import load_detection
+from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
+from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
+from sparsehead_cli.evaluation.subject import Subject, load_subject, pixels, untrained
+from sparsehead_cli.evaluation.table import COLUMNS, Row, Table, per_class_rows
+from sparsehead_cli.measure.features import Features, cached, extract
+from sparsehead_cli.training.build import choose_device
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `sparsehead evaluate` was asked for. Without a data set it is the one of the run."""
+
+    checkpoint: Path
+    protocols: tuple[str, ...] = ("linear", "knn")
+    dataset: str | None = None
+    transfer_to: tuple[str, ...] = ()
+    detection_set: str = "voc"
+    baselines: bool = False
+    per_class: bool = False
+    seed: int = 0
+    settings: Settings = field(default_factory=Settings)
+    detection: DetectionSettings = field(default_factory=DetectionSettings)
+    device: str = "auto"
+    data_dir: Path = Path("data")
+    skip_bad_images: bool = False
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
+class Job:
+    """One line of the plan: which protocol, on which data set, for which network, with how many of the labels known."""
+
+    protocol: str
+    dataset: str
+    model: str
+    share: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a watcher sees: the job at hand, how many there are, and its steps, where it counts them."""
+
+    job: Job
+    number: int
+    jobs: int
+    step: int = 0
+    total: int = 0
+
+
+Watch = Callable[[Moment], None]
+DETECTION_PREFIX = "detection."
+ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
+
+
+def evaluate(request: Request, watch: Watch = lambda moment: None) -> tuple[list[Row], list[Row]]:
+    """The rows of evaluations.csv that answer the request, and those of per_class.csv where they were asked for.
+
+    Raises: SparseheadError for whatever the user can mend; what had been finished stays in the tables.
+    """
+    check(request)
+    evaluation = Evaluation(request)
+    jobs = plan(request, request.dataset or evaluation.config.dataset)
+    keys = []
+    for number, job in enumerate(jobs, 1):
+        moment = Moment(job, number, len(jobs))
+        watch(moment)
+
+        def steps(step: int, total: int, loss: float = 0.0, moment: Moment = moment) -> None:
+            watch(dataclasses.replace(moment, step=step, total=total))
+
+        keys.append(evaluation.run(job, steps))
+    return evaluation.table.of(keys)
+
+
+def check(request: Request) -> None:
+    """Raises: SparseheadError for protocols that are not there, or that lack what they need."""
+    for name in request.protocols:
+        if name not in ASKABLE:
+            raise unknown("protocol", name, ASKABLE)
+    if "transfer" in request.protocols and not request.transfer_to:
+        raise SparseheadError("the protocol transfer needs labelled data sets to transfer to: --transfer-to cifar100,stl10")
+    if request.transfer_to and "transfer" not in request.protocols:
+        raise SparseheadError("--transfer-to is read by the protocol transfer only: add it, --protocol linear,knn,transfer")
+    if "detection" in request.protocols:  # a missing package or set is an error now, not after hours of other protocols
+        require_extra()
+        load_detection(request.detection_set, request.data_dir)
+
+
+def read_settings(values: dict[str, object]) -> tuple[Settings, DetectionSettings]:
+    """--set's values -> what protocols can be told; those of detection are written detection.<name>.
+
+    Raises: SparseheadError that names every unknown setting, wrong type and impossible number at once.
+    """
+    problems: list[str] = []
+    found: dict[type, dict[str, object]] = {Settings: {}, DetectionSettings: {}}
+    for key, value in values.items():
+        kind = DetectionSettings if key.startswith(DETECTION_PREFIX) else Settings
+        fields = {f.name: f for f in dataclasses.fields(kind)}
+        name = key.removeprefix(DETECTION_PREFIX)
+        if name not in fields:
+            every = [f.name for f in dataclasses.fields(Settings)]
+            every += [DETECTION_PREFIX + f.name for f in dataclasses.fields(DetectionSettings)]
+            problems.append(str(unknown("setting", key, every)))
+            continue
+        try:
+            found[kind][name] = coerce(name, value, fields)
+        except ValueError as error:
+            problems.append(str(error))
+    settings = Settings(**found[Settings])
+    problems += settings.problems()
+    if problems:
+        raise SparseheadError("\n".join(problems))
+    return settings, DetectionSettings(**found[DetectionSettings])
+
+
+def plan(request: Request, dataset: str) -> list[Job]:
+    """The jobs of a request, those on one data set and network beside each other: what they share is kept that long."""
+    models = ("checkpoint", "untrained", "pixels") if request.baselines else ("checkpoint",)
+    asked = {dataset: [p for p in DIRECT if p in request.protocols]}
+    asked |= {name: [*asked.get(name, []), *(p for p in TRANSFER if p not in asked.get(name, []))] for name in request.transfer_to}
+    jobs = []
+    for name, protocols in asked.items():
+        for model in models:
+            few = [
+                Job(protocol, name, model, share, request.seed + seed)
+                for protocol in ("semi-linear", "semi-finetune")
+                for share in SHARES
+                for seed in range(request.settings.semi_seeds)
+                if "semi" in request.protocols and name == dataset
+            ]
+            jobs += [Job(protocol, name, model, seed=request.seed) for protocol in protocols] + few
+    if "detection" in request.protocols:
+        jobs += [Job("detection", request.detection_set, model, seed=request.seed) for model in models]
+    return [job for job in jobs if job.model != "pixels" or job.protocol not in TUNING]
+
+
+class Evaluation:
+    """A checkpoint, and what its jobs share: the data set, the network and the features of the last job are kept for the next."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.device = choose_device(request.device)
+        self.subject, self.config = load_subject(request.checkpoint, self.device, request.data_dir)
+        self.folder = request.checkpoint if request.checkpoint.is_dir() else request.checkpoint.parent
+        self.table = Table(self.folder, with_classes=request.per_class)
+        self.data: Labelled | None = None
+        self.kept: dict[str, tuple[Features, Features]] = {}
+
+    def run(self, job: Job, steps: Callable[..., None]) -> str:
+        """Run one job, unless its rows are in the table, and save them; returns the key that finds them there."""
+        if job.protocol == "detection":
+            return self.run_detection(job, steps)
+        data = self.labelled(job.dataset)
+        subject = self.network(job.model, data)
+        features = lambda: self.features(subject, data)  # noqa: E731
+        task = Task(job.protocol, subject, data, self.request.settings, features, job.share, job.seed, steps)
+        if not self.table.has(task.key()):
+            train, test = task.features()
+            began = time.perf_counter()
+            outcomes = list(PROTOCOLS[job.protocol](task))
+            common = self.common(job, subject, task.key(), time.perf_counter() - began)
+            common |= {"skipped_images": train.skipped + test.skipped}
+            rows = [{**common, **outcome.columns} for outcome in outcomes]
+            self.table.add(rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, data.classes)])
+        return task.key()
+
+    def run_detection(self, job: Job, steps: Callable[..., None]) -> str:
+        """The same for object detection, whose sets and numbers are of another kind: one row a precision, without interval."""
+        request = self.request
+        train, test = load_detection(job.dataset, request.data_dir)
+        subject = self.network(job.model, None)
+        key = f"{stable_seed(job, subject.digest, request.detection, len(train), len(test)):016x}"[:12]
+        if not self.table.has(key):
+            began = time.perf_counter()
+            settings = request.detection
+            backbone, normalise = subject.network.backbone, subject.prepare.normalise
+            found = detect(backbone, normalise, train, test, settings, job.seed, self.device, steps)
+            common = self.common(job, subject, key, time.perf_counter() - began)
+            common |= {"features": "r", "eval_seed": job.seed, "skipped_images": 0, "lr": settings.lr, "epochs": settings.epochs}
+            common |= {"batch_size": settings.batch_size, **{n: int(found.pop(n)) for n in ("n_train", "n_test")}, "n_val": 0}
+            self.table.add([{**common, "metric": metric, "value": value} for metric, value in found.items()], [])
+        return key
+
+    def common(self, job: Job, subject: Subject, key: str, seconds: float) -> Row:
+        """The columns that all rows of a job have in common, in the order of the table."""
+        about = {"protocol": job.protocol, "eval_dataset": job.dataset, "seconds": round(seconds, 2), "task": key}
+        return {
+            **subject.columns,
+            "checkpoint": self.subject.digest,
+            "model": subject.model,
+            **dict.fromkeys(COLUMNS, ""),
+            **about,
+        }
+
+    def labelled(self, name: str) -> Labelled:
+        """A labelled data set on the device; images from files come in the size that the network is made for."""
+        if self.data is None or self.data.name != name:
+            self.data = None  # makes room for the next
+            request, size = self.request, self.subject.prepare.image[1]
+            reading = {"image_size": size, "skip_bad_images": request.skip_bad_images, "workers": request.workers}
+            parts = [load_split(name, part, request.data_dir, **reading).to(self.device) for part in ("train+val", "test")]
+            digest = hashlib.blake2b("".join(part.digest() for part in parts).encode(), digest_size=8).hexdigest()
+            self.data = Labelled(name, dataset_info(name, request.data_dir).classes, *parts, digest)
+        return self.data
+
+    def network(self, model: str, data: Labelled | None) -> Subject:
+        """The checkpoint's network, the untrained one, or the pixels of a data set."""
+        if model == "pixels":
+            return pixels(self.subject, dataset_info(data.name, self.request.data_dir).channels)
+        return self.subject if model == "checkpoint" else self.untrained
+
+    @cached_property
+    def untrained(self) -> Subject:
+        """The untrained twin, calibrated on the images that the checkpoint was pretrained on."""
+        train = load_split(
+            self.config.dataset,
+            "train",
+            self.request.data_dir,
+            image_size=self.subject.prepare.image[1],
+            skip_bad_images=self.request.skip_bad_images,
+            workers=self.request.workers,
+        )
+        return untrained(self.subject, self.config, train.to(self.device))
+
+    def features(self, subject: Subject, data: Labelled) -> tuple[Features, Features]:
+        """Those of the training and the test images, extracted once."""
+        key = f"{subject.digest}-{data.digest}"
+        if key not in self.kept:
+            self.kept.clear()  # never those of two networks or two data sets in memory
+            self.kept[key] = tuple(self.features_of(subject, split) for split in (data.train, data.test))
+        return self.kept[key]
+
+    def features_of(self, subject: Subject, split: Split | Folder) -> Features:
+        """The features of a split, kept beside the run in features/; pixels are not worth their place."""
+        if subject.model == "pixels":
+            return extract(subject.network, split, subject.prepare)
+        path = self.folder / "features" / f"{subject.digest}-{split.digest()}.pt"
+        return cached(path, lambda: extract(subject.network, split, subject.prepare), self.device)
+
+
+DETECTION_PREFIX = "detection."
+ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
+DIRECT = ("linear", "knn", "linear-sgd", "finetune")
+TRANSFER = ("linear", "knn", "finetune")
+TUNING = ("finetune", "semi-finetune", "detection")  # these need weights to train

@@ -1,0 +1,59 @@
+"""evaluations.csv and per_class.csv of a run: tidy, one row an outcome, complete after every task."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from filelock import FileLock
+
+from sparsehead_cli.evaluation.protocols import Outcome
+from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.measure.intervals import wilson
+
+Row = dict[str, object]
+COLUMNS = (
+    *("protocol", "features", "eval_dataset", "label_share", "eval_seed", "n_train", "n_val", "n_test", "skipped_images"),
+    *("k", "distance", "vote", "l2", "lr", "epochs", "batch_size", "val_accuracy"),
+    *("metric", "value", "low", "high", "seconds", "task"),
+)
+
+
+class Table:
+    """The two tables in a run's folder. A task is finished when its rows are there; several processes may add to them."""
+
+    def __init__(self, folder: Path, *, with_classes: bool) -> None:
+        self.rows, self.classes = folder / "evaluations.csv", folder / "per_class.csv"
+        self.lock = FileLock(folder / ".evaluations.lock")
+        self.with_classes = with_classes
+
+    def has(self, task: str) -> bool:
+        """Whether the task is finished, its classes included where they were asked for."""
+        files = (self.rows, self.classes) if self.with_classes else (self.rows,)
+        return all(any(row["task"] == task for row in read_csv(file)) for file in files)
+
+    def add(self, rows: list[Row], classes: list[Row]) -> None:
+        """Put a task's rows in place of those that it had."""
+        with self.lock:
+            for file, new in ((self.rows, rows), (self.classes, classes)):
+                if new and (file is self.rows or self.with_classes):
+                    task = new[0]["task"]
+                    replace_csv(file, [row for row in read_csv(file) if row["task"] != task] + new)
+
+    def of(self, tasks: list[str]) -> tuple[list[Row], list[Row]]:
+        """The rows of these tasks in their order, as text, and those of their classes where they were asked for."""
+        found = []
+        for file in (self.rows, self.classes) if self.with_classes else (self.rows,):
+            by_task: dict[str, list[Row]] = {}
+            for row in read_csv(file):
+                by_task.setdefault(row["task"], []).append(row)
+            found.append([row for task in tasks for row in by_task.get(task, [])])
+        return found[0], (found[1] if self.with_classes else [])
+
+
+def per_class_rows(row: Row, outcome: Outcome, classes: tuple[str, ...]) -> Iterator[Row]:
+    """The accuracy within each class of the test images; empty where there are none of it."""
+    columns = {key: row[key] for key in row if key not in ("value", "low", "high", "n_test", "val_accuracy", "seconds")}
+    for i, name in enumerate(classes):
+        right, count = int(outcome.right[i]), int(outcome.all[i])
+        low, high = wilson(right, count)
+        value = right / count if count else ""
+        yield {**columns, "class": name, "n_test": count, "value": value, "low": low, "high": high}

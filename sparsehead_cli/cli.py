@@ -49,7 +49,7 @@ def _sparsehead(version: Annotated[bool, typer.Option("--version", help="Print t
 @app.command()
 def pretrain(
     experiment: Annotated[
-        str | None, typer.Option(help="A name in experiments.yaml.  [default: the method's own recipe, or quickstart]")
+        str | None, typer.Option(help="A name in experiments.yaml. Without it the method's own recipe, or quickstart.")
     ] = None,
     method: Annotated[
         str | None,
@@ -62,8 +62,8 @@ def pretrain(
     solver: Annotated[str | None, typer.Option(help="subgradient (the paper's) or proximal (exact zeros).")] = None,
     dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the views in pixels.  [default: the data set's own]")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read image files.  [default: one a core, up to 4]")] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the views in pixels; without it the data set's own.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")] = None,
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable images.")] = None,
     backbone: Annotated[str | None, typer.Option(help="narrow, resnet18, resnet34 or resnet50.")] = None,
     epochs: Annotated[int | None, typer.Option()] = None,
@@ -115,7 +115,7 @@ def evaluate(
     protocol: Annotated[
         str, typer.Option(help="Any of linear, knn, linear-sgd, semi, finetune, transfer and detection, with commas between.")
     ] = "linear,knn",
-    dataset: Annotated[str | None, typer.Option(help=f"{DATASET}  [default: the checkpoint's own]")] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"{DATASET} Without it the checkpoint's own.")] = None,
     transfer_to: Annotated[str | None, typer.Option(help="Data sets of the protocol transfer, with commas between.")] = None,
     detection_set: Annotated[str, typer.Option(help="voc, voc0712, coco, or a folder in either layout.")] = "voc",
     baselines: Annotated[bool, typer.Option("--baselines", help="The same for an untrained network and for the pixels.")] = False,
@@ -123,7 +123,7 @@ def evaluate(
     data_dir: Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")] = Path("data"),
     seed: Annotated[int, typer.Option(help="Which labels are known, and the order and views of protocols that train.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes that read image files.  [default: one a core, up to 4]")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")] = None,
     skip_bad_images: Annotated[
         bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")
     ] = False,
@@ -163,7 +163,7 @@ def evaluate(
     console = Console()
     with EvaluateDisplay(console) as display:
         rows, classes = run_evaluate(request, display.watch)
-    show_evaluation(console, rows, classes)
+    show_evaluation(console, checkpoint if checkpoint.is_dir() else checkpoint.parent, rows, classes)
 
 
 def names(text: str) -> tuple[str, ...]:

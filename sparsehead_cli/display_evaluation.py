@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -54,8 +55,8 @@ def describe(job: Job) -> str:
     return f"{job.protocol} on {job.dataset}, {job.model}{few}"
 
 
-def show_evaluation(console: Console, rows: list[Row], classes: list[Row]) -> None:
-    """Tables of the rows: a line a protocol, a column for r and z of each model; then the classes, and where the rows lie."""
+def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: list[Row]) -> None:
+    """Tables of the rows: a line a protocol, a column for r and z of each model; the classes; and the `folder` of all rows."""
     accuracies = [row for row in rows if row["metric"] == "accuracy"]
     for dataset in dict.fromkeys(row["eval_dataset"] for row in accuracies):
         console.print(accuracy_table(dataset, [row for row in accuracies if row["eval_dataset"] == dataset]))
@@ -65,7 +66,9 @@ def show_evaluation(console: Console, rows: list[Row], classes: list[Row]) -> No
     if precisions:
         console.print(precision_table(precisions))
     for note in notes(rows):
-        console.print(note, highlight=False, soft_wrap=True)
+        console.print(f" {note}", highlight=False, soft_wrap=True)
+    files = "evaluations.csv, per_class.csv" if classes else "evaluations.csv"
+    console.print(f" files   {folder}/: {files}; features/ may be deleted", highlight=False, soft_wrap=True, markup=False)
 
 
 def accuracy_table(dataset: str, rows: list[Row]) -> Table:
@@ -142,9 +145,11 @@ def precision_table(rows: list[Row]) -> Table:
 
 def notes(rows: list[Row]) -> Iterator[str]:
     """What a reader of the tables has to know."""
-    yield " in %, 95 % Wilson intervals of the test images; the mean ± the standard deviation over seeds where there are several"
+    if any(row["metric"] == "accuracy" for row in rows):
+        yield "in %, with the 95 % Wilson interval over test images; over several seeds the mean ± the standard deviation"
     if any(row["k"] for row in rows):
-        yield " kNN    by cosine, votes weighted with temperature 0.1; Euclidean and majority votes are in the table's file"
-    skipped = sum({(row["eval_dataset"]): int(row["skipped_images"]) for row in rows}.values())
-    if skipped:
-        yield f" [bold]{skipped:,} unreadable images were left out[/]"
+        yield "kNN     cosine, votes weighted (temperature 0.1); Euclidean and majority votes are in evaluations.csv"
+    skipped = {row["eval_dataset"]: int(row["skipped_images"]) for row in rows}
+    for name, count in skipped.items():
+        if count:
+            yield f"[bold]{count:,} unreadable images of {name} were left out[/]"

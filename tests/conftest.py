@@ -64,6 +64,21 @@ def damageable(photographs, tmp_path):
     return shutil.copytree(photographs, tmp_path / "photographs")
 
 
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """The folder of a run of two epochs on a thousand images, λ 1e-3."""
+    from sparsehead_cli.training.build import build
+    from sparsehead_cli.training.loop import pretrain
+
+    return pretrain(build(Config(**TINY, results=tmp_path_factory.mktemp("trained")))).run.folder
+
+
+@pytest.fixture
+def run_folder(trained, tmp_path):
+    """A copy of it, in its place below an experiment's folder."""
+    return shutil.copytree(trained, tmp_path / "results" / "quickstart" / trained.name)
+
+
 @pytest.fixture
 def sparsehead(monkeypatch, capfd):
     """sparsehead(*arguments) -> (exit code, stdout, stderr), through the console script's own entry point."""

@@ -90,6 +90,12 @@ def evaluate(request: Request, watch: Watch = lambda moment: None) -> tuple[list
 
 def check(request: Request) -> None:
     """Raises: SparseheadError for protocols that are not there, or that lack what they need."""
+    if not request.protocols:
+        raise SparseheadError(f"--protocol names no protocol; known: {', '.join(ASKABLE)}.")
+    if not 0 <= request.seed < 2**31:
+        raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {request.seed}.")
+    if request.workers is not None and request.workers < 0:
+        raise SparseheadError(f"workers must be at least 0, given {request.workers}.")
     for name in request.protocols:
         if name not in ASKABLE:
             raise unknown("protocol", name, ASKABLE)

@@ -141,9 +141,7 @@ def bank_of(train: Split | Folder) -> Split | Folder:
 def build_method(config: Config, image: tuple[int, int, int]) -> Method:
     """Backbone, projector and objective for views of `image` = (C, h, w); weights are a function of the seed, never of λ."""
     torch.manual_seed(config.seed)
-    backbone = make_backbone(
-        config.backbone, channels=image[0], image_size=image[1], widths=config.widths, blocks=config.blocks
-    )
+    backbone = make_backbone(config.backbone, channels=image[0], image_size=image[1], widths=config.widths, blocks=config.blocks)
     hidden = [config.projector_hidden] * (config.projector_layers - 1)
     projector = make_projector(
         backbone.dim, hidden, config.projector_out, batch_norm=config.projector_batch_norm, kind=config.projector

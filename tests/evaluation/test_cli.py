@@ -1,0 +1,116 @@
+"""`sparsehead evaluate` as a user meets it: exit codes, texts, and nothing half-written."""
+
+import gzip
+
+import pytest
+
+from sparsehead_cli.files import read_csv
+from tests.data.detection_sets import write_voc
+from tests.test_cli import assert_one_error
+
+
+@pytest.fixture
+def evaluate(sparsehead, run_folder):
+    return lambda *arguments: sparsehead("evaluate", run_folder / "checkpoint.pt", *arguments)
+
+
+def test_a_checkpoint_to_tables(evaluate, run_folder):
+    code, out, err = evaluate("--per-class", "--baselines", "--protocol", "linear,knn")
+    assert (code, err) == (0, "")
+    for text in ("1/6  linear on fashion1k, checkpoint", "6/6  knn on fashion1k, pixels", "untrained z", "kNN, k = 200"):
+        assert text in out
+    for text in ("Ankle boot", "95 % Wilson interval", "evaluations.csv", "per_class.csv", "1,010 test images"):
+        assert text in out
+    rows = read_csv(run_folder / "evaluations.csv")
+    shown = f"{100 * float(rows[0]['value']):.1f} ({100 * float(rows[0]['low']):.1f}–{100 * float(rows[0]['high']):.1f})"
+    assert shown in out
+    assert len(read_csv(run_folder / "per_class.csv")) == 10 * len(rows)
+
+
+def test_several_seeds_are_shown_as_mean_and_deviation(evaluate):
+    short = ("--set", "semi_seeds=2", "--set", "semi_epochs=1,1")
+    code, out, _ = evaluate("--protocol", "semi", *short)
+    assert code == 0
+    assert "semi-linear, 1 % of labels" in out
+    assert "(2 seeds)" in out
+
+
+def test_a_folder_stands_for_its_checkpoint(sparsehead, run_folder):
+    assert sparsehead("evaluate", run_folder, "--protocol", "knn")[0] == 0
+    assert (run_folder / "evaluations.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--protocol", "lineal"), 'unknown protocol "lineal"'),
+        (("--protocol", ","), "names no protocol"),
+        (("--dataset", "no/such/folder"), "no/such/folder"),
+        (("--set", "sgd_epochs=0"), "sgd_epochs must be at least 1"),
+        (("--device", "cuda:99"), "device cuda:99 is not there"),
+        (("--workers", "-1"), "workers must be at least 0"),
+        (("--seed", "-1"), "seed must be"),
+    ],
+)
+def test_wrong_requests_are_one_line(evaluate, run_folder, arguments, words):
+    assert words in assert_one_error(evaluate(*arguments)).replace("\n", " ")
+    assert not (run_folder / "evaluations.csv").exists()
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut short", "another file"])
+def test_what_is_no_checkpoint_is_one_line(evaluate, run_folder, damage):
+    path = run_folder / "checkpoint.pt"
+    data = path.read_bytes()
+    path.unlink()
+    if damage != "missing":
+        path.write_bytes({"empty": b"", "cut short": data[: len(data) // 2], "another file": b"hello"}[damage])
+    assert "checkpoint.pt" in assert_one_error(evaluate())
+
+
+@pytest.mark.parametrize("damage", ["empty", "labels too few"])
+def test_damaged_data_is_one_line(evaluate, tmp_path, damage):
+    folder = tmp_path / "MNIST" / "raw"
+    folder.mkdir(parents=True)
+    for part, count in (("train", 20), ("t10k", 10)):
+        header = b"\0\0\x08\x03" + b"".join(n.to_bytes(4, "big") for n in (count, 28, 28))
+        (folder / f"{part}-images-idx3-ubyte.gz").write_bytes(gzip.compress(header + bytes(count * 784)))
+        labels = count if damage == "empty" else count - 1
+        header = b"\0\0\x08\x01" + labels.to_bytes(4, "big")
+        (folder / f"{part}-labels-idx1-ubyte.gz").write_bytes(gzip.compress(header + bytes(i % 10 for i in range(labels))))
+    if damage == "empty":
+        (folder / "t10k-images-idx3-ubyte.gz").write_bytes(b"")
+    error = assert_one_error(evaluate("--dataset", "mnist", "--data-dir", tmp_path))
+    assert "t10k-images-idx3-ubyte.gz" in error if damage == "empty" else "20 images but 19 labels" in error
+
+
+def test_another_process_can_read_while_rows_are_added(evaluate, run_folder):
+    """The lock is only for writing; a table is replaced whole."""
+    assert evaluate("--protocol", "knn")[0] == 0
+    before = read_csv(run_folder / "evaluations.csv")
+    assert evaluate("--protocol", "linear")[0] == 0
+    assert read_csv(run_folder / "evaluations.csv")[: len(before)] == before
+
+
+def test_detection_from_the_command_line(evaluate, run_folder, tmp_path):
+    pytest.importorskip("torchmetrics")
+    root = tmp_path / "voc"
+    write_voc(root)
+    short = [
+        f"detection.{setting}" for setting in ("epochs=1", "batch_size=4", "min_size=64", "max_size=64", "workers=0", "regions=16")
+    ]
+    arguments = [part for setting in short for part in ("--set", setting)]
+    code, out, err = evaluate("--protocol", "detection", "--detection-set", root, *arguments)
+    assert (code, err) == (0, "")
+    assert "average precision" in out
+    rows = read_csv(run_folder / "evaluations.csv")
+    assert [row["metric"] for row in rows] == ["map", "map_50", "map_75"]
+    assert {row["protocol"] for row in rows} == {"detection"}
+
+
+def test_a_folder_without_room_is_one_line(evaluate, run_folder, monkeypatch):
+    def full(*arguments, **settings):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("sparsehead_cli.files.os.replace", full)
+    assert "No space left on device" in assert_one_error(evaluate("--protocol", "knn"))
+    assert not list(run_folder.rglob("*.part"))

@@ -14,6 +14,7 @@ from sparsehead_cli.config import Config, read_experiments
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.data.published import DEBIAN
 from sparsehead_cli.ssl.methods import METHODS
+from tests.data.detection_sets import write_voc
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
@@ -21,6 +22,9 @@ LINES = [line.strip() for language, text in BLOCKS if language == "bash" for lin
 WHOLE = [line.split("  #")[0].strip() for line in LINES if line and not line.startswith("#")]
 COMMANDS = [part for line in WHOLE for part in line.split(" && ")]
 SPARSEHEAD = [c.removeprefix(".venv/bin/") for c in COMMANDS if re.match(r"(\.venv/bin/)?sparsehead ", c)]
+EVALUATION = "sgd_epochs=1 finetune_epochs=1 semi_seeds=1 semi_epochs=1,1 detection.epochs=1 detection.batch_size=2"
+EVALUATION += " detection.min_size=64 detection.max_size=64 detection.workers=0 detection.regions=16"
+SHORT_EVALUATION = [part for setting in EVALUATION.split() for part in ("--set", setting)]
 SHORT = shlex.split("--epochs 1 --batch-size 500 --set widths=4,4,8,128 --set warmup_epochs=1 --set projector_hidden=128")
 
 
@@ -35,7 +39,7 @@ def cifar_without_its_download(monkeypatch):
     monkeypatch.setitem(DATASETS, "cifar10", dataclasses.replace(DATASETS["cifar10"], read=small_colour_images))
 
 
-@pytest.mark.parametrize("command", SPARSEHEAD)
+@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith("sparsehead evaluate")])
 def test_sparsehead_commands(sparsehead, tmp_path, command):
     arguments = shlex.split(command)[1:]
     if arguments[0] == "pretrain" and "--help" not in arguments:
@@ -44,6 +48,22 @@ def test_sparsehead_commands(sparsehead, tmp_path, command):
         arguments += [*SHORT, "--results", tmp_path]
     code, _, err = sparsehead(*arguments)
     assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if c.startswith("sparsehead evaluate")])
+def test_evaluate_commands(sparsehead, run_folder, tmp_path, monkeypatch, command):
+    """On a tiny run and little data; the run's own folder stands in for the one that is named."""
+    monkeypatch.setitem(DATASETS, "fashion-mnist", DATASETS["fashion1k"])
+    monkeypatch.setitem(DATASETS, "svhn", DATASETS["cifar10"])
+    _, _, checkpoint, *arguments = shlex.split(command)
+    place = run_folder / "checkpoint.pt" if checkpoint.endswith(".pt") else run_folder
+    if "detection" in arguments:
+        pytest.importorskip("torchmetrics")
+        arguments[-1] = tmp_path / "voc"
+        write_voc(arguments[-1])
+    code, out, err = sparsehead("evaluate", place, *arguments, *SHORT_EVALUATION)
+    assert (code, err) == (0, "")
+    assert "evaluations.csv" in out
 
 
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec)")

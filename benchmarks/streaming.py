@@ -1,4 +1,4 @@
-"""Does a folder of images stream? Memory, speed and waiting while `sparsehead pretrain` reads JPEGs from the disk.
+"""Does a folder of images stream? Memory, speed and waiting while `pretrain` and `evaluate` read JPEGs from the disk.
 
     python benchmarks/streaming.py --out results/streaming/streaming.csv         # 20,000 images, three epochs; some minutes
 
@@ -8,6 +8,7 @@ added up: "rss" counts pages that they share once for each of them, "pss" once. 
 
     start, median, maximum of memory     of each epoch, from the first reading process on, the probe at its end included
     images_per_second, waiting_share     of each epoch, from metrics.csv
+    evaluate_…                           memory while `sparsehead evaluate` reads the images, waiting, and linear accuracy of r
     load_average                         of the machine before the run: how much else it had to do
     bare, step, reading                  images a second of the network alone (views ready), of the whole step (crops ready), and
                                          of the reading processes alone
@@ -40,16 +41,21 @@ SETTINGS = {"image_size": 32, "recipe": "symmetric", "batch_size": 256, "precisi
 
 
 def write_folder(root: Path, images: int) -> None:
-    """train/<class>/*.jpg with `images` images; a folder that has them already stays as it is."""
-    if len(list(root.glob("train/*/*.jpg"))) == images:
-        return
-    source = load_split("fashion10k", "train+val", Path("data"))
+    """train/<class>/*.jpg with `images` images, test/ with a tenth as many; a folder that has them already stays as it is."""
+    for part, count in (("train", images), ("test", images // 10)):
+        if len(list(root.glob(f"{part}/*/*.jpg"))) != count:
+            write_part(root, part, count)
+
+
+def write_part(root: Path, part: str, images: int) -> None:
+    """One part of the folder, from the same part of fashion10k."""
+    source = load_split("fashion10k", "train+val" if part == "train" else part, Path("data"))
     order = source.labels.argsort(stable=True)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(len(part))
     for i in range(images):
         label, place = divmod(i, images // 10)
         chosen = order[label * len(order) // 10 + place % (len(order) // 10)]
-        folder = root / "train" / f"class{label}"
+        folder = root / part / f"class{label}"
         folder.mkdir(parents=True, exist_ok=True)
         jpeg = encode_jpeg(coloured(source.images[chosen], generator), quality=85)
         (folder / f"{place:06}.jpg").write_bytes(jpeg.numpy().tobytes())
@@ -119,6 +125,29 @@ def watch_memory(folder: Path, results: Path, workers: int, epochs: int) -> list
     for line in read_csv(next(results.glob("*/*/metrics.csv"))):
         for name in ("images_per_second", "waiting_share", "skipped_images", "knn_accuracy"):
             rows.append(row(name, float(line[name]), {"images_per_second": "images/s"}.get(name, ""), int(line["epoch"])))
+    return rows
+
+
+def watch_evaluation(results: Path, workers: int) -> list[dict[str, object]]:
+    """`sparsehead evaluate` of the trained run: memory in each quarter of the reading, accuracy and waiting at its end."""
+    run = next(results.glob("*/*/checkpoint.pt")).parent
+    arguments = ["evaluate", str(run), "--protocol", "linear,knn", "--workers", str(workers)]
+    program = [sys.executable, "-m", "sparsehead_cli", *arguments]
+    started = subprocess.Popen(program, stdout=subprocess.DEVNULL, env=environment())
+    values = []
+    while started.poll() is None:
+        if len(family(started.pid)) > 1:  # while there are reading processes
+            values.append(memory(started.pid, "Pss"))
+        time.sleep(0.5)
+    if started.returncode:
+        raise SystemExit(f"the evaluation ended with {started.returncode}")
+    quarter = max(1, len(values) // 4)
+    rows = [
+        row(f"evaluate_pss_maximum_of_quarter_{i + 1}", max(values[i * quarter : (i + 1) * quarter] or values[-1:]), "MB", "")
+        for i in range(4)
+    ]
+    first = read_csv(run / "evaluations.csv")[0]
+    rows += [row(f"evaluate_{name}", float(first[name]), "", "") for name in ("n_train", "n_test", "waiting_share", "value")]
     return rows
 
 
@@ -199,6 +228,7 @@ def main() -> None:
         folder = (options.folder or Path(scratch, "images")).resolve()
         write_folder(folder, options.images)
         rows = watch_memory(folder, Path(scratch, "results"), options.workers, options.epochs)
+        rows += watch_evaluation(Path(scratch, "results"), options.workers)
         rows += speeds(folder, options.workers)
         rows += corrupt(folder, Path(scratch, "corrupt"), options.workers)
     machine = {"images": options.images, "workers": options.workers, "cores": os.cpu_count(), "torch": str(torch.__version__)}

@@ -149,6 +149,8 @@ def notes(rows: list[Row]) -> Iterator[str]:
         yield "in %, with the 95 % Wilson interval over test images; over several seeds the mean ± the standard deviation"
     if any(row["k"] for row in rows):
         yield "kNN     cosine, votes weighted (temperature 0.1); Euclidean and majority votes are in evaluations.csv"
+    for name, share in {row["eval_dataset"]: row["waiting_share"] for row in rows if row["waiting_share"]}.items():
+        yield f"reading {name}: {100 * float(share):.0f} % of the time that its features took went by waiting for images"
     skipped = {row["eval_dataset"]: int(row["skipped_images"]) for row in rows}
     for name, count in skipped.items():
         if count:

@@ -182,6 +182,8 @@ class Evaluation:
             outcomes = list(PROTOCOLS[job.protocol](task))
             common = self.common(job, subject, task.key(), time.perf_counter() - began)
             common |= {"skipped_images": train.skipped + test.skipped}
+            if isinstance(data.train, Folder):  # images in memory keep nobody waiting
+                common |= {"waiting_share": round(train.waiting_share, 4)}
             rows = [{**common, **outcome.columns} for outcome in outcomes]
             self.table.add(rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, data.classes)])
         return task.key()

@@ -11,7 +11,8 @@ from sparsehead_cli.measure.intervals import wilson
 
 Row = dict[str, object]
 COLUMNS = (
-    *("protocol", "features", "eval_dataset", "label_share", "eval_seed", "n_train", "n_val", "n_test", "skipped_images"),
+    *("protocol", "features", "eval_dataset", "label_share", "eval_seed", "n_train", "n_val", "n_test"),
+    *("skipped_images", "waiting_share"),
     *("k", "distance", "vote", "l2", "lr", "epochs", "batch_size", "val_accuracy"),
     *("metric", "value", "low", "high", "seconds", "task"),
 )
@@ -36,7 +37,9 @@ class Table:
             for file, new in ((self.rows, rows), (self.classes, classes)):
                 if new and (file is self.rows or self.with_classes):
                     task = new[0]["task"]
-                    replace_csv(file, [row for row in read_csv(file) if row["task"] != task] + new)
+                    kept = [row for row in read_csv(file) if row["task"] != task] + new
+                    columns = dict.fromkeys(column for row in kept for column in row)  # an older version had others
+                    replace_csv(file, [{**dict.fromkeys(columns, ""), **row} for row in kept])
 
     def of(self, tasks: list[str]) -> tuple[list[Row], list[Row]]:
         """The rows of these tasks in their order, as text, and those of their classes where they were asked for."""

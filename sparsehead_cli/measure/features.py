@@ -1,6 +1,7 @@
 """A network and a split -> features: extracted once, in eval mode, without augmentation, and kept beside the run."""
 
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,14 @@ BATCH = 500
 class Features:
     """What a network makes of N images: by name ("r", "z", "pixels") float32 [N, D], and their labels int64 [N].
 
-    `skipped` counts the unreadable images that are missing from all of them.
+    `skipped` counts the unreadable images that are missing from all of them, `waiting_share` is the share of the extraction's
+    time in which no batch of images was ready.
     """
 
     by_name: dict[str, Tensor]
     labels: Tensor
     skipped: int = 0
+    waiting_share: float = 0.0
 
     def __getitem__(self, name: str) -> Tensor:
         return self.by_name[name]
@@ -113,8 +116,9 @@ def extract(network: nn.Module, split: Split, prepare: Prepare) -> Features:
     by_name: dict[str, Tensor] = {}
     labels = torch.empty_like(split.labels)
     skipped_before, done = split.skipped, 0
+    clock = Waiting()
     with eval_mode(network):
-        for batch in split.batches(BATCH):
+        for batch in clock.watch(split.batches(BATCH)):
             end = done + len(batch)
             for name, features in network(prepare(batch.images)).items():
                 if name not in by_name:
@@ -122,7 +126,27 @@ def extract(network: nn.Module, split: Split, prepare: Prepare) -> Features:
                 by_name[name][done:end] = features
             labels[done:end] = batch.labels
             done = end
-    return Features({name: f[:done] for name, f in by_name.items()}, labels[:done], split.skipped - skipped_before)
+    by_name = {name: features[:done] for name, features in by_name.items()}
+    return Features(by_name, labels[:done], split.skipped - skipped_before, clock.share())
+
+
+class Waiting:
+    """How much of the time since it was made went by waiting for batches."""
+
+    def __init__(self) -> None:
+        self.began, self.waited = time.perf_counter(), 0.0
+
+    def watch(self, batches: Iterable[Split]) -> Iterator[Split]:
+        """The same batches; the time that each takes to come is added up."""
+        asked = time.perf_counter()
+        for batch in batches:
+            self.waited += time.perf_counter() - asked
+            yield batch
+            asked = time.perf_counter()
+
+    def share(self) -> float:
+        """In [0, 1], so far."""
+        return self.waited / max(1e-9, time.perf_counter() - self.began)
 
 
 def cached(path: Path, make: Callable[[], Features], device: torch.device) -> Features:
@@ -132,7 +156,7 @@ def cached(path: Path, make: Callable[[], Features], device: torch.device) -> Fe
     """
     try:
         kept = torch.load(path, map_location=device, weights_only=True, mmap=True)
-        return Features(kept["by_name"], kept["labels"], kept["skipped"])
+        return Features(**kept)
     except Exception:  # not there, cut short or damaged: each raises something else, and none matters
         features = make()
     path.parent.mkdir(exist_ok=True)

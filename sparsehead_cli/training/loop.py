@@ -18,7 +18,7 @@ from sparsehead_cli import distributed
 from sparsehead_cli.data.augment import RECIPES, stable_seed
 from sparsehead_cli.data.datasets import Crops, Folder, Split, dataset_info
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.measure.features import Encoder, Prepare, eval_mode, extract
+from sparsehead_cli.measure.features import Encoder, Prepare, Waiting, eval_mode, extract
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
@@ -72,7 +72,7 @@ def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None
         while position.step < run.total_steps:
             epoch, first = divmod(position.step, run.steps_per_epoch)
             clock = Clock(run, position)
-            for batch in clock.waiting(epoch_batches(run, epoch, first)):
+            for batch in clock.waiting.watch(epoch_batches(run, epoch, first)):
                 logged = train_step(run, batch, position.step)
                 position.sums = {name: position.sums.get(name, 0) + value for name, value in logged.items()}
                 position.step += 1
@@ -151,7 +151,7 @@ def streaming_columns(run: Run, position: Position, clock: "Clock") -> dict[str,
     if not isinstance(run.train, Folder):
         return {}
     skipped = distributed.all_gather(torch.tensor([position.skipped], device=run.device))
-    return {"skipped_images": int(skipped.sum()), "waiting_share": round(clock.waited / clock.seconds(), 4)}
+    return {"skipped_images": int(skipped.sum()), "waiting_share": round(clock.waiting.share(), 4)}
 
 
 def identity_columns(run: Run) -> dict[str, object]:
@@ -226,15 +226,7 @@ class Clock:
         self.run, self.position = run, position
         self.started = self.looked = time.perf_counter()
         self.first_step = position.step
-        self.waited = 0.0  # seconds in which the loop had no batch
-
-    def waiting(self, batches: Iterator[Split]) -> Iterator[Split]:
-        """The same batches; the time that each takes to come is added to `waited`."""
-        asked = time.perf_counter()
-        for batch in batches:
-            self.waited += time.perf_counter() - asked
-            yield batch
-            asked = time.perf_counter()
+        self.waiting = Waiting()
 
     def seconds(self) -> float:
         return time.perf_counter() - self.started

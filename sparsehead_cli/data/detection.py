@@ -7,7 +7,6 @@ the object, so its left and top are one less than written and its right and bott
 
 import json
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,9 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.ops import clip_boxes_to_image
 
+from sparsehead_cli.data.reading import decode, reason_of
 from sparsehead_cli.errors import SparseheadError, did_you_mean, unknown
 
 Target = dict[str, Tensor]
@@ -107,15 +106,11 @@ def load_detection(name: str, data_dir: Path) -> tuple[DetectionSet, DetectionSe
 
 
 def read_image(path: Path) -> Tensor:
-    """A JPEG or PNG file -> uint8 [3, H, W], as stored: no turning by EXIF. Raises: SparseheadError, naming the file."""
+    """A JPEG or PNG file -> uint8 [3, H, W]. Raises: SparseheadError, naming the file."""
     try:
-        image = decode_image(str(path), mode=ImageReadMode.RGB)
-    except (RuntimeError, OSError) as error:
-        reason = re.sub(r"^.*\.cpp:\d+, ", "", str(error).splitlines()[0])  # where in torchvision's sources helps nobody
-        raise SparseheadError(f"{path} cannot be read as an image ({reason}). Get this file anew.") from None
-    if image.dtype != torch.uint8 or image.ndim != 3:
-        raise SparseheadError(f"{path} is an animation or has more than 8 bits a channel. Store it as an ordinary JPEG or PNG.")
-    return image
+        return decode(path)
+    except Exception as error:  # as many kinds as there are ways to be damaged
+        raise SparseheadError(f"{path} cannot be read as an image ({reason_of(error)}). Get this file anew.") from None
 
 
 def draw_masks(scene: Scene, height: int, width: int) -> Tensor:

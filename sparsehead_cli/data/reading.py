@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -63,7 +64,7 @@ class Reader(Dataset):
         for candidate in self._candidates(place):
             i = self.index[candidate]
             try:
-                return self._cut(decode(self.listing, i), number, turn), int(self.listing.labels[i])
+                return self._cut(decode(self.listing.path(i)), number, turn), int(self.listing.labels[i])
             except Exception as error:  # whatever is wrong with a file, it must not end the process that reads
                 bad.append((candidate, reason_of(error)))
         return None
@@ -77,9 +78,9 @@ class Reader(Dataset):
         return middle(image, self.size) if self.crops is None else random_crops(image, self.crops, number, turn)
 
 
-def decode(listing: Listing, i: int) -> Tensor:
-    """The file's image as RGB, uint8 [3, H, W]: alpha dropped, 16 bits rounded to 8. Raises whatever is wrong with it."""
-    data = np.fromfile(listing.path(i), np.uint8)
+def decode(path: str | Path) -> Tensor:
+    """An image file as RGB, uint8 [3, H, W]: not turned by EXIF, alpha dropped, 16 bits rounded to 8. Raises whatever is wrong."""
+    data = np.fromfile(path, np.uint8)
     if not len(data):
         raise ValueError("the file is empty")
     image = decode_image(torch.from_numpy(data), ImageReadMode.RGB)

@@ -135,10 +135,12 @@ def test_grey_and_png_images_have_three_channels(voc):
     assert (image == 7).all()
 
 
-def test_images_of_more_than_8_bits_are_refused(voc):
+def test_images_of_more_than_8_bits_are_rounded_to_8(voc):
     Image.fromarray(np.full((20, 30), 700, dtype=np.uint16)).save(voc / "JPEGImages/deep.png")
     (voc / "Annotations/000000.xml").write_text(voc_xml("deep.png", 20, []))
-    assert "deep.png is an animation or has more than 8 bits" in refused("voc", voc.parent)
+    image, _ = load_detection("voc", voc.parent)[0][0]
+    assert image.unique().tolist() == [round(700 / 257)]
+    assert image.shape == (3, 20, 30)
 
 
 def test_voc_that_is_not_there_says_where_to_get_it(tmp_path):

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-L2_GRID = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
+L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
+PATIENCE = 2  # weaker strengths in a row that bring nothing, until the search ends
 ROUNDS = (15, 500)  # steps at most before and after the curvature is measured again
 TOLERANCE = 3e-5  # largest element of the preconditioned gradient; the loss is then about ½‖gradient‖² above its minimum
 COARSE = 1e-3  # the same while strengths are compared
@@ -107,17 +108,25 @@ def loss_and_gradient(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, l
 
 
 def choose_l2(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], classes: int) -> tuple[float, float, Linear]:
-    """(l2, its accuracy on `val`, its classifier fitted on `train`) of the L2_GRID; of equals the stronger.
+    """(l2, its accuracy on `val`, the classifier of the last strength tried) of the L2_GRID; of equals the stronger.
 
-    From strong to weak, each fit starting where the last one ended.
+    From strong to weak, each fit starting where the last one ended, until PATIENCE strengths in a row were no better.
     """
-    best, fitted = None, None
+    scores: dict[float, float] = {}
+    fitted = None
     for l2 in L2_GRID:
         fitted = fit_logistic(*train, classes, l2, fitted, COARSE)
-        accuracy = fitted.accuracy(*val)
-        if best is None or accuracy > best[1]:
-            best = (l2, accuracy, fitted)
-    return best
+        scores[l2] = fitted.accuracy(*val)
+        if is_over(scores):
+            break
+    best = max(scores, key=scores.get)  # the first, and so the strongest, of equals
+    return best, scores[best], fitted
+
+
+def is_over(scores: dict[float, float]) -> bool:
+    """Whether the last PATIENCE strengths were no better than one before them; scores in the order in which they came."""
+    values = list(scores.values())
+    return len(values) > PATIENCE and max(values[-PATIENCE:]) <= max(values[:-PATIENCE])
 
 
 def linear_probe(
@@ -149,11 +158,16 @@ def cross_validated_l2(x: Tensor, labels: Tensor, classes: int) -> tuple[float, 
     fold[by_class] = (torch.arange(len(labels), device=labels.device) - starts) % FOLDS
     if not (fold > 0).any():
         return L2_GRID[len(L2_GRID) // 2], float("nan")
-    right = dict.fromkeys(L2_GRID, 0)
-    for k in range(int(fold.max()) + 1):
-        fitted = None
-        for l2 in L2_GRID:
-            fitted = fit_logistic(x[fold != k], labels[fold != k], classes, l2, fitted, COARSE)
-            right[l2] += int((fitted.predict(x[fold == k]) == labels[fold == k]).sum())
-    best = max(L2_GRID, key=right.get)  # the first, and so the strongest, of equals
-    return best, right[best] / len(labels)
+    folds = range(int(fold.max()) + 1)
+    fitted: dict[int, Linear | None] = dict.fromkeys(folds)
+    scores: dict[float, float] = {}
+    for l2 in L2_GRID:
+        right = 0
+        for k in folds:
+            fitted[k] = fit_logistic(x[fold != k], labels[fold != k], classes, l2, fitted[k], COARSE)
+            right += int((fitted[k].predict(x[fold == k]) == labels[fold == k]).sum())
+        scores[l2] = right / len(labels)
+        if is_over(scores):
+            break
+    best = max(scores, key=scores.get)  # the first, and so the strongest, of equals
+    return best, scores[best]

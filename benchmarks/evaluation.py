@@ -57,7 +57,7 @@ def main() -> None:
     subject, _ = load_subject(options.checkpoint, torch.device("cpu"), options.data_dir)
     train, test = (load_split(options.dataset, part, options.data_dir) for part in ("train+val", "test"))
     classes = dataset_info(options.dataset, options.data_dir).classes
-    data = Labelled(options.dataset, classes, train, test, "")
+    data = Labelled(options.dataset, classes, train, test, ("", ""))
     view = subject.prepare(train.images[:BATCH])
     bare(subject.network, view, 10 * BATCH)  # warms up
     before = peak_megabytes()

@@ -1,7 +1,6 @@
 """evaluate(request) -> rows. Every task whose rows are in evaluations.csv already is not run again; each is saved as it ends."""
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -166,7 +165,7 @@ class Evaluation:
         self.folder = request.checkpoint if request.checkpoint.is_dir() else request.checkpoint.parent
         self.table = Table(self.folder, with_classes=request.per_class)
         self.data: Labelled | None = None
-        self.kept: dict[str, tuple[Features, Features]] = {}
+        self.kept: dict[tuple, tuple[Features, Features]] = {}
 
     def run(self, job: Job, steps: Callable[..., None]) -> str:
         """Run one job, unless its rows are in the table, and save them; returns the key that finds them there."""
@@ -223,8 +222,8 @@ class Evaluation:
             request, size = self.request, self.subject.prepare.image[1]
             reading = {"image_size": size, "skip_bad_images": request.skip_bad_images, "workers": request.workers}
             parts = [load_split(name, part, request.data_dir, **reading).to(self.device) for part in ("train+val", "test")]
-            digest = hashlib.blake2b("".join(part.digest() for part in parts).encode(), digest_size=8).hexdigest()
-            self.data = Labelled(name, dataset_info(name, request.data_dir).classes, *parts, digest)
+            digests = tuple(part.digest() for part in parts)
+            self.data = Labelled(name, dataset_info(name, request.data_dir).classes, *parts, digests)
         return self.data
 
     def network(self, model: str, data: Labelled | None) -> Subject:
@@ -248,17 +247,18 @@ class Evaluation:
 
     def features(self, subject: Subject, data: Labelled) -> tuple[Features, Features]:
         """Those of the training and the test images, extracted once."""
-        key = f"{subject.digest}-{data.digest}"
+        key = (subject.digest, data.digests)
         if key not in self.kept:
             self.kept.clear()  # never those of two networks or two data sets in memory
-            self.kept[key] = tuple(self.features_of(subject, split) for split in (data.train, data.test))
+            parts = zip((data.train, data.test), data.digests, strict=True)
+            self.kept[key] = tuple(self.features_of(subject, split, digest) for split, digest in parts)
         return self.kept[key]
 
-    def features_of(self, subject: Subject, split: Split | Folder) -> Features:
+    def features_of(self, subject: Subject, split: Split | Folder, digest: str) -> Features:
         """The features of a split, kept beside the run in features/; pixels are not worth their place."""
         if subject.model == "pixels":
             return extract(subject.network, split, subject.prepare)
-        path = self.folder / "features" / f"{subject.digest}-{split.digest()}.pt"
+        path = self.folder / "features" / f"{subject.digest}-{digest}.pt"
         return cached(path, lambda: extract(subject.network, split, subject.prepare), self.device)
 
 

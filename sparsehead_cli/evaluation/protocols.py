@@ -1,5 +1,6 @@
 """The protocols: each a function of a task -> outcomes, one a kind of features and setting. No file is read or written here."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -47,13 +48,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A data set to evaluate on: its official training and test images, on the device. `digest` is a hash of both."""
+    """A data set to evaluate on: its official training and test images, on the device; `digests` are hashes of them."""
 
     name: str
     classes: tuple[str, ...]
     train: Split | Folder
     test: Split | Folder
-    digest: str
+    digests: tuple[str, str]
+
+    @property
+    def digest(self) -> str:
+        """One hash for both parts."""
+        return hashlib.blake2b("".join(self.digests).encode(), digest_size=8).hexdigest()
 
 
 @dataclass(frozen=True)

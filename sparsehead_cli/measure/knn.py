@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-QUERIES = 256  # rows of the distance matrix held at once
+CELLS = 2**24  # numbers of the distance matrix, or of the neighbours' features, held at once
 TEMPERATURE = 0.1
 DISTANCES = ("cosine", "euclidean")
 VOTES = ("weighted", "majority")
@@ -17,15 +17,16 @@ def neighbours(bank: Tensor, queries: Tensor, k: int, distance: str) -> Iterator
 
     Closeness is the cosine similarity, or minus the Euclidean distance. A zero vector is similar to nothing (0).
     """
+    rows = max(1, CELLS // max(len(bank), k * bank.shape[1]))
     if distance == "cosine":
         bank, queries = F.normalize(bank, dim=1), F.normalize(queries, dim=1)
-        for block in queries.split(QUERIES):
+        for block in queries.split(rows):
             yield (block @ bank.T).topk(k, dim=1)
         return
     centre = bank.mean(dim=0)  # distances stay, and ‖a‖² + ‖b‖² - 2ab loses fewer digits near the origin
     bank, queries = bank - centre, queries - centre
     half_squares = bank.square().sum(dim=1) / 2
-    for block in queries.split(QUERIES):
+    for block in queries.split(rows):
         near = (block @ bank.T).sub_(half_squares).topk(k, dim=1).indices
         exact = torch.linalg.vector_norm(bank[near] - block[:, None], dim=2)  # digits lost above are found here
         away, order = exact.sort(dim=1, stable=True)

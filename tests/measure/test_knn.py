@@ -50,7 +50,7 @@ def test_every_k_from_one_search_and_in_blocks(monkeypatch, distance):
     bank, labels = blobs(60, noise=1.5)
     queries, _ = blobs(33, noise=1.5, seed=1)
     together = knn_predict(bank, labels, queries, classes=4, ks=[1, 5, 20], distance=distance)
-    monkeypatch.setattr("sparsehead_cli.measure.knn.QUERIES", 10)
+    monkeypatch.setattr("sparsehead_cli.measure.knn.CELLS", 600)  # some rows at a time
     for k in (1, 5, 20):
         alone = knn_predict(bank, labels, queries, classes=4, ks=[k], distance=distance)
         for vote in VOTES:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from sparsehead_cli import __version__
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, Stopped
 
 app = typer.Typer(
     help="Self-supervised learning with a structured-sparse projection head (arXiv 2307.08913).",
@@ -33,7 +33,7 @@ def main() -> None:
         from rich.console import Console
         from rich.text import Text
 
-        stopped = hasattr(error, "exit_code")  # on request, which is no error
+        stopped = isinstance(error, Stopped)  # on request, which is no error
         text = Text(str(error), style="yellow") if stopped else Text(f"Error: {error}", style="bold red")
         Console(stderr=True).print(text, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", 1))
@@ -161,8 +161,11 @@ def evaluate(
     from sparsehead_cli.display_evaluation import EvaluateDisplay, show_evaluation
 
     console = Console()
-    with EvaluateDisplay(console) as display:
-        rows, classes = run_evaluate(request, display.watch)
+    try:
+        with EvaluateDisplay(console) as display:
+            rows, classes = run_evaluate(request, display.watch)
+    except KeyboardInterrupt:
+        raise Stopped("stopped. What had been finished is in evaluations.csv; the same command goes on.", 130) from None
     show_evaluation(console, checkpoint if checkpoint.is_dir() else checkpoint.parent, rows, classes)
 
 

@@ -10,8 +10,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sparsehead_cli.evaluation.evaluate import Job, Moment
+from sparsehead_cli.evaluation.protocols import KS
 
 Row = dict[str, str]
+WIDE = 110  # columns in which the table with all base lines has room for intervals beside the numbers
 MODELS = (("checkpoint", "r"), ("checkpoint", "z"), ("untrained", "r"), ("untrained", "z"), ("pixels", "pixels"))
 
 
@@ -45,7 +47,9 @@ class EvaluateDisplay:
         if moment.job is not self.job:
             self.job = moment.job
             width = len(str(moment.jobs))
-            self.console.print(f"{moment.number:>{width}}/{moment.jobs}  {describe(moment.job)}", highlight=False, soft_wrap=True)
+            found = " (measured before)" if moment.was_finished else ""
+            line = f"{moment.number:>{width}}/{moment.jobs}  {describe(moment.job)}{found}"
+            self.console.print(line, highlight=False, soft_wrap=True)
         self.progress.update(self.bar, description=moment.job.protocol, completed=moment.step, total=moment.total or None)
 
 
@@ -59,7 +63,8 @@ def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: li
     """Tables of the rows: a line a protocol, a column for r and z of each model; the classes; and the `folder` of all rows."""
     accuracies = [row for row in rows if row["metric"] == "accuracy"]
     for dataset in dict.fromkeys(row["eval_dataset"] for row in accuracies):
-        console.print(accuracy_table(dataset, [row for row in accuracies if row["eval_dataset"] == dataset]))
+        narrow = console.width < WIDE
+        console.print(accuracy_table(dataset, [row for row in accuracies if row["eval_dataset"] == dataset], narrow))
         if classes:
             console.print(class_table(dataset, [row for row in classes if row["eval_dataset"] == dataset]))
     precisions = [row for row in rows if row["metric"] != "accuracy"]
@@ -71,8 +76,8 @@ def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: li
     console.print(f" files   {folder}/: {files}; features/ may be deleted", highlight=False, soft_wrap=True, markup=False)
 
 
-def accuracy_table(dataset: str, rows: list[Row]) -> Table:
-    """Accuracies on one data set."""
+def accuracy_table(dataset: str, rows: list[Row], narrow: bool) -> Table:
+    """Accuracies on one data set; the intervals below them on a narrow console."""
     sizes = max(rows, key=lambda row: int(row["n_train"]))
     title = f"{dataset}: accuracy on {int(sizes['n_test']):,} test images, {int(sizes['n_train']):,} for training"
     table = Table(title=title, title_justify="left", title_style="bold")
@@ -82,7 +87,8 @@ def accuracy_table(dataset: str, rows: list[Row]) -> Table:
         table.add_column({"checkpoint": features, "pixels": "pixels"}.get(model, f"{model} {features}"), justify="right")
     for name in dict.fromkeys(label(row) for row in shown(rows)):
         cells = [
-            cell([row for row in rows if label(row) == name and (row["model"], row["features"]) == column]) for column in columns
+            cell([row for row in rows if label(row) == name and (row["model"], row["features"]) == column], narrow)
+            for column in columns
         ]
         table.add_row(name, *cells)
     return table
@@ -98,31 +104,34 @@ def label(row: Row) -> str:
     if row["k"]:
         return f"kNN, k = {row['k']}" + ("" if (row["distance"], row["vote"]) == ("cosine", "weighted") else f", {row['distance']}")
     few = f", {100 * float(row['label_share']):g} % of labels" if row["label_share"] else ""
-    return f"{row['protocol']}{few}"
+    return f"{row['protocol']}{few}" + (f", {row['epochs']} epochs" if row["epochs"] else "")
 
 
-def cell(rows: list[Row]) -> str:
+def cell(rows: list[Row], narrow: bool) -> str:
     """One accuracy with its interval, or the mean and standard deviation over seeds."""
     if not rows:
         return "–"
     values = [100 * float(row["value"]) for row in rows]
     if len(rows) > 1:
-        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f} ({len(rows)} seeds)"
-    return f"{values[0]:.1f} ({100 * float(rows[0]['low']):.1f}–{100 * float(rows[0]['high']):.1f})"
+        return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
+    interval = f"{100 * float(rows[0]['low']):.1f}–{100 * float(rows[0]['high']):.1f}"
+    return f"{values[0]:.1f}\n{interval}" if narrow else f"{values[0]:.1f} ({interval})"
 
 
 def class_table(dataset: str, rows: list[Row]) -> Table:
-    """Accuracy of the checkpoint within each class; a column for each protocol and kind of features."""
-    rows = [row for row in shown(rows) if row["model"] == "checkpoint" and (not row["k"] or row["k"] == "20")]
-    table = Table(title=f"{dataset}: accuracy within each class, checkpoint", title_justify="left", title_style="bold")
+    """Accuracy of the checkpoint's r within each class; a column for each protocol, of kNN that with the k nearest to 20."""
+    rows = [row for row in shown(rows) if (row["model"], row["features"]) == ("checkpoint", "r")]
+    k = min({int(row["k"]) for row in rows if row["k"]}, key=lambda k: abs(k - 20), default=0)
+    rows = [row for row in rows if row["k"] in ("", str(k))]
+    table = Table(title=f"{dataset}: accuracy of r within each class", title_justify="left", title_style="bold")
     table.add_column("class")
     table.add_column("test images", justify="right")
-    heads = list(dict.fromkeys((label(row), row["features"]) for row in rows))
-    for name, features in heads:
-        table.add_column(f"{name}, {features}", justify="right")
+    heads = list(dict.fromkeys(label(row) for row in rows))
+    for name in heads:
+        table.add_column(name, justify="right")
     for name in dict.fromkeys(row["class"] for row in rows):
         of_class = [row for row in rows if row["class"] == name]
-        values = [[row["value"] for row in of_class if (label(row), row["features"]) == head] for head in heads]
+        values = [[row["value"] for row in of_class if label(row) == head] for head in heads]
         cells = [f"{100 * statistics.mean(map(float, v)):.1f}" if v and all(v) else "–" for v in values]
         table.add_row(name, f"{int(of_class[0]['n_test']):,}", *cells)
     return table
@@ -146,9 +155,16 @@ def precision_table(rows: list[Row]) -> Table:
 def notes(rows: list[Row]) -> Iterator[str]:
     """What a reader of the tables has to know."""
     if any(row["metric"] == "accuracy" for row in rows):
-        yield "in %, with the 95 % Wilson interval over test images; over several seeds the mean ± the standard deviation"
+        yield "in %, with the 95 % Wilson interval over test images; ± is the standard deviation over the seeds of semi"
     if any(row["k"] for row in rows):
         yield "kNN     cosine, votes weighted (temperature 0.1); Euclidean and majority votes are in evaluations.csv"
+    for name, bank in {row["eval_dataset"]: int(row["n_train"]) for row in rows if row["k"]}.items():
+        if bank < max(KS):
+            yield f"kNN     {name} has {bank:,} training images: a k beyond is left out"
+    first = rows[0]
+    if first["total_steps"] and int(first["step"]) < int(first["total_steps"]):
+        steps = f"{int(first['step']):,} of {int(first['total_steps']):,}"
+        yield f"[bold]this checkpoint has not finished its training: step {steps}[/]"
     for name, share in {row["eval_dataset"]: row["waiting_share"] for row in rows if row["waiting_share"]}.items():
         yield f"reading {name}: {100 * float(share):.0f} % of the time that its features took went by waiting for images"
     skipped = {row["eval_dataset"]: int(row["skipped_images"]) for row in rows}

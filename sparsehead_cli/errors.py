@@ -8,6 +8,14 @@ class SparseheadError(Exception):
     """Something the user can mend. The message says what was given, what is allowed, and how to go on."""
 
 
+class Stopped(SparseheadError):
+    """An end on request, which is no error. `exit_code` is the shell's, 128 + the signal."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """A closing hint for an unknown name: ' Did you mean "x"?', or '' where nothing is near."""
     near = difflib.get_close_matches(given, list(allowed), n=1)

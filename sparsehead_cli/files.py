@@ -31,7 +31,15 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save raises the latter for a full disk
         beside.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or error
-        raise SparseheadError(f"cannot write {path}: {reason}. Make room or choose another --results.") from None
+        raise SparseheadError(f"cannot write {path}: {reason}. Make room, or write elsewhere.") from None
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder where it is not there. Raises: SparseheadError when it cannot be made."""
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise SparseheadError(f"cannot make the folder {path}: {error.strerror}. Write elsewhere.") from None
 
 
 def sync_folder(folder: Path) -> None:

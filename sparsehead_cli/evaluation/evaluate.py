@@ -1,6 +1,7 @@
 """evaluate(request) -> rows. Every task whose rows are in evaluations.csv already is not run again; each is saved as it ends."""
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -60,6 +61,7 @@ class Moment:
     jobs: int
     step: int = 0
     total: int = 0
+    was_finished: bool = False
 
 
 Watch = Callable[[Moment], None]
@@ -77,7 +79,7 @@ def evaluate(request: Request, watch: Watch = lambda moment: None) -> tuple[list
     jobs = plan(request, request.dataset or evaluation.config.dataset)
     keys = []
     for number, job in enumerate(jobs, 1):
-        moment = Moment(job, number, len(jobs))
+        moment = Moment(job, number, len(jobs), was_finished=evaluation.has(job))
         watch(moment)
 
         def steps(step: int, total: int, loss: float = 0.0, moment: Moment = moment) -> None:
@@ -102,7 +104,10 @@ def check(request: Request) -> None:
         raise SparseheadError("the protocol transfer needs labelled data sets to transfer to: --transfer-to cifar100,stl10")
     if request.transfer_to and "transfer" not in request.protocols:
         raise SparseheadError("--transfer-to is read by the protocol transfer only: add it, --protocol linear,knn,transfer")
-    if "detection" in request.protocols:  # a missing package or set is an error now, not after hours of other protocols
+    for name in (request.dataset, *request.transfer_to):
+        if name is not None:
+            dataset_info(name, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
+    if "detection" in request.protocols:  # a missing package or set is an error now, and not after hours
         require_extra()
         load_detection(request.detection_set, request.data_dir)
 
@@ -167,42 +172,66 @@ class Evaluation:
         self.data: Labelled | None = None
         self.kept: dict[tuple, tuple[Features, Features]] = {}
 
+    def has(self, job: Job) -> bool:
+        """Whether the job's rows are in the table."""
+        return self.table.has(self.key(job))
+
+    def key(self, job: Job) -> str:
+        """What finds the job's rows in the table."""
+        if job.protocol != "detection":
+            return self.task(job).key()
+        sizes = [len(part) for part in load_detection(job.dataset, self.request.data_dir)]
+        return f"{stable_seed(job, self.network(job.model).digest, self.request.detection, *sizes):016x}"[:12]
+
+    def task(self, job: Job, steps: Callable[..., None] = lambda step, total: None) -> Task:
+        """The job with the data and the network that it needs."""
+        data = self.labelled(job.dataset)
+        subject = self.network(job.model)
+        features = lambda: self.features(subject, data)  # noqa: E731
+        return Task(job.protocol, subject, data, self.request.settings, features, job.share, job.seed, steps)
+
     def run(self, job: Job, steps: Callable[..., None]) -> str:
         """Run one job, unless its rows are in the table, and save them; returns the key that finds them there."""
+        key = self.key(job)
+        if self.table.has(key):
+            return key
         if job.protocol == "detection":
-            return self.run_detection(job, steps)
-        data = self.labelled(job.dataset)
-        subject = self.network(job.model, data)
-        features = lambda: self.features(subject, data)  # noqa: E731
-        task = Task(job.protocol, subject, data, self.request.settings, features, job.share, job.seed, steps)
-        if not self.table.has(task.key()):
-            train, test = task.features()
-            began = time.perf_counter()
-            outcomes = list(PROTOCOLS[job.protocol](task))
-            common = self.common(job, subject, task.key(), time.perf_counter() - began)
-            common |= {"skipped_images": train.skipped + test.skipped}
-            if isinstance(data.train, Folder):  # images in memory keep nobody waiting
-                common |= {"waiting_share": round(train.waiting_share, 4)}
-            rows = [{**common, **outcome.columns} for outcome in outcomes]
-            self.table.add(rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, data.classes)])
-        return task.key()
-
-    def run_detection(self, job: Job, steps: Callable[..., None]) -> str:
-        """The same for object detection, whose sets and numbers are of another kind: one row a precision, without interval."""
-        request = self.request
-        train, test = load_detection(job.dataset, request.data_dir)
-        subject = self.network(job.model, None)
-        key = f"{stable_seed(job, subject.digest, request.detection, len(train), len(test)):016x}"[:12]
-        if not self.table.has(key):
-            began = time.perf_counter()
-            settings = request.detection
-            backbone, normalise = subject.network.backbone, subject.prepare.normalise
-            found = detect(backbone, normalise, train, test, settings, job.seed, self.device, steps)
-            common = self.common(job, subject, key, time.perf_counter() - began)
-            common |= {"features": "r", "eval_seed": job.seed, "skipped_images": 0, "lr": settings.lr, "epochs": settings.epochs}
-            common |= {"batch_size": settings.batch_size, **{n: int(found.pop(n)) for n in ("n_train", "n_test")}, "n_val": 0}
-            self.table.add([{**common, "metric": metric, "value": value} for metric, value in found.items()], [])
+            self.table.add(self.detected(job, key, steps), [])
+            return key
+        task = self.task(job, steps)
+        train, test = task.features()
+        began = time.perf_counter()
+        outcomes = list(PROTOCOLS[job.protocol](task))
+        common = self.common(job, task.subject, key, time.perf_counter() - began)
+        common |= {"skipped_images": train.skipped + test.skipped}
+        if isinstance(task.data.train, Folder):  # images in memory keep nobody waiting
+            common |= {"waiting_share": round(train.waiting_share, 4)}
+        rows = [{**common, **outcome.columns} for outcome in outcomes]
+        classes = task.data.classes
+        self.table.add(rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, classes)])
         return key
+
+    def detected(self, job: Job, key: str, steps: Callable[..., None]) -> list[Row]:
+        """Object detection, whose sets and numbers are of another kind: one row a precision, without an interval."""
+        request, settings = self.request, self.request.detection
+        train, test = load_detection(job.dataset, request.data_dir)
+        subject = self.network(job.model)
+        workers = min(settings.workers, os.cpu_count() or 1) if request.workers is None else request.workers
+        began = time.perf_counter()
+        found = detect(
+            subject.network.backbone,
+            subject.prepare.normalise,
+            train,
+            test,
+            dataclasses.replace(settings, workers=workers),
+            job.seed,
+            self.device,
+            steps,
+        )
+        common = self.common(job, subject, key, time.perf_counter() - began)
+        common |= {"features": "r", "eval_seed": job.seed, "skipped_images": 0, "lr": settings.lr, "epochs": settings.epochs}
+        common |= {"batch_size": settings.batch_size, **{n: int(found.pop(n)) for n in ("n_train", "n_test")}, "n_val": 0}
+        return [{**common, "metric": metric, "value": value} for metric, value in found.items()]
 
     def common(self, job: Job, subject: Subject, key: str, seconds: float) -> Row:
         """The columns that all rows of a job have in common, in the order of the table."""
@@ -226,10 +255,10 @@ class Evaluation:
             self.data = Labelled(name, dataset_info(name, request.data_dir).classes, *parts, digests)
         return self.data
 
-    def network(self, model: str, data: Labelled | None) -> Subject:
-        """The checkpoint's network, the untrained one, or the pixels of a data set."""
+    def network(self, model: str) -> Subject:
+        """The checkpoint's network, the untrained one, or the pixels of the data set at hand."""
         if model == "pixels":
-            return pixels(self.subject, dataset_info(data.name, self.request.data_dir).channels)
+            return pixels(self.subject, dataset_info(self.data.name, self.request.data_dir).channels)
         return self.subject if model == "checkpoint" else self.untrained
 
     @cached_property

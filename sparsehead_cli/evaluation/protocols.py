@@ -42,7 +42,10 @@ class Settings:
         if not 0 < self.finetune_lr < float("inf"):
             found.append(f"finetune_lr must be above 0, given {self.finetune_lr}.")
         if len(self.semi_epochs) != len(SHARES) or min(self.semi_epochs) < 1:
-            found.append(f"semi_epochs must be {len(SHARES)} numbers of at least 1, given {self.semi_epochs}.")
+            given = ",".join(map(str, self.semi_epochs))
+            found.append(
+                f"semi_epochs must be two numbers of at least 1, for 1 % and 10 % of the labels, as in 60,30; given {given}."
+            )
         return found
 
 
@@ -150,7 +153,8 @@ def sgd(task: Task) -> Iterator[Outcome]:
         task.subject, rest, val, test, classes=task.classes, schedule=schedule, seed=task.part_seed(), watch=task.watch
     )
     for name, (predicted, chosen) in found.items():
-        yield classified(task, name, predicted, test.labels, n_train=len(rest), n_val=len(val), **chosen)
+        columns = {**chosen, "eval_seed": task.seed}
+        yield classified(task, name, predicted, test.labels, n_train=len(rest), n_val=len(val), **columns)
 
 
 def semi_linear(task: Task) -> Iterator[Outcome]:

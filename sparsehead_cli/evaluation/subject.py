@@ -59,7 +59,7 @@ def load_subject(path: Path, device: torch.device, data_dir: Path) -> tuple[Subj
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())[:300]
         raise SparseheadError(f"the weights in {path} are of another architecture than its settings say: {reason}") from None
-    return subject_of("checkpoint", method, Prepare(image, normalise), run_columns(path, config), device), config
+    return subject_of("checkpoint", method, Prepare(image, normalise), run_columns(path, config, state), device), config
 
 
 def config_of(identity: dict[str, object], path: Path) -> Config:
@@ -82,11 +82,12 @@ def made_for(state: dict, config: Config, data_dir: Path) -> tuple[tuple[int, in
     return (info.channels, size, size), info.normalise
 
 
-def run_columns(path: Path, config: Config) -> dict[str, object]:
-    """The columns that every table of ours begins with."""
+def run_columns(path: Path, config: Config, state: dict) -> dict[str, object]:
+    """The columns that every table of ours begins with, and the step at which the checkpoint was saved."""
     names = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed")
     of_run = {name: getattr(config, name) for name in names}
-    return {"experiment": config.experiment, "run": path.resolve().parent.name, **of_run, "commit": code_version()}
+    step = {"commit": code_version(), "step": state["step"], "total_steps": state.get("total_steps", "")}
+    return {"experiment": config.experiment, "run": path.resolve().parent.name, **of_run, **step}
 
 
 def subject_of(model: str, method: Method, prepare: Prepare, columns: dict[str, object], device: torch.device) -> Subject:

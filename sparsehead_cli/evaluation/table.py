@@ -5,6 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.protocols import Outcome
 from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.measure.intervals import wilson
@@ -19,11 +20,18 @@ COLUMNS = (
 
 
 class Table:
-    """The two tables in a run's folder. A task is finished when its rows are there; several processes may add to them."""
+    """The two tables in a run's folder. A task is finished when its rows are there; several processes may add to them.
+
+    Raises: SparseheadError for a folder that cannot be written, before anything is measured.
+    """
 
     def __init__(self, folder: Path, *, with_classes: bool) -> None:
         self.rows, self.classes = folder / "evaluations.csv", folder / "per_class.csv"
         self.lock = FileLock(folder / ".evaluations.lock")
+        try:
+            self.lock.acquire().lock.release()
+        except OSError as error:
+            raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Copy the checkpoint to another folder.") from None
         self.with_classes = with_classes
 
     def has(self, task: str) -> bool:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from filelock import FileLock
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import Normalisation, luma, resize_weights, separable
 from sparsehead_cli.data.split import Split
-from sparsehead_cli.files import write_beside
+from sparsehead_cli.files import make_folder, write_beside
 
 BATCH = 500
 
@@ -152,13 +153,14 @@ class Waiting:
 def cached(path: Path, make: Callable[[], Features], device: torch.device) -> Features:
     """The features in the file at `path`, or else what `make` returns, which is then kept there.
 
-    The path must name all that they depend on. A file that cannot be read is made anew.
+    The path must name all that they depend on. A file that cannot be read is made anew; of several processes one makes it, and
+    the others wait. Raises: SparseheadError when the folder cannot be written.
     """
-    try:
-        kept = torch.load(path, map_location=device, weights_only=True, mmap=True)
-        return Features(**kept)
-    except Exception:  # not there, cut short or damaged: each raises something else, and none matters
-        features = make()
-    path.parent.mkdir(exist_ok=True)
-    write_beside(path, lambda file: torch.save(vars(features), file))
+    make_folder(path.parent)
+    with FileLock(path.with_suffix(".lock")):
+        try:
+            return Features(**torch.load(path, map_location=device, weights_only=True, mmap=True))
+        except Exception:  # not there, cut short or damaged: each raises something else, and none matters
+            features = make()
+        write_beside(path, lambda file: torch.save(vars(features), file))
     return features

@@ -105,6 +105,7 @@ def save(run: Run, position: Position) -> None:
             "identity": run.identity,
             "precision": run.precision_name,
             "step": position.step,
+            "total_steps": run.total_steps,
             "skipped": position.skipped,
             "sums": {name: value.cpu() for name, value in position.sums.items()},
             "input": {"image": run.method.backbone.image, **asdict(run.normalise)},  # what a view of it looks like

@@ -8,18 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsehead_cli import distributed
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import Stopped
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
-class Interrupted(SparseheadError):
-    """A run that was told to stop and has saved. `exit_code` is the shell's, 128 + the signal."""
+class Interrupted(Stopped):
+    """A run that was told to stop and has saved."""
 
     def __init__(self, number: int, folder: Path, step: int, total: int) -> None:
         name = signal.Signals(number).name
-        super().__init__(f"stopped by {name} at step {step:,} of {total:,}, saved in {folder}. The same command goes on.")
-        self.exit_code = 128 + number
+        message = f"stopped by {name} at step {step:,} of {total:,}, saved in {folder}. The same command goes on."
+        super().__init__(message, 128 + number)
 
 
 @dataclass

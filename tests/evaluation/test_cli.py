@@ -4,7 +4,9 @@ import gzip
 
 import pytest
 
+from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.files import read_csv
+from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.data.detection_sets import write_voc
 from tests.test_cli import assert_one_error
 
@@ -32,7 +34,7 @@ def test_several_seeds_are_shown_as_mean_and_deviation(evaluate):
     code, out, _ = evaluate("--protocol", "semi", *short)
     assert code == 0
     assert "semi-linear, 1 % of labels" in out
-    assert "(2 seeds)" in out
+    assert " ± " in out
 
 
 def test_a_folder_stands_for_its_checkpoint(sparsehead, run_folder):
@@ -105,6 +107,46 @@ def test_detection_from_the_command_line(evaluate, run_folder, tmp_path):
     rows = read_csv(run_folder / "evaluations.csv")
     assert [row["metric"] for row in rows] == ["map", "map_50", "map_75"]
     assert {row["protocol"] for row in rows} == {"detection"}
+
+
+@pytest.mark.parametrize("place", [".evaluations.lock", "features"])
+def test_a_folder_that_cannot_be_written_is_one_line(evaluate, run_folder, place):
+    """What stands in the way here is a folder or a file of that name: no permission stops a test that runs as root."""
+    (run_folder / place).mkdir() if place.startswith(".") else (run_folder / place).write_text("")
+    assert "cannot " in assert_one_error(evaluate("--protocol", "knn"))
+
+
+def test_a_stop_by_hand_says_how_to_go_on(evaluate, run_folder, monkeypatch):
+    def interrupted(task):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setitem(PROTOCOLS, "knn", interrupted)
+        code, _, err = evaluate("--protocol", "linear,knn")
+    assert code == 130
+    assert "stopped. What had been finished is in evaluations.csv; the same command goes on." in err
+    _, out, _ = evaluate("--protocol", "linear,knn")
+    assert "1/2  linear on fashion1k, checkpoint (measured before)" in out
+    assert "2/2  knn on fashion1k, checkpoint\n" in out
+
+
+def test_a_run_that_is_not_finished_is_said(evaluate, run_folder):
+    path = run_folder / "checkpoint.pt"
+    state = load_checkpoint(path)
+    assert state["step"] == state["total_steps"] == 18
+    save_checkpoint(path, {**{k: v for k, v in state.items() if k != "format"}, "step": 9})
+    code, out, _ = evaluate("--protocol", "knn")
+    assert code == 0
+    assert "has not finished its training: step 9 of 18" in out
+    assert {row["step"] for row in read_csv(run_folder / "evaluations.csv")} == {"9"}
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+def test_numbers_and_intervals_are_shown_whole(evaluate, columns, monkeypatch):
+    monkeypatch.setattr("rich.console.Console.width", columns)
+    _, out, _ = evaluate("--protocol", "linear,knn", "--baselines", "--per-class")
+    assert "…" not in out
+    assert max(len(line) for line in out.splitlines() if line[:1] in "┏┃┡│└") <= columns
 
 
 def test_a_folder_without_room_is_one_line(evaluate, run_folder, monkeypatch):

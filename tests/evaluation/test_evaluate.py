@@ -56,7 +56,7 @@ def test_what_is_there_is_not_measured_again(run_folder, monkeypatch):
 
 def test_features_are_extracted_once_and_kept(run_folder, monkeypatch):
     evaluate(ask(run_folder, "knn"))
-    assert len(list((run_folder / "features").iterdir())) == 2  # training and test images
+    assert len(list((run_folder / "features").glob("*.pt"))) == 2  # training and test images
 
     def never(*arguments):
         raise AssertionError("extracted again")
@@ -108,7 +108,7 @@ def test_rows_say_what_was_chosen(everything):
     chosen = {
         "linear": ("l2", "val_accuracy", "n_val"),
         "knn": ("k", "distance", "vote"),
-        "linear-sgd": ("lr", "epochs", "batch_size", "val_accuracy", "n_val"),
+        "linear-sgd": ("lr", "epochs", "batch_size", "val_accuracy", "n_val", "eval_seed"),
         "finetune": ("lr", "epochs", "batch_size"),
         "semi-linear": ("l2", "label_share", "eval_seed"),
         "semi-finetune": ("lr", "epochs", "batch_size", "label_share", "eval_seed"),
@@ -230,6 +230,7 @@ def test_settings_of_a_later_version_are_refused(run_folder):
         ({"protocols": ("linear", "kmn")}, 'unknown protocol "kmn"; .*Did you mean "knn"'),
         ({"protocols": ("transfer",)}, "needs labelled data sets .*--transfer-to"),
         ({"transfer_to": ("mnist",)}, "read by the protocol transfer only"),
+        ({"transfer_to": ("fashion10k", "cifar11"), "protocols": ("linear", "transfer")}, 'unknown dataset "cifar11"'),
         ({"dataset": "cifar11"}, 'unknown dataset "cifar11".*Did you mean "cifar10"'),
     ],
 )

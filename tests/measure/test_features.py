@@ -1,3 +1,6 @@
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from torchvision.transforms.functional import InterpolationMode
@@ -64,6 +67,20 @@ def test_kept_features_are_read_and_damaged_ones_made_anew(tmp_path):
     cached(path, make, torch.device("cpu"))
     assert len(made) == 2
     assert not list(path.parent.glob("*.part"))
+
+
+def test_of_several_that_want_the_same_features_one_makes_them(tmp_path):
+    made = []
+
+    def make():
+        made.append(1)
+        time.sleep(0.1)
+        return Features({"r": torch.ones(3, 2)}, torch.arange(3))
+
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: cached(tmp_path / "features" / "x.pt", make, torch.device("cpu")), range(4)))
+    assert len(made) == 1
+    assert all(torch.equal(features["r"], torch.ones(3, 2)) for features in found)
 
 
 @pytest.mark.parametrize("size", [8, 12, 30])

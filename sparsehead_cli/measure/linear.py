@@ -9,7 +9,7 @@ from torch import Tensor
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 PATIENCE = 2  # weaker strengths in a row that bring nothing, until the search ends
 ROUNDS = (15, 500)  # steps at most before and after the curvature is measured again
-TOLERANCE = 3e-5  # largest element of the preconditioned gradient; the loss is then about ½‖gradient‖² above its minimum
+TOLERANCE = 5e-5  # largest element of the preconditioned gradient; the loss is then about ½‖gradient‖² above its minimum
 COARSE = 1e-3  # the same while strengths are compared
 SAMPLE = 4_000  # rows that the curvature is measured on, or four times as many as it has
 FOLDS = 5

@@ -277,6 +277,7 @@ _ASYMMETRIC = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _LARGE = View(area=(0.2, 1.0), blur_p=0.5)
 _CROP = View(area=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _GENTLE = View(area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
+_SHIFT = View(area=(0.9, 1.0), ratio=(1, 1), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _PUBLISHED = View(area=(0.08, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _GREY = View(area=(0.2, 1.0), saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.5, blur_sigma=(0.1, 1.0), solarize_p=0.1)
 
@@ -287,6 +288,7 @@ RECIPES: dict[str, tuple[View, ...]] = {
     "symmetric-large": (_LARGE, _LARGE),
     "grey-small": (_GREY, _GREY),
     "crop": (_CROP,),  # one view, its colours as they are: for the generative methods
-    "gentle-crop": (_GENTLE,),  # for classifiers of small images, of which a twelfth shows too little
-    "published-crop": (_PUBLISHED,),  # for classifiers of ImageNet
+    "gentle-crop": (_GENTLE,),  # for fine-tuning on small images, of which a twelfth shows too little
+    "shift": (_SHIFT,),  # for linear layers on them: a frozen backbone sees enlarged ones as something else
+    "published-crop": (_PUBLISHED,),  # for both on large images, as on ImageNet
 }

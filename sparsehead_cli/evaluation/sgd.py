@@ -34,28 +34,26 @@ Watch = Callable[[int, int], None]  # steps done, of how many
 
 
 def training_batches(
-    subject: Subject, train: Split | Folder, schedule: Schedule, seed: int, watch: Watch
+    subject: Subject, train: Split | Folder, recipe: str, schedule: Schedule, seed: int, watch: Watch
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Augmented views [B, C, h, w], labels [B] and the share of the peak learning rate, for every step of a training.
 
-    Order and views are functions of (seed, epoch or step); an epoch is of whole batches, each image at most once.
+    Small images are augmented by `recipe`, large ones as ImageNet's. Order and views are functions of (seed, epoch or step);
+    an epoch is of whole batches, each image at most once.
     """
     batch_size = min(schedule.batch_size, len(train))
     per_epoch = len(train) // batch_size
     total = schedule.epochs * per_epoch
     size = subject.prepare.image[1] if subject.prepare.image else train.size
+    views = RECIPES["published-crop" if size > LARGE else recipe]
     for epoch in range(schedule.epochs):
         generator = torch.Generator().manual_seed(stable_seed("order", seed, epoch))
         order = torch.randperm(len(train), generator=generator).to(subject.device)
-        crops = Crops(recipe_for(size), size, seed, epoch * per_epoch)
+        crops = Crops(views, size, seed, epoch * per_epoch)
         for step, batch in enumerate(train.batches(batch_size, order=order, crops=crops), epoch * per_epoch):
-            yield view_of(subject.prepare, batch.images, stable_seed("view", seed, step)), batch.labels, share(step, total)
+            view = view_of(subject.prepare, batch.images, views, stable_seed("view", seed, step))
+            yield view, batch.labels, share(step, total)
             watch(step + 1, total)
-
-
-def recipe_for(size: int) -> tuple[View, ...]:
-    """One view, a crop and a flip: ImageNet's for large images, a gentler one for small images."""
-    return RECIPES["published-crop" if size > LARGE else "gentle-crop"]
 
 
 def share(step: int, total: int) -> float:
@@ -63,7 +61,7 @@ def share(step: int, total: int) -> float:
     return lr_at(step, total=total, warmup=0, lr=1.0)
 
 
-def view_of(prepare: Prepare, images: Tensor, seed: int) -> Tensor:
+def view_of(prepare: Prepare, images: Tensor, views: tuple[View, ...], seed: int) -> Tensor:
     """uint8 images (or ready crops) -> one augmented view as the network expects it."""
     generator = torch.Generator().manual_seed(seed)
     channels, *size = prepare.image or images.shape[1:]
@@ -71,7 +69,7 @@ def view_of(prepare: Prepare, images: Tensor, seed: int) -> Tensor:
         images = with_channels(images, channels)
     elif images.shape[2] != channels:
         images = with_channels(images.flatten(0, 1), channels).unflatten(0, images.shape[:2])
-    view = make_views(images, recipe_for(size[-1]), prepare.normalise, size[-1], generator)[0]
+    view = make_views(images, views, prepare.normalise, size[-1], generator)[0]
     return view.contiguous(memory_format=torch.channels_last)
 
 
@@ -96,7 +94,7 @@ def linear_sgd(
     groups = [{"params": head.parameters(), "peak": lr} for row in heads.values() for head, lr in zip(row, LRS, strict=True)]
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM)
     with eval_mode(subject.network):
-        for view, labels, lr_share in training_batches(subject, train, schedule, seed, watch):
+        for view, labels, lr_share in training_batches(subject, train, "shift", schedule, seed, watch):
             with torch.no_grad():
                 features = subject.network(view)
             set_rates(optimizer, lr_share)
@@ -153,7 +151,7 @@ def finetune(
     model = Classifier(subject.network, features, width, classes).to(subject.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(discriminative_groups(model, schedule.lr), lr=schedule.lr, momentum=MOMENTUM)
     loss = torch.zeros(())
-    for view, labels, lr_share in training_batches(subject, train, schedule, seed, watch):
+    for view, labels, lr_share in training_batches(subject, train, "gentle-crop", schedule, seed, watch):
         set_rates(optimizer, lr_share)
         loss = F.cross_entropy(model(view)["logits"].float(), labels)
         optimizer.zero_grad()

@@ -21,7 +21,9 @@ def test_an_epoch_sees_every_image_once_in_another_order_each_time(subject):
     images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 28, 28).contiguous()
     train = Split(images, torch.arange(60))
     seen, rates, steps = [], [], []
-    for view, labels, rate in training_batches(subject, train, Schedule(2, 20), 0, lambda step, total: steps.append((step, total))):
+    for view, labels, rate in training_batches(
+        subject, train, "shift", Schedule(2, 20), 0, lambda step, total: steps.append((step, total))
+    ):
         assert view.shape == (20, 1, 28, 28)
         seen += labels.tolist()
         rates.append(rate)
@@ -35,7 +37,7 @@ def test_an_epoch_sees_every_image_once_in_another_order_each_time(subject):
 
 def test_views_are_a_function_of_the_seed(subject):
     train = load_split("fashion1k", "train", None).take(torch.arange(40))
-    a, b, c = (list(training_batches(subject, train, Schedule(1, 20), seed, QUIET)) for seed in (0, 0, 1))
+    a, b, c = (list(training_batches(subject, train, "gentle-crop", Schedule(1, 20), seed, QUIET)) for seed in (0, 0, 1))
     assert all(torch.equal(x[0], y[0]) for x, y in zip(a, b, strict=True))
     assert not torch.equal(a[0][0], c[0][0])
 
@@ -70,6 +72,7 @@ def unaugmented(monkeypatch):
     """Views that are the images themselves: what can be learned is then learned in few epochs."""
     as_it_is = View(area=(1, 1), ratio=(1, 1), brightness=0, contrast=0, saturation=0, hue=0, flip_p=0)
     monkeypatch.setitem(RECIPES, "gentle-crop", (as_it_is,))
+    monkeypatch.setitem(RECIPES, "shift", (as_it_is,))
 
 
 def test_finetuning_learns_and_leaves_the_network_alone(subject, unaugmented):

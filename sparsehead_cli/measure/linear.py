@@ -70,8 +70,8 @@ def fit_logistic(
     """Minimises mean cross-entropy + l2/2 · ‖weight‖² over weight and bias, [N, D], [N]; the bias is not penalised.
 
     L-BFGS with a strong Wolfe line search, from `start` or from zero, in coordinates in which the Hessian is near the
-    identity: weight = u · P. P follows the curvature at the start, and again after some steps. So a few dozen steps do what
-    takes many hundreds in the plain coordinates. (scikit-learn's C is 1 / (N · l2).)
+    identity: weight = u · P. P follows the curvature at the start, and again after some steps. On
+    r of Fashion-MNIST that takes a third of the steps of the plain coordinates. (scikit-learn's C is 1 / (N · l2).)
     """
     weight, bias = (start.weight, start.bias) if start else (x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
     steps = 0

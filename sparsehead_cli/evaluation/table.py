@@ -29,15 +29,18 @@ class Table:
         self.rows, self.classes = folder / "evaluations.csv", folder / "per_class.csv"
         self.lock = FileLock(folder / ".evaluations.lock")
         try:
-            self.lock.acquire().lock.release()
+            with self.lock:
+                pass
         except OSError as error:
             raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Copy the checkpoint to another folder.") from None
         self.with_classes = with_classes
 
     def has(self, task: str) -> bool:
-        """Whether the task is finished, its classes included where they were asked for."""
-        files = (self.rows, self.classes) if self.with_classes else (self.rows,)
-        return all(any(row["task"] == task for row in read_csv(file)) for file in files)
+        """Whether the task is finished, its classes included where they were asked for; only accuracies have classes."""
+        found = next((row for row in read_csv(self.rows) if row["task"] == task), None)
+        if found is None or not self.with_classes or found["metric"] != "accuracy":
+            return found is not None
+        return any(row["task"] == task for row in read_csv(self.classes))
 
     def add(self, rows: list[Row], classes: list[Row]) -> None:
         """Put a task's rows in place of those that it had."""

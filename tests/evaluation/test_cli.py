@@ -5,6 +5,7 @@ import gzip
 import pytest
 
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
+from sparsehead_cli.evaluation.table import Table
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.data.detection_sets import write_voc
@@ -156,3 +157,15 @@ def test_a_folder_without_room_is_one_line(evaluate, run_folder, monkeypatch):
     monkeypatch.setattr("sparsehead_cli.files.os.replace", full)
     assert "No space left on device" in assert_one_error(evaluate("--protocol", "knn"))
     assert not list(run_folder.rglob("*.part"))
+
+
+def test_precisions_are_finished_without_classes(tmp_path):
+    """Only accuracies have classes: detection must not be run again for them."""
+    table = Table(tmp_path, with_classes=True)
+    table.add([{"task": "a", "metric": "map", "value": 0.5}], [])
+    table.add([{"task": "b", "metric": "accuracy", "value": 0.5}], [])
+    assert table.has("a")
+    assert not table.has("b")
+    table.add([{"task": "b", "metric": "accuracy", "value": 0.5}], [{"task": "b", "class": "cat"}])
+    assert table.has("b")
+    assert not table.has("c")

@@ -121,11 +121,16 @@ def require_known(name: str) -> None:
 
 def held_out_mask(labels: np.ndarray) -> np.ndarray:
     """True for "val": every tenth image of each class in file order, bool [N]. Fixed: no seed enters."""
+    return place_in_class(labels) % HELD_OUT == HELD_OUT - 1
+
+
+def place_in_class(labels: np.ndarray) -> np.ndarray:
+    """Of each image, how many of its class come before it, int64 [N]."""
     by_class = np.argsort(labels, kind="stable")
     starts = np.searchsorted(labels[by_class], labels[by_class])
-    place_in_class = np.empty(len(labels), dtype=np.int64)
-    place_in_class[by_class] = np.arange(len(labels)) - starts
-    return place_in_class % HELD_OUT == HELD_OUT - 1
+    place = np.empty(len(labels), dtype=np.int64)
+    place[by_class] = np.arange(len(labels)) - starts
+    return place
 
 
 def _part(labels: np.ndarray, split: str, name: str) -> np.ndarray:

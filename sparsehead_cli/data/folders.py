@@ -94,8 +94,7 @@ class Folder:
 
     def _read(self, reader: Dataset, numbers: range) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, str]], int]]:
         """What `reader` makes of each batch's number, in order. Raises: SparseheadError for a reading process that died."""
-        own = min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
-        workers = min(own if self.workers is None else self.workers, len(numbers))
+        workers = min(own_workers() if self.workers is None else self.workers, len(numbers))
         loader = DataLoader(
             reader,
             batch_size=None,  # a batch is read by one process, whole
@@ -143,6 +142,11 @@ class Folder:
         found = hashlib.blake2b(content, digest_size=16)
         found.update(repr((self.listing.name(i), len(content), int(self.listing.labels[i]))).encode())
         return found.digest()
+
+
+def own_workers() -> int:
+    """How many reading processes there are unless it is said: one a core that this process may use, at most WORKERS."""
+    return min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 def _as_it_is(batch: object) -> object:

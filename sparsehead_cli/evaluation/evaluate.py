@@ -1,7 +1,6 @@
 """evaluate(request) -> rows. Every task whose rows are in evaluations.csv already is not run again; each is saved as it ends."""
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +10,8 @@ from pathlib import Path
 from sparsehead_cli.config import coerce
 from sparsehead_cli.data.augment import stable_seed
 from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split
-from sparsehead_cli.data.detection import load_detection
+from sparsehead_cli.data.detection import DetectionSet, load_detection
+from sparsehead_cli.data.folders import own_workers
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
@@ -76,16 +76,22 @@ def evaluate(request: Request, watch: Watch = lambda moment: None) -> tuple[list
     """
     check(request)
     evaluation = Evaluation(request)
+    if "detection" in request.protocols:
+        require_extra()
+        _ = evaluation.detection_sets  # a missing package or set is an error now, and not after hours
     jobs = plan(request, request.dataset or evaluation.config.dataset)
     keys = []
     for number, job in enumerate(jobs, 1):
-        moment = Moment(job, number, len(jobs), was_finished=evaluation.has(job))
+        keys.append(evaluation.key(job))
+        moment = Moment(job, number, len(jobs), was_finished=evaluation.table.has(keys[-1]))
         watch(moment)
+        if moment.was_finished:
+            continue
 
         def steps(step: int, total: int, loss: float = 0.0, moment: Moment = moment) -> None:
             watch(dataclasses.replace(moment, step=step, total=total))
 
-        keys.append(evaluation.run(job, steps))
+        evaluation.run(job, steps)
     return evaluation.table.of(keys)
 
 
@@ -107,9 +113,6 @@ def check(request: Request) -> None:
     for name in (request.dataset, *request.transfer_to):
         if name is not None:
             dataset_info(name, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
-    if "detection" in request.protocols:  # a missing package or set is an error now, and not after hours
-        require_extra()
-        load_detection(request.detection_set, request.data_dir)
 
 
 def read_settings(values: dict[str, object]) -> tuple[Settings, DetectionSettings]:
@@ -172,15 +175,11 @@ class Evaluation:
         self.data: Labelled | None = None
         self.kept: dict[tuple, tuple[Features, Features]] = {}
 
-    def has(self, job: Job) -> bool:
-        """Whether the job's rows are in the table."""
-        return self.table.has(self.key(job))
-
     def key(self, job: Job) -> str:
         """What finds the job's rows in the table."""
         if job.protocol != "detection":
             return self.task(job).key()
-        sizes = [len(part) for part in load_detection(job.dataset, self.request.data_dir)]
+        sizes = [len(part) for part in self.detection_sets]
         return f"{stable_seed(job, self.network(job.model).digest, self.request.detection, *sizes):016x}"[:12]
 
     def task(self, job: Job, steps: Callable[..., None] = lambda step, total: None) -> Task:
@@ -190,14 +189,12 @@ class Evaluation:
         features = lambda: self.features(subject, data)  # noqa: E731
         return Task(job.protocol, subject, data, self.request.settings, features, job.share, job.seed, steps)
 
-    def run(self, job: Job, steps: Callable[..., None]) -> str:
-        """Run one job, unless its rows are in the table, and save them; returns the key that finds them there."""
+    def run(self, job: Job, steps: Callable[..., None]) -> None:
+        """Run one job and save its rows."""
         key = self.key(job)
-        if self.table.has(key):
-            return key
         if job.protocol == "detection":
             self.table.add(self.detected(job, key, steps), [])
-            return key
+            return
         task = self.task(job, steps)
         train, test = task.features()
         began = time.perf_counter()
@@ -209,14 +206,13 @@ class Evaluation:
         rows = [{**common, **outcome.columns} for outcome in outcomes]
         classes = task.data.classes
         self.table.add(rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, classes)])
-        return key
 
     def detected(self, job: Job, key: str, steps: Callable[..., None]) -> list[Row]:
         """Object detection, whose sets and numbers are of another kind: one row a precision, without an interval."""
         request, settings = self.request, self.request.detection
-        train, test = load_detection(job.dataset, request.data_dir)
+        train, test = self.detection_sets
         subject = self.network(job.model)
-        workers = min(settings.workers, os.cpu_count() or 1) if request.workers is None else request.workers
+        workers = min(settings.workers, own_workers()) if request.workers is None else request.workers
         began = time.perf_counter()
         found = detect(
             subject.network.backbone,
@@ -260,6 +256,11 @@ class Evaluation:
         if model == "pixels":
             return pixels(self.subject, dataset_info(self.data.name, self.request.data_dir).channels)
         return self.subject if model == "checkpoint" else self.untrained
+
+    @cached_property
+    def detection_sets(self) -> tuple[DetectionSet, DetectionSet]:
+        """The training and the test part of the detection set; COCO's annotations take long to read."""
+        return load_detection(self.request.detection_set, self.request.data_dir)
 
     @cached_property
     def untrained(self) -> Subject:

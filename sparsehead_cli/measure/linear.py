@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsehead_cli.data.datasets import place_in_class
+
 L2_GRID = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)
 PATIENCE = 2  # weaker strengths in a row that bring nothing, until the search ends
 ROUNDS = (15, 500)  # steps at most before and after the curvature is measured again
@@ -70,8 +72,8 @@ def fit_logistic(
     """Minimises mean cross-entropy + l2/2 · ‖weight‖² over weight and bias, [N, D], [N]; the bias is not penalised.
 
     L-BFGS with a strong Wolfe line search, from `start` or from zero, in coordinates in which the Hessian is near the
-    identity: weight = u · P. P follows the curvature at the start, and again after some steps. On
-    r of Fashion-MNIST that takes a third of the steps of the plain coordinates. (scikit-learn's C is 1 / (N · l2).)
+    identity: weight = u · P. P follows the curvature at the start, and again after some steps. On r of
+    Fashion-MNIST that takes a third of the steps of the plain coordinates. (scikit-learn's C is 1 / (N · l2).)
     """
     weight, bias = (start.weight, start.bias) if start else (x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
     steps = 0
@@ -168,10 +170,7 @@ def cross_validated_l2(x: Tensor, labels: Tensor, classes: int) -> tuple[float, 
     FOLDS folds, each with its share of every class. A single label a class leaves nothing to hold out: then it is 1e-3,
     and there is no accuracy.
     """
-    by_class = labels.argsort(stable=True)
-    starts = torch.searchsorted(labels[by_class], labels[by_class])
-    fold = torch.empty_like(labels)
-    fold[by_class] = (torch.arange(len(labels), device=labels.device) - starts) % FOLDS
+    fold = torch.from_numpy(place_in_class(labels.cpu().numpy()) % FOLDS).to(labels.device)
     if not (fold > 0).any():
         return L2_GRID[3], None
     folds = range(int(fold.max()) + 1)

@@ -89,8 +89,8 @@ def build(config: Config) -> Run:
     check_labels(config, train)
     local_batch = check_batch(config, len(train))
     info = dataset_info(config.dataset, config.data_dir)
-    image = (info.channels, *2 * (config.image_size or info.size,))
-    method = build_method(config, image).to(device=device, memory_format=torch.channels_last)
+    size = config.image_size or info.size
+    method = build_method(config, (info.channels, size, size)).to(device=device, memory_format=torch.channels_last)
     method.check(len(RECIPES[config.recipe]), config.batch_size)
     sparse = build_sparse_head(config, method.projector)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())

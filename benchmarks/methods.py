@@ -23,7 +23,8 @@ from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training.build import build
-from sparsehead_cli.training.loop import NEIGHBOURS, epoch_order, identity_columns, probe_epoch
+from sparsehead_cli.training.folder import identity_columns
+from sparsehead_cli.training.loop import NEIGHBOURS, epoch_order, probe_epoch
 
 LAMS = (0.0, 1e-3)
 SEEDS = 3
@@ -35,7 +36,7 @@ def untrained(seed: int, results: Path) -> dict[str, object]:
     with torch.no_grad():
         for batch in run.train.batches(run.local_batch, order=epoch_order(run, 0)):
             run.method.embed(run.views(batch.images, generator=torch.Generator())[0])
-    return {**identity_columns(run), "method": "untrained", "run": "", "epoch": 0, **probe_epoch(run)[0]}
+    return {**identity_columns(run.config, run.name), "method": "untrained", "run": "", "epoch": 0, **probe_epoch(run)[0]}
 
 
 def pixels(results: Path) -> dict[str, object]:
@@ -44,7 +45,7 @@ def pixels(results: Path) -> dict[str, object]:
     (bank, labels), (features, truth) = ((split.images.flatten(1).float() / 255, split.labels) for split in (run.bank, run.val))
     accuracy = knn_accuracy(bank, labels, features, truth, k=NEIGHBOURS, classes=10)
     rank = effective_rank(covariance_eigenvalues(features))
-    row = {**identity_columns(run), "method": "pixels", "run": "", "epoch": 0}
+    row = {**identity_columns(run.config, run.name), "method": "pixels", "run": "", "epoch": 0}
     return {**row, "knn_accuracy": accuracy, "effective_rank_r": rank, "std_r": relative_std(features)}
 
 

@@ -17,7 +17,7 @@ from sparsehead_cli.measure.features import BATCH, Encoder, Pixels, Prepare
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.training.build import build_method
 from sparsehead_cli.training.checkpoint import load_checkpoint
-from sparsehead_cli.training.folder import code_version
+from sparsehead_cli.training.folder import identity_columns
 
 CALIBRATED = 10_000  # images, at most, that an untrained network's BatchNorm takes its statistics from
 
@@ -84,10 +84,8 @@ def made_for(state: dict, config: Config, data_dir: Path) -> tuple[tuple[int, in
 
 def run_columns(path: Path, config: Config, state: dict) -> dict[str, object]:
     """The columns that every table of ours begins with, and the step at which the checkpoint was saved."""
-    names = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed")
-    of_run = {name: getattr(config, name) for name in names}
-    step = {"commit": code_version(), "step": state["step"], "total_steps": state.get("total_steps", "")}
-    return {"experiment": config.experiment, "run": path.resolve().parent.name, **of_run, **step}
+    step = {"step": state["step"], "total_steps": state.get("total_steps", "")}
+    return {**identity_columns(config, path.resolve().parent.name), **step}
 
 
 def subject_of(model: str, method: Method, prepare: Prepare, columns: dict[str, object], device: torch.device) -> Subject:

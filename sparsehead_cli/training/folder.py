@@ -14,6 +14,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from sparsehead_cli import distributed
+from sparsehead_cli.config import Config
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv, replace_file
 from sparsehead_cli.training.build import Run
@@ -125,6 +126,13 @@ def describe(run: Run) -> str:
         "threads": torch.get_num_threads(),
     }
     return yaml.safe_dump({"experiment": run.config.experiment, **run.identity, "began_on": machine}, sort_keys=False)
+
+
+def identity_columns(config: Config, name: str) -> dict[str, object]:
+    """The columns that every table of ours begins with; `name` is the run's."""
+    columns = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed")
+    of_run = {column: getattr(config, column) for column in columns}
+    return {"experiment": config.experiment, "run": name, **of_run, "commit": code_version()}
 
 
 @cache

@@ -23,7 +23,7 @@ from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
 from sparsehead_cli.training.build import Run
-from sparsehead_cli.training.folder import Position, code_version, locked, resume, save
+from sparsehead_cli.training.folder import Position, identity_columns, locked, resume, save
 from sparsehead_cli.training.signals import Interrupted, catch_signals
 
 NEIGHBOURS = 20
@@ -130,7 +130,7 @@ def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> di
     speed, streaming = clock.images_per_second(), streaming_columns(run, position, clock)  # of training, without what follows
     columns, layers = probe_epoch(run)
     row = {
-        **identity_columns(run),
+        **identity_columns(run.config, run.name),
         "epoch": epoch + 1,
         **{name: value.item() / run.steps_per_epoch for name, value in position.sums.items()},
         "lr": run.lr(position.step - 1),
@@ -140,7 +140,7 @@ def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> di
         "seconds": round(clock.seconds(), 2),
     }
     position.rows.append(row)
-    position.layers += [{**identity_columns(run), "epoch": epoch + 1, **layer} for layer in layers]
+    position.layers += [{**identity_columns(run.config, run.name), "epoch": epoch + 1, **layer} for layer in layers]
     position.sums, position.skipped = {}, 0
     save(run, position)
     return row
@@ -152,18 +152,6 @@ def streaming_columns(run: Run, position: Position, clock: "Clock") -> dict[str,
         return {}
     skipped = distributed.all_gather(torch.tensor([position.skipped], device=run.device))
     return {"skipped_images": int(skipped.sum()), "waiting_share": round(clock.waiting.share(), 4)}
-
-
-def identity_columns(run: Run) -> dict[str, object]:
-    """The columns that every table of ours begins with."""
-    config = run.config
-    names = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed")
-    return {
-        "experiment": config.experiment,
-        "run": run.name,
-        **{name: getattr(config, name) for name in names},
-        "commit": code_version(),
-    }
 
 
 def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]]]:

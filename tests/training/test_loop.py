@@ -68,14 +68,8 @@ def test_everything_that_changes_the_result_changes_the_folder(tiny):
     assert build(tiny(method_settings={"temperature": 0.2})).name == names[0]  # the default, said aloud
 
 
-@pytest.mark.parametrize(
-    ("method", "solver", "stops"),
-    [("simclr", "proximal", [4, 9, 13]), *((method, "subgradient", [8]) for method in METHODS)],
-)
-def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkeypatch, method, solver, stops):
-    changes = {"method": method, "method_settings": method_recipe(method), "solver": solver, "lam": 1e-2, "lr": 0.05}
-    changes |= {"lam_schedule": "cosine", "lam_ramp_epochs": 1.5}
-    whole = train(tiny(**changes))
+def stop_after(monkeypatch, stops):
+    """SIGTERM comes in each of the steps `stops`, counted from 1; those that came leave the list."""
     real = loop.train_step
 
     def step_and_signal(run, batch, step):
@@ -85,6 +79,17 @@ def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkey
         return real(run, batch, step)
 
     monkeypatch.setattr(loop, "train_step", step_and_signal)
+
+
+@pytest.mark.parametrize(
+    ("method", "solver", "stops"),
+    [("simclr", "proximal", [4, 9, 13]), *((method, "subgradient", [8]) for method in METHODS)],
+)
+def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkeypatch, method, solver, stops):
+    changes = {"method": method, "method_settings": method_recipe(method), "solver": solver, "lam": 1e-2, "lr": 0.05}
+    changes |= {"lam_schedule": "cosine", "lam_ramp_epochs": 1.5}
+    whole = train(tiny(**changes))
+    stop_after(monkeypatch, stops)
     parts = tiny(**changes, results=tmp_path / "parts")
     for _ in range(len(stops)):
         with pytest.raises(Interrupted, match=r"stopped by SIGTERM at step \d+ of 18.*The same command goes on") as stopped:

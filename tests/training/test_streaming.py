@@ -1,8 +1,5 @@
 """A run on images that stream from files: the same as any run, whoever reads them and whenever it is stopped."""
 
-import os
-import signal
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +13,7 @@ from sparsehead_cli.training import loop
 from sparsehead_cli.training.build import bank_of, build
 from sparsehead_cli.training.loop import epoch_batches, pretrain
 from sparsehead_cli.training.signals import Interrupted
-from tests.training.test_loop import outcome, train
+from tests.training.test_loop import outcome, stop_after, train
 
 
 @pytest.fixture
@@ -55,15 +52,8 @@ def test_stopping_and_going_on_is_bit_identical(streamed, damageable, tmp_path, 
     config = {"dataset": str(damageable), "skip_bad_images": True, "workers": workers, "method": "byol"}
     whole = train(streamed(**config))
     assert [row["skipped_images"] for row in whole.rows] == [1, 1]
-    real, stops = loop.train_step, [1, 4, 6, 11]
-
-    def step_and_signal(run, batch, step):
-        if step + 1 in stops:
-            stops.remove(step + 1)
-            os.kill(os.getpid(), signal.SIGTERM)
-        return real(run, batch, step)
-
-    monkeypatch.setattr(loop, "train_step", step_and_signal)
+    stops = [1, 4, 6, 11]
+    stop_after(monkeypatch, stops)
     parts = streamed(**config, results=tmp_path / "parts")
     for _ in range(len(stops)):
         with pytest.raises(Interrupted):

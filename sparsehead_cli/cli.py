@@ -73,11 +73,10 @@ def pretrain(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
     precision: Annotated[str | None, typer.Option(help="auto, bfloat16 or float32.")] = None,
     compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the backbone.")] = None,
+    track_spectrum: Annotated[bool | None, typer.Option("--track-spectrum", help="Keep spectra at log-spaced epochs.")] = None,
     results: Annotated[Path | None, typer.Option(help="Runs go to RESULTS/EXPERIMENT/RUN.")] = None,
     experiments: Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)] = None,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting; may be repeated.")
-    ] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other; may be repeated.")] = None,
 ) -> None:
     """Train a backbone with a sparse projection head.
 

@@ -63,6 +63,7 @@ class Config:
     precision: str = "auto"
     compile: bool = False
     workers: int | None = None  # processes that read images from files; None: one a core, at most four
+    track_spectrum: bool = False  # keep the eigenvalues of r and z at epochs 1, 2, 3, 4, 6, 8, 11, 16, … and the last
     # where things lie: no part of what a run is
     data_dir: Path = Path("data")
     results: Path = Path("results")
@@ -95,7 +96,7 @@ class Config:
 
     def identity(self) -> dict[str, object]:
         """The settings that change the result, as plain values; of LATER only those that are not the default."""
-        where = ("experiment", "data_dir", "results", "workers")
+        where = ("experiment", "data_dir", "results", "workers", "track_spectrum")
         found = {key: value for key, value in dataclasses.asdict(self).items() if key not in where}
         return {key: value for key, value in found.items() if key not in LATER or value != FIELDS[key].default}
 

@@ -1,4 +1,6 @@
-"""A run's folder: config.yaml, metrics.csv, layers.csv, checkpoint.pt, and the lock that keeps a second process out."""
+"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), checkpoint.pt, and the lock that
+keeps a second process out.
+"""
 
 import subprocess
 from collections.abc import Iterator
@@ -20,13 +22,15 @@ from sparsehead_cli.files import read_csv, replace_csv, replace_file
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 
+SPECTRA = "spectrum_epochs.csv"
+
 
 @dataclass
 class Position:
     """Where a run is: steps done, sums over the steps of an unfinished epoch, rows of the finished ones.
 
     `skipped` counts the unreadable images of the unfinished epoch. `layers` holds the rows of layers.csv: one a finished
-    epoch and layer of the head.
+    epoch and layer of the head. `spectra` holds those of spectrum_epochs.csv: one a tracked epoch, feature ("r", "z") and eigenvalue.
     """
 
     step: int = 0
@@ -34,6 +38,7 @@ class Position:
     skipped: int = 0
     rows: list[dict[str, object]] = field(default_factory=list)
     layers: list[dict[str, object]] = field(default_factory=list)
+    spectra: list[dict[str, object]] = field(default_factory=list)
 
 
 @contextmanager
@@ -88,8 +93,10 @@ def resume(run: Run) -> Position:
             "Put the file back, or move the folder away to start anew."
         )
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
-    layers = [row for row in read_csv(run.folder / "layers.csv") if int(row["epoch"]) <= epochs_done]
-    return Position(state["step"], sums, state.get("skipped", 0), rows, layers)
+    layers, spectra = (
+        [row for row in read_csv(run.folder / name) if int(row["epoch"]) <= epochs_done] for name in ("layers.csv", SPECTRA)
+    )
+    return Position(state["step"], sums, state.get("skipped", 0), rows, layers, spectra)
 
 
 def save(run: Run, position: Position) -> None:
@@ -100,6 +107,8 @@ def save(run: Run, position: Position) -> None:
         replace_csv(run.folder / "metrics.csv", position.rows)
     if position.layers:
         replace_csv(run.folder / "layers.csv", position.layers)
+    if position.spectra:
+        replace_csv(run.folder / SPECTRA, position.spectra)
     save_checkpoint(
         run.folder / "checkpoint.pt",
         {

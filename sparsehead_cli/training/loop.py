@@ -128,9 +128,10 @@ def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> di
     """Measure, append the epoch's row, save. Raises: SparseheadError for a non-finite epoch, before anything is written."""
     require_finite(run, position)
     speed, streaming = clock.images_per_second(), streaming_columns(run, position, clock)  # of training, without what follows
-    columns, layers = probe_epoch(run)
+    columns, layers, spectra = probe_epoch(run)
+    common = identity_columns(run.config, run.name)
     row = {
-        **identity_columns(run.config, run.name),
+        **common,
         "epoch": epoch + 1,
         **{name: value.item() / run.steps_per_epoch for name, value in position.sums.items()},
         "lr": run.lr(position.step - 1),
@@ -140,7 +141,13 @@ def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> di
         "seconds": round(clock.seconds(), 2),
     }
     position.rows.append(row)
-    position.layers += [{**identity_columns(run.config, run.name), "epoch": epoch + 1, **layer} for layer in layers]
+    position.layers += [{**common, "epoch": epoch + 1, **layer} for layer in layers]
+    if run.config.track_spectrum and is_tracked(epoch + 1, run.config.epochs):
+        position.spectra += [
+            {**common, "epoch": epoch + 1, "features": features, "index": index, "eigenvalue": value}
+            for features, eigenvalues in spectra.items()
+            for index, value in enumerate(eigenvalues.tolist(), 1)
+        ]
     position.sums, position.skipped = {}, 0
     save(run, position)
     return row
@@ -154,8 +161,13 @@ def streaming_columns(run: Run, position: Position, clock: "Clock") -> dict[str,
     return {"skipped_images": int(skipped.sum()), "waiting_share": round(clock.waiting.share(), 4)}
 
 
-def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]]]:
-    """kNN accuracy, effective ranks and sparsity on the held-out images, and a row for each layer of the head.
+def is_tracked(epoch: int, epochs: int) -> bool:
+    """Whether the spectrum of this epoch (from 1) is kept: two an octave, 1, 2, 3, 4, 6, 8, 11, 16, 23, …, and the last."""
+    return epoch == epochs or epoch in {round(2 ** (i / 2)) for i in range(2 * epochs.bit_length())}
+
+
+def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]], dict[str, Tensor]]:
+    """kNN accuracy, effective ranks and sparsity on the held-out images; a row for each layer of the head; eigenvalues of r and z.
 
     Ranks and standard deviations are of the N held-out images. The kNN looks its neighbours up in the run's bank. The
     pruned head has lost the groups that are inactive by norm. The test set is never touched.
@@ -177,17 +189,18 @@ def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]]]:
         sparsity = head_sparsity(run.sparse, r, layers)
         pruned = run.sparse.prune(ACTIVE_SHARE) if run.sparse.parameters() else run.method.projector
         pruned_accuracy = knn(pruned(bank_r), pruned(r))
+    spectra = {"r": covariance_eigenvalues(r), "z": covariance_eigenvalues(z)}
     columns = {
         "knn_accuracy": knn(bank_r, r),
         "knn_accuracy_z": knn(bank_z, z),
         "knn_accuracy_z_pruned": pruned_accuracy,
-        "effective_rank_r": effective_rank(covariance_eigenvalues(r)),
-        "effective_rank_z": effective_rank(covariance_eigenvalues(z)),
+        "effective_rank_r": effective_rank(spectra["r"]),
+        "effective_rank_z": effective_rank(spectra["z"]),
         "std_r": relative_std(r),
         "std_z": relative_std(z),
         **sparsity,
     }
-    return columns, layers
+    return columns, layers, spectra
 
 
 def require_finite(run: Run, position: Position) -> None:

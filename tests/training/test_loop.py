@@ -391,3 +391,35 @@ def test_all_wrong_names_together(tiny):
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_run_on_a_gpu(tiny):
     assert len(train(tiny(device="cuda", precision="auto")).rows) == 2
+
+
+def test_spectra_are_tracked_at_log_spaced_epochs_and_survive_a_stop(tiny, monkeypatch):
+    from sparsehead_cli.measure.spectrum import effective_rank
+    from sparsehead_cli.training.loop import is_tracked
+
+    assert [e for e in range(1, 27) if is_tracked(e, 26)] == [1, 2, 3, 4, 6, 8, 11, 16, 23, 26]
+    plain = train(tiny(epochs=5, lam=0.0))
+    assert not (plain.run.folder / "spectrum_epochs.csv").exists()
+    tracked = tiny(epochs=5, lam=0.0, track_spectrum=True, results=plain.run.folder.parents[1] / "tracked")
+    step, calls = loop.train_step, []
+
+    def stop_in_the_fourth_epoch(run, batch, at):
+        calls.append(at)
+        if at == 3 * run.steps_per_epoch + 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(run, batch, at)
+
+    monkeypatch.setattr(loop, "train_step", stop_in_the_fourth_epoch)
+    with pytest.raises(Interrupted):
+        train(tracked)
+    monkeypatch.setattr(loop, "train_step", step)
+    folder = train(tracked).run.folder
+    assert folder.name == plain.run.folder.name  # tracking is no part of what a run is
+    assert (folder / "checkpoint.pt").read_bytes() == (plain.run.folder / "checkpoint.pt").read_bytes()
+    rows = read_csv(folder / "spectrum_epochs.csv")
+    assert list(dict.fromkeys(row["epoch"] for row in rows)) == ["1", "2", "3", "4", "5"]
+    assert len(rows) == 5 * (8 + 8)
+    for name in ("r", "z"):
+        last = [float(row["eigenvalue"]) for row in rows if (row["epoch"], row["features"]) == ("5", name)]
+        kept = float(read_csv(folder / "metrics.csv")[-1][f"effective_rank_{name}"])
+        assert effective_rank(torch.tensor(last)) == pytest.approx(kept, rel=1e-6)

@@ -30,7 +30,8 @@ class Position:
     """Where a run is: steps done, sums over the steps of an unfinished epoch, rows of the finished ones.
 
     `skipped` counts the unreadable images of the unfinished epoch. `layers` holds the rows of layers.csv: one a finished
-    epoch and layer of the head. `spectra` holds those of spectrum_epochs.csv: one a tracked epoch, feature ("r", "z") and eigenvalue.
+    epoch and layer of the head. `spectra` holds those of spectrum_epochs.csv: one a tracked epoch,
+    features ("r" or "z") and eigenvalue.
     """
 
     step: int = 0

@@ -54,7 +54,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/evaluation/speed.csv"))
     options = parser.parse_args()
 
-    subject, _ = load_subject(options.checkpoint, torch.device("cpu"), options.data_dir)
+    subject = load_subject(options.checkpoint, torch.device("cpu"), options.data_dir)
     train, test = (load_split(options.dataset, part, options.data_dir) for part in ("train+val", "test"))
     classes = dataset_info(options.dataset, options.data_dir).classes
     data = Labelled(options.dataset, classes, train, test, ("", ""))

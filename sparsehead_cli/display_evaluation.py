@@ -8,6 +8,7 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from sparsehead_cli.evaluation.evaluate import Job, Moment
 from sparsehead_cli.evaluation.protocols import KS
@@ -41,6 +42,11 @@ class EvaluateDisplay:
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.progress.stop()
+
+    def tell(self, line: str) -> None:
+        """A line about what was found in a checkpoint; one that a reader must not miss is in bold."""
+        style = "bold red" if line.startswith("NOT LOADED") else ""
+        self.console.print(Text(f" {line}", style=style), soft_wrap=True)
 
     def watch(self, moment: Moment) -> None:
         """Name the job when it begins; move the bar."""

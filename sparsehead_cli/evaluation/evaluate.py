@@ -15,17 +15,21 @@ from sparsehead_cli.data.folders import own_workers
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
-from sparsehead_cli.evaluation.subject import Subject, load_subject, pixels, untrained
+from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
 from sparsehead_cli.evaluation.table import COLUMNS, Row, Table, per_class_rows
 from sparsehead_cli.measure.features import Features, cached, extract
+from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.training.build import choose_device
 
 
 @dataclass(frozen=True)
 class Request:
-    """What `sparsehead evaluate` was asked for. Without a data set it is the one of the run."""
+    """What `sparsehead evaluate` was asked for. Without a data set it is the one of the run.
 
-    checkpoint: Path
+    `checkpoint` is a file, the folder of a run, or timm:NAME with `weights`; `load_subject` says what the three last are for.
+    """
+
+    checkpoint: str | Path
     protocols: tuple[str, ...] = ("linear", "knn")
     dataset: str | None = None
     transfer_to: tuple[str, ...] = ()
@@ -39,6 +43,14 @@ class Request:
     data_dir: Path = Path("data")
     skip_bad_images: bool = False
     workers: int | None = None
+    weights: Path | None = None
+    allow_partial: bool = False
+    image_size: int | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where the tables go: beside the file of the weights."""
+        return (self.weights or checkpoint_file(self.checkpoint)).parent
 
 
 @dataclass(frozen=True)
@@ -65,21 +77,27 @@ class Moment:
 
 
 Watch = Callable[[Moment], None]
+Tell = Callable[[str], None]
 DETECTION_PREFIX = "detection."
 ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
 
 
-def evaluate(request: Request, watch: Watch = lambda moment: None) -> tuple[list[Row], list[Row]]:
+def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = lambda line: None) -> tuple[list[Row], list[Row]]:
     """The rows of evaluations.csv that answer the request, and those of per_class.csv where they were asked for.
+
+    `tell` is called with each line about what was found in somebody else's checkpoint, before the first job.
 
     Raises: SparseheadError for whatever the user can mend; what had been finished stays in the tables.
     """
     check(request)
     evaluation = Evaluation(request)
+    for line in evaluation.subject.report:
+        tell(line)
     if "detection" in request.protocols:
         require_extra()
+        require_stages(evaluation.subject)
         _ = evaluation.detection_sets  # a missing package or set is an error now, and not after hours
-    jobs = plan(request, request.dataset or evaluation.config.dataset)
+    jobs = plan(request, evaluation.dataset)
     keys = []
     for number, job in enumerate(jobs, 1):
         keys.append(evaluation.key(job))
@@ -113,6 +131,13 @@ def check(request: Request) -> None:
     for name in (request.dataset, *request.transfer_to):
         if name is not None:
             dataset_info(name, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
+
+
+def require_stages(subject: Subject) -> None:
+    """Raises: SparseheadError for a network that a detector cannot read stage by stage."""
+    if not isinstance(subject.network.backbone, ResNet):
+        name = subject.columns["backbone"]
+        raise SparseheadError(f"detection reads the stages of a ResNet, which timm:{name} does not show. Leave detection out.")
 
 
 def read_settings(values: dict[str, object]) -> tuple[Settings, DetectionSettings]:
@@ -169,8 +194,21 @@ class Evaluation:
     def __init__(self, request: Request) -> None:
         self.request = request
         self.device = choose_device(request.device)
-        self.subject, self.config = load_subject(request.checkpoint, self.device, request.data_dir)
-        self.folder = request.checkpoint if request.checkpoint.is_dir() else request.checkpoint.parent
+        self.subject = load_subject(
+            request.checkpoint,
+            self.device,
+            request.data_dir,
+            weights=request.weights,
+            allow_partial=request.allow_partial,
+            image_size=request.image_size,
+            dataset=request.dataset,
+        )
+        self.dataset = request.dataset or self.subject.dataset
+        if self.dataset is None:
+            raise SparseheadError(
+                f"{request.checkpoint} does not say on which data set to measure it: add --dataset, as in cifar10."
+            )
+        self.folder = request.folder
         self.table = Table(self.folder, with_classes=request.per_class)
         self.data: Labelled | None = None
         self.kept: dict[tuple, tuple[Features, Features]] = {}
@@ -264,16 +302,16 @@ class Evaluation:
 
     @cached_property
     def untrained(self) -> Subject:
-        """The untrained twin, calibrated on the images that the checkpoint was pretrained on."""
+        """The untrained twin, calibrated on the images that the checkpoint was pretrained on, or else that it is measured on."""
         train = load_split(
-            self.config.dataset,
+            self.subject.dataset or self.dataset,
             "train",
             self.request.data_dir,
             image_size=self.subject.prepare.image[1],
             skip_bad_images=self.request.skip_bad_images,
             workers=self.request.workers,
         )
-        return untrained(self.subject, self.config, train.to(self.device))
+        return untrained(self.subject, train.to(self.device))
 
     def features(self, subject: Subject, data: Labelled) -> tuple[Features, Features]:
         """Those of the training and the test images, extracted once."""

@@ -3,12 +3,14 @@
 import gzip
 
 import pytest
+import torch
 
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.evaluation.table import Table
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.data.detection_sets import write_voc
+from tests.evaluation.test_subject import checkpoint
 from tests.test_cli import assert_one_error
 
 
@@ -58,6 +60,67 @@ def test_a_folder_stands_for_its_checkpoint(sparsehead, run_folder):
 def test_wrong_requests_are_one_line(evaluate, run_folder, arguments, words):
     assert words in assert_one_error(evaluate(*arguments)).replace("\n", " ")
     assert not (run_folder / "evaluations.csv").exists()
+
+
+def test_somebody_elses_checkpoint_to_tables(sparsehead, tmp_path):
+    path = tmp_path / "theirs.ckpt"
+    checkpoint(path)
+    code, out, err = sparsehead("evaluate", path, "--dataset", "fashion1k", "--protocol", "knn", "--image-size", "16")
+    assert (code, err) == (0, "")
+    for text in ("layout: solo-learn", "backbone: state_dict.backbone, resnet9", "images: 3 x 16 x 16", "kNN, k = 200"):
+        assert text in out
+    assert out.index("layout: ") < out.index("1/1  knn on fashion1k")
+    assert {row["features"] for row in read_csv(tmp_path / "evaluations.csv")} == {"r", "z"}
+
+
+def test_a_partial_file_is_evaluated_only_when_asked_to_and_loudly(sparsehead, tmp_path):
+    path = tmp_path / "theirs.pt"
+    checkpoint(path)
+    state = load_state(path)
+    torch.save({k: v for k, v in state.items() if "layer4" not in k or "conv1" in k}, path)
+    arguments = ("evaluate", path, "--dataset", "fashion1k", "--protocol", "knn")
+    error = assert_one_error(sparsehead(*arguments))
+    assert "missing: layer4.0.bn1.weight" in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "evaluations.csv").exists()
+    code, out, _ = sparsehead(*arguments, "--allow-partial")
+    assert code == 0
+    assert "NOT LOADED, initial values instead: 14 missing" in out
+
+
+def load_state(path):
+    return torch.load(path, weights_only=False)["state_dict"]
+
+
+class Calls:
+    def __reduce__(self):
+        return exec, ("open('ran', 'w').close()",)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "words"),
+    [
+        (None, (), "does not say on which data set to measure it: add --dataset"),
+        ({"blocks.0.weight": torch.ones(2)}, ("--dataset", "fashion1k"), "has no ResNet in it. Its first names: blocks.0.weight"),
+        ({"state_dict": {}, "x": Calls()}, ("--dataset", "fashion1k"), "wants to call builtins.exec when it is loaded"),
+        (torch.nn.Linear(2, 2), ("--dataset", "fashion1k"), "Save its state_dict() instead"),
+        (None, ("--dataset", "fashion1k", "--image-size", "2"), "image_size must be between 8 and"),
+        (None, ("--dataset", "fashion1k", "--weights", "w.pt"), "--weights goes with the name of a timm model"),
+        (None, ("--dataset", "fashion11k"), 'unknown dataset "fashion11k"'),
+    ],
+)
+def test_what_cannot_be_done_with_somebody_elses_file_is_one_line(sparsehead, tmp_path, monkeypatch, content, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "theirs.pt"
+    checkpoint(path) if content is None else torch.save(content, path)
+    error = assert_one_error(sparsehead("evaluate", path, *arguments))
+    assert words in error
+    assert error.count("\n") == 1
+    assert {file.name for file in tmp_path.iterdir()} == {"theirs.pt"}
+
+
+def test_timm_without_weights_is_one_line(sparsehead):
+    assert "add --weights FILE" in assert_one_error(sparsehead("evaluate", "timm:resnet18", "--dataset", "fashion1k"))
 
 
 @pytest.mark.parametrize("damage", ["missing", "empty", "cut short", "another file"])

@@ -14,7 +14,7 @@ QUIET = lambda step, total: None  # noqa: E731
 
 @pytest.fixture
 def subject(run_folder):
-    return load_subject(run_folder, torch.device("cpu"), run_folder)[0]
+    return load_subject(run_folder, torch.device("cpu"), run_folder)
 
 
 def test_an_epoch_sees_every_image_once_in_another_order_each_time(subject):

@@ -1,0 +1,216 @@
+"""What is evaluated: our own checkpoints, other people's, and timm's models."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from sparsehead_cli.data.augment import RECIPES, Normalisation
+from sparsehead_cli.data.datasets import DATASETS, load_split
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation.evaluate import Request, evaluate
+from sparsehead_cli.evaluation.protocols import Settings
+from sparsehead_cli.evaluation.subject import for_channels, load_subject, untrained
+from sparsehead_cli.nets.backbones import BasicBlock, ResNet
+from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+
+CPU = torch.device("cpu")
+
+
+def checkpoint(path, stem="small", channels=3, width=8):
+    """A file as solo-learn writes it; returns its backbone and projector."""
+    torch.manual_seed(1)
+    net = ResNet(BasicBlock, (1, 1, 1, 1), (width,) * 4, stem, (channels, 32, 32))
+    head = nn.Sequential(nn.Linear(width, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 6))
+    state = {f"backbone.{k}": v for k, v in net.state_dict().items()} | {f"projector.{k}": v for k, v in head.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"state_dict": state, "pytorch-lightning_version": "2", "hyper_parameters": argparse.Namespace(lr=1)}, path)
+    return net.eval(), head.eval()
+
+
+@pytest.fixture
+def foreign(tmp_path):
+    path = tmp_path / "theirs" / "epoch=9.ckpt"
+    checkpoint(path)
+    return path
+
+
+def load(path, **options):
+    return load_subject(path, CPU, Path("data"), **options)
+
+
+# ---------------------------------------------------------------------------------------------- ours
+
+
+def test_a_run_of_ours_says_all_about_itself(run_folder):
+    subject = load(run_folder)
+    assert load(str(run_folder / "checkpoint.pt")).digest == subject.digest
+    assert (subject.dataset, subject.recipe, subject.report) == ("fashion1k", RECIPES["grey-small"], ())
+    identity = load_checkpoint(run_folder / "checkpoint.pt")["identity"]
+    assert subject.temperature == identity["method_settings"]["temperature"]
+    assert subject.config.seed == identity["seed"]
+    first, second = subject.fresh(), subject.fresh()
+    assert torch.equal(first.backbone.conv1.weight, second.backbone.conv1.weight)
+    assert not torch.equal(first.backbone.conv1.weight, subject.network.backbone.conv1.weight)
+
+
+def test_options_for_other_peoples_files_are_refused_for_ours(run_folder):
+    for options in ({"allow_partial": True}, {"image_size": 64}):
+        with pytest.raises(SparseheadError, match="is a checkpoint of ours"):
+            load(run_folder, **options)
+
+
+def test_an_unknown_recipe_is_said(run_folder):
+    path = run_folder / "checkpoint.pt"
+    state = load_checkpoint(path)
+    state["identity"]["recipe"] = "symetric"
+    save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
+    with pytest.raises(SparseheadError, match='unknown recipe "symetric".*Did you mean "symmetric"'):
+        load(path)
+
+
+# ---------------------------------------------------------------------------------------------- other people's
+
+
+@torch.no_grad()
+def test_somebody_elses_network_is_theirs_to_the_bit(foreign, run_folder):
+    net, head = checkpoint(foreign)
+    subject = load(foreign, dataset="cifar10")
+    x = torch.randn(3, 3, 32, 32)
+    torch.testing.assert_close(subject.network(x), {"r": net(x), "z": head(net(x))}, rtol=1e-5, atol=1e-6)
+    assert subject.features == ("r", "z")
+    assert not any(p.requires_grad for p in subject.network.parameters())
+    assert list(subject.columns) == list(load(run_folder).columns)
+    known = {k: v for k, v in subject.columns.items() if v != "" and k != "commit"}
+    assert known == {"experiment": "theirs", "run": "epoch=9", "method": "solo-learn", "backbone": "resnet9"}
+    assert (subject.dataset, subject.config, subject.temperature) == (None, None, 0.2)
+    assert any("argparse.Namespace" in line for line in subject.report)
+
+
+@pytest.mark.parametrize(
+    ("stem", "channels", "dataset", "given", "image", "normalise"),
+    [
+        ("imagenet", 3, "cifar10", None, (3, 224, 224), "imagenet"),
+        ("imagenet", 3, "cifar10", 64, (3, 64, 64), "imagenet"),
+        ("small", 3, "cifar10", None, (3, 32, 32), "cifar10"),
+        ("small", 3, "stl10", None, (3, 32, 32), "stl10"),
+        ("small", 3, None, None, (3, 32, 32), "imagenet"),
+        ("small", 1, "fashion-mnist", None, (1, 28, 28), "fashion-mnist"),
+    ],
+)
+def test_the_view_follows_the_stem_and_the_data_set(tmp_path, stem, channels, dataset, given, image, normalise):
+    checkpoint(tmp_path / "c.pt", stem, channels)
+    subject = load(tmp_path / "c.pt", dataset=dataset, image_size=given)
+    assert subject.prepare.image == subject.network.backbone.image == subject.fresh().backbone.image == image
+    assert subject.prepare.normalise == DATASETS[normalise].normalise
+    assert subject.recipe == RECIPES["grey-small" if channels == 1 else "symmetric"]
+    assert f"images: {' x '.join(map(str, image))}, normalised" in subject.report[-1]
+
+
+def test_normalisation_between_grey_and_colour(tmp_path):
+    grey = Normalisation((0.25,), (0.5,))
+    assert for_channels(grey, 3) == Normalisation((0.25,) * 3, (0.5,) * 3)
+    assert for_channels(grey, 1) is grey
+    back = for_channels(for_channels(grey, 3), 1)
+    assert (*back.mean, *back.std) == pytest.approx((0.25, 0.5))
+    checkpoint(tmp_path / "c.pt")
+    subject = load(tmp_path / "c.pt", dataset="fashion10k")
+    view = subject.prepare(load_split("fashion10k", "test", None).images[:2])
+    assert view.shape == (2, 3, 28, 28)
+    assert torch.equal(view[:, 0], view[:, 2])
+
+
+def test_untrained_is_calibrated_on_the_images_given(foreign):
+    subject = load(foreign, dataset="fashion1k")
+    images = load_split("fashion1k", "train", None)
+    twin = untrained(subject, images)
+    assert twin.digest not in (subject.digest, None)
+    assert (twin.model, twin.columns, twin.report) == ("untrained", subject.columns, subject.report)
+    first = twin.network.backbone.conv1(twin.prepare(images.images))
+    torch.testing.assert_close(twin.network.backbone.bn1.running_mean, first.mean(dim=(0, 2, 3)), atol=3e-3, rtol=0)
+
+
+def test_a_network_that_does_not_run_is_said(foreign):
+    with pytest.raises(SparseheadError, match="image_size must be between 8 and 1024, given 4"):
+        load(foreign, image_size=4)
+    state = torch.load(foreign, weights_only=False)
+    state["state_dict"]["backbone.bn1.running_var"] -= 5
+    torch.save(state, foreign)
+    with pytest.raises(SparseheadError, match="features of images of 3 x 32 x 32 are NaN"):
+        load(foreign)
+
+
+SHORT = Settings(sgd_epochs=1, finetune_epochs=1, semi_seeds=1, semi_epochs=(1, 1))
+
+
+def test_every_protocol_on_somebody_elses_network(foreign):
+    told = []
+    request = Request(foreign, ("linear", "knn", "linear-sgd", "finetune"), dataset="fashion1k", baselines=True, settings=SHORT)
+    rows, _ = evaluate(request, tell=told.append)
+    assert told[0] == "layout: solo-learn"
+    assert (foreign.parent / "evaluations.csv").exists()
+    assert {(r["protocol"], r["model"], r["features"]) for r in rows} >= {
+        (protocol, model, name)
+        for protocol in ("linear", "knn", "linear-sgd", "finetune")
+        for model in ("checkpoint", "untrained")
+        for name in "rz"
+    }
+    assert {(r["experiment"], r["run"], r["dataset"], r["step"]) for r in rows} == {("theirs", "epoch=9", "", "")}
+    assert len(evaluate(request)[0]) == len(rows)
+
+
+# ---------------------------------------------------------------------------------------------- timm
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "vit_tiny_patch16_224", "mobilenetv3_small_050"])
+@torch.no_grad()
+def test_timms_models_by_name(tmp_path, name):
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    model = timm.create_model(name, pretrained=False).eval()
+    state = {f"module.backbone.{k}": v for k, v in model.state_dict().items()}
+    torch.save({"teacher": state, "student": {k: v + 1 for k, v in state.items()}}, tmp_path / "w.pt")
+    subject = load(f"timm:{name}", weights=tmp_path / "w.pt", dataset="cifar10")
+    model.reset_classifier(0)
+    x = torch.randn(2, *subject.prepare.image)
+    torch.testing.assert_close(subject.network(x)["r"], model(x), rtol=1e-4, atol=1e-5)
+    assert subject.network.backbone.dim == model(x).shape[1]
+    cfg = model.pretrained_cfg
+    assert subject.prepare.normalise == Normalisation(tuple(cfg["mean"]), tuple(cfg["std"]))
+    assert (subject.columns["run"], subject.columns["method"], subject.columns["backbone"]) == (name, "timm", name)
+    assert "backbone: teacher.module.backbone" in "\n".join(subject.report)
+    assert subject.fresh().backbone.image == subject.prepare.image
+    some = dict(list(state.items())[: len(state) // 2])
+    torch.save(some, tmp_path / "w.pt")
+    with pytest.raises(SparseheadError, match=f"does not fit timm's {name} at module.backbone. .*missing"):
+        load(f"timm:{name}", weights=tmp_path / "w.pt")
+    assert any("NOT LOADED" in line for line in load(f"timm:{name}", weights=tmp_path / "w.pt", allow_partial=True).report)
+
+
+def test_what_is_asked_of_timm_and_cannot_be(foreign, monkeypatch):
+    with pytest.raises(SparseheadError, match="timm:resnet18 needs its weights, and nothing is downloaded: add --weights FILE"):
+        load("timm:resnet18")
+    with pytest.raises(SparseheadError, match="--weights goes with the name of a timm model"):
+        load(foreign, weights=foreign)
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "timm", None)
+        with pytest.raises(SparseheadError, match=r"not installed: pip install 'sparsehead\[timm\]'"):
+            load("timm:resnet18", weights=foreign)
+    pytest.importorskip("timm")
+    with pytest.raises(SparseheadError, match='timm has no model "resnt18".*Did you mean "resnet18"'):
+        load("timm:resnt18", weights=foreign)
+    with pytest.raises(SparseheadError, match='timm has no model "hf-hub:a/b"'):
+        load("timm:hf-hub:a/b", weights=foreign)
+    with pytest.raises(SparseheadError, match="has no vit_tiny_patch16_224 in it. Its first names: state_dict.backbone.conv1"):
+        load("timm:vit_tiny_patch16_224", weights=foreign)
+
+
+def test_a_detector_needs_stages(tmp_path):
+    timm, _ = pytest.importorskip("timm"), pytest.importorskip("torchmetrics")
+    torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "w.pt")
+    request = Request("timm:resnet10t", ("detection",), dataset="fashion1k", weights=tmp_path / "w.pt")
+    with pytest.raises(SparseheadError, match="detection reads the stages of a ResNet, which timm:resnet10t does not show"):
+        evaluate(request)

@@ -20,7 +20,7 @@ import torch
 from sparsehead_cli.config import load_config
 from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.measure.knn import knn_accuracy
-from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
+from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training.build import build
 from sparsehead_cli.training.folder import identity_columns
@@ -44,9 +44,9 @@ def pixels(results: Path) -> dict[str, object]:
     run = build(load_config(None, None, {"lam": 0.0, "results": results}))
     (bank, labels), (features, truth) = ((split.images.flatten(1).float() / 255, split.labels) for split in (run.bank, run.val))
     accuracy = knn_accuracy(bank, labels, features, truth, k=NEIGHBOURS, classes=10)
-    rank = effective_rank(covariance_eigenvalues(features))
+    spectrum = Spectrum.of(features)
     row = {**identity_columns(run.config, run.name), "method": "pixels", "run": "", "epoch": 0}
-    return {**row, "knn_accuracy": accuracy, "effective_rank_r": rank, "std_r": relative_std(features)}
+    return {**row, "knn_accuracy": accuracy, "effective_rank_r": effective_rank(spectrum.eigenvalues), "std_r": spectrum.std}
 
 
 def train(method: str, lam: float, results: Path) -> dict[str, object]:

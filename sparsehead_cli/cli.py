@@ -110,7 +110,9 @@ def pretrain(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint.pt of pretrain, or its folder.")],
+    checkpoint: Annotated[
+        str, typer.Argument(help="A checkpoint of ours or its folder, anybody's state_dict, or timm:NAME with --weights.")
+    ],
     protocol: Annotated[
         str, typer.Option(help="Any of linear, knn, linear-sgd, semi, finetune, transfer and detection, with commas between.")
     ] = "linear,knn",
@@ -119,6 +121,9 @@ def evaluate(
     detection_set: Annotated[str, typer.Option(help="voc, voc0712, coco, or a folder in either layout.")] = "voc",
     baselines: Annotated[bool, typer.Option("--baselines", help="The same for an untrained network and for the pixels.")] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="Accuracy within each class, too.")] = False,
+    weights: Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")] = False,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")] = None,
     data_dir: Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")] = Path("data"),
     seed: Annotated[int, typer.Option(help="Which labels are known, and the order and views of protocols that train.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
@@ -139,22 +144,9 @@ def evaluate(
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
 
     settings, detection = read_settings(parse_set(set_ or []))
-    request = Request(
-        checkpoint,
-        names(protocol),
-        dataset,
-        names(transfer_to or ""),
-        detection_set,
-        baselines,
-        per_class,
-        seed,
-        settings,
-        detection,
-        device,
-        data_dir,
-        skip_bad_images,
-        workers,
-    )
+    asked = (checkpoint, names(protocol), dataset, names(transfer_to or ""), detection_set, baselines, per_class, seed)
+    reading = (device, data_dir, skip_bad_images, workers, weights, allow_partial, image_size)
+    request = Request(*asked, settings, detection, *reading)
     from rich.console import Console
 
     from sparsehead_cli.display_evaluation import EvaluateDisplay, show_evaluation
@@ -162,10 +154,60 @@ def evaluate(
     console = Console()
     try:
         with EvaluateDisplay(console) as display:
-            rows, classes = run_evaluate(request, display.watch)
+            rows, classes = run_evaluate(request, display.watch, display.tell)
     except KeyboardInterrupt:
         raise Stopped("stopped. What had been finished is in evaluations.csv; the same command goes on.", 130) from None
-    show_evaluation(console, checkpoint if checkpoint.is_dir() else checkpoint.parent, rows, classes)
+    show_evaluation(console, request.folder, rows, classes)
+
+
+@app.command()
+def spectrum(
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(help="Checkpoints of ours or their folders, anybody's state_dict, or timm:NAME with --weights."),
+    ] = None,
+    dataset: Annotated[str | None, typer.Option(help=f"{DATASET} Without it the checkpoint's own.")] = None,
+    split: Annotated[str, typer.Option(help="train, val, train+val or test.")] = "test",
+    layers: Annotated[bool, typer.Option("--layers", help="The hidden layers of the projector, too.")] = False,
+    over_time: Annotated[bool, typer.Option("--over-time", help="How the spectra of a run with --track-spectrum came.")] = False,
+    figure: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf; without an ending .png and .svg.")] = None,
+    explain: Annotated[bool, typer.Option("--explain", help="What each number is, and where verdicts begin.")] = False,
+    out: Annotated[Path, typer.Option(help="The folder of the tables.")] = Path("results/spectrum"),
+    weights: Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")] = None,
+    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")] = False,
+    image_size: Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")] = None,
+    data_dir: Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")] = Path("data"),
+    seed: Annotated[int, typer.Option(help="The order of images, and augmented views.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
+    workers: Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")] = None,
+    skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images.")] = False,
+) -> None:
+    """Look for dimensional collapse: eigenvalue spectra of r and z, and what the head reads of r.
+
+    Rows go to spectrum.csv, spectrum_metrics.csv and spectrum_batches.csv; what is there already is not measured again.
+    """
+    from rich.console import Console
+
+    from sparsehead_cli import display_spectrum as show
+
+    console = Console()
+    if explain:
+        return show.explain(console)
+    if not checkpoints:
+        raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], or --explain.")
+    from sparsehead_cli.evaluation.spectrum import Request
+    from sparsehead_cli.study.spectra import spectra_over_time, study_spectra
+
+    if over_time:
+        return show.show_over_time(console, *spectra_over_time(tuple(checkpoints), figure))
+    reading = (weights, allow_partial, image_size, skip_bad_images, workers)
+    request = Request(tuple(dict.fromkeys(checkpoints)), dataset, split, layers, out, seed, device, data_dir, *reading)
+    try:
+        with show.SpectrumDisplay(console) as display:
+            found = study_spectra(request, figure, display.watch)
+    except KeyboardInterrupt:
+        raise Stopped("stopped. The checkpoints before are in the tables; the same command goes on.", 130) from None
+    return show.show_spectra(console, *found)
 
 
 def names(text: str) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""evaluations.csv and per_class.csv of a run: tidy, one row an outcome, complete after every task."""
+"""Tables that fill task by task: evaluations.csv and per_class.csv of a run, and those of spectra. Complete after every task."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,20 +47,58 @@ class Table:
         with self.lock:
             for file, new in ((self.rows, rows), (self.classes, classes)):
                 if new and (file is self.rows or self.with_classes):
-                    task = new[0]["task"]
-                    kept = [row for row in read_csv(file) if row["task"] != task] + new
-                    columns = dict.fromkeys(column for row in kept for column in row)  # an older version had others
-                    replace_csv(file, [{**dict.fromkeys(columns, ""), **row} for row in kept])
+                    put_rows(file, new[0]["task"], new)
 
     def of(self, tasks: list[str]) -> tuple[list[Row], list[Row]]:
         """The rows of these tasks in their order, as text, and those of their classes where they were asked for."""
-        found = []
-        for file in (self.rows, self.classes) if self.with_classes else (self.rows,):
-            by_task: dict[str, list[Row]] = {}
-            for row in read_csv(file):
-                by_task.setdefault(row["task"], []).append(row)
-            found.append([row for task in tasks for row in by_task.get(task, [])])
-        return found[0], (found[1] if self.with_classes else [])
+        return rows_of(self.rows, tasks), (rows_of(self.classes, tasks) if self.with_classes else [])
+
+
+class TaskTables:
+    """Tables of a folder that a task fills together. It is finished when its rows are in the last; several processes may add.
+
+    Raises: SparseheadError for a folder that cannot be written, before anything is measured.
+    """
+
+    def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
+        self.files = [folder / name for name in names]
+        self.lock = FileLock(folder / f".{names[-1]}.lock")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with self.lock:
+                pass
+        except OSError as error:
+            raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Choose another folder.") from None
+
+    def has(self, task: str) -> bool:
+        """Whether the task is finished."""
+        return any(row["task"] == task for row in read_csv(self.files[-1]))
+
+    def add(self, task: str, tables: list[list[Row]]) -> None:
+        """Put a task's rows, one list a table, in place of those that it had."""
+        with self.lock:
+            for file, rows in zip(self.files, tables, strict=True):
+                put_rows(file, task, [{**row, "task": task} for row in rows])
+
+    def of(self, tasks: list[str]) -> list[list[Row]]:
+        """The rows of these tasks in their order, as text, one list a table."""
+        return [rows_of(file, tasks) for file in self.files]
+
+
+def put_rows(file: Path, task: str, rows: list[Row]) -> None:
+    """Replace a task's rows in a table. A column that an older version did not have is empty in its rows."""
+    kept = [row for row in read_csv(file) if row["task"] != task] + rows
+    columns = dict.fromkeys(column for row in kept for column in row)
+    if kept:
+        replace_csv(file, [{**dict.fromkeys(columns, ""), **row} for row in kept])
+
+
+def rows_of(file: Path, tasks: list[str]) -> list[Row]:
+    """The rows of these tasks in their order, as text."""
+    by_task: dict[str, list[Row]] = {}
+    for row in read_csv(file):
+        by_task.setdefault(row["task"], []).append(row)
+    return [row for task in tasks for row in by_task.get(task, [])]
 
 
 def per_class_rows(row: Row, outcome: Outcome, classes: tuple[str, ...]) -> Iterator[Row]:

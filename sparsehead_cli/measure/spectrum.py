@@ -1,16 +1,23 @@
 """Eigenvalues of features and the effective dimension read off them. Float64, centred unless a name says otherwise."""
 
+from collections.abc import Callable
+from functools import cached_property
+
 import torch
 from torch import Tensor
 
+from sparsehead_cli.measure.moments import Moments
 
-def covariance_eigenvalues(features: Tensor) -> Tensor:
-    """Eigenvalues of the covariance of the centred features, descending, float64, [N, D] -> [D].
+RANKME_EPSILON = 1e-7
+NUMERICAL = 1e-3  # of the largest eigenvalue: what counts for the numerical rank
+ALPHA_RANGE = (11, 50)  # indices of the eigenvalues that α is fitted to
+ALPHA_FLOOR = 1e-10  # of the largest eigenvalue: rounding, no part of a power law
+ALPHA_POINTS = 5  # at least
 
-    Unbiased (divided by N - 1), so they sum to the total variance; tiny negative ones from rounding are set to 0.
-    """
-    centred = features.double() - features.double().mean(dim=0)
-    return torch.linalg.eigvalsh(centred.T @ centred / (len(features) - 1)).flip(0).clamp(min=0)
+
+def eigenvalues_of(matrix: Tensor) -> Tensor:
+    """Of a symmetric positive matrix [D, D], descending, [D]; tiny negative ones from rounding are set to 0."""
+    return torch.linalg.eigvalsh(matrix).flip(0).clamp(min=0)
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
@@ -25,13 +32,83 @@ def effective_rank(eigenvalues: Tensor) -> float:
     return float(torch.exp(torch.special.entr(share).sum()))
 
 
-def relative_std(features: Tensor) -> float:
-    """Mean standard deviation of the l2-normalised features times √D, [N, D] -> a number: 1 spread evenly, 0 collapsed.
+def rankme(singular: Tensor, epsilon: float = RANKME_EPSILON) -> float:
+    """exp of the entropy of p = σ / Σσ + epsilon, for the singular values of features that are not centred; 0.0 for zeros.
 
-    Source: SimSiam (Chen & He 2021), section 4.1.
+    Source: RankMe (Garrido et al. 2023), eq. 1 and 2.
     """
-    unit = torch.nn.functional.normalize(features.double(), dim=1)
-    return float(unit.std(dim=0).mean() * features.shape[1] ** 0.5)
+    total = singular.sum()
+    if total <= 0:
+        return 0.0
+    return float(torch.exp(torch.special.entr(singular / total + epsilon).sum()))
+
+
+def participation_ratio(eigenvalues: Tensor) -> float:
+    """(Σs)² / Σs², [D] -> a number in [1, D]; 0.0 without variance."""
+    squares = eigenvalues.square().sum()
+    return float(eigenvalues.sum().square() / squares) if squares > 0 else 0.0
+
+
+def stable_rank(eigenvalues: Tensor) -> float:
+    """Σs / max s, [D] -> a number in [1, D]; 0.0 without variance."""
+    return float(eigenvalues.sum() / eigenvalues[0]) if eigenvalues[0] > 0 else 0.0
+
+
+def numerical_rank(eigenvalues: Tensor) -> int:
+    """How many eigenvalues are above NUMERICAL of the largest."""
+    return int((eigenvalues > NUMERICAL * eigenvalues[0]).sum())
+
+
+def dims_for(eigenvalues: Tensor, share: float) -> int:
+    """The smallest k whose k largest eigenvalues have `share` of the variance, [D] -> an int; 0 without variance."""
+    if eigenvalues[0] <= 0:
+        return 0
+    sums = eigenvalues.cumsum(0) / eigenvalues.sum()
+    return min(len(sums), int((sums < share - 1e-12).sum()) + 1)  # rounding must not add a dimension
+
+
+def alpha(eigenvalues: Tensor) -> float:
+    """Minus the slope of log s on log index by least squares, on the indices of ALPHA_RANGE; NaN with too few above the floor.
+
+    Source: α-ReQ (Agrawal et al. 2022), section 3; the range is theirs for ImageNet features.
+    """
+    first, last = ALPHA_RANGE
+    used = eigenvalues[first - 1 : last]
+    used = used[used > ALPHA_FLOOR * eigenvalues[0]]
+    if len(used) < ALPHA_POINTS:
+        return torch.nan
+    x = torch.arange(first, first + len(used), dtype=torch.float64, device=used.device).log()
+    x, y = x - x.mean(), used.double().log()
+    return float(-(x @ (y - y.mean())) / x.square().sum())
+
+
+class Spectrum:
+    """What features have: the eigenvalues of their centred covariance, their own singular values, their relative deviation."""
+
+    def __init__(self, moments: Moments) -> None:
+        self.moments = moments
+
+    @classmethod
+    def of(cls, features: Tensor) -> "Spectrum":
+        """The spectrum of features [N, D]."""
+        moments = Moments(features.shape[1], features.device)
+        moments.add(features)
+        return cls(moments)
+
+    @cached_property
+    def eigenvalues(self) -> Tensor:
+        """Of the covariance of the centred features, unbiased, descending, [D]: they sum to the total variance."""
+        return eigenvalues_of(self.moments.covariance())
+
+    @cached_property
+    def singular(self) -> Tensor:
+        """Singular values of the features as they are, not centred, descending, [min(N, D)]."""
+        return eigenvalues_of(self.moments.gram()).sqrt()[: self.moments.count]
+
+    @cached_property
+    def std(self) -> float:
+        """Relative standard deviation, see Moments: 1 spread evenly, 0 collapsed."""
+        return self.moments.relative_std()
 
 
 def is_collapsed(rank: float, std: float) -> bool:
@@ -39,5 +116,28 @@ def is_collapsed(rank: float, std: float) -> bool:
     return rank < COLLAPSED_RANK or std < COLLAPSED_STD
 
 
+def verdict(rank: float, std: float, dims_99: float, dim: float) -> str:
+    """ "healthy", "partially collapsed" or "fully collapsed", from four NUMBERS of some features and the constants below."""
+    if is_collapsed(rank, std):
+        return "fully collapsed"
+    return "partially collapsed" if dims_99 < PARTIAL_SHARE * dim else "healthy"
+
+
 COLLAPSED_RANK = 1.1  # one dimension, and next to nothing else
 COLLAPSED_STD = 0.01  # all images at one point; evenly spread features have 1
+PARTIAL_SHARE = 0.25  # 99 % of the variance in fewer than this share of the dimensions
+
+# what is read off one spectrum, by name
+NUMBERS: dict[str, Callable[[Spectrum], float]] = {
+    "effective_rank": lambda s: effective_rank(s.eigenvalues),
+    "rankme": lambda s: rankme(s.singular),
+    "participation_ratio": lambda s: participation_ratio(s.eigenvalues),
+    "stable_rank": lambda s: stable_rank(s.eigenvalues),
+    "numerical_rank": lambda s: numerical_rank(s.eigenvalues),
+    "dims_90": lambda s: dims_for(s.eigenvalues, 0.90),
+    "dims_99": lambda s: dims_for(s.eigenvalues, 0.99),
+    "alpha": lambda s: alpha(s.eigenvalues),
+    "variance": lambda s: float(s.eigenvalues.sum()),
+    "std": lambda s: s.std,
+}
+INTERVALS = ("effective_rank", "rankme")  # those that come with one

@@ -20,7 +20,7 @@ from sparsehead_cli.data.datasets import Crops, Folder, Split, dataset_info
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.measure.features import Encoder, Prepare, Waiting, eval_mode, extract
 from sparsehead_cli.measure.knn import knn_accuracy
-from sparsehead_cli.measure.spectrum import covariance_eigenvalues, effective_rank, relative_std
+from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import Position, identity_columns, locked, resume, save
@@ -145,8 +145,8 @@ def finish_epoch(run: Run, position: Position, epoch: int, clock: "Clock") -> di
     if run.config.track_spectrum and is_tracked(epoch + 1, run.config.epochs):
         position.spectra += [
             {**common, "epoch": epoch + 1, "features": features, "index": index, "eigenvalue": value}
-            for features, eigenvalues in spectra.items()
-            for index, value in enumerate(eigenvalues.tolist(), 1)
+            for features, spectrum in spectra.items()
+            for index, value in enumerate(spectrum.eigenvalues.tolist(), 1)
         ]
     position.sums, position.skipped = {}, 0
     save(run, position)
@@ -166,8 +166,8 @@ def is_tracked(epoch: int, epochs: int) -> bool:
     return epoch == epochs or epoch in {round(2 ** (i / 2)) for i in range(2 * epochs.bit_length())}
 
 
-def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]], dict[str, Tensor]]:
-    """kNN accuracy, effective ranks and sparsity on the held-out images; a row for each layer of the head; eigenvalues of r and z.
+def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]], dict[str, Spectrum]]:
+    """kNN accuracy, effective ranks and sparsity on the held-out images; a row for each layer of the head; r and z's spectra.
 
     Ranks and standard deviations are of the N held-out images. The kNN looks its neighbours up in the run's bank. The
     pruned head has lost the groups that are inactive by norm. The test set is never touched.
@@ -189,15 +189,15 @@ def probe_epoch(run: Run) -> tuple[dict[str, float], list[dict[str, object]], di
         sparsity = head_sparsity(run.sparse, r, layers)
         pruned = run.sparse.prune(ACTIVE_SHARE) if run.sparse.parameters() else run.method.projector
         pruned_accuracy = knn(pruned(bank_r), pruned(r))
-    spectra = {"r": covariance_eigenvalues(r), "z": covariance_eigenvalues(z)}
+    spectra = {"r": Spectrum.of(r), "z": Spectrum.of(z)}
     columns = {
         "knn_accuracy": knn(bank_r, r),
         "knn_accuracy_z": knn(bank_z, z),
         "knn_accuracy_z_pruned": pruned_accuracy,
-        "effective_rank_r": effective_rank(spectra["r"]),
-        "effective_rank_z": effective_rank(spectra["z"]),
-        "std_r": relative_std(r),
-        "std_z": relative_std(z),
+        "effective_rank_r": effective_rank(spectra["r"].eigenvalues),
+        "effective_rank_z": effective_rank(spectra["z"].eigenvalues),
+        "std_r": spectra["r"].std,
+        "std_z": spectra["z"].std,
         **sparsity,
     }
     return columns, layers, spectra

@@ -1,0 +1,56 @@
+"""Short names for checkpoints that are shown together: what tells them apart, and which differ in their seed alone."""
+
+from collections import defaultdict
+
+Row = dict[str, str]
+SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "lam", "eval_dataset", "split")
+
+
+def labels(rows: list[Row], columns: tuple[str, ...] = (*SETTING, "seed")) -> dict[str, str]:
+    """task -> label, for the rows of several checkpoints: the columns in which they differ, or else the runs' names."""
+    first = {row["task"]: row for row in reversed(rows)}
+    first = {task: first[task] for task in dict.fromkeys(row["task"] for row in rows)}
+    told = [column for column in columns if len({row[column] for row in first.values()}) > 1]
+    ours = all(row["lam"] != "" for row in first.values())
+    by_columns = {task: ", ".join(say(column, row[column]) for column in told) for task, row in first.items()}
+    by_run = {task: row["run"] for task, row in first.items()}
+    by_place = {task: f"{row['experiment']}/{row['run']}" for task, row in first.items()}
+    by_weights = {task: f"{row['run']} {row['checkpoint'][:6]} {row['eval_dataset']}" for task, row in first.items()}
+    for found in (by_columns if told and ours else by_run, by_run, by_place):
+        if len(set(found.values())) == len(first):
+            return found
+    return by_weights
+
+
+def say(column: str, value: str) -> str:
+    """A column's value as a label says it."""
+    if column == "lam":
+        return f"λ {float(value):g}" if value else "no λ"
+    return f"seed {value}" if column == "seed" else value
+
+
+def groups(rows: list[Row]) -> dict[str, list[str]]:
+    """label -> the tasks of runs that differ only in their seed, by rising λ; other checkpoints are groups of their own."""
+    first = {row["task"]: row for row in reversed(rows)}
+    members: dict[tuple, list[str]] = defaultdict(list)
+    for task in dict.fromkeys(row["task"] for row in rows):
+        row = first[task]
+        setting = tuple(row[column] for column in SETTING)
+        taken = {first[other]["seed"] for other in members[setting]}
+        members[setting if row["lam"] != "" and row["seed"] not in taken else (task,)].append(task)
+    one_each = [first[tasks[0]] for tasks in members.values() if tasks]
+    names = labels(one_each, SETTING)
+    found = {}
+    for tasks in (tasks for tasks in members.values() if tasks):
+        row, many = first[tasks[0]], len(tasks) > 1
+        name = say("lam", row["lam"]) if many and names[tasks[0]] == row["run"] else names[tasks[0]]
+        found[f"{name} ({len(tasks)} seeds)" if many else name] = tasks
+    return dict(sorted(found.items(), key=lambda item: float(first[item[1][0]]["lam"] or 0)))
+
+
+def is_sequence(rows: list[Row], grouped: dict[str, list[str]]) -> bool:
+    """Whether the groups differ in λ alone, so that their colours can be an order."""
+    first = {row["task"]: row for row in rows}
+    several = [first[tasks[0]] for tasks in grouped.values()]
+    differing = [column for column in SETTING if len({row[column] for row in several}) > 1]
+    return differing == ["lam"] and all(row["lam"] != "" for row in several)

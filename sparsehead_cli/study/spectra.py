@@ -1,0 +1,57 @@
+"""`sparsehead spectrum` as a whole: checkpoints -> tables, the comparison over λ, the figure; or spectra over training."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation.spectrum import TABLES, Moment, Request, spectra
+from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.study.by_lam import by_lam
+from sparsehead_cli.study.figures import check_figure, over_time_figure, save_figure, spectra_figure
+from sparsehead_cli.study.labels import labels
+from sparsehead_cli.training.folder import SPECTRA
+
+Row = dict[str, str]
+BY_LAM = "spectrum_by_lam.csv"
+
+
+def study_spectra(
+    request: Request, figure: Path | None, watch: Callable[[Moment], None]
+) -> tuple[list[list[Row]], list[dict[str, object]], list[Path]]:
+    """(rows of the TABLES, rows over λ where runs can be compared, the files written).
+
+    Raises: SparseheadError for whatever the user can mend; a figure's wrong ending before anything is measured.
+    """
+    if figure:
+        check_figure(figure)
+    tables = spectra(request, watch)
+    lams = by_lam(tables[-1])
+    if lams:
+        replace_csv(request.out / BY_LAM, lams)
+    files = [request.out / name for name in (*TABLES, *([BY_LAM] if lams else []))]
+    return tables, lams, files + (save_figure(spectra_figure(*tables[1:]), figure) if figure else [])
+
+
+def spectra_over_time(checkpoints: tuple[str, ...], figure: Path | None) -> tuple[dict[str, list[Row]], list[Path]]:
+    """(label -> the run's rows of spectrum_epochs.csv, the figures written), for runs or their checkpoints.
+
+    Raises: SparseheadError for a run whose spectra were not tracked.
+    """
+    if figure:
+        check_figure(figure)
+    rows = []
+    for checkpoint in dict.fromkeys(checkpoints):
+        path = Path(checkpoint)
+        folder = path if path.is_dir() else path.parent
+        found = read_csv(folder / SPECTRA)
+        if not found:
+            raise SparseheadError(
+                f"there is no {folder / SPECTRA}: spectra over training are kept by `sparsehead pretrain --track-spectrum`. "
+                "A run that was finished without them has to be trained anew, with another --results."
+            )
+        rows += [
+            {**row, "task": str(folder), "checkpoint": str(folder), "eval_dataset": row["dataset"], "split": "val"} for row in found
+        ]
+    names = labels(rows)
+    runs = {label: [row for row in rows if row["task"] == task] for task, label in names.items()}
+    return runs, save_figure(over_time_figure(runs), figure) if figure else []

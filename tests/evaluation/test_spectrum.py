@@ -1,0 +1,235 @@
+"""`sparsehead spectrum` in process and as a user meets it."""
+
+import re
+import shutil
+
+import pytest
+import torch
+
+from sparsehead_cli.data.datasets import load_split
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation import spectrum
+from sparsehead_cli.evaluation.spectrum import Request, spectra
+from sparsehead_cli.evaluation.subject import load_subject
+from sparsehead_cli.files import read_csv
+from sparsehead_cli.measure import definitions
+from sparsehead_cli.measure.features import extract
+from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
+from sparsehead_cli.training.build import build
+from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.training.loop import pretrain
+from tests.test_cli import assert_one_error
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    """Few views and batches; the numbers of a real look are tested where they are computed."""
+    for name, value in {"VIEWED": 40, "VIEWS": 4, "BATCHES": 3, "BATCH_SIZE": 32, "RESPONSE_IMAGES": 50}.items():
+        monkeypatch.setattr(spectrum, name, value)
+
+
+@pytest.fixture
+def look(run_folder, tmp_path):
+    """look(**changes) -> {(features, metric): row} of the tiny run, and the three tables."""
+
+    def found(folder=run_folder, **changes):
+        tables = spectra(Request(**{"checkpoints": (str(folder),), "out": tmp_path / "out", **changes}))
+        return {(row["features"], row["metric"]): row for row in tables[-1]}, tables
+
+    return found
+
+
+def value(numbers, features, metric):
+    return float(numbers[features, metric]["value"])
+
+
+def change_weights(folder, change):
+    """Rewrite the checkpoint of a run: `change(name, tensor)` in place."""
+    path = folder / "checkpoint.pt"
+    state = load_checkpoint(path)
+    for name, tensor in state["method"].items():
+        change(name, tensor)
+    save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
+
+
+def test_the_numbers_are_those_of_the_features(look, run_folder, tmp_path):
+    """Whatever the order in which the images came."""
+    numbers, (batches, eigenvalues, metrics) = look()
+    subject = load_subject(run_folder, CPU, tmp_path)
+    features = extract(subject.network, load_split("fashion1k", "test", tmp_path), subject.prepare)
+    for name in ("r", "z"):
+        exact = Spectrum.of(features[name])
+        assert [float(row["eigenvalue"]) for row in eigenvalues if row["features"] == name] == pytest.approx(
+            exact.eigenvalues.tolist(), rel=1e-5, abs=1e-9
+        )
+        for metric, number in NUMBERS.items():
+            assert value(numbers, name, metric) == pytest.approx(number(exact), rel=1e-5, nan_ok=True)
+        for metric in ("effective_rank", "rankme"):
+            assert 0 < float(numbers[name, metric]["low"]) < float(numbers[name, metric]["high"]) <= 8
+    assert [row["index"] for row in eigenvalues if row["features"] == "response"] == [str(i + 1) for i in range(8)]
+    assert {row["images"] for row in metrics} == {"1010"}
+    assert [int(row["features_kept"]) for row in batches] == pytest.approx([8] * 3, abs=8)
+    assert {row["lam"] for row in metrics} == {"0.001"}
+    assert all(row["commit"] for table in (batches, eigenvalues, metrics) for row in table)
+
+
+def test_what_the_head_reads_adds_up(look):
+    numbers, (batches, _, _) = look()
+    assert 1 <= value(numbers, "head", "read_dims") <= 8
+    assert 0 < value(numbers, "head", "read_variance_share") <= 1
+    assert value(numbers, "head", "read_overlap_by_chance") == value(numbers, "head", "read_dims") / 8
+    kept = sorted(float(row["features_kept"]) for row in batches)
+    assert [value(numbers, "head", f"batch_features_{name}") for name in ("min", "median", "max")] == kept
+    assert all(float(row["loss_kept"]) <= 1.01 * float(row["loss"]) + 1e-6 for row in batches)
+    for probe in ("probe_r", "probe_read"):
+        assert 0.2 < value(numbers, "head", probe) < 1
+        assert float(numbers["head", probe]["low"]) < value(numbers, "head", probe) < float(numbers["head", probe]["high"])
+
+
+def test_every_number_has_its_definition(look):
+    numbers, _ = look(layers=True)
+    assert {metric for features, metric in numbers if features == "head"} <= set(definitions.HEAD)
+    assert {metric for features, metric in numbers if features != "head"} == set(definitions.SPECTRUM)
+    assert value(numbers, "h1", "dim") == 16
+
+
+def test_the_hidden_layer_is_what_the_last_layer_reads(look, run_folder, tmp_path):
+    numbers, _ = look(layers=True)
+    subject = load_subject(run_folder, CPU, tmp_path)
+    features = extract(subject.network, load_split("fashion1k", "test", tmp_path), subject.prepare)
+    hidden = subject.network.projector[:-1](features["r"].clone())
+    assert value(numbers, "h1", "effective_rank") == pytest.approx(NUMBERS["effective_rank"](Spectrum.of(hidden)), rel=1e-5)
+
+
+def test_a_checkpoint_is_measured_once_and_anew_for_another_question(look, monkeypatch):
+    first, _ = look()
+    monkeypatch.setattr(spectrum.Look, "rows", lambda self, tell: pytest.fail("measured again"))
+    assert look()[0] == first
+    for changes in ({"split": "val"}, {"layers": True}, {"seed": 1}, {"dataset": "fashion10k"}):
+        with pytest.raises(pytest.fail.Exception, match="measured again"):
+            look(**changes)
+
+
+def test_a_look_that_was_stopped_leaves_no_half(look, monkeypatch, tmp_path):
+    monkeypatch.setattr(spectrum.Look, "probes", lambda self, reading: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        look()
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def test_without_a_projector_there_is_only_r(tiny, look):
+    folder = pretrain(build(tiny(projector="none", lam=0.0, epochs=1))).run.folder
+    numbers, (batches, eigenvalues, _) = look(folder)
+    assert {features for features, _ in numbers} == {"r"}
+    assert {row["features"] for row in eigenvalues} == {"r"}
+    assert batches == []
+
+
+def test_a_collapsed_embedding_is_described_and_does_not_crash(look, run_folder):
+    change_weights(run_folder, lambda name, w: w.zero_() if name == "projector.3.weight" else None)
+    numbers, _ = look()
+    assert value(numbers, "z", "effective_rank") == 0
+    assert value(numbers, "z", "lidar") == 0
+    assert value(numbers, "head", "read_dims") == value(numbers, "head", "batch_features_max") == 0
+    assert ("head", "probe_read") not in numbers
+    assert value(numbers, "head", "probe_unread") > 0.2
+
+
+def test_features_that_are_not_numbers_are_an_error_in_words(look, run_folder, tmp_path):
+    change_weights(run_folder, lambda name, w: w.fill_(torch.nan) if name == "projector.3.bias" else None)
+    with pytest.raises(SparseheadError, match=r"the embedding z is not finite .* for 1,010 of 1,010 images"):
+        look()
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def test_a_folder_of_photographs(look, photographs):
+    """Streamed images of another size and kind than the network was trained on."""
+    numbers, _ = look(dataset=str(photographs), split="train+val", workers=0)
+    assert int(numbers["r", "dim"]["images"]) == 60
+    assert value(numbers, "r", "effective_rank") > 1
+    assert ("head", "probe_r") in numbers
+
+
+# ---------------------------------------------------------------------------------------------- the command line
+
+
+@pytest.fixture
+def command(sparsehead, run_folder, tmp_path):
+    return lambda *arguments: sparsehead("spectrum", run_folder / "checkpoint.pt", "--out", tmp_path / "out", *arguments)
+
+
+def test_one_checkpoint_from_file_to_words(command, run_folder, tmp_path):
+    code, out, err = command("--figure", tmp_path / "spectra")
+    assert (code, err) == (0, "")
+    for text in ("spectra on 1,010 images of fashion1k (test)", "effective", "RankMe", "what the head reads of r"):
+        assert text in out
+    assert re.search(r"representation r: \w+ ?\w*\. \d of 8 dimensions carry 99 % of the variance \(fewer than 2 is", out)
+    assert re.search(r"a linear probe gets \d\d\.\d % from r, \d\d\.\d % from what the head reads", out)
+    assert re.search(r"a batch needs \d features \(\d to \d\)", out)
+    for name in ("spectrum.csv", "spectrum_metrics.csv", "spectrum_batches.csv"):
+        assert read_csv(tmp_path / "out" / name)
+    assert (tmp_path / "spectra.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "spectra.svg").read_text()
+    assert "(measured before)" in command()[1]
+
+
+def test_tables_fit_into_eighty_columns(sparsehead, run_folder, tmp_path, monkeypatch):
+    (again := run_folder.parent / "a-second-run-with-a-name-as-long-as-real-ones").mkdir()
+    shutil.copy(run_folder / "checkpoint.pt", again)
+    change_weights(again, lambda name, w: w.mul_(1.01) if name == "projector.3.weight" else None)
+    from sparsehead_cli import display_spectrum
+
+    monkeypatch.setattr(display_spectrum, "curves", lambda names, rows: [])  # lines, not tables
+    arguments = ("spectrum", run_folder, again, "--out", tmp_path / "out")
+    sparsehead(*arguments)
+    from rich.console import Console
+
+    with open(tmp_path / "shown", "w") as shown:
+        console = Console(file=shown, width=80)
+        tables = spectra(Request((str(run_folder), str(again)), out=tmp_path / "out"))
+        display_spectrum.show_spectra(console, tables, [], [])
+    boxes = [line for line in (tmp_path / "shown").read_text().splitlines() if line.startswith(("│", "┃", "└", "┏"))]
+    assert len(boxes) > 10
+    assert all(line[-1] in "│┃┘┓" and len(line) <= 80 and "…" not in line for line in boxes)
+
+
+def test_explain_needs_no_checkpoint(sparsehead):
+    code, out, err = sparsehead("spectrum", "--explain")
+    assert (code, err) == (0, "")
+    for name in (*definitions.SPECTRUM, *definitions.HEAD, *definitions.VERDICTS):
+        assert name in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--split", "tset"], 'unknown split "tset"; known: pretrain, train, val, train+val, test. Did you mean "test"?'),
+        (["--dataset", "cifr10"], 'Did you mean "cifar10"?'),
+        (["--figure", "x.jpeg"], 'a figure is .png, .svg or .pdf, or without an ending both .png and .svg; given ".jpeg"'),
+        (["--seed", "-1"], "seed must be between 0"),
+        (["--workers", "-1"], "workers must be at least 0"),
+        (["--device", "gpu"], 'unknown device "gpu"'),
+        (["--over-time"], "pretrain --track-spectrum"),
+    ],
+)
+def test_bad_input(command, tmp_path, arguments, says):
+    assert says in assert_one_error(command(*arguments))
+    assert not list((tmp_path / "out").glob("*.csv"))
+
+
+def test_no_checkpoint_and_one_that_is_not_there(sparsehead, command, run_folder, tmp_path):
+    assert "which checkpoint?" in assert_one_error(sparsehead("spectrum"))
+    assert "nowhere.pt" in assert_one_error(command("nowhere.pt"))
+    assert "cannot write to" in assert_one_error(sparsehead("spectrum", run_folder, "--out", run_folder / "checkpoint.pt"))
+    assert read_csv(tmp_path / "out" / "spectrum_metrics.csv")  # of the checkpoint before the bad one
+
+
+def test_spectra_over_training(sparsehead, tiny, tmp_path):
+    run = pretrain(build(tiny(epochs=3, track_spectrum=True))).run
+    code, out, err = sparsehead("spectrum", run.folder, "--over-time", "--figure", tmp_path / "time.svg")
+    assert (code, err) == (0, "")
+    assert f"{run.name}, on the held-out images" in out
+    assert len(re.findall(r"^│ +[123] │", out, re.MULTILINE)) == 3
+    assert "<svg" in (tmp_path / "time.svg").read_text()

@@ -1,0 +1,95 @@
+"""Figures hold what the tables say, and are the same bytes each time. That they look right was looked at."""
+
+import numpy as np
+import pytest
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.measure.spectrum import NUMERICAL
+from sparsehead_cli.study.figures import DASHES, FLOOR, over_time_figure, save_figure, spectra_figure, styles
+from tests.study.test_by_lam import row
+
+
+def tables(lams=(0.0, 1e-3), seeds=(0, 1), dims=(("r", 30), ("z", 12)), **changes):
+    """(rows of spectrum.csv, rows of spectrum_metrics.csv) of runs whose eigenvalues fall the faster the larger λ."""
+    eigenvalues, metrics = [], []
+    for lam in lams:
+        for seed in seeds:
+            for name, dim in dims:
+                base = row(lam, seed, dim / (1 + 1000 * lam) + seed, features=name, images="500", low="1", high="9", **changes)
+                metrics.append(base)
+                eigenvalues += [
+                    {**base, "index": str(i), "eigenvalue": str(7.0 * 10 ** -(i * (0.1 + 1000 * lam)))} for i in range(1, dim + 1)
+                ]
+    return eigenvalues, metrics
+
+
+def test_spectra_are_drawn_over_the_largest_down_to_the_floor():
+    r, z, ranks = spectra_figure(*tables()).axes
+    curves = [line for line in r.get_lines() if len(line.get_xdata()) > 2]
+    assert len(curves) == 4
+    first = np.array(curves[0].get_ydata())
+    assert first[0] == 1
+    assert first[10] == pytest.approx(0.1)
+    steep = np.array(curves[2].get_ydata())  # λ 1e-3: a factor of 10^1.1 an index
+    assert steep[-1] == FLOOR
+    assert len(steep) == 8
+    assert any(set(line.get_ydata()) == {NUMERICAL} for line in z.get_lines())
+    assert [label.get_text() for label in ranks.get_yticklabels()] == ["λ 0.001 (2 seeds)", "λ 0 (2 seeds)"]
+    assert (r.get_title(), z.get_title(), ranks.get_xlabel()) == (
+        "representation r",
+        "embedding z",
+        "effective rank (95 % interval)",
+    )
+
+
+def test_checkpoints_without_a_projector_have_two_panels():
+    assert len(spectra_figure(*tables(dims=(("r", 5),))).axes) == 2
+
+
+def test_a_constant_embedding_can_be_drawn():
+    eigenvalues, metrics = tables(lams=(0.0,), seeds=(0,))
+    eigenvalues = [{**r, "eigenvalue": "0.0"} if r["features"] == "z" else r for r in eigenvalues]
+    assert len(spectra_figure(eigenvalues, metrics).axes) == 3
+
+
+def test_colours_go_with_lam_and_twelve_methods_keep_apart():
+    looks = styles(tables(lams=(0.0, 1e-4, 1e-3))[1])
+    lightness = [np.dot(look.color, [0.3, 0.6, 0.1, 0]) for look in looks.values()]
+    assert lightness == sorted(lightness)
+    many = styles([m for i in range(12) for m in tables(lams=(0.0,), seeds=(0,), method=f"method {i:02}")[1]])
+    assert len({(look.color, look.dash) for look in many.values()}) == 12
+    assert {look.dash for look in many.values()} == set(DASHES)
+
+
+def epochs(dim=6):
+    return [
+        {"epoch": str(epoch), "features": name, "index": str(i), "eigenvalue": str(float(i <= epoch))}
+        for epoch in (1, 2, 4)
+        for name in ("r", "z")
+        for i in range(1, dim + 1)
+    ]
+
+
+def test_over_time_a_column_an_epoch():
+    figure = over_time_figure({"a run": epochs()})
+    r, z, bar = figure.axes
+    (image,) = r.collections
+    assert image.get_array().shape == (6, 3)
+    assert np.array_equal(image.get_array()[:, 1] == 0, [True] * 2 + [False] * 4)  # log10(1) where epoch 2 has variance
+    rank, above = r.get_lines()
+    assert list(rank.get_ydata()) == pytest.approx([1, 2, 4])
+    assert list(above.get_ydata()) == [1, 2, 4]
+    assert [t.get_text() for t in r.get_xticklabels()] == ["1", "2", "4"]
+    assert "log10" in bar.get_ylabel()
+    assert z.get_title() == "embedding z, a run"
+
+
+def test_formats_and_equal_bytes(tmp_path):
+    drawn = [
+        {p.name: p.read_bytes() for p in save_figure(spectra_figure(*tables()), tmp_path / folder / "f")} for folder in ("a", "b")
+    ]
+    assert drawn[0] == drawn[1]
+    assert set(drawn[0]) == {"f.png", "f.svg"}
+    assert save_figure(spectra_figure(*tables()), tmp_path / "f.PDF")[0].read_bytes().startswith(b"%PDF")
+    with pytest.raises(SparseheadError, match=r'a figure is \.png, \.svg or \.pdf.*given "\.gif"'):
+        save_figure(over_time_figure({"a": epochs()}), tmp_path / "f.gif")

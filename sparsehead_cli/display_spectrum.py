@@ -77,7 +77,7 @@ def show_spectra(console: Console, tables: list[list[Row]], lams: list[Row], fil
     numbers: dict[str, Numbers] = {task: {} for task in names}
     for row in metrics:
         numbers[row["task"]][row["features"], row["metric"]] = row
-    console.print(spectrum_table(names, numbers, metrics[0], narrow=console.width < WIDE))
+    console.print(spectrum_table(names, numbers, narrow=console.width < WIDE))
     if any(("head", "read_dims") in found for found in numbers.values()):
         console.print(head_table(names, numbers))
     if lams:
@@ -87,13 +87,13 @@ def show_spectra(console: Console, tables: list[list[Row]], lams: list[Row], fil
     for task, name in names.items() if len(names) == 1 else ():
         for line in words(name, numbers[task]):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
-    for line in notes(metrics[0]):
+    for line in notes():
         console.print(f"[dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
     listed = ", ".join(str(file) for file in files)
     console.print(f" files   {listed}", highlight=False, soft_wrap=True, markup=False)
 
 
-def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], row: Row, *, narrow: bool) -> Table:
+def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow: bool) -> Table:
     """A line a checkpoint and features: ranks with their intervals, and the verdict."""
     sets = dict.fromkeys((r["eval_dataset"], r["split"], r["images"]) for found in numbers.values() for r in found.values())
     title = ", ".join(f"{int(images):,} images of {dataset} ({split})" for dataset, split, images in sets)
@@ -260,10 +260,11 @@ def words(name: str, found: Numbers) -> Iterator[str]:
         )
 
 
-def notes(row: Row) -> Iterator[str]:
+def notes() -> Iterator[str]:
     """What a reader of the tables has to know."""
     yield " intervals are 95 %: bootstrap over images for ranks. What each number is, and where verdicts begin: --explain"
-    yield f" LiDAR, aligned and uniform from {VIEWS} views of up to {VIEWED:,} images; NT-Xent of batches of {BATCH_SIZE}"
+    yield f" LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images; NT-Xent of batches of {BATCH_SIZE}"
+    yield f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns"
 
 
 def explain(console: Console) -> None:

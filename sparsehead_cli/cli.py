@@ -23,6 +23,16 @@ DATASET = (
     "fashion10k (embedded), fashion-mnist, mnist, cifar10, cifar100, stl10, svhn, tiny-imagenet, imagenet, "
     "or the path of a folder with train/CLASS/ and test/CLASS/."
 )
+CHECKPOINT = "of ours or its folder, anybody's state_dict, or timm:NAME with --weights."
+# options that several commands have
+MeasuredOn = Annotated[str | None, typer.Option(help=f"{DATASET} Without it the checkpoint's own.")]
+Weights = Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")]
+AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")]
+ImageSize = Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")]
+DataDir = Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Workers = Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")]
+SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 
 
 def main() -> None:
@@ -63,7 +73,7 @@ def pretrain(
     dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the views in pixels; without it the data set's own.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")] = None,
+    workers: Workers = None,
     skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable images.")] = None,
     backbone: Annotated[str | None, typer.Option(help="narrow, resnet18, resnet34 or resnet50.")] = None,
     epochs: Annotated[int | None, typer.Option()] = None,
@@ -110,27 +120,23 @@ def pretrain(
 
 @app.command()
 def evaluate(
-    checkpoint: Annotated[
-        str, typer.Argument(help="A checkpoint of ours or its folder, anybody's state_dict, or timm:NAME with --weights.")
-    ],
+    checkpoint: Annotated[str, typer.Argument(help=f"A checkpoint {CHECKPOINT}")],
     protocol: Annotated[
         str, typer.Option(help="Any of linear, knn, linear-sgd, semi, finetune, transfer and detection, with commas between.")
     ] = "linear,knn",
-    dataset: Annotated[str | None, typer.Option(help=f"{DATASET} Without it the checkpoint's own.")] = None,
+    dataset: MeasuredOn = None,
     transfer_to: Annotated[str | None, typer.Option(help="Data sets of the protocol transfer, with commas between.")] = None,
     detection_set: Annotated[str, typer.Option(help="voc, voc0712, coco, or a folder in either layout.")] = "voc",
     baselines: Annotated[bool, typer.Option("--baselines", help="The same for an untrained network and for the pixels.")] = False,
     per_class: Annotated[bool, typer.Option("--per-class", help="Accuracy within each class, too.")] = False,
-    weights: Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")] = None,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")] = False,
-    image_size: Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")] = None,
-    data_dir: Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")] = Path("data"),
+    weights: Weights = None,
+    allow_partial: AllowPartial = False,
+    image_size: ImageSize = None,
+    data_dir: DataDir = Path("data"),
     seed: Annotated[int, typer.Option(help="Which labels are known, and the order and views of protocols that train.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")] = None,
-    skip_bad_images: Annotated[
-        bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")
-    ] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    skip_bad_images: SkipBadImages = False,
     set_: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of a protocol; may be repeated.")
     ] = None,
@@ -162,25 +168,22 @@ def evaluate(
 
 @app.command()
 def spectrum(
-    checkpoints: Annotated[
-        list[str] | None,
-        typer.Argument(help="Checkpoints of ours or their folders, anybody's state_dict, or timm:NAME with --weights."),
-    ] = None,
-    dataset: Annotated[str | None, typer.Option(help=f"{DATASET} Without it the checkpoint's own.")] = None,
+    checkpoints: Annotated[list[str] | None, typer.Argument(help=f"Any number; each {CHECKPOINT}")] = None,
+    dataset: MeasuredOn = None,
     split: Annotated[str, typer.Option(help="train, val, train+val or test.")] = "test",
     layers: Annotated[bool, typer.Option("--layers", help="The hidden layers of the projector, too.")] = False,
     over_time: Annotated[bool, typer.Option("--over-time", help="How the spectra of a run with --track-spectrum came.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf; without an ending .png and .svg.")] = None,
     explain: Annotated[bool, typer.Option("--explain", help="What each number is, and where verdicts begin.")] = False,
     out: Annotated[Path, typer.Option(help="The folder of the tables.")] = Path("results/spectrum"),
-    weights: Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")] = None,
-    allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")] = False,
-    image_size: Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")] = None,
-    data_dir: Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")] = Path("data"),
+    weights: Weights = None,
+    allow_partial: AllowPartial = False,
+    image_size: ImageSize = None,
+    data_dir: DataDir = Path("data"),
     seed: Annotated[int, typer.Option(help="The order of images, and augmented views.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")] = "auto",
-    workers: Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")] = None,
-    skip_bad_images: Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images.")] = False,
+    device: Device = "auto",
+    workers: Workers = None,
+    skip_bad_images: SkipBadImages = False,
 ) -> None:
     """Look for dimensional collapse: eigenvalue spectra of r and z, and what the head reads of r.
 

@@ -9,11 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from sparsehead_cli.config import Config, read_experiments
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.data.published import DEBIAN
+from sparsehead_cli.evaluation import spectrum
+from sparsehead_cli.nets.backbones import make_backbone
+from sparsehead_cli.nets.heads import mlp
+from sparsehead_cli.nets.timm_models import TimmBackbone
 from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.training.build import build
+from sparsehead_cli.training.loop import pretrain
 from tests.data.detection_sets import write_voc
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +46,7 @@ def cifar_without_its_download(monkeypatch):
     monkeypatch.setitem(DATASETS, "cifar10", dataclasses.replace(DATASETS["cifar10"], read=small_colour_images))
 
 
-@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith("sparsehead evaluate")])
+@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(("sparsehead evaluate", "sparsehead spectrum"))])
 def test_sparsehead_commands(sparsehead, tmp_path, command):
     arguments = shlex.split(command)[1:]
     if arguments[0] == "pretrain" and "--help" not in arguments:
@@ -64,6 +71,45 @@ def test_evaluate_commands(sparsehead, run_folder, tmp_path, monkeypatch, comman
     code, out, err = sparsehead("evaluate", place, *arguments, *SHORT_EVALUATION)
     assert (code, err) == (0, "")
     assert "evaluations.csv" in out
+
+
+@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if c.startswith("sparsehead spectrum")])
+def test_spectrum_commands(sparsehead, run_folder, trained_with_spectra, tmp_path, monkeypatch, command):
+    """A tiny run, a tiny ResNet and timm's smallest model stand in for those that are named, photographs for ImageNet."""
+    monkeypatch.setitem(DATASETS, "imagenet", DATASETS["fashion1k"])
+    for name, value in {"VIEWED": 40, "VIEWS": 4, "BATCHES": 3, "BATCH_SIZE": 32, "RESPONSE_IMAGES": 50}.items():
+        monkeypatch.setattr(spectrum, name, value)
+    arguments = shlex.split(command)[2:]
+    for i, argument in enumerate(arguments):
+        if argument.startswith("results/") and arguments[i - 1] != "--figure":
+            arguments[i] = trained_with_spectra if "--over-time" in arguments else run_folder
+        elif argument.startswith("timm:"):
+            pytest.importorskip("timm")
+            arguments[i] = "timm:test_vit"
+            torch.save(TimmBackbone("test_vit").net.state_dict(), tmp_path / "weights.pth")
+        elif argument.endswith(".pth"):
+            torch.save(somebody_elses(), tmp_path / "resnet.pth")
+            arguments[i] = tmp_path / ("weights.pth" if arguments[i - 1] == "--weights" else "resnet.pth")
+        elif arguments[i - 1] == "--figure":
+            arguments[i] = tmp_path / argument
+    where = [] if "--explain" in arguments else ["--out", tmp_path / "out"]
+    code, out, err = sparsehead("spectrum", *arguments, *where)
+    assert (code, err) == (0, "")
+    if "--figure" in arguments:
+        assert "files" in out
+
+
+@pytest.fixture
+def trained_with_spectra(tiny):
+    return pretrain(build(tiny(epochs=1, track_spectrum=True))).run.folder
+
+
+def somebody_elses():
+    """The state of Barlow Twins' training script, its network small."""
+    backbone, projector = make_backbone("resnet18", channels=3, image_size=32, widths=(8, 8, 8, 8)), mlp(8, [16, 16], 16)
+    parts = {"backbone": backbone, "projector": projector, "bn": torch.nn.BatchNorm1d(16, affine=False)}
+    state = {f"module.{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
+    return {"epoch": 1000, "model": state}
 
 
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec)")

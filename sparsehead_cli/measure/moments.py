@@ -14,7 +14,7 @@ from torch import Tensor
 from sparsehead_cli.errors import SparseheadError
 
 BLOCKS = (20, 100)  # at least and at most
-BLOCK_NUMBERS = 10**8  # that all blocks together may hold, 800 MB; in float32 their rounding would count for RankMe
+BLOCK_NUMBERS = 8 * 10**7  # that all blocks together may hold, 640 MB; in float32 their rounding would count for RankMe
 WIDEST = 2_048  # features above this width have no interval: their blocks would not fit
 REPLICATES = (100, 40)  # bootstrap samples for features of up to NARROW dimensions, and for wider ones
 NARROW = 512

@@ -45,7 +45,7 @@ class EvaluateDisplay:
 
     def tell(self, line: str) -> None:
         """A line about what was found in a checkpoint; one that a reader must not miss is in bold."""
-        style = "bold red" if line.startswith("NOT LOADED") else ""
+        style = "bold red" if line.startswith("NOT ") else ""
         self.console.print(Text(f" {line}", style=style), soft_wrap=True)
 
     def watch(self, moment: Moment) -> None:

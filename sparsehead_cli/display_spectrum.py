@@ -14,6 +14,7 @@ from rich.text import Text
 
 from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, Moment
 from sparsehead_cli.measure import definitions
+from sparsehead_cli.measure.head import READ_SHARE
 from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank, verdict
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.labels import groups, labels
@@ -63,7 +64,7 @@ class SpectrumDisplay:
             before = " (measured before)" if moment.doing == "measured before" else ""
             self.say(f"{moment.number}/{moment.checkpoints}  {moment.checkpoint}{before}")
             for line in moment.report:
-                self.say(f"     {line}", "bold red" if line.startswith("NOT LOADED") else "")
+                self.say(f"     {line}", "bold red" if line.startswith("NOT ") else "")
 
     def say(self, line: str, style: str = "") -> None:
         self.console.print(Text(line, style=style), soft_wrap=True)
@@ -243,10 +244,9 @@ def words(name: str, found: Numbers) -> Iterator[str]:
             )
     value = {metric: float(row["value"]) for (f, metric), row in found.items() if f == "head"}
     if value:
-        yield (
-            f" the head responds to {value['read_dims']:.0f} of {found['r', 'dim']['value']} directions of r, which hold "
-            f"{100 * value['read_variance_share']:.0f} % of its variance."
-        )
+        share, part = value["read_variance_share"], f"{value['read_dims']:.0f} of {found['r', 'dim']['value']} directions"
+        verdict_on_head = "reads only a part of r" if share < READ_SHARE else "reads all that varies in r"
+        yield f" the head {verdict_on_head}: it responds to {part}, which hold {100 * share:.0f} % of the variance."
     if "probe_unread" in value:
         yield (
             f" a linear probe gets {100 * value['probe_r']:.1f} % from r, {100 * value['probe_read']:.1f} % from what the head "

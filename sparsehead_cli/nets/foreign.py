@@ -10,6 +10,7 @@ strides and activations, is the usual one, and is reported as assumed.
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
@@ -120,6 +121,7 @@ def find_network(state: object, source: str, *, allow_partial: bool = False, ski
     place = places[0]
     shape = architecture_of(place, tensors, source)
     require_buildable(shape, place, tensors, source)
+    unusual = require_published(shape, source, allow_partial=allow_partial)
     with torch.device("meta"):
         expected = shape.build()
     found = fit(expected, place.keys, tensors, source)
@@ -135,6 +137,7 @@ def find_network(state: object, source: str, *, allow_partial: bool = False, ski
         f"backbone: {where(place.prefix)}, {shape.words()}, D = {backbone.dim}",
         f"projector: {head_words(head)}",
         f"stem: {shape.stem_words()}",
+        *unusual,
         *lacking,
         *left_out(tensors, place.prefix, inside, head, skipped),
     )
@@ -232,6 +235,31 @@ def require_buildable(shape: Architecture, place: Place, tensors: Mapping[str, T
             f"{source}: the shapes at {where(place.prefix)} are those of a {shape.words()}, "
             f"of which only {there:,} numbers are there. It is damaged or of another architecture. {TIMM_HINT}"
         )
+
+
+def require_published(shape: Architecture, source: str, *, allow_partial: bool) -> tuple[str, ...]:
+    """Nothing for a ResNet of DEPTHS. For another one the line that says so loudly: its last blocks may be lost.
+
+    Raises: SparseheadError that lists what it lacks, unless partial ones are allowed.
+    """
+    if (shape.block, shape.blocks) in DEPTHS:
+        return ()
+    lacks = {
+        name: [
+            f"layer{i}.{j}"
+            for i, (there, all_) in enumerate(zip_longest(shape.blocks, blocks, fillvalue=0), 1)
+            for j in range(there, all_)
+        ]
+        for (block, blocks), name in DEPTHS.items()
+        if block is shape.block and all(a <= b for a, b in zip_longest(shape.blocks, blocks, fillvalue=0))
+    }
+    nearest = min(lacks, key=lambda name: len(lacks[name]), default=None)
+    words = f"its stages have {', '.join(map(str, shape.blocks))} blocks, which no published ResNet has"
+    if nearest:
+        words += f"; of a {nearest} it lacks {listed(lacks[nearest])}"
+    if not allow_partial:
+        raise SparseheadError(f"{source}: {words}. Is it whole? --allow-partial takes it as it is. {TIMM_HINT}")
+    return (f"NOT A PUBLISHED RESNET: {words}",)
 
 
 def layout_of(place: Place, head: Head | None, tensors: Mapping[str, Tensor], state: object) -> str:

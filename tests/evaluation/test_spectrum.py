@@ -166,6 +166,7 @@ def test_one_checkpoint_from_file_to_words(command, run_folder, tmp_path):
     for text in ("spectra on 1,010 images of fashion1k (test)", "effective", "RankMe", "what the head reads of r"):
         assert text in out
     assert re.search(r"representation r: \w+ ?\w*\. \d of 8 dimensions carry 99 % of the variance \(fewer than 2 is", out)
+    assert re.search(r"the head reads (only a part of r|all that varies in r): it responds to \d of 8 directions", out)
     assert re.search(r"a linear probe gets \d\d\.\d % from r, \d\d\.\d % from what the head reads", out)
     assert re.search(r"a batch needs \d features \(\d to \d\)", out)
     for name in ("spectrum.csv", "spectrum_metrics.csv", "spectrum_batches.csv"):

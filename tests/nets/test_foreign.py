@@ -31,7 +31,8 @@ def shaken(module, seed=0):
 
 
 def small_resnet(seed=0, block=BasicBlock, stem="imagenet"):
-    return shaken(ResNet(block, (1, 2, 1, 1), WIDTHS, stem, (3, 64, 64)), seed)
+    blocks = (2, 2, 2, 2) if block is BasicBlock else (3, 4, 6, 3)
+    return shaken(ResNet(block, blocks, WIDTHS, stem, (3, 64, 64)), seed)
 
 
 def mlp(*widths, norm=True, last_norm=False, activation=nn.ReLU, seed=0):
@@ -291,13 +292,28 @@ def test_fresh_is_the_same_architecture_with_other_weights_always_the_same():
 def test_missing_parts_are_listed_or_loudly_allowed():
     state = {k: v for k, v in under("m.", NET).items() if "layer3" not in k or "conv1" in k}
     with pytest.raises(
-        SparseheadError, match=r"does not fit a resnet at m\. 14 missing: layer3.0.bn1.weight.* and 4 more.*allow-partial"
+        SparseheadError, match=r"does not fit a resnet18 at m\. 23 missing: layer3.0.bn1.weight.* and 13 more.*allow-partial"
     ):
         find_network(state, "file")
     found = find_network(state, "file", allow_partial=True)
-    assert "NOT LOADED, initial values instead: 14 missing" in report(found)
+    assert "NOT LOADED, initial values instead: 23 missing" in report(found)
     assert torch.equal(found.backbone.layer4[0].conv1.weight, NET.layer4[0].conv1.weight)
     assert torch.equal(found.backbone.layer3[0].bn1.running_mean, torch.zeros(24))
+
+
+def test_a_lost_block_is_not_taken_for_a_smaller_network():
+    """Shapes alone would make a ResNet of 2, 2, 1 and 2 blocks of it, or one of three stages."""
+    state = {k: v for k, v in NET.state_dict().items() if not k.startswith("layer3.1")}
+    with pytest.raises(SparseheadError, match=r"have 2, 2, 1, 2 blocks, .*; of a resnet18 it lacks layer3.1. Is it whole\? --allow"):
+        find_network(state, "file")
+    with pytest.raises(SparseheadError, match=r"of a resnet18 it lacks layer4.0, layer4.1"):
+        find_network({k: v for k, v in NET.state_dict().items() if not k.startswith("layer4")}, "file")
+    found = find_network(state, "file", allow_partial=True)
+    assert "NOT A PUBLISHED RESNET: its stages have 2, 2, 1, 2 blocks" in report(found)
+    own = ResNet(BasicBlock, (5, 1), (8, 16), "small", (3, 32, 32))
+    with pytest.raises(SparseheadError, match=r"have 5, 1 blocks, which no published ResNet has. Is it whole\?"):
+        find_network(own.state_dict(), "file")
+    assert_same_features(find_network(own.state_dict(), "file", allow_partial=True), own.eval(), None, torch.randn(2, 3, 32, 32))
 
 
 def test_even_the_first_layers_may_be_missing():

@@ -104,7 +104,8 @@ def preconditioner(x: Tensor, weight: Tensor, bias: Tensor, l2: float) -> tuple[
     x = x[:: len(x) // max(SAMPLE, 4 * x.shape[1]) + 1]
     p = torch.softmax(F.linear(x, weight, bias), dim=1)
     certainty = p * (1 - p)
-    hessian = ((x * certainty.mean(dim=1, keepdim=True)).T @ x).double() / len(x)
+    x = x.double()  # of features that are one another's multiples the product in float32 is not even positive
+    hessian = (x * certainty.mean(dim=1, keepdim=True)).T @ x / len(x)
     identity = torch.eye(len(hessian), dtype=hessian.dtype, device=x.device)
     jitter = l2 + 1e-9 * hessian.diagonal().mean()  # rounding must not make it indefinite
     root = torch.linalg.cholesky(hessian + jitter * identity)

@@ -118,3 +118,15 @@ def test_one_label_a_class_leaves_nothing_to_choose_by():
     l2, accuracy = cross_validated_l2(x, y, 4)
     assert l2 == 1e-3
     assert accuracy is None
+
+
+@pytest.mark.parametrize("rank", [1, 2, 5])
+def test_features_of_few_dimensions_are_fitted(rank):
+    """A thin head's embedding: 128 features that are multiples of a few, in float32. The weakest strengths are tried, too."""
+    g = torch.Generator().manual_seed(0)
+    hidden = torch.randn(600, rank, generator=g)
+    labels = (hidden @ torch.randn(rank, 4, generator=g)).argmax(dim=1)
+    features = hidden @ torch.randn(rank, 128, generator=g) + 1e-7 * torch.randn(600, 128, generator=g)
+    for l2 in (1e-2, 1e-9):
+        fitted = fit_logistic(Standardise.of(features)(features), labels, 4, l2)
+        assert fitted.accuracy(Standardise.of(features)(features), labels) > 0.9

@@ -304,7 +304,9 @@ def test_missing_parts_are_listed_or_loudly_allowed():
 def test_a_lost_block_is_not_taken_for_a_smaller_network():
     """Shapes alone would make a ResNet of 2, 2, 1 and 2 blocks of it, or one of three stages."""
     state = {k: v for k, v in NET.state_dict().items() if not k.startswith("layer3.1")}
-    with pytest.raises(SparseheadError, match=r"have 2, 2, 1, 2 blocks, .*; of a resnet18 it lacks layer3.1. Is it whole\? --allow"):
+    with pytest.raises(
+        SparseheadError, match=r"have 2, 2, 1, 2 blocks, .*; of a resnet18 it lacks layer3.1. Is it whole\? --allow"
+    ):
         find_network(state, "file")
     with pytest.raises(SparseheadError, match=r"of a resnet18 it lacks layer4.0, layer4.1"):
         find_network({k: v for k, v in NET.state_dict().items() if not k.startswith("layer4")}, "file")

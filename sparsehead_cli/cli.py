@@ -213,6 +213,59 @@ def spectrum(
     return show.show_spectra(console, *found)
 
 
+@app.command()
+def sweep_lambda(
+    experiment: Annotated[str, typer.Option(help="A sweep in experiments.yaml.")] = "lambda-quick",
+    lams: Annotated[str | None, typer.Option(help="Values of λ with commas between; 0 is what others are compared to.")] = None,
+    methods: Annotated[str | None, typer.Option(help="Methods with commas between, each by its own recipe.")] = None,
+    penalties: Annotated[str | None, typer.Option(help="Penalties with commas between; l21-output: units are groups.")] = None,
+    solvers: Annotated[str | None, typer.Option(help="subgradient, proximal or both with a comma between.")] = None,
+    dims: Annotated[str | None, typer.Option(help="Widths of the embedding with commas between.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many; the same for every λ, so that differences are paired.")] = None,
+    epochs: Annotated[int | None, typer.Option()] = None,
+    engine: Annotated[str, typer.Option(help="local, or print: a command line a trial, for Slurm or GNU parallel.")] = "local",
+    jobs: Annotated[int | None, typer.Option(help="Trials at a time; without it one a GPU, or one a core.")] = None,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False,
+    dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
+    data_dir: DataDir = Path("data"),
+    device: Device = "auto",
+    results: Annotated[Path, typer.Option(help="The sweep goes to RESULTS/EXPERIMENT.")] = Path("results"),
+    experiments: Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)] = None,
+    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of a run.")] = None,
+    trial: Annotated[str | None, typer.Option(hidden=True, help="Run this one trial, here.")] = None,
+) -> None:
+    """Which λ? Many runs on a grid, paired by seed, to a table with intervals and a verdict.
+
+    A sweep that was stopped goes on with the same command; a trial that is finished is never repeated.
+    """
+    from sparsehead_cli.config import parse_set
+    from sparsehead_cli.study.grid import read_grid
+
+    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
+    settings = {"dataset": dataset, "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
+    given = [{key: value for key, value in found.items() if value is not None} for found in (axes, settings)]
+    grid = read_grid(experiment, experiments, given[0], {**parse_set(set_ or []), **given[1]})
+
+    from sparsehead_cli import display_sweep as show
+    from sparsehead_cli.study.sweep import Request, run_one, stand, sweep
+
+    request = Request(grid, experiment, show.without_trial(sys.argv[1:]), experiments, engine, jobs, retry_failed)
+    standing = stand(request)
+    from rich.console import Console
+
+    console = Console()
+    if trial:
+        return run_one(standing, trial, show.log_epochs(console))
+    if engine == "print":
+        return show.show_commands(console, request, standing)
+    try:
+        with show.SweepDisplay(console, request, standing) as display:
+            rows, summary = sweep(request, standing, display.watch)
+    except KeyboardInterrupt:
+        raise Stopped("stopped. Finished trials are in sweep.csv; the same command goes on.", 130) from None
+    return show.show_sweep(console, standing, rows, summary)
+
+
 def names(text: str) -> tuple[str, ...]:
     """`knn, linear` -> ("knn", "linear"), each once."""
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

@@ -17,6 +17,7 @@ from sparsehead_cli.errors import SparseheadError, unknown
 
 PACKAGE = Path(__file__).parent
 METHOD_PREFIX = "method."
+SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
 LATER = ("image_size", "skip_bad_images")  # settings that came after runs had been named by all the others
 
 
@@ -117,6 +118,8 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: dic
         experiment = overrides.get("method") if overrides.get("method") in table else Config.experiment
     if experiment not in table:
         raise unknown(f"experiment in {path}:", experiment, table)
+    if SWEEP in table[experiment]:
+        raise SparseheadError(f"{experiment} is a sweep of many runs: sparsehead sweep-lambda --experiment {experiment}")
     values, problems = {}, []
     settings = {}
     for key, value in {**table[experiment], **overrides}.items():

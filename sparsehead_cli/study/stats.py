@@ -3,6 +3,7 @@
 import math
 import statistics
 
+import numpy as np
 import scipy.stats
 
 
@@ -16,3 +17,16 @@ def mean_interval(values: list[float]) -> tuple[float, float, float]:
         return mean, math.nan, math.nan
     half = scipy.stats.t.ppf(0.975, len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
+
+
+def bootstrap_interval(values: list[float], samples: int = 9_999) -> tuple[float, float]:
+    """(low, high): the 95 % percentile bootstrap interval of the mean of n values, the same each time; NaN for a single one.
+
+    With few values it is too narrow (of five normal ones it holds the true mean 84 times of 100): quote Student's t instead.
+    """
+    if len(values) < 2:
+        return math.nan, math.nan
+    rng = np.random.default_rng(0)
+    drawn = rng.choice(values, size=(samples, len(values))).mean(axis=1)
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)

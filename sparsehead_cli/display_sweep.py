@@ -1,0 +1,186 @@
+"""What `sparsehead sweep-lambda` shows: the trials while they run, then the answer in a table and a sentence a setting."""
+
+import math
+import shlex
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from sparsehead_cli.display import epoch_line
+from sparsehead_cli.files import read_csv
+from sparsehead_cli.study.engines import Task, default_jobs
+from sparsehead_cli.study.summary import SETTING, name_of, verdicts
+from sparsehead_cli.study.sweep import SUMMARY_CSV, SWEEP_CSV, Request, Standing, estimate
+from sparsehead_cli.study.trial import LOG
+from sparsehead_cli.training.loop import Moment
+
+Row = dict[str, object]
+REFRESH_SECONDS = 2.0
+SHOWN = {
+    "linear probe, %": ("accuracy", 100, 1),
+    "rank of r": ("effective_rank_r", 1, 1),
+    "rank of z": ("effective_rank_z", 1, 1),
+    "active, %": ("active_groups", 100, 0),
+}
+
+
+class SweepDisplay:
+    """A live table of the running trials on a terminal, and everywhere one plain line a trial that ends."""
+
+    def __init__(self, console: Console, request: Request, standing: Standing) -> None:
+        self.console, self.standing = console, standing
+        self.jobs = request.jobs or default_jobs()
+        self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
+        self.told = set(standing.rows) | set(standing.failed)
+        self.before, self.began, self.looked = len(standing.rows), time.monotonic(), 0.0
+
+    def __enter__(self) -> "SweepDisplay":
+        standing = self.standing
+        pending = len(standing.pending())
+        counts = f"{len(standing.rows)} finished, {len(standing.failed)} failed before"
+        self.say(f"{len(standing.configs)} trials in {standing.folder}: {counts}")
+        if standing.failed:
+            self.say("failed ones are run again with --retry-failed")
+        if pending:
+            self.say(f"{pending} to run, {self.jobs} at a time: about {minutes(estimate(standing, self.jobs))}")
+        if self.live:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.live:
+            self.live.stop()
+
+    def say(self, line: str, style: str = "") -> None:
+        self.console.print(Text(line, style=style), soft_wrap=True)
+
+    def watch(self, standing: Standing, running: list[Task]) -> None:
+        """A line for each trial that has ended since; now and then the table of those that run."""
+        done = len(standing.rows) + len(standing.failed)
+        for name in [name for name in (*standing.rows, *standing.failed) if name not in self.told]:
+            self.told.add(name)
+            if name in standing.failed:
+                self.say(f"{name}: {standing.failed[name]} (log: {standing.folder / name / LOG})", "red")
+            else:
+                row = standing.rows[name]
+                self.say(f"{done}/{len(standing.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
+        if self.live and running and time.monotonic() - self.looked > REFRESH_SECONDS:
+            self.looked = time.monotonic()
+            self.live.update(self.table(running), refresh=True)
+
+    def table(self, running: list[Task]) -> Table:
+        """The running trials, how far each is, and when all will be done."""
+        table = Table(title=self.progress(), title_justify="left")
+        for name in ("running", "epoch", "loss", "kNN", "rank of r", "rank of z"):
+            table.add_column(name, justify="left" if name == "running" else "right")
+        for task in running:
+            rows = read_csv(task.folder / "metrics.csv")
+            epochs = self.standing.configs[task.folder.name].epochs
+            if not rows:
+                table.add_row(task.folder.name, f"0/{epochs}", *["–"] * 4)
+                continue
+            last = rows[-1]
+            numbers = (f"{float(last[f'effective_rank_{f}']):.1f}" for f in ("r", "z"))
+            knn = f"{100 * float(last['knn_accuracy']):.1f} %"
+            table.add_row(task.folder.name, f"{last['epoch']}/{epochs}", f"{float(last['loss']):.3f}", knn, *numbers)
+        return table
+
+    def progress(self) -> str:
+        """How many are done, the time left, the best so far."""
+        standing, finished = self.standing, len(self.standing.rows) - self.before
+        left = ""
+        if finished:
+            left = f", about {minutes((time.monotonic() - self.began) / finished * len(standing.pending()))} left"
+        best = max(standing.rows.values(), key=lambda row: float(row["val_accuracy"]), default=None)
+        told = f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}" if best else ""
+        return f"{len(standing.rows)} of {len(standing.configs)} trials finished{left}{told}"
+
+
+def minutes(seconds: float) -> str:
+    """A duration for people."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: list[Row]) -> None:
+    """The answer: a table a setting, the verdicts, and where the files are."""
+    told = [row for row in summary if row["metric"] == "accuracy"]
+    for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in summary):
+        own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
+        console.print(summary_table(name_of(own[0], told), own))
+    for line in verdicts(summary):
+        console.print(Text(line), soft_wrap=True)
+    console.print(" mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0", style="dim")
+    if standing.failed:
+        console.print(Text(f"{len(standing.failed)} trials failed and are missing above; --retry-failed", style="red"))
+    console.print(Text(f" files   {standing.folder}/: {SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}"), soft_wrap=True)
+
+
+def summary_table(title: str, rows: list[Row]) -> Table:
+    """A line a λ of one setting."""
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for name in ("λ", "seeds", *SHOWN, "chosen"):
+        table.add_column(name, justify="left" if name == "chosen" else "right", no_wrap=True)
+    for lam in dict.fromkeys(row["lam"] for row in rows):
+        found = {row["metric"]: row for row in rows if row["lam"] == lam}
+        first = next(iter(found.values()))
+        cells = [plus_minus(found[metric], scale, digits) for metric, scale, digits in SHOWN.values()]
+        table.add_row(f"{lam:g}", str(first["seeds"]), *cells, CHOSEN[first["chosen"]], end_section=True)
+    return table
+
+
+CHOSEN = {"": "", "best": "best", "sparsest": "sparsest\nwithin 1 SE", "both": "best,\nsparsest"}
+
+
+def plus_minus(row: Row, scale: float, digits: int) -> str:
+    """mean ± half its interval, and below it the difference to λ 0 with its own."""
+
+    def text(middle: float, high: float, sign: str = "") -> str:
+        half = "" if math.isnan(high) else f" ± {scale * (high - middle):.{digits}f}"
+        return f"{scale * middle:{sign}.{digits}f}{half}"
+
+    line = text(row["mean"], row["high"])
+    return line if row["difference"] == "" else f"{line}\n{text(row['difference'], row['difference_high'], '+')}"
+
+
+def show_commands(console: Console, request: Request, standing: Standing) -> None:
+    """A command line for each trial that is not finished."""
+    arguments = without_engine(request.arguments)
+    for name in standing.pending():
+        console.print(Text(shlex.join(["sparsehead", *arguments, "--trial", name])), soft_wrap=True)
+
+
+def without_trial(arguments: list[str]) -> tuple[str, ...]:
+    """The arguments behind `sparsehead`, without --trial NAME."""
+    return without(arguments, "--trial")
+
+
+def without_engine(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """The same without --engine NAME."""
+    return without(arguments, "--engine")
+
+
+def without(arguments: list[str] | tuple[str, ...], option: str) -> tuple[str, ...]:
+    """The arguments without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not (skip or argument == option or argument.startswith(f"{option}=")):
+            kept.append(argument)
+        skip = argument == option
+    return tuple(kept)
+
+
+def log_epochs(console: Console) -> Callable[[Moment], None]:
+    """A watcher that prints a line an epoch, for the log of a trial."""
+
+    def watch(moment: Moment) -> None:
+        if moment.row:
+            console.print(Text(epoch_line(moment.row, 0).replace("/0", "")), soft_wrap=True)
+
+    return watch

@@ -1,0 +1,107 @@
+"""sweep.csv -> what it says: means, paired differences to λ 0, the chosen λ, a verdict. Functions of the table alone."""
+
+import math
+import statistics
+from collections import defaultdict
+
+from sparsehead_cli.study.stats import bootstrap_interval, mean_interval
+
+Row = dict[str, str]
+SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "groups", "solver", "batch_norm", "projector_out", "epochs")
+SHARED = ("penalty", "groups", "solver")  # of which λ 0 is none: its trials belong to all
+NUMBERS = (
+    *("accuracy", "accuracy_z", "knn_accuracy", "val_accuracy", "effective_rank_r", "effective_rank_z"),
+    *("active_groups", "active_features", "functional_features"),
+)
+CHOOSE_BY = "val_accuracy"  # of held-out images: the test images must not choose
+TELL = "accuracy"
+
+
+def by_setting(rows: list[Row]) -> dict[tuple, dict[float, dict[str, Row]]]:
+    """setting -> λ -> seed -> row. The trials with λ 0 stand under every penalty, group and solver of their kind."""
+    found: dict[tuple, dict[float, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        if float(row["lam"]) > 0:
+            found[tuple(row[c] for c in SETTING)][float(row["lam"])][row["seed"]] = row
+    for row in (row for row in rows if float(row["lam"]) == 0):
+        alike = [s for s in found if all(a == row[c] for c, a in zip(SETTING, s, strict=True) if c not in SHARED)]
+        for setting in alike or [tuple(row[c] for c in SETTING)]:
+            found[setting][0.0][row["seed"]] = row
+    return found
+
+
+def summarise(rows: list[Row]) -> list[dict[str, object]]:
+    """Rows of sweep.csv -> one a setting, λ and number of NUMBERS.
+
+    mean, sd, low and high (Student's t) over the seeds; difference to the λ 0 trial of the same seed with its 95 % interval by
+    Student's t and by bootstrap; chosen: "best" for the λ of the best mean on held-out images, "sparsest" for the largest λ
+    within one standard error of it, "both" where it is one, else "".
+    """
+    found = []
+    for setting, by_lam in by_setting(rows).items():
+        best, sparsest = choose(by_lam)
+        for lam in sorted(by_lam):
+            chosen = "both" if lam == best == sparsest else "best" if lam == best else "sparsest" if lam == sparsest else ""
+            common = {**dict(zip(SETTING, setting, strict=True)), "lam": lam, "seeds": len(by_lam[lam]), "chosen": chosen}
+            found += [{**common, "metric": name, **compare(by_lam, lam, name)} for name in NUMBERS]
+    return found
+
+
+def choose(by_lam: dict[float, dict[str, Row]]) -> tuple[float, float]:
+    """(the λ with the best mean held-out accuracy, of equals the larger; the largest λ within one standard error of it)."""
+    values = {lam: [float(row[CHOOSE_BY]) for row in seeds.values()] for lam, seeds in by_lam.items()}
+    means = {lam: statistics.fmean(of) for lam, of in values.items()}
+    best = max(means, key=lambda lam: (means[lam], lam))
+    of_best = values[best]
+    error = statistics.stdev(of_best) / math.sqrt(len(of_best)) if len(of_best) > 1 else 0.0
+    return best, max(lam for lam in means if means[lam] >= means[best] - error)
+
+
+def compare(by_lam: dict[float, dict[str, Row]], lam: float, name: str) -> dict[str, object]:
+    """One number at one λ: over seeds, and against the same seeds at λ 0."""
+    here = {seed: float(row[name]) for seed, row in by_lam[lam].items()}
+    zero = {seed: float(row[name]) for seed, row in by_lam.get(0.0, {}).items()}
+    mean, low, high = mean_interval(list(here.values()))
+    sd = statistics.stdev(here.values()) if len(here) > 1 else math.nan
+    row = {"mean": mean, "sd": sd, "low": low, "high": high}
+    columns = ("difference", "difference_low", "difference_high", "bootstrap_low", "bootstrap_high")
+    paired = [value - zero[seed] for seed, value in here.items() if seed in zero]
+    if not paired or lam == 0:
+        return row | dict.fromkeys(columns, "")
+    return row | dict(zip(columns, (*mean_interval(paired), *bootstrap_interval(paired)), strict=True))
+
+
+def verdicts(summary: list[dict[str, object]]) -> list[str]:
+    """A sentence a setting, which claims no more than its interval allows."""
+    found = []
+    told = [row for row in summary if row["metric"] == TELL]
+    for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in told):
+        own = [row for row in told if tuple(row[c] for c in SETTING) == setting]
+        found.append(f"{name_of(own[0], told)}: {sentence(own)}")
+    return found
+
+
+def sentence(rows: list[dict[str, object]]) -> str:
+    """What the chosen λ does to the test accuracy of one setting."""
+    best = next(row for row in rows if row["chosen"] in ("best", "both"))
+    sparsest = next(row for row in rows if row["chosen"] in ("sparsest", "both"))
+    sparse = "" if sparsest["lam"] == best["lam"] else f" The sparsest within one standard error of it is λ {sparsest['lam']:g}."
+    if best["lam"] == 0:
+        return f"no λ is better than 0 on held-out images.{sparse}"
+    if best["difference"] == "":
+        return f"λ {best['lam']:g} is best on held-out images; without trials at λ 0 there is nothing to compare it with.{sparse}"
+    points, low, high = (100 * best[c] for c in ("difference", "difference_low", "difference_high"))
+    if math.isnan(low):
+        return f"λ {best['lam']:g} is {points:+.1f} points from λ 0 in a single seed, which is no evidence.{sparse}"
+    interval = f"{points:+.1f} points ({low:+.1f} to {high:+.1f}) from λ 0 on test images"
+    shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no improvement is shown"
+    return f"λ {best['lam']:g}, chosen on held-out images, is {interval}: {shown}.{sparse}"
+
+
+def name_of(row: dict[str, object], others: list[dict[str, object]]) -> str:
+    """A setting by what tells it from the others; the method always."""
+    told = [c for c in SETTING if c == "method" or len({str(other[c]) for other in others}) > 1]
+    return ", ".join(NAMES.get(c, "{}").format(row[c]) for c in told)
+
+
+NAMES = {"projector_out": "E = {}", "groups": "{} groups", "batch_norm": "BatchNorm {}", "epochs": "{} epochs"}

@@ -1,0 +1,161 @@
+"""`sparsehead sweep-lambda`: a grid -> trials -> sweep.csv -> what they say. What is there already is not run again.
+
+Everything is in the folder RESULTS/EXPERIMENT: a folder a trial, sweep.csv (a row a finished trial, in the order of the grid) and
+what is made of it. A sweep that was killed goes on where it was; so does one whose sweep.csv came from somewhere else.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from sparsehead_cli.config import Config
+from sparsehead_cli.data.datasets import require_known
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.study.engines import Task, cores, default_jobs, run_local
+from sparsehead_cli.study.grid import Grid, trials
+from sparsehead_cli.study.summary import summarise
+from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
+from sparsehead_cli.training.build import build, check_names
+from sparsehead_cli.training.loop import epoch_batches, train_step
+
+Row = dict[str, str]
+SWEEP_CSV, SUMMARY_CSV = "sweep.csv", "sweep_summary.csv"
+TIMED_STEPS = (3, 8)  # that the estimate warms up for, and times
+EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
+SIDE_BY_SIDE = 1.25  # trials beside each other are slower than one alone, about
+ENGINES = ("local", "print")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `sparsehead sweep-lambda` was asked for. `arguments` are those behind `sparsehead`, for the processes of trials."""
+
+    grid: Grid
+    experiment: str
+    arguments: tuple[str, ...]
+    experiments: Path | None = None
+    engine: str = "local"
+    jobs: int | None = None
+    retry_failed: bool = False
+
+
+@dataclass
+class Standing:
+    """Where a sweep is: its trials by their runs' names in the order of the grid, the rows of the finished, why others failed."""
+
+    folder: Path
+    configs: dict[str, Config]
+    rows: dict[str, Row] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def pending(self) -> list[str]:
+        """The trials that neither finished nor failed."""
+        return [name for name in self.configs if name not in self.rows and name not in self.failed]
+
+    def save(self) -> list[Row]:
+        """Write sweep.csv, and return its rows."""
+        rows = [self.rows[name] for name in self.configs if name in self.rows]
+        if rows:
+            replace_csv(self.folder / SWEEP_CSV, rows)
+        return rows
+
+
+Watch = Callable[[Standing, list[Task]], None]
+
+
+def stand(request: Request) -> Standing:
+    """Read what is there. Raises: SparseheadError for a wrong grid, and for a folder that holds another sweep."""
+    if request.engine not in ENGINES:
+        raise SparseheadError(f'unknown engine "{request.engine}"; known: {", ".join(ENGINES)}.')
+    if request.jobs is not None and request.jobs < 1:
+        raise SparseheadError(f"jobs must be at least 1, given {request.jobs}.")
+    configs = trials(request.grid, request.experiment, request.experiments)
+    for config in {(c.method, c.penalty, c.solver, c.groups): c for c in configs}.values():
+        check_names(config)
+        require_known(config.dataset)
+    named = {folder_of(config).name: config for config in configs}
+    standing = Standing(folder_of(configs[0]).parent, named)
+    standing.rows = known_rows(standing)
+    for name in standing.pending():
+        reason = standing.folder / name / FAILED
+        if reason.exists() and not request.retry_failed:
+            standing.failed[name] = reason.read_text().strip()
+    return standing
+
+
+def known_rows(standing: Standing) -> dict[str, Row]:
+    """The rows of sweep.csv, and of trials that finished since. Raises: SparseheadError for a damaged or foreign sweep.csv."""
+    path = standing.folder / SWEEP_CSV
+    rows = {}
+    for number, row in enumerate(read_csv(path), 2):
+        if None in row or None in row.values() or not row.get("run"):
+            raise SparseheadError(f"{path} is damaged in line {number}. Mend or remove that line; its trial is then run again.")
+        rows[row["run"]] = row
+    foreign = [name for name in rows if name not in standing.configs]
+    if foreign:
+        raise SparseheadError(
+            f"{path} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): it is another sweep's. "
+            "Ask for a grid that has them, or choose another --results."
+        )
+    for name in standing.configs:
+        found = read_csv(standing.folder / name / TRIAL) if name not in rows else []
+        if found:
+            rows[name] = found[0]
+    return rows
+
+
+def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row], list[dict[str, object]]]:
+    """Run what is pending; (the rows of sweep.csv, those of sweep_summary.csv).
+
+    Raises: SparseheadError where no trial has ever finished.
+    """
+    tasks = [Task(standing.folder / name, (*request.arguments, "--trial", name)) for name in standing.pending()]
+    standing.folder.mkdir(parents=True, exist_ok=True)
+    for ended in run_local(tasks, request.jobs or default_jobs(), lambda running: watch(standing, running)):
+        name = ended.task.folder.name
+        if ended.error:
+            standing.failed[name] = ended.error
+        else:
+            standing.rows[name] = read_csv(ended.task.folder / TRIAL)[0]
+            standing.save()
+        watch(standing, [])
+    rows = standing.save()
+    if not rows:
+        raise SparseheadError(f"no trial finished. The first: {next(iter(standing.failed.values()), 'nothing was run')}")
+    summary = summarise(rows)
+    replace_csv(standing.folder / SUMMARY_CSV, summary)
+    return rows, summary
+
+
+def run_one(standing: Standing, name: str, watch: Callable) -> None:
+    """The trial `name` of the grid, in this process. Raises: SparseheadError for one that is not in it."""
+    if name not in standing.configs:
+        raise SparseheadError(f"{name} is no trial of this grid.")
+    run_trial(standing.configs[name], watch)
+
+
+def estimate(standing: Standing, jobs: int) -> float:
+    """About how many seconds the pending trials take, from a few steps of each method."""
+    pending = [standing.configs[name] for name in standing.pending()]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, cores() // jobs))
+    total = 0.0
+    try:
+        for method in dict.fromkeys(config.method for config in pending):
+            own = [config for config in pending if config.method == method]
+            run = build(own[0])
+            batches = epoch_batches(run, 0, 0)
+            warm, timed = TIMED_STEPS
+            for step in range(warm + timed):
+                if step == warm:
+                    began = time.perf_counter()
+                train_step(run, next(batches), step)
+            seconds = (time.perf_counter() - began) / timed
+            total += sum(config.epochs for config in own) * run.steps_per_epoch * seconds + EVALUATION_SECONDS * len(own)
+    finally:
+        torch.set_num_threads(threads)
+    return total / jobs * (SIDE_BY_SIDE if jobs > 1 else 1)

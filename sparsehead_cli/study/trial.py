@@ -1,0 +1,88 @@
+"""One trial of a sweep: a pretraining and its linear evaluation -> one row, kept in the run's folder. All engines call this.
+
+A trial is a run folder and nothing else is shared, so that a trial that was stopped goes on where it was, on any machine that
+sees the folder, and one that is finished is never repeated.
+"""
+
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from sparsehead_cli.config import Config
+from sparsehead_cli.evaluation.evaluate import Request, evaluate
+from sparsehead_cli.files import replace_csv
+from sparsehead_cli.training.build import Run, build, run_identity, run_name
+from sparsehead_cli.training.folder import identity_columns
+from sparsehead_cli.training.loop import Moment, pretrain
+
+Row = dict[str, object]
+TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
+PARENT = "SPARSEHEAD_PARENT"  # the process that waits for a trial: when it ends, so does the trial
+
+
+def folder_of(config: Config) -> Path:
+    """Where a trial lies; its last part is the run's name."""
+    return config.results / config.experiment / run_name(config, run_identity(config))
+
+
+def run_trial(config: Config, watch: Callable[[Moment], None] = lambda moment: None) -> Row:
+    """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
+    end_with_parent()
+    run = build(config)
+    result = pretrain(run, watch)
+    rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, data_dir=config.data_dir))
+    shutil.rmtree(run.folder / "features", ignore_errors=True)  # a sweep has many, and none is read again
+    row = trial_row(run, result.rows, rows)
+    replace_csv(run.folder / TRIAL, [row])
+    (run.folder / FAILED).unlink(missing_ok=True)
+    return row
+
+
+def trial_row(run: Run, metrics: list[Row], evaluations: list[Row]) -> Row:
+    """What a sweep keeps of a trial. Accuracies are shares; `val_accuracy` is of held-out images, to choose by."""
+    config, last = run.config, metrics[-1]
+    linear = {row["features"]: row for row in evaluations}
+    of_z = linear.get("z", linear["r"])
+    number = {name: float(last[name]) for name in last if name in LAST}
+    return {
+        **identity_columns(config, run.name),
+        "groups": config.groups,
+        "batch_norm": config.projector_batch_norm,
+        "projector_out": config.projector_out,
+        "epochs": config.epochs,
+        "sum_lr": sum(run.lr(step) for step in range(run.total_steps)),
+        "val_accuracy": float(linear["r"]["val_accuracy"]),
+        "accuracy": float(linear["r"]["value"]),
+        "accuracy_z": float(of_z["value"]),
+        "knn_accuracy": number["knn_accuracy"],
+        "effective_rank_r": number["effective_rank_r"],
+        "effective_rank_z": number["effective_rank_z"],
+        "active_groups": number["active_groups"] / max(1, number["groups"]),
+        "active_features": number["active_features"] / number["features"],
+        "functional_features": number["functional_features"] / number["features"],
+        "loss": number["loss"],
+        "train_seconds": round(sum(float(row["seconds"]) for row in metrics), 1),
+    }
+
+
+LAST = (
+    *("knn_accuracy", "effective_rank_r", "effective_rank_z", "groups", "active_groups", "features", "active_features"),
+    *("functional_features", "loss"),
+)
+
+
+def end_with_parent() -> None:
+    """Where somebody waits for this process (PARENT), end when they are no more: a killed sweep leaves nobody behind."""
+    parent = os.environ.get(PARENT)
+    if parent is None:
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(parent):
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()

@@ -22,10 +22,10 @@ from sparsehead_cli.training.loop import Moment
 Row = dict[str, object]
 REFRESH_SECONDS = 2.0
 SHOWN = {
-    "linear probe, %": ("accuracy", 100, 1),
-    "rank of r": ("effective_rank_r", 1, 1),
-    "rank of z": ("effective_rank_z", 1, 1),
-    "active, %": ("active_groups", 100, 0),
+    "linear\nprobe, %": ("accuracy", 100, 1),
+    "effective\nrank of r": ("effective_rank_r", 1, 1),
+    "effective\nrank of z": ("effective_rank_z", 1, 1),
+    "groups\nactive, %": ("active_groups", 100, 0),
 }
 
 
@@ -116,10 +116,16 @@ def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: l
         console.print(summary_table(name_of(own[0], told), own))
     for line in verdicts(summary):
         console.print(Text(line), soft_wrap=True)
-    console.print(" mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0", style="dim")
+    console.print(
+        " mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0;\n"
+        " best: on held-out images; sparsest: the largest λ within a standard error of it",
+        style="dim",
+    )
     if standing.failed:
         console.print(Text(f"{len(standing.failed)} trials failed and are missing above; --retry-failed", style="red"))
-    console.print(Text(f" files   {standing.folder}/: {SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}"), soft_wrap=True)
+    console.print(
+        Text(f" files   {standing.folder}/: {SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, sweep.png, sweep.svg"), soft_wrap=True
+    )
 
 
 def summary_table(title: str, rows: list[Row]) -> Table:
@@ -135,7 +141,7 @@ def summary_table(title: str, rows: list[Row]) -> Table:
     return table
 
 
-CHOSEN = {"": "", "best": "best", "sparsest": "sparsest\nwithin 1 SE", "both": "best,\nsparsest"}
+CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best,\nsparsest"}
 
 
 def plus_minus(row: Row, scale: float, digits: int) -> str:

@@ -49,6 +49,8 @@ def cifar_without_its_download(monkeypatch):
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(("sparsehead evaluate", "sparsehead spectrum"))])
 def test_sparsehead_commands(sparsehead, tmp_path, command):
     arguments = shlex.split(command)[1:]
+    if arguments[0] == "sweep-lambda":
+        arguments += ["--engine", "print", "--results", tmp_path]  # the trials themselves: tests/study/test_sweep.py
     if arguments[0] == "pretrain" and "--help" not in arguments:
         if "fashion-mnist" in arguments and not DEBIAN.exists():
             pytest.skip("needs Fashion-MNIST on this machine")
@@ -123,7 +125,10 @@ def test_python_examples(code):
 NAMED = {name for command in SPARSEHEAD for name in re.findall(r"--experiment (\S+)", command)}  # run above
 
 
-@pytest.mark.parametrize("experiment", sorted(set(read_experiments(ROOT / "experiments.yaml")) - NAMED))
+SWEEPS = {name for name, entry in read_experiments(ROOT / "experiments.yaml").items() if "sweep" in entry}
+
+
+@pytest.mark.parametrize("experiment", sorted(set(read_experiments(ROOT / "experiments.yaml")) - NAMED - SWEEPS))
 def test_experiments(sparsehead, tmp_path, monkeypatch, experiment):
     monkeypatch.chdir(ROOT)
     if experiment == "fashion-full" and not DEBIAN.exists():
@@ -149,6 +154,13 @@ def test_every_command_is_run_somewhere():
 def test_benchmarks_start(script):
     done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
     assert "python benchmarks/" in done.stdout
+
+
+@pytest.mark.parametrize("experiment", sorted(SWEEPS))
+def test_sweeps(sparsehead, tmp_path, experiment):
+    code, out, err = sparsehead("sweep-lambda", "--experiment", experiment, "--engine", "print", "--results", tmp_path)
+    assert (code, err) == (0, "")
+    assert len(out.splitlines()) >= 8
 
 
 def test_every_method_has_a_recipe_for_both_data_sets():

@@ -16,6 +16,7 @@ from sparsehead_cli.data.datasets import require_known
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study.engines import Task, cores, default_jobs, run_local
+from sparsehead_cli.study.figures import save_figure, sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
 from sparsehead_cli.study.summary import summarise
 from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
@@ -23,7 +24,7 @@ from sparsehead_cli.training.build import build, check_names
 from sparsehead_cli.training.loop import epoch_batches, train_step
 
 Row = dict[str, str]
-SWEEP_CSV, SUMMARY_CSV = "sweep.csv", "sweep_summary.csv"
+SWEEP_CSV, SUMMARY_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "sweep"
 TIMED_STEPS = (3, 8)  # that the estimate warms up for, and times
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 SIDE_BY_SIDE = 1.25  # trials beside each other are slower than one alone, about
@@ -128,6 +129,7 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
         raise SparseheadError(f"no trial finished. The first: {next(iter(standing.failed.values()), 'nothing was run')}")
     summary = summarise(rows)
     replace_csv(standing.folder / SUMMARY_CSV, summary)
+    save_figure(sweep_figure(rows, summary), standing.folder / FIGURE)
     return rows, summary
 
 

@@ -5,8 +5,10 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.measure.spectrum import NUMERICAL
-from sparsehead_cli.study.figures import DASHES, FLOOR, over_time_figure, save_figure, spectra_figure, styles
+from sparsehead_cli.study.figures import DASHES, FLOOR, over_time_figure, save_figure, spectra_figure, styles, sweep_figure
+from sparsehead_cli.study.summary import summarise
 from tests.study.test_by_lam import row
+from tests.study.test_summary import row as sweep_row
 
 
 def tables(lams=(0.0, 1e-3), seeds=(0, 1), dims=(("r", 30), ("z", 12)), **changes):
@@ -93,3 +95,26 @@ def test_formats_and_equal_bytes(tmp_path):
     assert save_figure(spectra_figure(*tables()), tmp_path / "f.PDF")[0].read_bytes().startswith(b"%PDF")
     with pytest.raises(SparseheadError, match=r'a figure is \.png, \.svg or \.pdf.*given "\.gif"'):
         save_figure(over_time_figure({"a": epochs()}), tmp_path / "f.gif")
+
+
+@pytest.mark.parametrize(("methods", "rows", "columns"), [(1, 3, 1), (3, 3, 3), (12, 9, 4)])
+def test_a_sweep_has_a_column_a_setting_and_equal_axes(methods, rows, columns):
+    lams = (0.0, 1e-3, 1e-2)
+    trials = [
+        sweep_row(lam, seed, 0.8 + 0.01 * i - lam, method=f"method {i:02}")
+        for i in range(methods)
+        for lam in lams
+        for seed in range(3)
+    ]
+    axes = [ax for ax in sweep_figure(trials, summarise(trials)).axes if ax.get_visible()]
+    assert len(axes) == 3 * methods
+    assert {(ax.get_gridspec().nrows, ax.get_gridspec().ncols) for ax in axes} == {(rows, columns)}
+    titled = [ax for ax in axes if ax.get_title()]
+    assert [ax.get_title() for ax in titled] == [f"method {i:02}" for i in range(methods)]
+    assert len({ax.get_ylim() for ax in titled}) == 1  # the same number has the same axis everywhere
+    (joined,) = (line for line in titled[0].get_lines() if len(line.get_xdata()) == 2 and line.get_xdata()[1] == -2)
+    assert list(joined.get_ydata()) == pytest.approx([79.9, 79.0])  # the means of λ 1e-3 and 1e-2, in %
+    dots = [line for line in titled[0].get_lines() if line.get_marker() == "."]
+    assert sum(len(line.get_xdata()) for line in dots) == 9
+    lowest = [ax for ax in axes if ax.get_xlabel() == "λ (log)"]
+    assert [t.get_text() for t in lowest[0].get_xticklabels()] == ["0", "0.001", "0.01"]

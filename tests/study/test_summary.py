@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import scipy.stats
+
+from sparsehead_cli.study.stats import bootstrap_interval
+from sparsehead_cli.study.summary import NUMBERS, SETTING, by_setting, choose, compare, name_of, summarise, verdicts
+
+DEFAULTS = {"experiment": "e", "method": "simclr", "dataset": "fashion10k", "backbone": "narrow", "penalty": "l21"}
+DEFAULTS |= {"groups": "input", "solver": "subgradient", "batch_norm": "True", "projector_out": "128", "epochs": "10"}
+
+
+def row(lam, seed, accuracy, val=None, **changes):
+    numbers = dict.fromkeys(NUMBERS, "1.0") | {"accuracy": str(accuracy), "val_accuracy": str(accuracy if val is None else val)}
+    return {**DEFAULTS, "lam": str(lam), "seed": str(seed), **numbers, **{k: str(v) for k, v in changes.items()}}
+
+
+def rows(by_lam, **changes):
+    return [row(lam, seed, value, **changes) for lam, values in by_lam.items() for seed, value in enumerate(values)]
+
+
+def of(summary, lam, metric="accuracy"):
+    return next(r for r in summary if (r["lam"], r["metric"]) == (lam, metric))
+
+
+def test_differences_are_paired_by_seed_and_scipys():
+    zero, thin = [0.80, 0.84, 0.82, 0.81], [0.82, 0.85, 0.85, 0.82]
+    found = of(summarise(rows({0.0: zero, 1e-3: thin})), 1e-3)
+    expected = scipy.stats.ttest_rel(thin, zero)
+    interval = expected.confidence_interval(0.95)
+    assert (found["difference"], found["difference_low"], found["difference_high"]) == pytest.approx(
+        (np.mean(thin) - np.mean(zero), interval.low, interval.high)
+    )
+    assert (found["mean"], found["sd"], found["seeds"]) == pytest.approx((np.mean(thin), np.std(thin, ddof=1), 4))
+
+
+def test_the_bootstrap_is_scipys_percentile_bootstrap():
+    values = list(np.random.default_rng(0).normal(size=12))
+    expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval
+    assert bootstrap_interval(values) == pytest.approx((expected.low, expected.high), abs=0.02)
+    assert bootstrap_interval(values) == bootstrap_interval(values)
+    assert np.isnan(bootstrap_interval([1.0])).all()
+
+
+def test_on_null_data_the_paired_interval_holds_zero_nineteen_times_of_twenty():
+    """2,000 sweeps of five seeds in which λ does nothing, with a strong effect of the seed on both."""
+    rng = np.random.default_rng(0)
+    inside = 0
+    for _ in range(2000):
+        seeds = rng.normal(0.8, 0.05, size=5)
+        by_lam = {lam: {str(i): {"accuracy": s + rng.normal(0, 0.01)} for i, s in enumerate(seeds)} for lam in (0.0, 1e-3)}
+        found = compare(by_lam, 1e-3, "accuracy")
+        inside += found["difference_low"] <= 0 <= found["difference_high"]
+    assert 0.93 * 2000 <= inside <= 0.97 * 2000
+
+
+def test_lam_is_chosen_on_held_out_images_and_the_sparsest_within_one_standard_error():
+    held_out = {0.0: [0.80, 0.82], 1e-3: [0.86, 0.84], 3e-3: [0.845, 0.845], 1e-2: [0.70, 0.70]}
+    test = {0.0: [0.99, 0.99], 1e-3: [0.5, 0.5], 3e-3: [0.5, 0.5], 1e-2: [0.5, 0.5]}
+    trials = [row(lam, s, test[lam][s], val=held_out[lam][s]) for lam in held_out for s in (0, 1)]
+    (by_lam,) = by_setting(trials).values()
+    assert choose(by_lam) == (1e-3, 3e-3)
+    chosen = {r["lam"]: r["chosen"] for r in summarise(trials)}
+    assert chosen == {0.0: "", 1e-3: "best", 3e-3: "sparsest", 1e-2: ""}
+
+
+def test_lam_zero_stands_under_every_penalty_and_solver_of_its_kind():
+    trials = [
+        *rows({0.0: [0.8, 0.8]}),
+        *rows({1e-3: [0.9, 0.9]}),
+        *rows({1e-4: [0.7, 0.7]}, penalty="l1"),
+        *rows({1e-3: [0.6, 0.6]}, projector_out=16),
+    ]
+    found = summarise(trials)
+    differences = {(r["penalty"], r["projector_out"]): r["difference"] for r in found if r["lam"] and r["metric"] == "accuracy"}
+    assert differences[("l21", "128")] == pytest.approx(0.1)
+    assert differences[("l1", "128")] == pytest.approx(-0.1)
+    assert differences[("l21", "16")] == ""  # there is no λ 0 of that head
+
+
+@pytest.mark.parametrize(
+    ("by_lam", "says"),
+    [
+        ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.83, 0.84, 0.851]}, r"\+3.0 points \(\+2.9 to \+3.2\) from λ 0 .*: an improvement\."),
+        ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.80, 0.86, 0.80]}, "the interval includes 0, no improvement is shown"),
+        ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.70, 0.71, 0.72]}, "no λ is better than 0 on held-out images"),
+        ({0.0: [0.80], 1e-3: [0.90]}, "in a single seed, which is no evidence"),
+        ({1e-3: [0.90, 0.91]}, "without trials at λ 0 there is nothing to compare"),
+    ],
+)
+def test_a_verdict_claims_no_more_than_its_interval_allows(by_lam, says):
+    (text,) = verdicts(summarise(rows(by_lam)))
+    import re
+
+    assert re.search(says, text), text
+
+
+def test_a_lam_that_is_best_held_out_and_worse_on_test_images_is_a_loss():
+    trials = [row(0.0, s, 0.9 + s / 1000, val=0.8) for s in range(3)] + [row(1e-3, s, 0.85 + s / 999, val=0.9) for s in range(3)]
+    assert ": a loss." in verdicts(summarise(trials))[0]
+
+
+def test_settings_are_named_by_what_differs():
+    summary = summarise([*rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.9]}), *rows({1e-3: [0.7, 0.7]}, projector_out=16)])
+    told = [r for r in summary if r["metric"] == "accuracy"]
+    assert {name_of(r, told) for r in told} == {"simclr, E = 128", "simclr, E = 16"}
+    assert len({tuple(r[c] for c in SETTING) for r in told}) == 2

@@ -1,0 +1,165 @@
+"""`sparsehead sweep-lambda`: trials that are killed, fail, are run elsewhere or were finished before."""
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sparsehead_cli.files import read_csv
+from sparsehead_cli.study.engines import Task, run_local
+from sparsehead_cli.study.trial import FAILED, LOG
+from tests.test_cli import assert_one_error
+
+TINY = "--set widths=4,4,8,8 --set projector_hidden=16 --set projector_out=8 --set warmup_epochs=1 --set batch_size=300"
+SMALL = shlex.split(f"--lams 0,3e-2 --seeds 2 --epochs 2 {TINY} --set precision=float32")
+NEITHER = ("commit", "train_seconds")  # what need not be the same twice
+
+
+@pytest.fixture
+def sweep(sparsehead, tmp_path):
+    return lambda *arguments: sparsehead("sweep-lambda", *SMALL, "--dataset", "fashion1k", "--results", tmp_path / "r", *arguments)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "r" / "lambda-quick"
+
+
+@pytest.fixture
+def finished(sweep, folder):
+    """All trials run one by one, as a scheduler would with what the engine `print` prints."""
+    _, out, _ = sweep("--engine", "print")
+    names = [shlex.split(line)[-1] for line in out.splitlines()]
+    assert all(line.startswith("sparsehead sweep-lambda --lams 0,3e-2") and "--engine" not in line for line in out.splitlines())
+    assert len(names) == 4
+    for name in names:
+        assert sweep("--trial", name)[0] == 0
+    return names
+
+
+def same(path):
+    return [{k: v for k, v in row.items() if k not in NEITHER} for row in read_csv(path)]
+
+
+def test_trials_run_elsewhere_become_tables_and_a_verdict(finished, sweep, folder):
+    code, out, err = sweep()
+    assert (code, err) == (0, "")
+    assert "4 trials in" in out
+    assert "4 finished" in out
+    assert "to run" not in out
+    rows = read_csv(folder / "sweep.csv")
+    assert [row["run"] for row in rows] == finished
+    assert [(row["lam"], row["seed"]) for row in rows] == [("0.0", "0"), ("0.03", "0"), ("0.0", "1"), ("0.03", "1")]
+    assert all(0.1 < float(row["accuracy"]) < 1 and 0.1 < float(row["val_accuracy"]) < 1 for row in rows)
+    assert float(rows[1]["active_groups"]) <= float(rows[0]["active_groups"]) == 1
+    summary = read_csv(folder / "sweep_summary.csv")
+    assert {row["metric"] for row in summary} >= {"accuracy", "effective_rank_r", "effective_rank_z", "active_groups"}
+    assert "λ 0" in out
+    assert not list(folder.glob("*/features"))
+    assert sweep("--engine", "print")[1] == ""  # nothing is left to run
+
+
+def test_a_row_in_sweep_csv_is_not_run_again_even_without_its_folder(finished, sweep, folder, monkeypatch):
+    sweep()
+    before = (folder / "sweep.csv").read_bytes()
+    for name in finished:
+        (folder / name / "trial.csv").unlink()
+        (folder / name / "checkpoint.pt").unlink()
+    assert sweep()[0] == 0
+    assert (folder / "sweep.csv").read_bytes() == before
+
+
+def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, sweep, folder):
+    sweep()
+    whole = (folder / "sweep.csv").read_text()
+    (folder / "sweep.csv").write_text(whole[: len(whole) - 60])
+    assert "sweep.csv is damaged in line 5" in assert_one_error(sweep())
+    (folder / "sweep.csv").write_text(whole)
+    error = assert_one_error(sweep("--lams", "0,1e-3"))
+    assert "has 2 trials that are not in this grid" in error
+    assert (folder / "sweep.csv").read_text() == whole
+    assert sweep("--lams", "0,3e-2,1e-1", "--engine", "print")[1].count("--trial") == 2  # a larger grid has them
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--lams", ""], "the grid is empty"),
+        (["--lams", "0,1e-3,0.001"], "lams has 0.001 more than once"),
+        (["--seeds", "0"], "seeds must be at least 1"),
+        (["--methods", "simclr,boyl"], 'Did you mean "byol"?'),
+        (["--penalties", "l12"], "unknown penalty"),
+        (["--engine", "rya"], 'unknown engine "rya"; known: local, print'),
+        (["--jobs", "0"], "jobs must be at least 1"),
+        (["--trial", "nobody"], "nobody is no trial of this grid"),
+        (["--experiment", "quickstart"], "quickstart is no sweep"),
+        (["--dataset", "fashoin10k"], 'Did you mean "fashion10k"?'),
+    ],
+)
+def test_bad_input(sweep, folder, arguments, says):
+    assert says in assert_one_error(sweep(*arguments))
+    assert not folder.exists()
+
+
+def test_a_trial_that_fails_is_told_and_stops_nobody_and_one_that_was_killed_has_not_failed(tmp_path):
+    tasks = [Task(tmp_path / name, ("pretrain", "--epochs", epochs)) for name, epochs in (("bad", "0"), ("killed", "9000"))]
+
+    def kill(running):
+        if [task.folder.name for task in running] == ["killed"]:
+            for process in children():
+                os.kill(process, signal.SIGKILL)
+
+    found = {ended.task.folder.name: ended.error for ended in run_local(tasks, 2, kill)}
+    assert found["bad"] == "epochs must be at least 1, given 0."
+    assert (tmp_path / "bad" / FAILED).read_text().strip() == found["bad"]
+    assert "epochs must be" in (tmp_path / "bad" / LOG).read_text()
+    assert "stopped from outside" in found["killed"]
+    assert not (tmp_path / "killed" / FAILED).exists()
+
+
+def children(of=None):
+    """The ids of the processes whose parent is `of`, or this one."""
+    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(of or os.getpid())], capture_output=True, text=True, check=False)
+    return [
+        int(pid)
+        for pid in done.stdout.split()
+        if os.path.exists(f"/proc/{pid}/cmdline") and b"sparsehead_cli" in open(f"/proc/{pid}/cmdline", "rb").read()
+    ]
+
+
+def test_failed_trials_are_run_again_when_asked(finished, sweep, folder):
+    (folder / finished[2] / "trial.csv").unlink()
+    (folder / finished[2] / FAILED).write_text("out of memory\n")
+    _, out, _ = sweep("--engine", "print")
+    assert out == ""
+    code, out, _ = sweep()
+    assert code == 0
+    assert "3 finished, 1 failed before" in out
+    assert "1 trials failed and are missing above; --retry-failed" in out
+    assert sweep("--engine", "print", "--retry-failed")[1].count("--trial") == 1
+
+
+def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(tmp_path):
+    command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *SMALL, "--seeds", "1", "--jobs", "2", "--results"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    subprocess.run([*command, str(whole)], env=environment, check=True, capture_output=True)
+    process = subprocess.Popen([*command, str(broken)], env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(broken.glob("lambda-quick/*/metrics.csv")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    orphans = children(process.pid)
+    process.kill()  # -9
+    process.wait()
+    assert orphans
+    while any(os.path.exists(f"/proc/{pid}") for pid in orphans):  # they notice that nobody waits for them
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    subprocess.run([*command, str(broken)], env=environment, check=True, capture_output=True)
+    for name in ("sweep.csv", "sweep_summary.csv"):
+        assert same(broken / "lambda-quick" / name) == same(whole / "lambda-quick" / name)

@@ -12,6 +12,7 @@ from rich.text import Text
 from sparsehead_cli.config import Config
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.training.build import Run
+from sparsehead_cli.training.folder import SPECTRA
 from sparsehead_cli.training.loop import Moment, Result
 
 Row = dict[str, object]
@@ -140,12 +141,15 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     seconds = sum(float(row["seconds"]) for row in result.rows)
     twin = "1e-3" if run.config.lam == 0 else "0"
     tables = "metrics.csv, layers.csv" if result.layers else "metrics.csv"
+    tables += f", {SPECTRA}" if (run.folder / SPECTRA).exists() else ""
     lines = [
         f" trained  in {seconds:,.0f} s, the measurements after each epoch included",
         f" files    {run.folder}/: checkpoint.pt, {tables}, config.yaml",
     ]
     if run.config.projector == "mlp":
         lines.append(f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}")
+    over_time = " --over-time" if (run.folder / SPECTRA).exists() else ""
+    lines.append(f" collapse its spectrum: sparsehead spectrum {shlex.quote(str(run.folder))}{over_time}")
     for line in lines:
         console.print(line, soft_wrap=True, highlight=False, markup=False)
 

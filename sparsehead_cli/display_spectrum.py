@@ -1,6 +1,7 @@
 """What `sparsehead spectrum` shows: tables of what was read off the spectra, verdicts in words, and small curves."""
 
 import math
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,7 @@ Numbers = dict[tuple[str, str], Row]  # (features, metric) -> row
 LEVELS = " ▁▂▃▄▅▆▇█"
 DECADES = 6  # that a small curve shows
 CURVE = 48  # columns of it
+FEW_SEEDS = 3
 WIDE = 118  # columns of a console on which all of SHOWN have room, intervals beside their numbers
 SHOWN = {  # title -> (metric, digits, whether on narrow consoles as well)
     "effective\nrank": ("effective_rank", 1, True),
@@ -34,8 +36,8 @@ SHOWN = {  # title -> (metric, digits, whether on narrow consoles as well)
     "alignment": ("alignment", 2, False),
     "uniformity": ("uniformity", 2, False),
 }
-BY_LAM = (("r", "effective_rank", 1), ("z", "effective_rank", 1), ("head", "probe_r", "%"), ("head", "functional_features", 0))
-BY_LAM_NAMES = ("effective\nrank of r", "effective\nrank of z", "linear probe\nof r, %", "features\nz needs")
+BY_LAM = (("r", "effective_rank", 1), ("z", "effective_rank", 1), ("head", "probe_r", "%"), ("head", "batch_features_median", 0))
+BY_LAM_NAMES = ("effective\nrank of r", "effective\nrank of z", "linear probe\nof r, %", "a batch\nneeds")
 
 
 class SpectrumDisplay:
@@ -56,15 +58,20 @@ class SpectrumDisplay:
             self.status.stop()
 
     def watch(self, moment: Moment) -> None:
-        """Name the checkpoint when it is loaded, with what was found in a foreign file; then what is being measured."""
+        """Name the checkpoint when it is loaded, with what was found in a foreign file; then each thing that is measured."""
         if self.status:
             self.status.update(escape(f"{moment.doing} …"))
-        if moment.doing != "loading" and moment.number not in self.told:
+        if moment.doing == "loading":
+            return
+        before = f" ({moment.doing})" if moment.doing.startswith("measured before") else ""
+        if moment.number not in self.told:
             self.told.add(moment.number)
-            before = " (measured before)" if moment.doing == "measured before" else ""
+            self.began = time.monotonic()
             self.say(f"{moment.number}/{moment.checkpoints}  {moment.checkpoint}{before}")
             for line in moment.report:
                 self.say(f"     {line}", "bold red" if line.startswith("NOT ") else "")
+        if not before and not self.status:  # on a terminal it is seen while it lasts
+            self.say(f"     {time.monotonic() - self.began:4.0f} s  {moment.doing}")
 
     def say(self, line: str, style: str = "") -> None:
         self.console.print(Text(line, style=style), soft_wrap=True)
@@ -88,7 +95,7 @@ def show_spectra(console: Console, tables: list[list[Row]], lams: list[Row], fil
     for task, name in names.items() if len(names) == 1 else ():
         for line in words(name, numbers[task]):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
-    for line in notes():
+    for line in notes(numbers, narrow=console.width < WIDE, lams=lams):
         console.print(f"[dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
     listed = ", ".join(str(file) for file in files)
     console.print(f" files   {listed}", highlight=False, soft_wrap=True, markup=False)
@@ -117,7 +124,8 @@ def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow
 
 def judged(found: dict[str, Row]) -> str:
     """The verdict on one features' numbers."""
-    return verdict(*(float(found[metric]["value"]) for metric in ("effective_rank", "std", "dims_99", "dim")))
+    numbers = (float(found[metric]["value"]) for metric in ("effective_rank", "std", "dims_99", "dim"))
+    return verdict(*numbers, images=float(found["dim"]["images"]))
 
 
 def cell(row: Row | None, digits: int, narrow: bool = True) -> str:
@@ -140,7 +148,7 @@ def head_table(names: dict[str, str], numbers: dict[str, Numbers]) -> Table:
     """A line a checkpoint: what its projector reads of r."""
     table = Table(title="what the head reads of r; shares and accuracies in %", title_justify="left", title_style="bold")
     table.add_column("run", overflow="fold", min_width=8)
-    for name in ("reads", "share of\nvariance", "probe\nof r", "of\nread", "of\nunread", "a batch\nneeds", "shared\n(chance)"):
+    for name in ("reads", "of r's\nvar.", "probe\nof r", "of\nread", "of\nunread", "a batch\nneeds", "shared\n(chance)"):
         table.add_column(name, justify="right", no_wrap=True)
     for task, name in names.items():
         found = {metric: row for (features, metric), row in numbers[task].items() if features == "head"}
@@ -260,11 +268,29 @@ def words(name: str, found: Numbers) -> Iterator[str]:
         )
 
 
-def notes() -> Iterator[str]:
+def notes(numbers: dict[str, Numbers], *, narrow: bool, lams: list[Row]) -> Iterator[str]:
     """What a reader of the tables has to know."""
-    yield " intervals are 95 %: bootstrap over images for ranks. What each number is, and where verdicts begin: --explain"
-    yield f" LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images; NT-Xent of batches of {BATCH_SIZE}"
-    yield f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns"
+    yield " intervals are 95 %: bootstrap over images; of few images a rank comes out too low, and its interval lies above it"
+    batches = f"; NT-Xent of batches of {BATCH_SIZE}" if any(("head", "read_dims") in found for found in numbers.values()) else ""
+    yield f" LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images{batches}"
+    if narrow:
+        yield f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns"
+    if lams and min(row["seeds"] for row in lams) < FEW_SEEDS:
+        yield f" fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all"
+    yield " verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. What each number is: --explain"
+
+
+HEADINGS = {
+    **{metric: title.replace("\n", " ") for title, (metric, _, _) in SHOWN.items()},
+    "read_dims": "reads",
+    "read_variance_share": "of r's var.",
+    "probe_r": "probe of r",
+    "probe_read": "of read",
+    "probe_unread": "of unread",
+    "batch_features_median": "a batch needs",
+    "batch_overlap": "shared",
+    "batch_overlap_by_chance": "(chance)",
+}
 
 
 def explain(console: Console) -> None:
@@ -280,7 +306,8 @@ def explain(console: Console) -> None:
         table.add_column(no_wrap=True)
         table.add_column()
         for name, text in texts.items():
-            table.add_row(name, escape(text))
+            heading = f' "{HEADINGS[name]}" in tables.' if name in HEADINGS else ""
+            table.add_row(name, escape(text + heading))
         console.print(table)
     console.print(definitions.INTERVAL, highlight=False)
     console.print(f"Tables: {', '.join(TABLES)}; spectrum_by_lam.csv where λ and seeds can be compared.", highlight=False)

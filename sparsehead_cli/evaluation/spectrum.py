@@ -13,10 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import View, make_views, stable_seed
-from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split
+from sparsehead_cli.data.datasets import Folder, Split, dataset_info, held_out_mask, load_split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.subject import Subject, load_subject
+from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject
 from sparsehead_cli.evaluation.table import Row, TaskTables
+from sparsehead_cli.files import read_csv
 from sparsehead_cli.measure.features import BATCH, with_channels
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
@@ -44,7 +45,7 @@ class Request:
     dataset: str | None = None
     split: str = "test"
     layers: bool = False
-    out: Path = Path("results/spectrum")
+    out: Path = Path("results/spectra")
     seed: int = 0
     device: str = "auto"
     data_dir: Path = Path("data")
@@ -84,6 +85,11 @@ def spectra(request: Request, watch: Watch = lambda moment: None) -> list[list[R
             watch(Moment(*at, doing, report))
 
         tell("loading")
+        kept = kept_task(tables, checkpoint, request)
+        if kept is not None:
+            keys.append(kept)
+            tell("measured before, and gone")
+            continue
         subject = load_subject(
             checkpoint,
             device,
@@ -110,6 +116,20 @@ def check(request: Request) -> None:
         raise SparseheadError(f"workers must be at least 0, given {request.workers}.")
     if request.dataset is not None:
         dataset_info(request.dataset, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
+
+
+def kept_task(tables: TaskTables, checkpoint: str, request: Request) -> str | None:
+    """The task of a run of ours whose checkpoint is gone (or never came along) and whose rows are in the tables; None else.
+
+    Only for a path that is not there; the last that was measured, on the data set and split that were asked for.
+    """
+    path = checkpoint_file(checkpoint)
+    if path.exists():
+        return None
+    name = Path(checkpoint).name if Path(checkpoint).suffix != ".pt" else path.parent.name
+    rows = [row for row in read_csv(tables.files[-1]) if row["run"] == name and row["split"] == request.split]
+    rows = [row for row in rows if request.dataset in (None, row["eval_dataset"])]
+    return rows[-1]["task"] if rows else None
 
 
 class Look:
@@ -239,10 +259,12 @@ class Look:
 
     def probes(self, reading: Reading) -> list[Row]:
         """Linear evaluation of r, of what the projector reads of it and of what it does not, on at most KEPT images each."""
-        parts = {"train": self.sample("train"), "val": self.sample("val"), "test": self.sample("test")}
+        (train, labels), test = self.sample("train+val"), self.sample("test")
+        held_out = torch.from_numpy(held_out_mask(labels.cpu().numpy())).to(labels.device)
+        parts = {"train": (train[~held_out], labels[~held_out]), "val": (train[held_out], labels[held_out]), "test": test}
         classes = len(dataset_info(self.dataset, self.request.data_dir).classes)
-        if any((labels < 0).any() for _, labels in parts.values()) or classes < 2:
-            return []  # nothing to predict
+        if classes < 2 or not held_out.any():
+            return []  # nothing to predict, or too few images to choose a strength on
         found = []
         for name, cut in (("r", lambda r: r), ("read", lambda r: reading.part(r)[0]), ("unread", lambda r: reading.part(r)[1])):
             cuts = {part: cut(r) for part, (r, _) in parts.items()}

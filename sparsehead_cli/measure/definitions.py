@@ -38,7 +38,8 @@ HEAD = {
     "batch_features_max": "the same, the most of all batches.",
     "batch_overlap": "how far two batches need the same features: |A ∩ B| / |A ∪ B|, mean over pairs of batches.",
     "batch_overlap_by_chance": "the same for random subsets of those sizes.",
-    "probe_r": "linear evaluation of r: accuracy on the test images, in [0, 1], with the 95 % Wilson interval.",
+    "probe_r": "linear evaluation of r: accuracy on the test images of the data set whatever the split, in [0, 1], with the "
+    "95 % Wilson interval.",
     "probe_read": "the same of what the projector reads of r.",
     "probe_unread": "the same of what it does not read.",
 }
@@ -46,7 +47,8 @@ VERDICTS = {
     "fully collapsed": f"effective rank below {COLLAPSED_RANK:g}, or std below {COLLAPSED_STD:g}.",
     "partially collapsed": f"99 % of the variance in fewer than {100 * PARTIAL_SHARE:g} % of the dimensions. For z that may be "
     "what a sparse head is meant to do; for r it is capacity that is not used.",
-    "healthy": "neither.",
+    "healthy": "neither. It says that dimensions are used, not that they are useful: an untrained network is healthy, too.",
+    "too few images": "not more images than D: they have too few eigenvalues to tell.",
 }
 INTERVAL = (
     "Intervals of effective_rank and rankme: bootstrap over blocks of images in random order, 95 %, bias taken away: with few "

@@ -141,16 +141,17 @@ class BlockMoments(Moments):
 
         2θ - mean(θ*) ± t · sd(θ*), with t of (blocks - 1) degrees of freedom and sd scaled up by √(blocks / (blocks - 1)). The
         first part takes away the bias that few samples give a rank; so where N is small against D the interval lies above
-        the number itself. Bounds are kept within [0, D].
+        the number itself. For ranks: bounds are kept within [1, min(N, D)]. None with fewer blocks than BLOCKS allows.
         """
         self.close()
         blocks = len(self.blocks)
-        if blocks < 3:
+        if blocks < BLOCKS[0]:
             return [None] * len(numbers)
         drawn = torch.tensor([[number(sample) for number in numbers] for sample in self.resampled(seed)], dtype=torch.float64)
         width = float(scipy.stats.t.ppf(0.975, blocks - 1)) * math.sqrt(blocks / (blocks - 1))
         found = []
         for number, values in zip(numbers, drawn.T, strict=True):
             centre, half = 2 * number(self) - float(values.mean()), width * float(values.std())
-            found.append(tuple(min(max(0.0, bound), float(len(self.mean))) for bound in (centre - half, centre + half)))
+            most = float(min(self.count, len(self.mean)))
+            found.append(tuple(min(max(1.0, bound), most) for bound in (centre - half, centre + half)))
         return found

@@ -116,8 +116,15 @@ def is_collapsed(rank: float, std: float) -> bool:
     return rank < COLLAPSED_RANK or std < COLLAPSED_STD
 
 
-def verdict(rank: float, std: float, dims_99: float, dim: float) -> str:
-    """ "healthy", "partially collapsed" or "fully collapsed", from four NUMBERS of some features and the constants below."""
+def verdict(rank: float, std: float, dims_99: float, dim: float, images: float) -> str:
+    """ "healthy", "partially collapsed" or "fully collapsed", from NUMBERS of the features of some images and the constants below.
+
+    "too few images" where they cannot tell: n images have at most n - 1 eigenvalues, and n must be larger than the width.
+    """
+    if std < COLLAPSED_STD:
+        return "fully collapsed"
+    if images <= dim:
+        return "too few images"
     if is_collapsed(rank, std):
         return "fully collapsed"
     return "partially collapsed" if dims_99 < PARTIAL_SHARE * dim else "healthy"

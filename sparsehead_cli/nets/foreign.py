@@ -95,7 +95,7 @@ class Architecture:
 class Found:
     """A network from a file: `fresh()` is the same with its initial weights; `report` says what was found, for people.
 
-    `layout` is whose file it seems to be: moco, dino, byol, swav, barlow, solo-learn, lightly, torchvision or resnet.
+    `layout` is whose file it seems to be: moco, dino, byol, swav, barlow, solo-learn, lightning, lightly, torchvision or resnet.
     """
 
     layout: str
@@ -272,7 +272,8 @@ def layout_of(place: Place, head: Head | None, tensors: Mapping[str, Tensor], st
         ("dino", side_of(prefix) in ("teacher", "student")),
         ("byol", re.search(r"(online|target)_(encoder|network)", names) is not None),
         ("swav", "prototypes.weight" in names and "projection_head" in names),
-        ("solo-learn", "momentum_backbone." in names or (lightning and prefix.endswith("backbone."))),
+        ("solo-learn", "momentum_backbone." in names),
+        ("lightning", lightning),
         ("barlow", prefix.endswith("backbone.") and path.endswith("projector") and f"{prefix[:-9]}bn.running_mean" in tensors),
         ("lightly", place.start is not None or ".shortcut.0.weight" in names),
         ("torchvision", not prefix and "fc.weight" in tensors and not head),

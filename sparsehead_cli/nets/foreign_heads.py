@@ -72,8 +72,9 @@ class Head:
         """Its widths and what was assumed, for people."""
         linears = self.linears
         widths = "-".join(str(width) for width in (linears[0].inputs, *(layer.outputs for layer in linears)))
+        norm = "" if all(layer.linear for layer in self.layers) else " with BatchNorm"
         assumed = ", GELU assumed between" if self.gelu else ", ReLU assumed between"
-        return widths + (assumed if any(layer.activated for layer in self.layers) else "")
+        return widths + norm + (assumed if any(layer.activated for layer in self.layers) else "")
 
 
 def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int) -> Head | None:

@@ -2,6 +2,8 @@
 
 import io
 import math
+import os
+import textwrap
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +51,6 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     ending = path.suffix.removeprefix(".").lower()
     paths = [path] if ending else [path.with_name(f"{path.name}.{kind}") for kind in FORMATS[:2]]
     check_figure(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     for target in paths:
         drawn = io.BytesIO()
         kind = target.suffix.removeprefix(".").lower()
@@ -61,12 +62,18 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
 
 
 def check_figure(path: Path) -> None:
-    """Raises: SparseheadError for a figure's path with an ending that is none of FORMATS."""
+    """Make its folder. Raises: SparseheadError for an ending that is none of FORMATS, or a folder that cannot be written."""
     ending = path.suffix.removeprefix(".").lower()
     if ending and ending not in FORMATS:
         raise SparseheadError(
             f'--figure {path}: a figure is .png, .svg or .pdf, or without an ending both .png and .svg; given "{path.suffix}".'
         )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SparseheadError(f"cannot make the folder of --figure {path}: {error.strerror}. Draw elsewhere.") from None
+    if not os.access(path.parent, os.W_OK):
+        raise SparseheadError(f"cannot write --figure {path}: its folder is read-only. Draw elsewhere.")
 
 
 def spectra_figure(eigenvalues: list[Row], metrics: list[Row]) -> Figure:
@@ -85,7 +92,7 @@ def spectra_figure(eigenvalues: list[Row], metrics: list[Row]) -> Figure:
         axes[0].set_ylabel("eigenvalue / largest eigenvalue")
         ranks(axes[-1], [row for row in metrics if row["metric"] == "effective_rank"], looks, shown)
         handles = [Line2D([], [], color=look.color, ls=look.dash, label=label) for label, look in looks.items()]
-        handles.append(Line2D([], [], color=GREY, ls=":", lw=1, label=f"collapse threshold, {NUMERICAL:g}"))
+        handles.append(Line2D([], [], color=GREY, ls=":", lw=1, label=f"collapsed dimensions are below {NUMERICAL:g}"))
         figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=min(5, len(handles)))
         seen = dict.fromkeys(f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})" for row in metrics)
         figure.suptitle(f"Eigenvalues of the centred covariance on {', '.join(seen)}")
@@ -126,7 +133,7 @@ def curves(ax: Axes, rows: list[Row], looks: dict[str, Look]) -> None:
             ax.plot(range(1, len(kept) + 1), kept, color=look.color, ls=look.dash, lw=1.3, marker="." if len(kept) < 2 else None)
     ax.axhline(NUMERICAL, color=GREY, ls=":", lw=1)
     ax.set(yscale="log", ylim=(FLOOR, 2), xlabel=f"rank of the eigenvalue, of {max(map(len, by_task.values()), default=0)}")
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
 
 
 def ranks(ax: Axes, rows: list[Row], looks: dict[str, Look], shown: list[str]) -> None:
@@ -142,14 +149,19 @@ def ranks(ax: Axes, rows: list[Row], looks: dict[str, Look], shown: list[str]) -
             ax.plot(middle, y, marker, color=look.color, ms=6, mfc=look.color if name == "r" else "white")
             if len(values) > 1:
                 ax.plot(values, [y] * len(values), "|", color=look.color, ms=8)
-    ax.set_yticks(range(len(looks)), list(looks)[::-1])
+    ax.set_yticks(range(len(looks)), ["\n".join(textwrap.wrap(label, 18)) for label in looks][::-1])
     ax.set(ylim=(-0.6, len(looks) - 0.4), xlabel="effective rank (95 % interval)", title="effective rank")
     ax.set_xlim(left=0)
     ax.grid(axis="x", color="#dddddd", lw=0.6)
-    marks = [
-        Line2D([], [], color=GREY, marker=m, ls="", mfc=GREY if n == "r" else "white", label=n) for n, m in (("r", "o"), ("z", "s"))
+    marks = {
+        "r": ("o", GREY),
+        "z": ("s", "white"),
+        **({"a seed": ("|", GREY)} if any(len(k.tasks) > 1 for k in looks.values()) else {}),
+    }
+    handles = [
+        Line2D([], [], color=GREY, ls="", marker=m, mfc=fill, label=n) for n, (m, fill) in marks.items() if n in (*shown, "a seed")
     ]
-    ax.legend(handles=[mark for mark in marks if mark.get_label() in shown], frameon=False, fontsize=8, loc="best")
+    ax.legend(handles=handles, frameon=False, fontsize=8, loc="best")
 
 
 def bounds(row: Row) -> tuple[float, float]:
@@ -169,10 +181,11 @@ def over_time_figure(runs: dict[str, list[Row]]) -> Figure:
         for line, (label, rows) in zip(axes, runs.items(), strict=True):
             for ax, name in zip(line, PANELS, strict=True):
                 image = heat_map(ax, [row for row in rows if row["features"] == name])
-                ax.set_title(f"{PANELS[name]}, {label}")
-            line[0].set_ylabel("rank of the eigenvalue (log)")
+            line[0].set_ylabel(f"{label}\nrank of the eigenvalue (log)")
+        for ax, name in zip(axes[0], PANELS, strict=True):
+            ax.set_title(PANELS[name])
         for ax in axes[-1]:
-            ax.set_xlabel("epoch (log-spaced)")
+            ax.set_xlabel("epoch, of those that were kept")
         figure.colorbar(image, ax=axes, label="log10(eigenvalue / largest)", shrink=0.9)
         figure.suptitle("Spectra over training, on the held-out images")
     return figure
@@ -188,14 +201,14 @@ def heat_map(ax: Axes, rows: list[Row]) -> QuadMesh:
     epochs, dim = spectra.shape
     edges = np.arange(epochs + 1) - 0.5, np.arange(dim + 1) + 0.5
     image = ax.pcolormesh(*edges, np.log10(shares).T, cmap="cividis", vmin=math.log10(FLOOR), vmax=0, rasterized=True)
-    ax.set(yscale="log", ylim=(dim + 0.5, 0.5))
+    ax.set(yscale="log", ylim=(0.5, dim + 0.5))
     ax.yaxis.set_major_formatter("{x:g}")
     effective = [effective_rank(torch.from_numpy(values)) for values in spectra]
     line = {"color": "white", "lw": 1.5, "path_effects": [withStroke(linewidth=3, foreground="black")]}
     ax.plot(range(epochs), effective, marker="o", ms=3, label="effective rank", **line)
     ax.plot(range(epochs), (shares > NUMERICAL).sum(axis=1), ls="--", label=f"eigenvalues above {NUMERICAL:g}", **line)
     ax.set_xticks(range(epochs), by_epoch)
-    ax.legend(fontsize=7, loc="lower left", facecolor="#333333", labelcolor="white", framealpha=0.7)
+    ax.legend(fontsize=7, loc="upper left", facecolor="#333333", labelcolor="white", framealpha=0.7)
     return image
 
 

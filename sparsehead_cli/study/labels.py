@@ -3,20 +3,21 @@
 from collections import defaultdict
 
 Row = dict[str, str]
+ALWAYS = ("lam", "seed")  # said even where they are the same
 SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "lam", "eval_dataset", "split")
 
 
 def labels(rows: list[Row], columns: tuple[str, ...] = (*SETTING, "seed")) -> dict[str, str]:
-    """task -> label, for the rows of several checkpoints: the columns in which they differ, or else the runs' names."""
+    """task -> label, for the rows of checkpoints: λ, the seed and the columns in which they differ, or else the runs' names."""
     first = {row["task"]: row for row in reversed(rows)}
     first = {task: first[task] for task in dict.fromkeys(row["task"] for row in rows)}
-    told = [column for column in columns if len({row[column] for row in first.values()}) > 1]
+    told = [c for c in columns if c in ALWAYS or len({row[c] for row in first.values()}) > 1]
     ours = all(row["lam"] != "" for row in first.values())
     by_columns = {task: ", ".join(say(column, row[column]) for column in told) for task, row in first.items()}
     by_run = {task: row["run"] for task, row in first.items()}
     by_place = {task: f"{row['experiment']}/{row['run']}" for task, row in first.items()}
     by_weights = {task: f"{row['run']} {row['checkpoint'][:6]} {row['eval_dataset']}" for task, row in first.items()}
-    for found in (by_columns if told and ours else by_run, by_run, by_place):
+    for found in (by_columns if ours else by_run, by_run, by_place):
         if len(set(found.values())) == len(first):
             return found
     return by_weights
@@ -43,7 +44,7 @@ def groups(rows: list[Row]) -> dict[str, list[str]]:
     found = {}
     for tasks in (tasks for tasks in members.values() if tasks):
         row, many = first[tasks[0]], len(tasks) > 1
-        name = say("lam", row["lam"]) if many and names[tasks[0]] == row["run"] else names[tasks[0]]
+        name = names[tasks[0]]
         found[f"{name} ({len(tasks)} seeds)" if many else name] = tasks
     return dict(sorted(found.items(), key=lambda item: float(first[item[1][0]]["lam"] or 0)))
 

@@ -28,7 +28,7 @@ def study_spectra(
     lams = by_lam(tables[-1])
     if lams:
         replace_csv(request.out / BY_LAM, lams)
-    files = [request.out / name for name in (*TABLES, *([BY_LAM] if lams else []))]
+    files = [request.out / name for name in (*TABLES, *([BY_LAM] if lams else [])) if (request.out / name).exists()]
     return tables, lams, files + (save_figure(spectra_figure(*tables[1:]), figure) if figure else [])
 
 

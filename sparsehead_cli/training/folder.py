@@ -147,12 +147,17 @@ def identity_columns(config: Config, name: str) -> dict[str, object]:
 
 @cache
 def code_version() -> str:
-    """The commit of the code (with -dirty where it was changed), or the package's version where it is no checkout."""
-    here = Path(__file__).resolve().parents[2]
-    if (here / ".git").exists():
-        command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*"]
-        try:
+    """The commit of the code (with -dirty where the package was changed since), or its version where it is no checkout."""
+    package = Path(__file__).resolve().parents[1]
+    if (package.parent / ".git").exists():
+
+        def git(*arguments: str) -> str:
+            command = ["git", "-C", str(package), *arguments]
             return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+        try:
+            changed = git("status", "--porcelain", "--untracked-files=no", ".")  # results that fill are no change of the code
+            return git("describe", "--always", "--abbrev=10", "--exclude=*") + ("-dirty" if changed else "")
         except (OSError, subprocess.CalledProcessError):
             pass
     try:

@@ -23,7 +23,7 @@ import torch
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.foreign_tensors import listed, printable, tensors_of
 
-ZIP = b"PK\x03\x04"
+ZIP, PICKLE = b"PK\x03\x04", b"\x80"  # what files begin with
 ATTEMPTS = 100  # names that a file without a list of them, of before 2020, may ask for one after another
 STATE_DICT = "Save its state_dict() instead: torch.save(model.state_dict(), FILE)."
 
@@ -67,7 +67,10 @@ def read_file(path: Path) -> tuple[object, tuple[str, ...]]:
         raise SparseheadError(f"{path} does not exist." if not path.exists() else f"{path} is no file.")
     if path.suffix == ".safetensors":
         return read_safetensors(path), ()
-    zipped = read_start(path) == ZIP
+    start = read_start(path)
+    zipped = start == ZIP
+    if start and not zipped and start[:1] != PICKLE:
+        raise damaged(path, "torch.save writes no such file")
     names = names_in(path) if zipped else set()
     for name in sorted(names):
         require_harmless(name, path, names)

@@ -152,6 +152,32 @@ def test_a_folder_of_photographs(look, photographs):
     assert ("head", "probe_r") in numbers
 
 
+def test_few_images_get_no_verdict_no_interval_and_no_probe(look, photographs, tmp_path):
+    """Eight images a class leave none to choose a strength on, six to measure on have five eigenvalues."""
+    few = shutil.copytree(photographs, tmp_path / "few")
+    for file in [*few.glob("train/*/*.jpg"), *few.glob("test/*/*.jpg")]:
+        if int(file.stem) >= (8 if file.parts[-3] == "train" else 2):
+            file.unlink()
+    numbers, _ = look(dataset=str(few), workers=0)
+    assert int(numbers["r", "dim"]["images"]) == 6
+    assert numbers["r", "effective_rank"]["low"] == ""
+    assert ("head", "probe_r") not in numbers
+    from sparsehead_cli.display_spectrum import judged
+
+    assert judged({metric: row for (features, metric), row in numbers.items() if features == "r"}) == "too few images"
+
+
+def test_a_run_whose_checkpoint_is_gone_is_shown_from_the_tables(look, run_folder, tmp_path):
+    first, _ = look()
+    (run_folder / "checkpoint.pt").unlink()
+    assert look()[0] == first
+    shutil.rmtree(run_folder)
+    assert look()[0] == first
+    assert look(f"{run_folder}/checkpoint.pt")[0] == first
+    with pytest.raises(SparseheadError, match="does not exist"):
+        look(split="val")
+
+
 # ---------------------------------------------------------------------------------------------- the command line
 
 
@@ -220,6 +246,11 @@ def test_bad_input(command, tmp_path, arguments, says):
     assert not list((tmp_path / "out").glob("*.csv"))
 
 
+def test_a_figure_that_cannot_be_written_is_an_error_before_anything_is_measured(command, run_folder, tmp_path):
+    assert "cannot make the folder of --figure" in assert_one_error(command("--figure", run_folder / "checkpoint.pt" / "f.png"))
+    assert not (tmp_path / "out").exists()
+
+
 def test_no_checkpoint_and_one_that_is_not_there(sparsehead, command, run_folder, tmp_path):
     assert "which checkpoint?" in assert_one_error(sparsehead("spectrum"))
     assert "nowhere.pt" in assert_one_error(command("nowhere.pt"))
@@ -231,6 +262,6 @@ def test_spectra_over_training(sparsehead, tiny, tmp_path):
     run = pretrain(build(tiny(epochs=3, track_spectrum=True))).run
     code, out, err = sparsehead("spectrum", run.folder, "--over-time", "--figure", tmp_path / "time.svg")
     assert (code, err) == (0, "")
-    assert f"{run.name}, on the held-out images" in out
+    assert "λ 0.001, seed 0, on the held-out images" in out
     assert len(re.findall(r"^│ +[123] │", out, re.MULTILINE)) == 3
     assert "<svg" in (tmp_path / "time.svg").read_text()

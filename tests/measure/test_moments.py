@@ -79,11 +79,12 @@ def test_intervals_depend_on_the_seed_alone_and_stay_in_range():
     first = moments.intervals(lambda m: rank(Spectrum(m)), lambda m: 100.0, seed=1)
     assert first == moments.intervals(lambda m: rank(Spectrum(m)), lambda m: 100.0, seed=1)
     assert first[1] == (6, 6)  # no rank is above D
+    assert moments.intervals(lambda m: 0.2) == [(1, 1)]  # nor below 1
     assert first != moments.intervals(lambda m: rank(Spectrum(m)), lambda m: 100.0, seed=2)
 
 
 def test_wide_and_few_features_have_no_interval():
-    few = of(noise(4, 3), kind=BlockMoments, rows=4)
+    few = of(noise(30, 3), kind=BlockMoments, rows=30)
     assert few.intervals(lambda m: 1.0) == [None]
     wide = BlockMoments(WIDEST + 1, rows=10)
     wide.add(torch.zeros(10, WIDEST + 1))

@@ -120,7 +120,7 @@ def test_constant_and_zero_features_have_rank_zero_and_are_collapsed():
         spectrum = Spectrum.of(features)
         ranks = ("effective_rank", "participation_ratio", "stable_rank", "numerical_rank", "dims_90", "dims_99", "variance", "std")
         assert {name: NUMBERS[name](spectrum) for name in ranks} == pytest.approx(dict.fromkeys(ranks, 0), abs=1e-9)
-        assert verdict(NUMBERS["effective_rank"](spectrum), spectrum.std, 0, 4) == "fully collapsed"
+        assert verdict(NUMBERS["effective_rank"](spectrum), spectrum.std, 0, 4, images=10) == "fully collapsed"
     assert rankme(Spectrum.of(torch.zeros(10, 4)).singular) == 0
 
 
@@ -140,9 +140,11 @@ def test_collapse(rank, std, collapsed):
 
 
 def test_verdicts():
-    assert verdict(12, 0.5, 64, 256) == "healthy"
-    assert verdict(12, 0.5, 63, 256) == "partially collapsed"
-    assert verdict(1.05, 0.5, 64, 256) == "fully collapsed"
+    assert verdict(12, 0.5, 64, 256, images=257) == "healthy"
+    assert verdict(12, 0.5, 63, 256, images=257) == "partially collapsed"
+    assert verdict(1.05, 0.5, 64, 256, images=257) == "fully collapsed"
+    assert verdict(1.05, 0.5, 2, 256, images=256) == "too few images"
+    assert verdict(1.05, 0.001, 2, 256, images=3) == "fully collapsed"  # all at one point
 
 
 def test_a_spectrum_reads_moments_only():

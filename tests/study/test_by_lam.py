@@ -64,7 +64,8 @@ def test_settings_are_apart_and_numbers_that_are_none_are_left_out():
 
 def test_labels_say_what_differs():
     assert list(labels(ROWS).values())[:4] == ["λ 0, seed 0", "λ 0, seed 1", "λ 0, seed 2", "λ 0.001, seed 0"]
-    assert list(labels(ROWS[:1]).values()) == ["simclr-l21-lam0.0-seed0"]
+    assert list(labels(ROWS[:1]).values()) == ["λ 0, seed 0"]
+    assert list(labels(ROWS[:2]).values()) == ["λ 0, seed 0", "λ 0, seed 1"]
     foreign = {**row(0.0, 0, 1.0, run="resnet50", experiment="downloads"), "lam": "", "seed": ""}
     assert list(labels([ROWS[0], foreign]).values()) == ["simclr-l21-lam0.0-seed0", "resnet50"]
     again = {**foreign, "experiment": "elsewhere", "checkpoint": "0123456789", "task": "another"}

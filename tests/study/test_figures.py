@@ -83,7 +83,8 @@ def test_over_time_a_column_an_epoch():
     assert list(above.get_ydata()) == [1, 2, 4]
     assert [t.get_text() for t in r.get_xticklabels()] == ["1", "2", "4"]
     assert "log10" in bar.get_ylabel()
-    assert z.get_title() == "embedding z, a run"
+    assert (z.get_title(), r.get_ylabel()) == ("embedding z", "a run\nrank of the eigenvalue (log)")
+    assert r.get_ylim()[0] < r.get_ylim()[1]  # a higher rank is higher
 
 
 def test_formats_and_equal_bytes(tmp_path):

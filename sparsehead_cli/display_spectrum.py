@@ -26,6 +26,7 @@ LEVELS = " ▁▂▃▄▅▆▇█"
 DECADES = 6  # that a small curve shows
 CURVE = 48  # columns of it
 FEW_SEEDS = 3
+PATIENCE_SECONDS = 10  # from which on a checkpoint has a line for each thing that is measured
 WIDE = 118  # columns of a console on which all of SHOWN have room, intervals beside their numbers
 SHOWN = {  # title -> (metric, digits, whether on narrow consoles as well)
     "effective\nrank": ("effective_rank", 1, True),
@@ -70,8 +71,9 @@ class SpectrumDisplay:
             self.say(f"{moment.number}/{moment.checkpoints}  {moment.checkpoint}{before}")
             for line in moment.report:
                 self.say(f"     {line}", "bold red" if line.startswith("NOT ") else "")
-        if not before and not self.status:  # on a terminal it is seen while it lasts
-            self.say(f"     {time.monotonic() - self.began:4.0f} s  {moment.doing}")
+        elapsed = time.monotonic() - self.began
+        if elapsed > PATIENCE_SECONDS and not self.status:  # on a terminal it is seen while it lasts
+            self.say(f"     {elapsed:4.0f} s  {moment.doing}")
 
     def say(self, line: str, style: str = "") -> None:
         self.console.print(Text(line, style=style), soft_wrap=True)

@@ -216,7 +216,7 @@ def spectrum(
 @app.command()
 def sweep_lambda(
     experiment: Annotated[str, typer.Option(help="A sweep in experiments.yaml.")] = "lambda-quick",
-    lams: Annotated[str | None, typer.Option(help="Values of λ with commas between; 0 is what others are compared to.")] = None,
+    lams: Annotated[str | None, typer.Option(help="Values of λ with commas between, with 0 to compare to; or auto.")] = None,
     methods: Annotated[str | None, typer.Option(help="Methods with commas between, each by its own recipe.")] = None,
     penalties: Annotated[str | None, typer.Option(help="Penalties with commas between; l21-output: units are groups.")] = None,
     solvers: Annotated[str | None, typer.Option(help="subgradient, proximal or both with a comma between.")] = None,

@@ -3,7 +3,9 @@
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from sparsehead_cli.config import FIELDS, SWEEP, Config, default_experiments, load_config, read_experiments
@@ -16,7 +18,8 @@ MOST = 10_000  # trials
 class Grid:
     """The values of each axis, in order. A penalty may be written `l21-output`: groups are a layer's outputs then.
 
-    `dims` are widths of the embedding; () is that of each recipe. `settings` hold for every trial, keys as in `--set`.
+    `lams` is () for "auto": each method, penalty, solver and dimension has its own then. `dims` are widths of the embedding;
+    () is that of each recipe. `settings` hold for every trial, keys as in `--set`.
     """
 
     lams: tuple[float, ...]
@@ -25,6 +28,7 @@ class Grid:
     solvers: tuple[str, ...] = ("subgradient",)
     dims: tuple[int, ...] = ()
     seeds: int = 3
+    auto: bool = False
     settings: dict[str, object] = dataclasses.field(default_factory=dict)
 
     def problems(self) -> list[str]:
@@ -39,7 +43,7 @@ class Grid:
             twice = [f"{v:g}" if isinstance(v, float) else str(v) for v in dict.fromkeys(values) if values.count(v) > 1]
             rules += [
                 (f"{axis} has {', '.join(twice)} more than once.", not twice),
-                (f"the grid is empty: {axis} has no value.", bool(values) or axis == "dims"),
+                (f"the grid is empty: {axis} has no value.", bool(values) or axis == "dims" or (axis == "lams" and self.auto)),
             ]
         return [problem for problem, holds in rules if not holds]
 
@@ -56,11 +60,13 @@ def read_grid(experiment: str, experiments: Path | None, given: dict[str, object
     axes = entry.pop(SWEEP, None)
     if not isinstance(axes, dict):
         raise SparseheadError(f"{experiment} is no sweep: it has no `sweep:` with lams. Train it with sparsehead pretrain.")
-    fields = {f.name for f in dataclasses.fields(Grid)} - {"settings"}
+    fields = {f.name for f in dataclasses.fields(Grid)} - {"settings", "auto"}
     problems = [str(unknown("axis", name, sorted(fields))) for name in axes if name not in fields]
     found: dict[str, object] = {}
     for name, value in {**axes, **given}.items():
-        if name in fields:
+        if name == "lams" and value == "auto":
+            found |= {"auto": True, "lams": ()}
+        elif name in fields:
             try:
                 found[name] = AXES[name](value)
             except ValueError:
@@ -92,7 +98,7 @@ AXES = {
     "seeds": int,
 }
 WORDS = {
-    "lams": "numbers with commas between",
+    "lams": "numbers with commas between, or auto",
     "methods": "names with commas between",
     "penalties": "names with commas between",
     "solvers": "names with commas between",
@@ -101,29 +107,35 @@ WORDS = {
 }
 
 
-def trials(grid: Grid, experiment: str, experiments: Path | None = None) -> list[Config]:
+def trials(
+    grid: Grid, experiment: str, experiments: Path | None = None, auto: Callable[[Config], tuple[float, ...]] | None = None
+) -> list[Config]:
     """The settings of every trial, seed by seed so that a sweep that is stopped has whole pairs; each once.
 
     A method's own recipe comes first, then the sweep's settings. With λ 0 penalty, groups and solver make no difference and are
-    the defaults: all penalties share that trial.
+    the defaults: all penalties share that trial. Where λ is "auto", `auto` gives the values for settings with λ 1.
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
     found: dict[Config, None] = {}
     names = read_experiments(experiments or default_experiments())
-    axes = (range(grid.seeds), grid.methods, grid.dims or (None,), grid.penalties, grid.solvers, grid.lams)
-    if math.prod(len(axis) for axis in axes) > MOST:
+    axes = (range(grid.seeds), grid.methods, grid.dims or (None,), grid.penalties, grid.solvers)
+    if math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
-    for seed, method, dim, penalty, solver, lam in itertools.product(*axes):
-        recipe = method if method in names else None
-        if lam == 0:
-            penalty, solver = FIELDS["penalty"].default, FIELDS["solver"].default
+
+    def config_of(seed: int, method: str, dim: int | None, penalty: str, solver: str, lam: float) -> Config:
         name = penalty.removesuffix("-output")
         settings = {**grid.settings, "method": method, "penalty": name, "solver": solver, "lam": lam, "seed": seed}
         settings |= {"projector_out": dim} if dim else {}
         settings |= {"groups": "output"} if penalty != name else {}
-        config = load_config(recipe, experiments, settings)
-        found[HashableConfig(dataclasses.replace(config, experiment=experiment))] = None
+        config = load_config(method if method in names else None, experiments, settings)
+        return dataclasses.replace(config, experiment=experiment)
+
+    own = cache(lambda *setting: auto(config_of(0, *setting, 1.0)))
+    for seed, *setting in itertools.product(*axes):
+        for lam in own(*setting) if grid.auto else grid.lams:
+            unpenalised = (*setting[:2], FIELDS["penalty"].default, FIELDS["solver"].default)
+            found[HashableConfig(config_of(seed, *(setting if lam else unpenalised), lam))] = None
     return [key.config for key in found]
 
 

@@ -15,6 +15,7 @@ from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import require_known
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.study.auto import auto_lams
 from sparsehead_cli.study.engines import Task, cores, default_jobs, run_local
 from sparsehead_cli.study.figures import save_figure, sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
@@ -74,7 +75,7 @@ def stand(request: Request) -> Standing:
         raise SparseheadError(f'unknown engine "{request.engine}"; known: {", ".join(ENGINES)}.')
     if request.jobs is not None and request.jobs < 1:
         raise SparseheadError(f"jobs must be at least 1, given {request.jobs}.")
-    configs = trials(request.grid, request.experiment, request.experiments)
+    configs = trials(request.grid, request.experiment, request.experiments, auto_lams)
     for config in {(c.method, c.penalty, c.solver, c.groups): c for c in configs}.values():
         check_names(config)
         require_known(config.dataset)

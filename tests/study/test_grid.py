@@ -61,7 +61,7 @@ def test_what_cannot_be_is_told_together(experiments):
     text = told(lambda: read_grid("odd", experiments, {}, {}))
     assert 'unknown axis "lambdas"' in text
     assert 'unknown axis "seed"; known: dims, lams, methods, penalties, seeds, solvers. Did you mean "seeds"?' in text
-    assert "lams must be numbers with commas between, given 'x'" in text
+    assert "lams must be numbers with commas between, or auto, given 'x'" in text
 
 
 def test_names_that_are_not_there(experiments):

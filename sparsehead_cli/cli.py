@@ -262,7 +262,7 @@ def sweep_lambda(
         with show.SweepDisplay(console, request, standing) as display:
             rows, summary = sweep(request, standing, display.watch)
     except KeyboardInterrupt:
-        raise Stopped("stopped. Finished trials are in sweep.csv; the same command goes on.", 130) from None
+        raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None
     return show.show_sweep(console, standing, rows, summary)
 
 

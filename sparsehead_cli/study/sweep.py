@@ -4,6 +4,7 @@ Everything is in the folder RESULTS/EXPERIMENT: a folder a trial, sweep.csv (a r
 what is made of it. A sweep that was killed goes on where it was; so does one whose sweep.csv came from somewhere else.
 """
 
+import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,26 +112,35 @@ def known_rows(standing: Standing) -> dict[str, Row]:
 
 
 def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row], list[dict[str, object]]]:
-    """Run what is pending; (the rows of sweep.csv, those of sweep_summary.csv).
+    """Run what is pending; (the rows of sweep.csv, those of sweep_summary.csv). Stopped, it leaves both of what had finished.
 
     Raises: SparseheadError where no trial has ever finished.
     """
     tasks = [Task(standing.folder / name, (*request.arguments, "--trial", name)) for name in standing.pending()]
     standing.folder.mkdir(parents=True, exist_ok=True)
-    for ended in run_local(tasks, request.jobs or default_jobs(), lambda running: watch(standing, running)):
-        name = ended.task.folder.name
-        if ended.error:
-            standing.failed[name] = ended.error
-        else:
-            standing.rows[name] = read_csv(ended.task.folder / TRIAL)[0]
-            standing.save()
-        watch(standing, [])
-    rows = standing.save()
+    try:
+        for ended in run_local(tasks, request.jobs or default_jobs(), lambda running: watch(standing, running)):
+            name = ended.task.folder.name
+            if ended.error:
+                standing.failed[name] = ended.error
+            else:
+                standing.rows[name] = read_csv(ended.task.folder / TRIAL)[0]
+                standing.save()
+            watch(standing, [])
+    finally:
+        rows, summary = tables(standing)
     if not rows:
         raise SparseheadError(f"no trial finished. The first: {next(iter(standing.failed.values()), 'nothing was run')}")
+    return rows, summary
+
+
+def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:
+    """Write sweep.csv, what it says and its figure, of the trials that have finished."""
+    rows = standing.save()
     summary = summarise(rows)
-    replace_csv(standing.folder / SUMMARY_CSV, summary)
-    save_figure(sweep_figure(rows, summary), standing.folder / FIGURE)
+    if rows:
+        replace_csv(standing.folder / SUMMARY_CSV, summary)
+        save_figure(sweep_figure(rows, summary), standing.folder / FIGURE)
     return rows, summary
 
 
@@ -151,7 +161,7 @@ def estimate(standing: Standing, jobs: int) -> float:
         for method in dict.fromkeys(config.method for config in pending):
             own = [config for config in pending if config.method == method]
             run = build(own[0])
-            batches = epoch_batches(run, 0, 0)
+            batches = itertools.chain.from_iterable(epoch_batches(run, epoch, 0) for epoch in itertools.count())
             warm, timed = TIMED_STEPS
             for step in range(warm + timed):
                 if step == warm:

@@ -163,3 +163,16 @@ def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(tmp_p
     subprocess.run([*command, str(broken)], env=environment, check=True, capture_output=True)
     for name in ("sweep.csv", "sweep_summary.csv"):
         assert same(broken / "lambda-quick" / name) == same(whole / "lambda-quick" / name)
+
+
+def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch):
+    from sparsehead_cli.study import sweep as module
+
+    (folder / finished[3] / "trial.csv").unlink()
+    monkeypatch.setattr(module, "run_local", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    code, _, err = sweep()
+    assert code == 130
+    assert "the same command goes on" in err
+    assert len(read_csv(folder / "sweep.csv")) == 3
+    assert (folder / "sweep_summary.csv").exists()
+    assert (folder / "sweep.png").exists()

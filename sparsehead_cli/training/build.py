@@ -244,12 +244,7 @@ def check_batch(config: Config, images: int) -> int:
 
 
 def choose_device(name: str) -> torch.device:
-    """auto: this process's GPU where there is one, else the CPU. Raises: SparseheadError for one that is not there.
-
-    Numbers below 1e-38 count as zero from here on: a thinned head is full of them, and a processor multiplies them a hundred
-    times slower than others.
-    """
-    torch.set_flush_denormal(True)
+    """auto: this process's GPU where there is one, else the CPU. Raises: SparseheadError for one that is not there."""
     cuda = torch.cuda.is_available()
     if name == "auto":
         name = "cuda" if cuda else "cpu"

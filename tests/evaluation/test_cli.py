@@ -67,7 +67,7 @@ def test_somebody_elses_checkpoint_to_tables(sparsehead, tmp_path):
     checkpoint(path)
     code, out, err = sparsehead("evaluate", path, "--dataset", "fashion1k", "--protocol", "knn", "--image-size", "16")
     assert (code, err) == (0, "")
-    for text in ("layout: solo-learn", "backbone: state_dict.backbone, resnet9", "images: 3 x 16 x 16", "kNN, k = 200"):
+    for text in ("layout: lightning", "backbone: state_dict.backbone, resnet9", "images: 3 x 16 x 16", "kNN, k = 200"):
         assert text in out
     assert out.index("layout: ") < out.index("1/1  knn on fashion1k")
     assert {row["features"] for row in read_csv(tmp_path / "evaluations.csv")} == {"r", "z"}

@@ -144,6 +144,21 @@ def test_features_that_are_not_numbers_are_an_error_in_words(look, run_folder, t
     assert not list((tmp_path / "out").glob("*.csv"))
 
 
+def test_weights_too_small_to_matter_are_zero_and_the_checkpoint_is_still_known(run_folder, tmp_path):
+    """A thin head is full of numbers near 1e-40, a hundred times slower to multiply."""
+    change_weights(run_folder, lambda name, w: w[:, ::2].fill_(1e-40) if name == "projector.0.weight" else None)
+    subject = load_subject(run_folder, CPU, tmp_path)
+    kept = load_checkpoint(run_folder / "checkpoint.pt")["method"]["projector.0.weight"]
+    weight = subject.network.projector[0].weight
+    assert (weight[:, ::2] == 0).all()
+    assert torch.equal(weight[:, 1::2], kept[:, 1::2])
+    changed = subject.digest
+    weight[:, ::2] = 1e-40
+    from sparsehead_cli.evaluation.subject import digest_of
+
+    assert digest_of(subject.network, subject.prepare) == changed
+
+
 def test_a_folder_of_photographs(look, photographs):
     """Streamed images of another size and kind than the network was trained on."""
     numbers, _ = look(dataset=str(photographs), split="train+val", workers=0)

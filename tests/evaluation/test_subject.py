@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 
 
 def checkpoint(path, stem="small", channels=3, width=8):
-    """A file as solo-learn writes it; returns its backbone and projector."""
+    """A file as Lightning writes it; returns its backbone and projector."""
     torch.manual_seed(1)
     net = ResNet(BasicBlock, (1, 1, 1, 1), (width,) * 4, stem, (channels, 32, 32))
     head = nn.Sequential(nn.Linear(width, 16, bias=False), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 6))
@@ -85,7 +85,7 @@ def test_somebody_elses_network_is_theirs_to_the_bit(foreign, run_folder):
     assert not any(p.requires_grad for p in subject.network.parameters())
     assert list(subject.columns) == list(load(run_folder).columns)
     known = {k: v for k, v in subject.columns.items() if v != "" and k != "commit"}
-    assert known == {"experiment": "theirs", "run": "epoch=9", "method": "solo-learn", "backbone": "resnet9"}
+    assert known == {"experiment": "theirs", "run": "epoch=9", "method": "lightning", "backbone": "resnet9"}
     assert (subject.dataset, subject.config, subject.temperature) == (None, None, 0.2)
     assert any("argparse.Namespace" in line for line in subject.report)
 
@@ -150,7 +150,7 @@ def test_every_protocol_on_somebody_elses_network(foreign):
     told = []
     request = Request(foreign, ("linear", "knn", "linear-sgd", "finetune"), dataset="fashion1k", baselines=True, settings=SHORT)
     rows, _ = evaluate(request, tell=told.append)
-    assert told[0] == "layout: solo-learn"
+    assert told[0] == "layout: lightning"
     assert (foreign.parent / "evaluations.csv").exists()
     assert {(r["protocol"], r["model"], r["features"]) for r in rows} >= {
         (protocol, model, name)

@@ -314,6 +314,10 @@ def test_what_is_no_checkpoint_says_so(tmp_path):
         read_file(tmp_path)
     for data in (b"", b"hello", b"PK\x03\x04", bytes(1000)):
         assert "is damaged or not a checkpoint" in refused(tmp_path / "c.pt", data)
+
+
+def test_what_is_no_safetensors_says_so(tmp_path):
+    pytest.importorskip("safetensors")
     assert "is damaged" in refused(tmp_path / "c.safetensors", b"hello")
 
 

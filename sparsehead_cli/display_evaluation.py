@@ -161,7 +161,8 @@ def precision_table(rows: list[Row]) -> Table:
 def notes(rows: list[Row]) -> Iterator[str]:
     """What a reader of the tables has to know."""
     if any(row["metric"] == "accuracy" for row in rows):
-        yield "in %, with the 95 % Wilson interval over test images; ± is the standard deviation over the seeds of semi"
+        semi = "; ± is the standard deviation over the seeds of semi" if any(row["label_share"] for row in rows) else ""
+        yield f"in %, with the 95 % Wilson interval over test images{semi}"
     if any(row["k"] for row in rows):
         yield "kNN     cosine, votes weighted (temperature 0.1); Euclidean and majority votes are in evaluations.csv"
     for name, bank in {row["eval_dataset"]: int(row["n_train"]) for row in rows if row["k"]}.items():

@@ -88,7 +88,7 @@ def spectra(request: Request, watch: Watch = lambda moment: None) -> list[list[R
         kept = kept_task(tables, checkpoint, request)
         if kept is not None:
             keys.append(kept)
-            tell("measured before, and gone")
+            tell("measured before; its checkpoint is not here")
             continue
         subject = load_subject(
             checkpoint,

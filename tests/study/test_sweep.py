@@ -2,6 +2,7 @@
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,8 +10,11 @@ import time
 
 import pytest
 
+from sparsehead_cli.config import parse_set
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, run_local
+from sparsehead_cli.study.grid import read_grid
+from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG
 from tests.test_cli import assert_one_error
 
@@ -29,16 +33,37 @@ def folder(tmp_path):
     return tmp_path / "r" / "lambda-quick"
 
 
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory):
+    """The folder of a sweep whose four trials have been run, and nothing else."""
+    settings = {"epochs": 2, "dataset": "fashion1k", "results": tmp_path_factory.mktemp("swept"), **parse_set(SMALL[7::2])}
+    grid = read_grid("lambda-quick", None, {"lams": "0,3e-2", "seeds": 2}, settings)
+    standing = stand(Request(grid, "lambda-quick", ()))
+    for name in standing.configs:
+        run_one(standing, name, lambda moment: None)
+    return standing.folder
+
+
 @pytest.fixture
-def finished(sweep, folder):
-    """All trials run one by one, as a scheduler would with what the engine `print` prints."""
-    _, out, _ = sweep("--engine", "print")
-    names = [shlex.split(line)[-1] for line in out.splitlines()]
-    assert all(line.startswith("sparsehead sweep-lambda --lams 0,3e-2") and "--engine" not in line for line in out.splitlines())
-    assert len(names) == 4
-    for name in names:
-        assert sweep("--trial", name)[0] == 0
+def finished(swept, sweep, folder):
+    """A copy of it in its place; the names of the trials in their order."""
+    names = [shlex.split(line)[-1] for line in sweep("--engine", "print")[1].splitlines()]
+    shutil.copytree(swept, folder)
     return names
+
+
+def test_the_lines_that_print_prints_run_the_trials(sweep, folder):
+    """One by one, as a scheduler would."""
+    _, out, _ = sweep("--engine", "print")
+    lines = out.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("sparsehead sweep-lambda --lams 0,3e-2") and "--engine" not in line for line in lines)
+    name = shlex.split(lines[0])[-1]
+    code, out, err = sweep("--trial", name)
+    assert (code, err) == (0, "")
+    assert "epoch 2  loss" in out
+    assert read_csv(folder / name / "trial.csv")[0]["run"] == name
+    assert sweep("--engine", "print")[1].splitlines() == lines[1:]
 
 
 def same(path):

@@ -249,7 +249,7 @@ def sweep_lambda(
     from sparsehead_cli import display_sweep as show
     from sparsehead_cli.study.sweep import Request, run_one, stand, sweep
 
-    request = Request(grid, experiment, show.without_trial(sys.argv[1:]), experiments, engine, jobs, retry_failed)
+    request = Request(grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, jobs, retry_failed)
     standing = stand(request)
     from rich.console import Console
 

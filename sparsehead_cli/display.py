@@ -1,7 +1,8 @@
 """What `sparsehead pretrain` shows, on a console that cli.py hands over: progress while it runs, a table at its end."""
 
+import math
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
 from rich.console import Console
@@ -168,12 +169,28 @@ def layer_table(layers: list[Row]) -> Table:
 
 def twin_command(arguments: list[str], lam: str) -> str:
     """The command line that was typed, with another λ."""
+    return shlex.join(["sparsehead", *without(arguments, "--lam"), "--lam", lam])
+
+
+def without(arguments: Sequence[str], option: str) -> tuple[str, ...]:
+    """The arguments of a command line without an option and its value."""
     kept, skip = [], False
     for argument in arguments:
-        if not (skip or argument == "--lam" or argument.startswith("--lam=")):
+        if not (skip or argument == option or argument.startswith(f"{option}=")):
             kept.append(argument)
-        skip = argument == "--lam"
-    return shlex.join(["sparsehead", *kept, "--lam", lam])
+        skip = argument == option
+    return tuple(kept)
+
+
+def plus_minus(row: Row, scale: float, digits: int) -> str:
+    """mean ± half of its interval, and below it the paired difference to λ 0 ± half of its own, where there is one."""
+
+    def text(middle: float, high: float, sign: str = "") -> str:
+        half = "" if math.isnan(high) else f" ± {scale * (high - middle):.{digits}f}"
+        return f"{scale * middle:{sign}.{digits}f}{half}"
+
+    line = text(row["mean"], row["high"])
+    return line if row["difference"] == "" else f"{line}\n{text(row['difference'], row['difference_high'], '+')}"
 
 
 def _percent(column: str) -> Callable[[Row], str]:

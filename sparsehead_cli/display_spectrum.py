@@ -13,6 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sparsehead_cli.display import plus_minus
 from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, Moment
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.head import READ_SHARE
@@ -37,7 +38,12 @@ SHOWN = {  # title -> (metric, digits, whether on narrow consoles as well)
     "alignment": ("alignment", 2, False),
     "uniformity": ("uniformity", 2, False),
 }
-BY_LAM = (("r", "effective_rank", 1), ("z", "effective_rank", 1), ("head", "probe_r", "%"), ("head", "batch_features_median", 0))
+BY_LAM = {  # (features, metric) -> (scale, digits)
+    ("r", "effective_rank"): (1, 1),
+    ("z", "effective_rank"): (1, 1),
+    ("head", "probe_r"): (100, 1),
+    ("head", "batch_features_median"): (1, 0),
+}
 BY_LAM_NAMES = ("effective\nrank of r", "effective\nrank of z", "linear probe\nof r, %", "a batch\nneeds")
 
 
@@ -94,8 +100,8 @@ def show_spectra(console: Console, tables: list[list[Row]], lams: list[Row], fil
         console.print(lam_table(lams))
     for line in curves(names, eigenvalues):
         console.print(line, highlight=False, soft_wrap=True, markup=False)
-    for task, name in names.items() if len(names) == 1 else ():
-        for line in words(name, numbers[task]):
+    for task in names if len(names) == 1 else ():
+        for line in words(numbers[task]):
             console.print(line, highlight=False, soft_wrap=True, markup=False)
     for line in notes(numbers, narrow=console.width < WIDE, lams=lams):
         console.print(f"[dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
@@ -182,23 +188,9 @@ def lam_table(lams: list[Row]) -> Table:
     for own in by_setting.values():
         for lam in dict.fromkeys(row["lam"] for row in own):
             found = {(row["features"], row["metric"]): row for row in own if row["lam"] == lam}
-            cells = [lam_cell(found.get((features, metric)), digits) for features, metric, digits in BY_LAM]
+            cells = [plus_minus(found[key], scale, digits) if key in found else "–" for key, (scale, digits) in BY_LAM.items()]
             table.add_row(f"{lam:g}", str(max(row["seeds"] for row in found.values())), *cells, end_section=True)
     return table
-
-
-def lam_cell(row: Row | None, digits: int | str) -> str:
-    """mean ± half of its interval, and below it the paired difference ± half of its own."""
-    if row is None:
-        return "–"
-    scale, places = (100, 1) if digits == "%" else (1, digits)
-
-    def plus_minus(middle: float, high: float, sign: str = "") -> str:
-        half = "" if math.isnan(high) else f" ± {scale * (high - middle):.{places}f}"
-        return f"{scale * middle:{sign}.{places}f}{half}"
-
-    text = plus_minus(row["mean"], row["high"])
-    return text if row["difference"] == "" else f"{text}\n{plus_minus(row['difference'], row['difference_high'], '+')}"
 
 
 def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Path]) -> None:
@@ -242,7 +234,7 @@ def curve(values: list[float], width: int = CURVE) -> str:
     return "".join(LEVELS[math.ceil(height * (len(LEVELS) - 1) - 1e-9)] for height in heights)
 
 
-def words(name: str, found: Numbers) -> Iterator[str]:
+def words(found: Numbers) -> Iterator[str]:
     """The verdicts on one checkpoint, with their thresholds, in sentences."""
     for features, called in (("r", "representation r"), ("z", "embedding z")):
         own = {metric: row for (f, metric), row in found.items() if f == features}

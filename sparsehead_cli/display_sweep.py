@@ -1,6 +1,5 @@
 """What `sparsehead sweep-lambda` shows: the trials while they run, then the answer in a table and a sentence a setting."""
 
-import math
 import shlex
 import time
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from sparsehead_cli.display import epoch_line
+from sparsehead_cli.display import epoch_line, plus_minus, without
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, default_jobs
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts
@@ -144,42 +143,11 @@ def summary_table(title: str, rows: list[Row]) -> Table:
 CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best,\nsparsest"}
 
 
-def plus_minus(row: Row, scale: float, digits: int) -> str:
-    """mean ± half its interval, and below it the difference to λ 0 with its own."""
-
-    def text(middle: float, high: float, sign: str = "") -> str:
-        half = "" if math.isnan(high) else f" ± {scale * (high - middle):.{digits}f}"
-        return f"{scale * middle:{sign}.{digits}f}{half}"
-
-    line = text(row["mean"], row["high"])
-    return line if row["difference"] == "" else f"{line}\n{text(row['difference'], row['difference_high'], '+')}"
-
-
 def show_commands(console: Console, request: Request, standing: Standing) -> None:
     """A command line for each trial that is not finished."""
-    arguments = without_engine(request.arguments)
+    arguments = without(request.arguments, "--engine")
     for name in standing.pending():
         console.print(Text(shlex.join(["sparsehead", *arguments, "--trial", name])), soft_wrap=True)
-
-
-def without_trial(arguments: list[str]) -> tuple[str, ...]:
-    """The arguments behind `sparsehead`, without --trial NAME."""
-    return without(arguments, "--trial")
-
-
-def without_engine(arguments: tuple[str, ...]) -> tuple[str, ...]:
-    """The same without --engine NAME."""
-    return without(arguments, "--engine")
-
-
-def without(arguments: list[str] | tuple[str, ...], option: str) -> tuple[str, ...]:
-    """The arguments without an option and its value."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not (skip or argument == option or argument.startswith(f"{option}=")):
-            kept.append(argument)
-        skip = argument == option
-    return tuple(kept)
 
 
 def log_epochs(console: Console) -> Callable[[Moment], None]:

@@ -71,7 +71,7 @@ def test_the_numbers_are_those_of_the_features(look, run_folder, tmp_path):
     assert [row["index"] for row in eigenvalues if row["features"] == "response"] == [str(i + 1) for i in range(8)]
     assert {row["images"] for row in metrics} == {"1010"}
     assert [row["features"] for row in batches] == ["8"] * 3
-    assert all(1 <= int(row["features_kept"]) <= 8 for row in batches)
+    assert all(0 <= int(row["features_kept"]) <= 8 for row in batches)  # none, where the loss is that of chance
     assert {row["lam"] for row in metrics} == {"0.001"}
     assert all(row["commit"] for table in (batches, eigenvalues, metrics) for row in table)
 

@@ -1,8 +1,8 @@
-"""How the trials of a sweep are run: on this machine, or printed for somebody else's scheduler. Both run the same command lines."""
+"""How the trials of a sweep are run on this machine: a process each, forked from one that has imported everything already."""
 
+import multiprocessing
 import os
-import subprocess
-import sys
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,27 +10,31 @@ from pathlib import Path
 
 import torch
 
-from sparsehead_cli.files import make_folder, replace_file
-from sparsehead_cli.study.trial import FAILED, LOG, PARENT, TRIAL
+from sparsehead_cli.config import Config
+from sparsehead_cli.files import replace_file
+from sparsehead_cli.study.trial import FAILED, TRIAL, attempt, end_with_parent, log_everything
 
-POLL_SECONDS = 0.2
-TAIL = 400  # letters of a log that tell why a trial failed
+POLL_SECONDS = 0.1
+CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A trial to run: its folder, whose name is the run's, and the arguments behind `sparsehead` that run it."""
+    """A trial to run: its folder, whose name is the run's, and its settings."""
 
     folder: Path
-    arguments: tuple[str, ...]
+    config: Config
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A trial that ended; `error` says why it failed, "" where it did not."""
+    """A trial that ended; `error` says why it did not finish, "" where it did."""
 
     task: Task
     error: str = ""
+
+
+Look = Callable[[list[Task]], set[str]]  # the running tasks -> names of runs that nobody wants any more
 
 
 def default_jobs() -> int:
@@ -43,53 +47,70 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def run_local(tasks: list[Task], jobs: int, watch: Callable[[list[Task]], None]) -> Iterator[Ended]:
+def processes() -> multiprocessing.context.BaseContext:
+    """How trials get a process of their own: as a fork of one that has done nothing but import, where there are forks.
+
+    A fork starts in no time and shares the memory of the imports, and no trial sees what another one did.
+    """
+    forks = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if forks else "spawn")
+    if forks:
+        context.set_forkserver_preload([__name__])
+    return context
+
+
+def run_local(tasks: list[Task], jobs: int, look: Look) -> Iterator[Ended]:
     """Run the tasks, `jobs` at a time, each in a process of its own with its share of the cores, or its GPU.
 
-    `watch` is called with the running tasks a few times a second. A task that fails leaves FAILED in its folder and does not
+    `look` is called with the running tasks a few times a second. A task that fails leaves FAILED in its folder and does not
     stop the others. When this process ends, so do its children.
     """
-    waiting, running = list(tasks), {}
-    gpus = torch.cuda.device_count()
+    waiting, running, told = list(tasks), {}, set()
+    context, gpus, threads = processes(), torch.cuda.device_count(), max(1, cores() // jobs)
     try:
         while waiting or running:
             for slot in range(jobs):
                 if waiting and slot not in running:
                     task = waiting.pop(0)
-                    running[slot] = (task, start(task, max(1, cores() // jobs), str(slot % gpus) if gpus else None))
+                    own = (task, threads, slot % gpus if gpus else None)
+                    process = context.Process(target=run_task, args=own, name=task.folder.name)
+                    process.start()
+                    running[slot] = (task, process)
             for slot, (task, process) in list(running.items()):
-                if process.poll() is not None:
+                if process.exitcode is not None:
                     del running[slot]
-                    yield ended(task, process.returncode)
-            watch([task for task, _ in running.values()])
+                    yield ended(task, process.exitcode)
+            unwanted = look([task for task, _ in running.values()])
+            waiting = [task for task in waiting if task.folder.name not in unwanted]
+            for task, process in running.values():
+                if task.folder.name in unwanted - told:
+                    process.terminate()  # it saves after its step, if it is not told twice
+            told |= unwanted
             time.sleep(POLL_SECONDS)
     finally:
         for _, process in running.values():
-            process.terminate()  # it saves, and goes on next time
+            process.terminate()  # and goes on next time
         for _, process in running.values():
-            process.wait()
+            process.join()
 
 
-def start(task: Task, threads: int, gpu: str | None) -> subprocess.Popen:
-    """One trial in its own process; what it prints goes to LOG in its folder."""
-    task.folder.parent.mkdir(parents=True, exist_ok=True)
-    make_folder(task.folder)
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), PARENT: str(os.getpid())}
+def run_task(task: Task, threads: int, gpu: int | None) -> None:
+    """One trial, in a process that has nothing else to do; what it prints goes to LOG in its folder."""
+    end_with_parent()
     if gpu is not None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
-        environment["CUDA_VISIBLE_DEVICES"] = visible[int(gpu)] if visible[0] else gpu
-    with open(task.folder / LOG, "wb") as log:
-        command = [sys.executable, "-m", "sparsehead_cli", *task.arguments]
-        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, env=environment)
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible[0] else str(gpu)
+    torch.set_num_threads(threads)
+    log_everything(task.folder)
+    attempt(task.config)
 
 
 def ended(task: Task, code: int) -> Ended:
     """How a process ended. One that was killed has not failed: the trial goes on when the sweep is called again."""
-    if code == 0 and (task.folder / TRIAL).exists():
+    if -code in CRASHES:
+        replace_file(task.folder / FAILED, f"it crashed: {signal.Signals(-code).name}\n".encode())
+    if (task.folder / FAILED).exists():
+        return Ended(task, (task.folder / FAILED).read_text().strip())
+    if (task.folder / TRIAL).exists():
         return Ended(task)
-    if code < 0 or code in (130, 143):
-        return Ended(task, "it was stopped from outside; the same command goes on")
-    text = (task.folder / LOG).read_text(errors="replace").strip()
-    reason = text[-TAIL:].rpartition("Error: ")[2].splitlines()[-1] if text else f"it ended with code {code} and said nothing"
-    replace_file(task.folder / FAILED, f"{reason}\n".encode())
-    return Ended(task, reason)
+    return Ended(task, "it was stopped from outside; the same command goes on")

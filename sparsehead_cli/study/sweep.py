@@ -116,10 +116,15 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
 
     Raises: SparseheadError where no trial has ever finished.
     """
-    tasks = [Task(standing.folder / name, (*request.arguments, "--trial", name)) for name in standing.pending()]
+    tasks = [Task(standing.folder / name, standing.configs[name]) for name in standing.pending()]
     standing.folder.mkdir(parents=True, exist_ok=True)
+
+    def look(running: list[Task]) -> set[str]:
+        watch(standing, running)
+        return set()
+
     try:
-        for ended in run_local(tasks, request.jobs or default_jobs(), lambda running: watch(standing, running)):
+        for ended in run_local(tasks, request.jobs or default_jobs(), look):
             name = ended.task.folder.name
             if ended.error:
                 standing.failed[name] = ended.error

@@ -4,23 +4,24 @@ A trial is a run folder and nothing else is shared, so that a trial that was sto
 sees the folder, and one that is finished is never repeated.
 """
 
+import multiprocessing
 import os
 import shutil
 import threading
-import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 from sparsehead_cli.config import Config
+from sparsehead_cli.errors import SparseheadError, Stopped
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
-from sparsehead_cli.files import replace_csv
+from sparsehead_cli.files import replace_csv, replace_file
 from sparsehead_cli.training.build import Run, build, run_identity, run_name
 from sparsehead_cli.training.folder import identity_columns
 from sparsehead_cli.training.loop import Moment, pretrain
 
 Row = dict[str, object]
 TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
-PARENT = "SPARSEHEAD_PARENT"  # the process that waits for a trial: when it ends, so does the trial
 
 
 def folder_of(config: Config) -> Path:
@@ -30,14 +31,12 @@ def folder_of(config: Config) -> Path:
 
 def run_trial(config: Config, watch: Callable[[Moment], None] = lambda moment: None) -> Row:
     """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
-    end_with_parent()
     run = build(config)
     result = pretrain(run, watch)
     rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, data_dir=config.data_dir))
     shutil.rmtree(run.folder / "features", ignore_errors=True)  # a sweep has many, and none is read again
     row = trial_row(run, result.rows, rows)
     replace_csv(run.folder / TRIAL, [row])
-    (run.folder / FAILED).unlink(missing_ok=True)
     return row
 
 
@@ -74,15 +73,40 @@ LAST = (
 )
 
 
+def attempt(config: Config) -> str:
+    """`run_trial`, and why it failed, "" where it did not. A failure leaves its reason in FAILED and the traceback in LOG.
+
+    One that is stopped from outside has not failed: it saves what it has and says nothing.
+    """
+    folder = folder_of(config)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / FAILED).unlink(missing_ok=True)
+    try:
+        run_trial(config)
+    except Stopped as stopped:
+        return str(stopped)
+    except Exception as error:  # whatever it is, the other trials go on
+        reason = str(error) if isinstance(error, SparseheadError) else f"{type(error).__name__}: {error}"
+        with open(folder / LOG, "a") as log:
+            traceback.print_exc(file=log)
+        replace_file(folder / FAILED, f"{reason}\n".encode())
+        return reason
+    return ""
+
+
+def log_everything(folder: Path) -> None:
+    """Send what this process prints, also below Python, to LOG in `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOG, "ab") as log:
+        for stream in (1, 2):
+            os.dup2(log.fileno(), stream)
+
+
 def end_with_parent() -> None:
-    """Where somebody waits for this process (PARENT), end when they are no more: a killed sweep leaves nobody behind."""
-    parent = os.environ.get(PARENT)
-    if parent is None:
-        return
+    """End this process when the one that started it is no more: a killed sweep leaves nobody behind."""
 
     def watch() -> None:
-        while os.getppid() == int(parent):
-            time.sleep(0.5)
+        multiprocessing.parent_process().join()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -1,5 +1,6 @@
 """`sparsehead sweep-lambda`: trials that are killed, fail, are run elsewhere or were finished before."""
 
+import multiprocessing
 import os
 import shlex
 import shutil
@@ -15,7 +16,7 @@ from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, run_local
 from sparsehead_cli.study.grid import read_grid
 from sparsehead_cli.study.sweep import Request, run_one, stand
-from sparsehead_cli.study.trial import FAILED, LOG
+from sparsehead_cli.study.trial import FAILED, LOG, folder_of
 from tests.test_cli import assert_one_error
 
 TINY = "--set widths=4,4,8,8 --set projector_hidden=16 --set projector_out=8 --set warmup_epochs=1 --set batch_size=300"
@@ -130,30 +131,38 @@ def test_bad_input(sweep, folder, arguments, says):
     assert not folder.exists()
 
 
-def test_a_trial_that_fails_is_told_and_stops_nobody_and_one_that_was_killed_has_not_failed(tmp_path):
-    tasks = [Task(tmp_path / name, ("pretrain", "--epochs", epochs)) for name, epochs in (("bad", "0"), ("killed", "9000"))]
+def test_a_trial_that_fails_or_crashes_is_told_and_stops_nobody_and_one_that_was_killed_has_not_failed(tiny, tmp_path):
+    endless = {"dataset": "fashion10k", "epochs": 9000}
+    configs = {"bad": tiny(backbone="narow"), "killed": tiny(**endless), "crashed": tiny(**endless, seed=1)}
+    tasks = {name: Task(folder_of(config), config) for name, config in configs.items()}
+    signals = {tasks["killed"].folder.name: signal.SIGKILL, tasks["crashed"].folder.name: signal.SIGSEGV}
+    sent = set()
 
-    def kill(running):
-        if [task.folder.name for task in running] == ["killed"]:
-            for process in children():
-                os.kill(process, signal.SIGKILL)
+    def look(running):
+        for process in multiprocessing.active_children():
+            if process.name in signals and process.name not in sent and list(tmp_path.glob(f"**/{process.name}/config.yaml")):
+                os.kill(process.pid, signals[process.name])
+                sent.add(process.name)
+        return set()
 
-    found = {ended.task.folder.name: ended.error for ended in run_local(tasks, 2, kill)}
-    assert found["bad"] == "epochs must be at least 1, given 0."
-    assert (tmp_path / "bad" / FAILED).read_text().strip() == found["bad"]
-    assert "epochs must be" in (tmp_path / "bad" / LOG).read_text()
-    assert "stopped from outside" in found["killed"]
-    assert not (tmp_path / "killed" / FAILED).exists()
+    found = {ended.task.folder.name: ended.error for ended in run_local(list(tasks.values()), 3, look)}
+    errors = {name: found[task.folder.name] for name, task in tasks.items()}
+    assert errors["bad"].startswith('unknown backbone "narow"')
+    assert (tasks["bad"].folder / FAILED).read_text().strip() == errors["bad"]
+    assert "Traceback" in (tasks["bad"].folder / LOG).read_text()
+    assert errors["crashed"] == (tasks["crashed"].folder / FAILED).read_text().strip() == "it crashed: SIGSEGV"
+    assert "stopped from outside" in errors["killed"]
+    assert not (tasks["killed"].folder / FAILED).exists()
 
 
-def children(of=None):
-    """The ids of the processes whose parent is `of`, or this one."""
-    done = subprocess.run(["ps", "-o", "pid=", "--ppid", str(of or os.getpid())], capture_output=True, text=True, check=False)
-    return [
-        int(pid)
-        for pid in done.stdout.split()
-        if os.path.exists(f"/proc/{pid}/cmdline") and b"sparsehead_cli" in open(f"/proc/{pid}/cmdline", "rb").read()
-    ]
+def descendants(of):
+    """The ids of the processes below `of`."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    parents = dict(zip(map(int, table[::2]), map(int, table[1::2]), strict=True))
+    found = {of}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {of}
 
 
 def test_failed_trials_are_run_again_when_asked(finished, sweep, folder):
@@ -178,10 +187,10 @@ def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(tmp_p
     while not list(broken.glob("lambda-quick/*/metrics.csv")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    orphans = children(process.pid)
+    orphans = descendants(process.pid)
     process.kill()  # -9
     process.wait()
-    assert orphans
+    assert len(orphans) > 2  # the two trials, and what they are forked from
     while any(os.path.exists(f"/proc/{pid}") for pid in orphans):  # they notice that nobody waits for them
         assert time.monotonic() < deadline
         time.sleep(0.05)

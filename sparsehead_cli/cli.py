@@ -223,7 +223,12 @@ def sweep_lambda(
     dims: Annotated[str | None, typer.Option(help="Widths of the embedding with commas between.")] = None,
     seeds: Annotated[int | None, typer.Option(help="How many; the same for every λ, so that differences are paired.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    engine: Annotated[str, typer.Option(help="local, or print: a command line a trial, for Slurm or GNU parallel.")] = "local",
+    engine: Annotated[
+        str, typer.Option(help="local; ray (tasks of a cluster); or print: a command line a trial, for Slurm or GNU parallel.")
+    ] = "local",
+    address: Annotated[
+        str | None, typer.Option(help="HOST:PORT of a Ray cluster, or auto; without it one is started here.")
+    ] = None,
     jobs: Annotated[int | None, typer.Option(help="Trials at a time; without it one a GPU, or one a core.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False,
     dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
@@ -249,7 +254,7 @@ def sweep_lambda(
     from sparsehead_cli import display_sweep as show
     from sparsehead_cli.study.sweep import Request, run_one, stand, sweep
 
-    request = Request(grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, jobs, retry_failed)
+    request = Request(grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed)
     standing = stand(request)
     from rich.console import Console
 

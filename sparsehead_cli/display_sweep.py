@@ -34,6 +34,7 @@ class SweepDisplay:
     def __init__(self, console: Console, request: Request, standing: Standing) -> None:
         self.console, self.standing = console, standing
         self.jobs = request.jobs or default_jobs()
+        self.remote = request.engine == "ray"
         self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
         self.told = set(standing.rows) | set(standing.failed)
         self.before, self.began, self.looked = len(standing.rows), time.monotonic(), 0.0
@@ -45,7 +46,11 @@ class SweepDisplay:
         self.say(f"{len(standing.configs)} trials in {standing.folder}: {counts}")
         if standing.failed:
             self.say("failed ones are run again with --retry-failed")
-        if pending:
+        if pending and self.remote:
+            self.say(
+                f"{pending} to run on Ray; one takes about {minutes(estimate(standing, 1) / pending)} on one core of this machine"
+            )
+        elif pending:
             self.say(f"{pending} to run, {self.jobs} at a time: about {minutes(estimate(standing, self.jobs))}")
         if self.live:
             self.live.start()

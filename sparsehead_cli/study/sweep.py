@@ -20,6 +20,7 @@ from sparsehead_cli.study.auto import auto_lams
 from sparsehead_cli.study.engines import Task, cores, default_jobs, run_local
 from sparsehead_cli.study.figures import save_figure, sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
+from sparsehead_cli.study.on_ray import check_ray, run_ray
 from sparsehead_cli.study.summary import summarise
 from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
 from sparsehead_cli.training.build import build, check_names
@@ -30,7 +31,7 @@ SWEEP_CSV, SUMMARY_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "sweep"
 TIMED_STEPS = (3, 8)  # that the estimate warms up for, and times
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 SIDE_BY_SIDE = 1.25  # trials beside each other are slower than one alone, about
-ENGINES = ("local", "print")
+ENGINES = ("local", "ray", "print")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Request:
     arguments: tuple[str, ...]
     experiments: Path | None = None
     engine: str = "local"
+    address: str | None = None
     jobs: int | None = None
     retry_failed: bool = False
 
@@ -74,6 +76,10 @@ def stand(request: Request) -> Standing:
     """Read what is there. Raises: SparseheadError for a wrong grid, and for a folder that holds another sweep."""
     if request.engine not in ENGINES:
         raise SparseheadError(f'unknown engine "{request.engine}"; known: {", ".join(ENGINES)}.')
+    if request.address and request.engine != "ray":
+        raise SparseheadError(f"--address {request.address} is of a Ray cluster: it needs --engine ray.")
+    if request.engine == "ray":
+        check_ray(request.address)
     if request.jobs is not None and request.jobs < 1:
         raise SparseheadError(f"jobs must be at least 1, given {request.jobs}.")
     configs = trials(request.grid, request.experiment, request.experiments, auto_lams)
@@ -117,14 +123,17 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
     Raises: SparseheadError where no trial has ever finished.
     """
     tasks = [Task(standing.folder / name, standing.configs[name]) for name in standing.pending()]
-    standing.folder.mkdir(parents=True, exist_ok=True)
 
     def look(running: list[Task]) -> set[str]:
         watch(standing, running)
         return set()
 
+    if request.engine == "ray":
+        running = run_ray(tasks, request.jobs, look, request.address)
+    else:
+        running = run_local(tasks, request.jobs or default_jobs(), look)
     try:
-        for ended in run_local(tasks, request.jobs or default_jobs(), look):
+        for ended in running:
             name = ended.task.folder.name
             if ended.error:
                 standing.failed[name] = ended.error

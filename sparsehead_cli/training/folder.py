@@ -22,7 +22,7 @@ from sparsehead_cli.files import read_csv, replace_csv, replace_file
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 
-SPECTRA = "spectrum_epochs.csv"
+SPECTRA, LOCK = "spectrum_epochs.csv", ".lock"
 
 
 @dataclass
@@ -53,7 +53,7 @@ def locked(folder: Path) -> Iterator[None]:
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
         raise SparseheadError(f"another process is training this run ({folder}). Wait for it, or stop it first.") from None

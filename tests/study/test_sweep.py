@@ -17,11 +17,8 @@ from sparsehead_cli.study.engines import Task, run_local
 from sparsehead_cli.study.grid import read_grid
 from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG, folder_of
+from tests.study.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error
-
-TINY = "--set widths=4,4,8,8 --set projector_hidden=16 --set projector_out=8 --set warmup_epochs=1 --set batch_size=300"
-SMALL = shlex.split(f"--lams 0,3e-2 --seeds 2 --epochs 2 {TINY} --set precision=float32")
-NEITHER = ("commit", "train_seconds")  # what need not be the same twice
 
 
 @pytest.fixture
@@ -65,10 +62,6 @@ def test_the_lines_that_print_prints_run_the_trials(sweep, folder):
     assert "epoch 2  loss" in out
     assert read_csv(folder / name / "trial.csv")[0]["run"] == name
     assert sweep("--engine", "print")[1].splitlines() == lines[1:]
-
-
-def same(path):
-    return [{k: v for k, v in row.items() if k not in NEITHER} for row in read_csv(path)]
 
 
 def test_trials_run_elsewhere_become_tables_and_a_verdict(finished, sweep, folder):
@@ -119,7 +112,7 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--methods", "simclr,boyl"], 'Did you mean "byol"?'),
         (["--penalties", "l12"], "unknown penalty"),
-        (["--engine", "rya"], 'unknown engine "rya"; known: local, print'),
+        (["--engine", "rya"], 'unknown engine "rya"; known: local, ray, print'),
         (["--jobs", "0"], "jobs must be at least 1"),
         (["--trial", "nobody"], "nobody is no trial of this grid"),
         (["--experiment", "quickstart"], "quickstart is no sweep"),
@@ -177,14 +170,12 @@ def test_failed_trials_are_run_again_when_asked(finished, sweep, folder):
     assert sweep("--engine", "print", "--retry-failed")[1].count("--trial") == 1
 
 
-def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(tmp_path):
-    command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *SMALL, "--seeds", "1", "--jobs", "2", "--results"]
+def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(uninterrupted, tmp_path):
+    command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *TWO_TRIALS, "--jobs", "2", "--results", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    subprocess.run([*command, str(whole)], env=environment, check=True, capture_output=True)
-    process = subprocess.Popen([*command, str(broken)], env=environment, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 120
-    while not list(broken.glob("lambda-quick/*/metrics.csv")):
+    while not list(tmp_path.glob("lambda-quick/*/metrics.csv")):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     orphans = descendants(process.pid)
@@ -194,9 +185,9 @@ def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(tmp_p
     while any(os.path.exists(f"/proc/{pid}") for pid in orphans):  # they notice that nobody waits for them
         assert time.monotonic() < deadline
         time.sleep(0.05)
-    subprocess.run([*command, str(broken)], env=environment, check=True, capture_output=True)
+    subprocess.run(command, env=environment, check=True, capture_output=True)
     for name in ("sweep.csv", "sweep_summary.csv"):
-        assert same(broken / "lambda-quick" / name) == same(whole / "lambda-quick" / name)
+        assert same(tmp_path / "lambda-quick" / name) == same(uninterrupted / name)
 
 
 def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch):

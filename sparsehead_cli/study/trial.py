@@ -48,10 +48,7 @@ def trial_row(run: Run, metrics: list[Row], evaluations: list[Row]) -> Row:
     number = {name: float(last[name]) for name in last if name in LAST}
     return {
         **identity_columns(config, run.name),
-        "groups": config.groups,
-        "batch_norm": config.projector_batch_norm,
-        "projector_out": config.projector_out,
-        "epochs": config.epochs,
+        **setting_columns(config),
         "sum_lr": sum(run.lr(step) for step in range(run.total_steps)),
         "val_accuracy": float(linear["r"]["val_accuracy"]),
         "accuracy": float(linear["r"]["value"]),
@@ -65,6 +62,12 @@ def trial_row(run: Run, metrics: list[Row], evaluations: list[Row]) -> Row:
         "loss": number["loss"],
         "train_seconds": round(sum(float(row["seconds"]) for row in metrics), 1),
     }
+
+
+def setting_columns(config: Config) -> dict[str, object]:
+    """What tells trials of a sweep apart, beside the identity columns."""
+    batch_norm, width = config.projector_batch_norm, config.projector_out
+    return {"groups": config.groups, "batch_norm": batch_norm, "projector_out": width, "epochs": config.epochs}
 
 
 LAST = (

@@ -271,6 +271,21 @@ def sweep_lambda(
     return show.show_sweep(console, standing, rows, summary)
 
 
+@app.command()
+def report(
+    folders: Annotated[list[Path], typer.Argument(help="Of sweeps or spectra, such as results/lambda-quick.")],
+) -> None:
+    """Rebuild a study's tables and figures from its CSVs alone, and write one page with all of them: FOLDER/report.html."""
+    from rich.console import Console
+
+    from sparsehead_cli.display_report import show_report
+    from sparsehead_cli.study.report import write_study
+    from sparsehead_cli.study.study import read_studies
+
+    for study in read_studies(folders):
+        show_report(Console(), study, write_study(study))
+
+
 def names(text: str) -> tuple[str, ...]:
     """`knn, linear` -> ("knn", "linear"), each once."""
     return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))

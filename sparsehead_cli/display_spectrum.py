@@ -17,9 +17,9 @@ from sparsehead_cli.display import plus_minus
 from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, Moment
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.head import READ_SHARE
-from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank, verdict
+from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.labels import groups, labels
+from sparsehead_cli.study.labels import groups, judged, labels
 
 Row = dict[str, str]
 Numbers = dict[tuple[str, str], Row]  # (features, metric) -> row
@@ -128,12 +128,6 @@ def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow
             table.add_row(escape(name), features, *cells, judged(found))
             name = ""
     return table
-
-
-def judged(found: dict[str, Row]) -> str:
-    """The verdict on one features' numbers."""
-    numbers = (float(found[metric]["value"]) for metric in ("effective_rank", "std", "dims_99", "dim"))
-    return verdict(*numbers, images=float(found["dim"]["images"]))
 
 
 def cell(row: Row | None, digits: int, narrow: bool = True) -> str:

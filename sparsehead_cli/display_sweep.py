@@ -13,8 +13,9 @@ from rich.text import Text
 from sparsehead_cli.display import epoch_line, plus_minus, without
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, default_jobs
+from sparsehead_cli.study.results import SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts
-from sparsehead_cli.study.sweep import SUMMARY_CSV, SWEEP_CSV, Request, Standing, estimate
+from sparsehead_cli.study.sweep import Request, Standing, estimate
 from sparsehead_cli.study.trial import LOG
 from sparsehead_cli.training.loop import Moment
 
@@ -113,7 +114,17 @@ def minutes(seconds: float) -> str:
 
 
 def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: list[Row]) -> None:
-    """The answer: a table a setting, the verdicts, and where the files are."""
+    """The answer, and where the files are."""
+    show_summary(console, summary)
+    if standing.failed:
+        console.print(Text(f"{len(standing.failed)} trials failed and are missing above; --retry-failed", style="red"))
+    console.print(
+        Text(f" files   {standing.folder}/: {SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, sweep.png, sweep.svg"), soft_wrap=True
+    )
+
+
+def show_summary(console: Console, summary: list[Row]) -> None:
+    """Rows of sweep_summary.csv as a table a setting, and the verdicts."""
     told = [row for row in summary if row["metric"] == "accuracy"]
     for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in summary):
         own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
@@ -124,17 +135,13 @@ def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: l
         " mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0;\n"
         " best: on held-out images; sparsest: the largest λ within a standard error of it",
         style="dim",
-    )
-    if standing.failed:
-        console.print(Text(f"{len(standing.failed)} trials failed and are missing above; --retry-failed", style="red"))
-    console.print(
-        Text(f" files   {standing.folder}/: {SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, sweep.png, sweep.svg"), soft_wrap=True
+        soft_wrap=True,
     )
 
 
 def summary_table(title: str, rows: list[Row]) -> Table:
     """A line a λ of one setting."""
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)  # two columns more for 80 of them
     for name in ("λ", "seeds", *SHOWN, "chosen"):
         table.add_column(name, justify="left" if name == "chosen" else "right", no_wrap=True)
     for lam in dict.fromkeys(row["lam"] for row in rows):

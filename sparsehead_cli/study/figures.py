@@ -24,7 +24,6 @@ from sparsehead_cli.files import replace_file
 from sparsehead_cli.measure.spectrum import NUMERICAL, effective_rank
 from sparsehead_cli.study.labels import groups, is_sequence
 from sparsehead_cli.study.stats import mean_interval
-from sparsehead_cli.study.summary import SETTING, by_setting, name_of
 
 Row = dict[str, str]
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#999933")
@@ -52,13 +51,17 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     paths = [path] if ending else [path.with_name(f"{path.name}.{kind}") for kind in FORMATS[:2]]
     check_figure(path)
     for target in paths:
-        drawn = io.BytesIO()
-        kind = target.suffix.removeprefix(".").lower()
-        metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(drawn, format=kind, dpi=200, metadata=metadata)
-        replace_file(target, drawn.getvalue())
+        replace_file(target, drawn(figure, target.suffix.removeprefix(".").lower()))
     return paths
+
+
+def drawn(figure: Figure, kind: str) -> bytes:
+    """A figure as a file of one of FORMATS; the same bytes each time."""
+    buffer = io.BytesIO()
+    metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
+    return buffer.getvalue()
 
 
 def check_figure(path: Path) -> None:
@@ -210,92 +213,3 @@ def heat_map(ax: Axes, rows: list[Row]) -> QuadMesh:
     ax.set_xticks(range(epochs), by_epoch)
     ax.legend(fontsize=7, loc="upper left", facecolor="#333333", labelcolor="white", framealpha=0.7)
     return image
-
-
-def sweep_figure(trials: list[Row], summary: list[dict[str, object]]) -> Figure:
-    """Accuracy, effective ranks and active groups against λ, a column a setting: means with intervals, single seeds as dots.
-
-    Rows of sweep.csv and of sweep_summary.csv. λ 0 has a place of its own left of the logarithmic axis. More than COLUMNS
-    settings go on below; the same number has the same axis everywhere.
-    """
-    settings = by_setting(trials)
-    told = [row for row in summary if row["metric"] == "accuracy"]
-    columns, bands = min(COLUMNS, len(settings)), -(-len(settings) // COLUMNS)
-    places = lam_places(sorted({lam for by_lam in settings.values() for lam in by_lam}))
-    with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(1.2 + 2.7 * columns, 6.2 * bands), layout="constrained")
-        axes = figure.subplots(len(SWEPT) * bands, columns, squeeze=False)
-        for ax in axes.flat:
-            ax.set_visible(False)
-        for i, (setting, by_lam) in enumerate(settings.items()):
-            band, column = divmod(i, COLUMNS)
-            own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
-            panels = axes[band * len(SWEPT) : (band + 1) * len(SWEPT), column]
-            panels[0].set_title(name_of(own[0], told))
-            sweep_column(list(panels), places, by_lam, own, labelled=column == 0)
-        for kind in range(len(SWEPT)):
-            alike = [ax for ax in axes[kind :: len(SWEPT)].flat if ax.get_visible()]
-            limits = [ax.get_ylim() for ax in alike]
-            for ax in alike:
-                ax.set_ylim(min(low for low, _ in limits), max(high for _, high in limits))
-        figure.suptitle("mean and 95 % interval over seeds,\ndots: single seeds, dotted lines: λ 0")
-    return figure
-
-
-def sweep_column(
-    panels: list[Axes], places: dict[float, float], by_lam: dict, summary: list[dict[str, object]], *, labelled: bool
-) -> None:
-    """The panels of one setting, one below the other; `labelled` ones say what is on their axes."""
-    for ax, (label, lines) in zip(panels, SWEPT.items(), strict=True):
-        ax.set_visible(True)
-        for name, (metric, scale, color, marker) in lines.items():
-            over_lam(ax, places, by_lam, [row for row in summary if row["metric"] == metric], scale, color, marker, name)
-        last = ax is panels[-1]
-        ax.set_xticks(list(places.values()), [f"{lam:g}" for lam in places] if last else [], rotation=45, ha="right", fontsize=7.5)
-        ax.set_xlim(min(places.values()) - 0.2, max(places.values()) + 0.2)
-        if labelled:
-            ax.set_ylabel(label)
-            if len(lines) > 1:
-                ax.legend(frameon=False, fontsize=8)
-    panels[-1].set_xlabel("λ (log)")
-
-
-def lam_places(lams: list[float]) -> dict[float, float]:
-    """λ -> its place on the axis: log10 λ, and for λ 0 one step left of the smallest."""
-    places = {lam: math.log10(lam) for lam in lams if lam > 0}
-    first = min(places.values(), default=0.0)
-    return {**({0.0: first - 0.7} if 0.0 in lams else {}), **places}
-
-
-def over_lam(
-    ax: Axes,
-    places: dict[float, float],
-    by_lam: dict[float, dict[str, Row]],
-    summary: list[dict[str, object]],
-    scale: float,
-    color: str,
-    marker: str,
-    name: str,
-) -> None:
-    """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
-    metric = summary[0]["metric"]
-    for lam, seeds in by_lam.items():
-        ax.plot(
-            [places[lam]] * len(seeds), [scale * float(row[metric]) for row in seeds.values()], ".", color=color, ms=3, alpha=0.5
-        )
-    x, means = [places[row["lam"]] for row in summary], [scale * row["mean"] for row in summary]
-    halves = [0.0 if math.isnan(row["high"]) else scale * (row["high"] - row["mean"]) for row in summary]
-    ax.errorbar(x, means, halves, fmt=marker, color=color, ms=5, capsize=2, lw=1.2, label=name)
-    joined = [i for i, row in enumerate(summary) if row["lam"] > 0]
-    ax.plot([x[i] for i in joined], [means[i] for i in joined], color=color, lw=1)
-    for row, mean in zip(summary, means, strict=True):
-        if row["lam"] == 0:
-            ax.axhline(mean, color=color, lw=0.6, ls=":")
-
-
-COLUMNS = 4  # settings beside each other in a figure of a sweep
-SWEPT = {  # label of a row of panels -> name -> (number of sweep.csv, scale, colour, marker)
-    "linear probe of r, %": {"r": ("accuracy", 100, OKABE_ITO[0], "o")},
-    "effective rank": {"r": ("effective_rank_r", 1, OKABE_ITO[0], "o"), "z": ("effective_rank_z", 1, OKABE_ITO[4], "s")},
-    "active groups, %": {"by norm": ("active_groups", 100, OKABE_ITO[2], "^")},
-}

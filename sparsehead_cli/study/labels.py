@@ -1,6 +1,8 @@
-"""Short names for checkpoints that are shown together: what tells them apart, and which differ in their seed alone."""
+"""Words for checkpoints that are shown together: what tells them apart, which differ in their seed alone, the verdict on each."""
 
 from collections import defaultdict
+
+from sparsehead_cli.measure.spectrum import verdict
 
 Row = dict[str, str]
 ALWAYS = ("lam", "seed")  # said even where they are the same
@@ -55,3 +57,9 @@ def is_sequence(rows: list[Row], grouped: dict[str, list[str]]) -> bool:
     several = [first[tasks[0]] for tasks in grouped.values()]
     differing = [column for column in SETTING if len({row[column] for row in several}) > 1]
     return differing == ["lam"] and all(row["lam"] != "" for row in several)
+
+
+def judged(found: dict[str, Row]) -> str:
+    """The verdict on the numbers of one checkpoint's features: metric -> row of spectrum_metrics.csv."""
+    numbers = (float(found[metric]["value"]) for metric in ("effective_rank", "std", "dims_99", "dim"))
+    return verdict(*numbers, images=float(found["dim"]["images"]))

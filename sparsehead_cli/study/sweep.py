@@ -17,17 +17,19 @@ from sparsehead_cli.data.datasets import require_known
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study.auto import auto_lams
+from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.engines import Task, cores, default_jobs, run_local
-from sparsehead_cli.study.figures import save_figure, sweep_figure
+from sparsehead_cli.study.figures import save_figure
+from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
 from sparsehead_cli.study.on_ray import check_ray, run_ray
+from sparsehead_cli.study.results import FIGURE, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise
 from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
 from sparsehead_cli.training.build import build, check_names
 from sparsehead_cli.training.loop import epoch_batches, train_step
 
 Row = dict[str, str]
-SWEEP_CSV, SUMMARY_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "sweep"
 TIMED_STEPS = (3, 8)  # that the estimate warms up for, and times
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 SIDE_BY_SIDE = 1.25  # trials beside each other are slower than one alone, about
@@ -98,17 +100,12 @@ def stand(request: Request) -> Standing:
 
 def known_rows(standing: Standing) -> dict[str, Row]:
     """The rows of sweep.csv, and of trials that finished since. Raises: SparseheadError for a damaged or foreign sweep.csv."""
-    path = standing.folder / SWEEP_CSV
-    rows = {}
-    for number, row in enumerate(read_csv(path), 2):
-        if None in row or None in row.values() or not row.get("run"):
-            raise SparseheadError(f"{path} is damaged in line {number}. Mend or remove that line; its trial is then run again.")
-        rows[row["run"]] = row
+    rows = read_sweep(standing.folder)
     foreign = [name for name in rows if name not in standing.configs]
     if foreign:
         raise SparseheadError(
-            f"{path} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): it is another sweep's. "
-            "Ask for a grid that has them, or choose another --results."
+            f"{standing.folder / SWEEP_CSV} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): "
+            "it is another sweep's. Ask for a grid that has them, or choose another --results."
         )
     for name in standing.configs:
         found = read_csv(standing.folder / name / TRIAL) if name not in rows else []
@@ -149,12 +146,13 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
 
 
 def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:
-    """Write sweep.csv, what it says and its figure, of the trials that have finished."""
+    """Write sweep.csv, what it says, its figure and curves.csv, of the trials that have finished."""
     rows = standing.save()
     summary = summarise(rows)
     if rows:
         replace_csv(standing.folder / SUMMARY_CSV, summary)
         save_figure(sweep_figure(rows, summary), standing.folder / FIGURE)
+        keep_curves(standing.folder, rows)
     return rows, summary
 
 

@@ -1,0 +1,76 @@
+"""The tables of a study, read so that a damaged line is told with its number and never becomes part of a result."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.study.summary import NUMBERS, SETTING
+
+Row = dict[str, str]
+SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "sweep"
+ASKED = ("lam", "seed", "epochs", "epoch")
+
+
+def read_table(
+    path: Path,
+    texts: tuple[str, ...],
+    numbers: tuple[str, ...],
+    perhaps: tuple[str, ...] = (),
+    remedy: str = "Mend or remove that line.",
+) -> list[Row]:
+    """The rows of a table as text, exactly as written; [] where there is no file.
+
+    Columns of `texts` and `numbers` are in every row, and numbers are numbers; those of `perhaps` are numbers or empty.
+
+    Raises: SparseheadError with the line where it is otherwise and the `remedy`; for columns that are missing.
+    """
+    if not path.exists():
+        return []
+    reader = csv.DictReader(io.StringIO(text_of(path, remedy), newline=""), strict=True)
+    rows = []
+    try:
+        missing = [column for column in (*texts, *numbers, *perhaps) if column not in (reader.fieldnames or ())]
+        if missing:
+            raise SparseheadError(f"{path} has no column {', '.join(missing)}: its first line is damaged, or it is another table.")
+        for row in reader:
+            whole = None not in row and None not in row.values() and all(row[column] for column in texts)
+            if not (whole and all(is_number(c, row[c]) for c in (*numbers, *perhaps) if c in numbers or row[c])):
+                raise damaged(path, reader.line_num, remedy)
+            rows.append(row)
+    except csv.Error:
+        raise damaged(path, reader.line_num, remedy) from None
+    return rows
+
+
+def text_of(path: Path, remedy: str) -> str:
+    """What is in a file. Raises: SparseheadError with the line of what is no text; for a file that cannot be read."""
+    try:
+        data = path.read_bytes()
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise damaged(path, data[: error.start].count(b"\n") + 1, remedy) from None
+    except OSError as error:
+        raise SparseheadError(f"cannot read {path}: {error.strerror}.") from None
+
+
+def damaged(path: Path, line: int, remedy: str) -> SparseheadError:
+    """The one sentence for a damaged line."""
+    return SparseheadError(f"{path} is damaged in line {line}. {remedy}")
+
+
+def is_number(column: str, text: str) -> bool:
+    """Whether it is a number as we write them. What was measured may be nan or infinite; what was asked for is neither."""
+    try:
+        return math.isfinite(float(text)) or column not in ASKED
+    except ValueError:
+        return False
+
+
+def read_sweep(folder: Path) -> dict[str, Row]:
+    """run -> its row of sweep.csv, in the order of the file. Raises: SparseheadError for a damaged one."""
+    texts = ("run", "commit", *(column for column in SETTING if column != "epochs"))
+    remedy = "Mend or remove that line; its trial is then run again."
+    rows = read_table(folder / SWEEP_CSV, texts, ("lam", "seed", "epochs", *NUMBERS), remedy=remedy)
+    return {row["run"]: row for row in rows}

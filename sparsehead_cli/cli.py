@@ -231,6 +231,7 @@ def sweep_lambda(
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Trials at a time; without it one a GPU, or one a core.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Stop values of λ that others clearly dominate, and mark them.")] = False,
     dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
     data_dir: DataDir = Path("data"),
     device: Device = "auto",
@@ -254,7 +255,9 @@ def sweep_lambda(
     from sparsehead_cli import display_sweep as show
     from sparsehead_cli.study.sweep import Request, run_one, stand, sweep
 
-    request = Request(grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed)
+    request = Request(
+        grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed, prune
+    )
     standing = stand(request)
     from rich.console import Console
 

@@ -14,7 +14,7 @@ def show_report(console: Console, study: Study, files: list[Path]) -> None:
     """One study; `files` are those that were written, the page last."""
     *others, page = files
     if study.trials:
-        show_summary(console, study.summary)
+        show_summary(console, study.summary, study.pruned)
     if study.metrics:
         show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams, others)
     else:

@@ -115,7 +115,7 @@ def minutes(seconds: float) -> str:
 
 def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: list[Row]) -> None:
     """The answer, and where the files are."""
-    show_summary(console, summary)
+    show_summary(console, summary, standing.pruned())
     if standing.failed:
         console.print(Text(f"{len(standing.failed)} trials failed and are missing above; --retry-failed", style="red"))
     console.print(
@@ -123,13 +123,14 @@ def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: l
     )
 
 
-def show_summary(console: Console, summary: list[Row]) -> None:
-    """Rows of sweep_summary.csv as a table a setting, and the verdicts."""
+def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> None:
+    """Rows of sweep_summary.csv as a table a setting with the values of λ in pruned.csv, and the verdicts."""
     told = [row for row in summary if row["metric"] == "accuracy"]
     for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in summary):
         own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
-        console.print(summary_table(name_of(own[0], told), own))
-    for line in verdicts(summary):
+        stopped = {float(row["lam"]): row for row in pruned if all(row[c] == str(own[0][c]) for c in SETTING)}
+        console.print(summary_table(name_of(own[0], told), own, stopped))
+    for line in verdicts(summary, pruned):
         console.print(Text(line), soft_wrap=True)
     console.print(
         " mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0;\n"
@@ -139,12 +140,15 @@ def show_summary(console: Console, summary: list[Row]) -> None:
     )
 
 
-def summary_table(title: str, rows: list[Row]) -> Table:
-    """A line a λ of one setting."""
+def summary_table(title: str, rows: list[Row], pruned: dict[float, Row]) -> Table:
+    """A line a λ of one setting; those that were pruned have no numbers."""
     table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)  # two columns more for 80 of them
     for name in ("λ", "seeds", *SHOWN, "chosen"):
         table.add_column(name, justify="left" if name == "chosen" else "right", no_wrap=True)
-    for lam in dict.fromkeys(row["lam"] for row in rows):
+    for lam in sorted({row["lam"] for row in rows} | set(pruned)):
+        if lam in pruned:
+            table.add_row(f"{lam:g}", "", *["–"] * len(SHOWN), "pruned", end_section=True)
+            continue
         found = {row["metric"]: row for row in rows if row["lam"] == lam}
         first = next(iter(found.values()))
         cells = [plus_minus(found[metric], scale, digits) for metric, scale, digits in SHOWN.values()]

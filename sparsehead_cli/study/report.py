@@ -33,8 +33,8 @@ def write_study(study: Study) -> list[Path]:
     for name, rows in written:
         if rows:
             replace_csv(folder / name, rows)
-    if study.trials:
-        files += save_figure(sweep_figure(study.trials, study.summary), folder / FIGURE)
+    if study.averaged:
+        files += save_figure(sweep_figure(study.averaged, study.summary), folder / FIGURE)
     for number, figure in enumerate(spectra, 1):
         files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(spectra) > 1 else SPECTRA))
     over_time = {setting: over_time_figure(runs) for setting, runs in study.tracked.items()}

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from sparsehead_cli.study.figures_sweep import COLUMNS, curves_figures, sweep_figures
 from sparsehead_cli.study.page import Drawing, Section, drawing, raw_table
 from sparsehead_cli.study.report_tables import by_lam_tables, spectra_tables, summary_tables
-from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
+from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.study import EIGENVALUES_CSV, METRICS_CSV, Study
 from sparsehead_cli.study.summary import by_setting, verdicts
 
@@ -84,12 +84,12 @@ def typeset(sentence: str) -> str:
 
 def sweep_sections(study: Study) -> list[Section]:
     """What λ does: verdicts, the figure, the means, and how they came."""
-    swept = drawings(sweep_figures(study.trials, study.summary), "sweep", "Numbers against λ, a column a setting")
-    curves = drawings(curves_figures(study.trials, study.curves, study.summary), "curves", "The same trials over their epochs")
+    swept = drawings(sweep_figures(study.averaged, study.summary), "sweep", "Numbers against λ, a column a setting")
+    curves = drawings(curves_figures(study.averaged, study.curves, study.summary), "curves", "The same trials over their epochs")
     having = len({row["run"] for row in study.curves} & {row["run"] for row in study.trials})
     few = f"{having} of {len(study.trials)} trials have curves." if having < len(study.trials) else ""
     found = [
-        Section("verdicts", "Verdicts", JUDGED, sentences=[typeset(line) for line in verdicts(study.summary)]),
+        Section("verdicts", "Verdicts", JUDGED, sentences=[typeset(line) for line in verdicts(study.summary, study.pruned)]),
         Section("lams", "Against λ", figures=swept),
         Section("summary", "Means and differences", SUMMARY_NOTE, wide=True, tables=summary_tables(study.summary)),
     ]
@@ -122,7 +122,12 @@ def spectra_sections(study: Study, spectra: list[Figure], over_time: dict[str, F
 
 def raw_section(study: Study) -> Section:
     """The CSVs as they are, but rounded."""
-    tables = [(SWEEP_CSV, "run", study.trials), (SUMMARY_CSV, "method", study.summary), (METRICS_CSV, "run", study.metrics)]
+    tables = [
+        (SWEEP_CSV, "run", study.trials),
+        (PRUNED_CSV, "run", study.pruned),
+        (SUMMARY_CSV, "method", study.summary),
+        (METRICS_CSV, "run", study.metrics),
+    ]
     others = [name for name, rows in ((CURVES_CSV, study.curves), (EIGENVALUES_CSV, study.eigenvalues)) if rows]
     note = "Rounded to four digits; in full they are in the files beside this page."
     note += f" {' and '.join(others)} {'are' if len(others) > 1 else 'is'} in the figures only." if others else ""

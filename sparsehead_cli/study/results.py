@@ -3,13 +3,14 @@
 import csv
 import io
 import math
+from collections.abc import Container
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.study.summary import NUMBERS, SETTING
 
 Row = dict[str, str]
-SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "sweep"
+SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, PRUNED_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "pruned.csv", "sweep"
 ASKED = ("lam", "seed", "epochs", "epoch")
 
 
@@ -66,6 +67,13 @@ def is_number(column: str, text: str) -> bool:
         return math.isfinite(float(text)) or column not in ASKED
     except ValueError:
         return False
+
+
+def read_pruned(folder: Path, finished: Container[str]) -> list[Row]:
+    """Rows of pruned.csv, without those of runs that were `finished` later. Raises: SparseheadError for a damaged one."""
+    texts = ("run", *(column for column in SETTING if column != "epochs"))
+    rows = read_table(folder / PRUNED_CSV, texts, ("lam", "seed", "epochs", "epoch", "knn_accuracy", "best_knn_accuracy"))
+    return [row for row in rows if row["run"] not in finished]
 
 
 def read_sweep(folder: Path) -> dict[str, Row]:

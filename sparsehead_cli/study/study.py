@@ -7,9 +7,9 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.spectrum import TABLES
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.curves import merged_curves
-from sparsehead_cli.study.results import SWEEP_CSV, read_sweep, read_table
+from sparsehead_cli.study.results import SWEEP_CSV, read_pruned, read_sweep, read_table
 from sparsehead_cli.study.spectra import tracked_runs
-from sparsehead_cli.study.summary import summarise
+from sparsehead_cli.study.summary import summarise, without_pruned
 
 Row = dict[str, str]
 _, EIGENVALUES_CSV, METRICS_CSV = TABLES
@@ -19,13 +19,16 @@ _, EIGENVALUES_CSV, METRICS_CSV = TABLES
 class Study:
     """What the tables of a folder hold, and what follows from them.
 
-    `trials`, `summary` and `curves` are rows of sweep.csv, sweep_summary.csv and curves.csv; `eigenvalues`, `metrics` and `lams`
-    those of spectrum.csv, spectrum_metrics.csv and spectrum_by_lam.csv. `tracked` has the spectra
-    over training of its runs: setting -> label -> rows of spectrum_epochs.csv. Each is empty where the folder has none.
+    `trials`, `pruned`, `summary` and `curves` are rows of sweep.csv, pruned.csv, sweep_summary.csv and curves.csv; `averaged`
+    are the trials without values of λ that were pruned; `eigenvalues`, `metrics` and `lams` are rows of spectrum.csv,
+    spectrum_metrics.csv and spectrum_by_lam.csv. `tracked` has the spectra over training of its runs: setting -> label ->
+    rows of spectrum_epochs.csv. Each is empty where the folder has none.
     """
 
     folder: Path
     trials: list[Row]
+    pruned: list[Row]
+    averaged: list[Row]
     summary: list[dict[str, object]]
     curves: list[Row]
     eigenvalues: list[Row]
@@ -50,8 +53,10 @@ def read_study(folder: Path) -> Study:
             f"{folder} has no rows in {SWEEP_CSV} (of `sparsehead sweep-lambda`), nor in {EIGENVALUES_CSV} and {METRICS_CSV} "
             f"(of `sparsehead spectrum CHECKPOINT --out {folder}`). Run one of them, or give another folder."
         )
+    pruned = read_pruned(folder, {row["run"] for row in trials})
+    averaged = without_pruned(trials, pruned)
     curves, lams = merged_curves(folder, trials), by_lam(metrics)
-    return Study(folder, trials, summarise(trials), curves, eigenvalues, metrics, lams, tracked_runs(folder))
+    return Study(folder, trials, pruned, averaged, summarise(averaged), curves, eigenvalues, metrics, lams, tracked_runs(folder))
 
 
 def read_spectra(folder: Path) -> tuple[list[Row], list[Row]]:

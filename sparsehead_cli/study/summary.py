@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections import defaultdict
+from collections.abc import Sequence
 
 from sparsehead_cli.study.stats import bootstrap_interval, mean_interval
 
@@ -28,6 +29,16 @@ def by_setting(rows: list[Row]) -> dict[tuple, dict[float, dict[str, Row]]]:
         for setting in alike or [tuple(row[c] for c in SETTING)]:
             found[setting][0.0][row["seed"]] = row
     return found
+
+
+def without_pruned(trials: list[Row], pruned: list[Row]) -> list[Row]:
+    """The rows of sweep.csv that may be averaged: none of a value of λ that pruned.csv has in any seed, which would flatter it."""
+
+    def value(row: Row) -> tuple:
+        return (*(str(row[column]) for column in SETTING), float(row["lam"]))
+
+    out = {value(row) for row in pruned}
+    return [row for row in trials if value(row) not in out]
 
 
 def summarise(rows: list[Row]) -> list[dict[str, object]]:
@@ -71,13 +82,19 @@ def compare(by_lam: dict[float, dict[str, Row]], lam: float, name: str) -> dict[
     return row | dict(zip(columns, (*mean_interval(paired), *bootstrap_interval(paired)), strict=True))
 
 
-def verdicts(summary: list[dict[str, object]]) -> list[str]:
-    """A sentence a setting, which claims no more than its interval allows."""
+def verdicts(summary: list[dict[str, object]], pruned: Sequence[Row] = ()) -> list[str]:
+    """A sentence a setting, which claims no more than its interval allows, and one a row of pruned.csv."""
     found = []
     told = [row for row in summary if row["metric"] == TELL]
     for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in told):
         own = [row for row in told if tuple(row[c] for c in SETTING) == setting]
         found.append(f"{name_of(own[0], told)}: {sentence(own)}")
+    for row in pruned:
+        reached, best = (100 * float(row[name]) for name in ("knn_accuracy", "best_knn_accuracy"))
+        found.append(
+            f"{name_of(row, told)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with kNN "
+            f"at {reached:.1f} % where the best λ had {best:.1f} %. It is neither averaged nor chosen."
+        )
     return found
 
 

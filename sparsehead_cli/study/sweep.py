@@ -23,8 +23,9 @@ from sparsehead_cli.study.figures import save_figure
 from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
 from sparsehead_cli.study.on_ray import check_ray, run_ray
-from sparsehead_cli.study.results import FIGURE, SUMMARY_CSV, SWEEP_CSV, read_sweep
-from sparsehead_cli.study.summary import summarise
+from sparsehead_cli.study.prune import Halving, dropped
+from sparsehead_cli.study.results import FIGURE, SUMMARY_CSV, SWEEP_CSV, read_pruned, read_sweep
+from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
 from sparsehead_cli.training.build import build, check_names
 from sparsehead_cli.training.loop import epoch_batches, train_step
@@ -48,20 +49,30 @@ class Request:
     address: str | None = None
     jobs: int | None = None
     retry_failed: bool = False
+    prune: bool = False
 
 
 @dataclass
 class Standing:
-    """Where a sweep is: its trials by their runs' names in the order of the grid, the rows of the finished, why others failed."""
+    """Where a sweep is: its trials by their runs' names in the order of the grid, the rows of the finished, why others failed.
+
+    With `halving`, of --prune, trials of values of λ that are dominated are not waited for.
+    """
 
     folder: Path
     configs: dict[str, Config]
     rows: dict[str, Row] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    halving: Halving | None = None
 
     def pending(self) -> list[str]:
-        """The trials that neither finished nor failed."""
-        return [name for name in self.configs if name not in self.rows and name not in self.failed]
+        """The trials that neither finished nor failed nor were pruned."""
+        out = dropped(self.configs, self.pruned()) if self.halving else set()
+        return [name for name in self.configs if name not in self.rows and name not in self.failed and name not in out]
+
+    def pruned(self) -> list[Row]:
+        """The rows of pruned.csv."""
+        return read_pruned(self.folder, self.rows)
 
     def save(self) -> list[Row]:
         """Write sweep.csv, and return its rows."""
@@ -82,6 +93,8 @@ def stand(request: Request) -> Standing:
         raise SparseheadError(f"--address {request.address} is of a Ray cluster: it needs --engine ray.")
     if request.engine == "ray":
         check_ray(request.address)
+    if request.prune and request.engine == "print":
+        raise SparseheadError("--prune needs somebody who watches the trials: --engine local or ray.")
     if request.jobs is not None and request.jobs < 1:
         raise SparseheadError(f"jobs must be at least 1, given {request.jobs}.")
     configs = trials(request.grid, request.experiment, request.experiments, auto_lams)
@@ -95,6 +108,8 @@ def stand(request: Request) -> Standing:
         reason = standing.folder / name / FAILED
         if reason.exists() and not request.retry_failed:
             standing.failed[name] = reason.read_text().strip()
+    if request.prune:
+        standing.halving = Halving(standing.configs, standing.folder, standing.pruned())
     return standing
 
 
@@ -123,7 +138,7 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
 
     def look(running: list[Task]) -> set[str]:
         watch(standing, running)
-        return set()
+        return standing.halving.unwanted() if standing.halving else set()
 
     if request.engine == "ray":
         running = run_ray(tasks, request.jobs, look, request.address)
@@ -132,6 +147,8 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
     try:
         for ended in running:
             name = ended.task.folder.name
+            if ended.error and standing.halving and name in dropped(standing.configs, standing.pruned()):
+                continue  # it was stopped because it was pruned
             if ended.error:
                 standing.failed[name] = ended.error
             else:
@@ -148,10 +165,11 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
 def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:
     """Write sweep.csv, what it says, its figure and curves.csv, of the trials that have finished."""
     rows = standing.save()
-    summary = summarise(rows)
-    if rows:
+    averaged = without_pruned(rows, standing.pruned())
+    summary = summarise(averaged)
+    if summary:
         replace_csv(standing.folder / SUMMARY_CSV, summary)
-        save_figure(sweep_figure(rows, summary), standing.folder / FIGURE)
+        save_figure(sweep_figure(averaged, summary), standing.folder / FIGURE)
         keep_curves(standing.folder, rows)
     return rows, summary
 

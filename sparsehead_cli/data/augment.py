@@ -12,7 +12,7 @@ with one exception: the order of the four colour steps is drawn once a batch, no
 
 import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 
@@ -284,7 +284,8 @@ _GREY = View(area=(0.2, 1.0), saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.5, b
 RECIPES: dict[str, tuple[View, ...]] = {
     "symmetric": (_SYMMETRIC, _SYMMETRIC),
     "weak": (_WEAK, _WEAK),
-    "asymmetric": (_ASYMMETRIC, View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1, solarize_p=0.2)),
+    "asymmetric": (_ASYMMETRIC, replace(_ASYMMETRIC, solarize_p=0.2)),
+    "asymmetric-blur": (replace(_ASYMMETRIC, blur_p=1.0), replace(_ASYMMETRIC, blur_p=0.1, solarize_p=0.2)),  # BYOL, table 6
     "symmetric-large": (_LARGE, _LARGE),
     "grey-small": (_GREY, _GREY),
     "crop": (_CROP,),  # one view, its colours as they are: for the generative methods

@@ -1,0 +1,90 @@
+"""What `sparsehead sweep-lambda` costs above its trials, side by side on the same machine.
+
+    python benchmarks/sweep.py --out results/sweep/overhead.csv        # about eight minutes on two cores
+
+bare: one process, everything imported, one thread, that does what a trial does (pretraining and linear evaluation), alone, and
+beside as many others as there are cores: the speed-up of running trials side by side. sweep: the command itself on 12 trials, from
+its start to its prompt. ideal: Σ over its trials of the bare time of one alone / speed-up. The sweep should take at most 1.1 × that.
+"""
+
+import argparse
+import dataclasses
+import multiprocessing
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from sparsehead_cli.files import replace_csv
+from sparsehead_cli.study.engines import cores, processes
+from sparsehead_cli.study.grid import read_grid, trials
+from sparsehead_cli.study.trial import run_trial
+from sparsehead_cli.training.folder import code_version
+
+SWEEP = ["--lams", "0,1e-3,3e-3,1e-2,3e-2,1e-1", "--seeds", "2", "--epochs", "2"]
+TRIALS = 12
+
+
+def bare(folder: Path, ready: multiprocessing.Queue, go: multiprocessing.Event, done: multiprocessing.Queue) -> None:
+    """One trial's work, timed once everything is imported and all others are ready, too."""
+    torch.set_num_threads(1)
+    settings = {"results": folder, "epochs": 2}
+    config = trials(read_grid("lambda-quick", None, {"lams": "1e-3", "seeds": 1}, settings), "lambda-quick")[0]
+    ready.put(True)
+    go.wait()
+    began = time.perf_counter()
+    run_trial(dataclasses.replace(config, lam=1e-3))
+    done.put(time.perf_counter() - began)
+
+
+def seconds_of_bare(count: int) -> float:
+    """How long `count` trials beside each other take, until the last has ended."""
+    context = processes()
+    ready, go, done = context.Queue(), context.Event(), context.Queue()
+    with tempfile.TemporaryDirectory() as folder:
+        running = [context.Process(target=bare, args=(Path(folder, str(i)), ready, go, done)) for i in range(count)]
+        for process in running:
+            process.start()
+        for _ in running:
+            ready.get()
+        go.set()
+        seconds = max(done.get() for _ in running)
+        for process in running:
+            process.join()
+    return seconds
+
+
+def seconds_of_sweep() -> float:
+    """The command from start to end."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *SWEEP, "--results", folder]
+        began = time.perf_counter()
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})
+        return time.perf_counter() - began
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--out", type=Path)
+    out = parser.parse_args().out
+    rounds = [(seconds_of_bare(1), seconds_of_bare(cores())) for _ in range(3)]
+    alone, beside = (sorted(column)[1] for column in zip(*rounds, strict=True))
+    sweep = seconds_of_sweep()
+    speed_up = cores() * alone / beside
+    numbers = {"bare_alone": alone, "bare_beside": beside, "speed_up": speed_up, "sweep": sweep}
+    numbers["ideal"] = TRIALS * alone / speed_up
+    numbers["overhead"] = sweep / numbers["ideal"]
+    for name, value in numbers.items():
+        print(f"{name:12} {value:8.2f}")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        row = {name: round(value, 3) for name, value in numbers.items()}
+        replace_csv(out, [{**row, "cores": cores(), "torch": torch.__version__, "commit": code_version()}])
+
+
+if __name__ == "__main__":
+    main()

@@ -4,7 +4,7 @@
 
 bare: one process, everything imported, one thread, that does what a trial does (pretraining and linear evaluation), alone, and
 beside as many others as there are cores: the speed-up of running trials side by side. sweep: the command itself on 12 trials, from
-its start to its prompt. ideal: Σ over its trials of the bare time of one alone / speed-up. The sweep should take at most 1.1 × that.
+its start to its prompt. ideal: 12 times the bare time of one alone, over the speed-up. The sweep should take at most 1.1 × that.
 """
 
 import argparse

@@ -93,7 +93,7 @@ def drawing(figure: Figure, name: str, caption: str) -> Drawing:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
     width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-    size = f'role="img" aria-hidden="true" style="max-width: {round(LARGER * width)}px; --natural: {width}px"'
+    size = f'aria-hidden="true" style="max-width: {round(LARGER * width)}px; --natural: {width}px"'
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', rf"<svg {size} \1", re.sub(r'^(<svg [^>]*?) height="[^"]*"', r"\1", svg))
     return Drawing(Markup(re.sub(r"\n\s*", "\n", svg.strip())), caption)
 

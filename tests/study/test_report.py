@@ -9,11 +9,12 @@ import pytest
 
 from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study.page import is_numeric, number_cell, raw_table, rounded, signed
-from sparsehead_cli.study.report import write_study
-from sparsehead_cli.study.study import read_study
+from sparsehead_cli.study.report import spectra_figures, write_study
+from sparsehead_cli.study.study import Study, read_study
 from sparsehead_cli.study.sweep import Standing, tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
 from tests.study.test_curves import metrics, trial
+from tests.study.test_figures import tables as spectra_rows
 from tests.test_cli import assert_one_error
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -133,6 +134,30 @@ def test_spectra_alone_and_beside_a_sweep(sparsehead, tmp_path):
     page = (alone / "report.html").read_text()
     assert "Spectra of 4 checkpoints on 2,000 images of fashion10k (test)." in page
     assert "partially collapsed" in page
+
+
+def test_spectra_that_would_fill_one_figure_have_one_a_setting(tmp_path):
+    for methods, figures in ((6, 1), (7, 7)):
+        found = [spectra_rows(lams=(0.0, 1e-3), method=f"m{i}") for i in range(methods)]
+        eigenvalues, metrics = ([row for rows in part for row in rows] for part in zip(*found, strict=True))
+        study = Study(tmp_path, [], [], [], eigenvalues, metrics, [], {})
+        assert len(spectra_figures(study)) == figures
+
+
+def test_a_single_trial_and_somebody_elses_checkpoint(sparsehead, folder):
+    folder.mkdir()
+    replace_csv(folder / "sweep.csv", [trial(0.0, 0)])
+    spectra(folder, runs=1)
+    shutil.rmtree(next(path for path in folder.iterdir() if path.is_dir()))
+    for name in ("spectrum.csv", "spectrum_metrics.csv"):
+        unknown = dict.fromkeys(("penalty", "solver", "lam", "seed", "step", "total_steps", "dataset"), "")
+        replace_csv(folder / name, [{**row, **unknown} for row in read_csv(folder / name)])
+    code, out, err = sparsehead("report", folder)
+    assert (code, err) == (0, "")
+    assert "no λ is better than 0" in out
+    page = (folder / "report.html").read_text()
+    assert "Which λ? 1 finished trial of 1 setting × 1 λ × 1 seed." in page
+    assert "Over the epochs" not in page
 
 
 class Pointing(HTMLParser):

@@ -3,6 +3,7 @@
 import dataclasses
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,8 @@ def test_sparsehead_commands(sparsehead, tmp_path, command):
     arguments = shlex.split(command)[1:]
     if arguments[0] == "sweep-lambda":
         arguments += ["--engine", "print", "--results", tmp_path]  # the trials themselves: tests/study/test_sweep.py
+    if arguments[0] == "report":  # it writes into the folders
+        arguments[1:] = [shutil.copytree(ROOT / folder, tmp_path / folder) for folder in arguments[1:]]
     if arguments[0] == "pretrain" and "--help" not in arguments:
         if "fashion-mnist" in arguments and not DEBIAN.exists():
             pytest.skip("needs Fashion-MNIST on this machine")

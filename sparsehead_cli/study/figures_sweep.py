@@ -164,6 +164,7 @@ def curves_figures(trials: list[Row], curves: list[Row], summary: list[dict[str,
     settings = {setting: by_lam for setting, by_lam in settings.items() if any(by_lam.values())}
     lams = sorted({lam for by_lam in settings.values() for lam, runs in by_lam.items() if runs})
     told = [row for row in summary if row["metric"] == "accuracy"]
+    several = any(len(runs) > 1 for by_lam in settings.values() for runs in by_lam.values())
     pixels = len(curves) * len(CURVES) > MANY_POINTS
     with matplotlib.rc_context(STYLE):
         figures, columns = panel_figures(len(settings), tuple(CURVES), 7.4, whole=False)
@@ -175,7 +176,9 @@ def curves_figures(trials: list[Row], curves: list[Row], summary: list[dict[str,
         equal_axes(columns)
         for figure in figures:
             name_lams(figure, lams)
-            figure.suptitle("on held-out images after each epoch:\nmean over seeds, thin lines: single seeds")
+            figure.suptitle(
+                f"on held-out images after each epoch:\n{'mean over seeds, thin lines: single seeds' if several else 'one seed'}"
+            )
     return figures
 
 

@@ -74,7 +74,7 @@ class Section:
 
 def render(title: str, lead: str, facts: list[tuple[str, str]], sections: list[Section]) -> bytes:
     """The page, the same bytes for the same content. All text is escaped, and no script but our own may run."""
-    loader = PackageLoader("sparsehead_cli", "study/page")
+    loader = PackageLoader("sparsehead_cli", "study/templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
@@ -93,7 +93,7 @@ def drawing(figure: Figure, name: str, caption: str) -> Drawing:
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
     width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-    size = f'role="img" aria-hidden="true" style="max-width: {round(LARGER * width)}px; --natural: {width}px"'
+    size = f'aria-hidden="true" style="max-width: {round(LARGER * width)}px; --natural: {width}px"'
     svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', rf"<svg {size} \1", re.sub(r'^(<svg [^>]*?) height="[^"]*"', r"\1", svg))
     return Drawing(Markup(re.sub(r"\n\s*", "\n", svg.strip())), caption)
 

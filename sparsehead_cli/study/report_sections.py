@@ -40,7 +40,7 @@ def lead_of(study: Study) -> str:
             ("seeds", len(values(study.trials, "seed"))),
         )
         counts = " × ".join(f"{number} {name.removesuffix('s') if number == 1 else name}" for name, number in axes)
-        said.append(f"Which λ? {len(study.trials)} finished trials of {counts}.")
+        said.append(f"Which λ? {len(study.trials)} finished trial{'s' * (len(study.trials) > 1)} of {counts}.")
     if study.metrics:
         sets = values(
             [{"set": f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})"} for row in study.metrics], "set"

@@ -30,7 +30,7 @@ def read_table(
     if not path.exists():
         return []
     reader = csv.DictReader(io.StringIO(text_of(path, remedy), newline=""), strict=True)
-    rows = []
+    rows, read = [], 0
     try:
         missing = [column for column in (*texts, *numbers, *perhaps) if column not in (reader.fieldnames or ())]
         if missing:
@@ -40,8 +40,9 @@ def read_table(
             if not (whole and all(is_number(c, row[c]) for c in (*numbers, *perhaps) if c in numbers or row[c])):
                 raise damaged(path, reader.line_num, remedy)
             rows.append(row)
-    except csv.Error:
-        raise damaged(path, reader.line_num, remedy) from None
+            read = reader.line_num
+    except csv.Error:  # a quote that nobody closes swallows the rest: the line is where it began
+        raise damaged(path, read + 1, remedy) from None
     return rows
 
 

@@ -5,7 +5,9 @@ import pytest
 from sparsehead_cli.config import Config
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.study import figures_sweep
 from sparsehead_cli.study.curves import IDENTITY, OF_TRIAL, keep_curves
+from sparsehead_cli.study.figures import drawn
 from sparsehead_cli.study.figures_sweep import curves_figures
 from sparsehead_cli.study.results import CURVES_CSV
 from sparsehead_cli.study.summary import summarise
@@ -103,9 +105,9 @@ def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
         for i, of in enumerate(trials)
         for row in metrics(of, 3, knn=0.1 * (i % 2))
     ]
-    drawn = curves_figures(trials, curves, summarise(trials))
-    assert len(drawn) == figures
-    axes = [ax for figure in drawn for ax in figure.axes if ax.get_visible()]
+    sheets = curves_figures(trials, curves, summarise(trials))
+    assert len(sheets) == figures
+    axes = [ax for figure in sheets for ax in figure.axes if ax.get_visible()]
     assert len(axes) == 4 * settings
     assert len({tuple(ax.get_ylim()) for ax in axes if ax.get_title()}) == 1  # equal axes, over all figures
     knn = next(ax for ax in axes if ax.get_title())
@@ -115,7 +117,7 @@ def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
     assert len(knn.get_lines()) == 2 * 2 + 2
     assert list(thick["black"].get_ydata()) == pytest.approx([15, 25, 35])  # the mean of two seeds at λ 0
     assert list(thick["black"].get_xdata()) == [1, 2, 3]
-    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["λ 0", "λ 0.001"]
+    assert [text.get_text() for text in sheets[0].legends[0].get_texts()] == ["λ 0", "λ 0.001"]
 
 
 def test_colours_go_from_dark_to_light_and_many_lams_have_a_bar():
@@ -129,6 +131,14 @@ def test_colours_go_from_dark_to_light_and_many_lams_have_a_bar():
     assert len(set(lightness)) == 16
     assert figure.axes[-1].get_xlabel() == "λ above 0"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["λ 0"]
+
+
+def test_single_seeds_of_a_large_study_are_pixels(monkeypatch, folder, trials):
+    curves = keep_curves(folder, trials)
+    for most, pixels in ((20_000, 0), (0, 4)):  # a picture a panel
+        monkeypatch.setattr(figures_sweep, "MANY_POINTS", most)
+        (figure,) = figures_sweep.curves_figures(trials, curves, summarise(trials))
+        assert drawn(figure, "svg").count(b"data:image/png") == pixels
 
 
 def test_without_curves_there_is_no_figure(trials):

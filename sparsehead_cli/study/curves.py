@@ -8,7 +8,7 @@ from sparsehead_cli.study.results import CURVES_CSV, read_table
 Row = dict[str, str]
 IDENTITY = ("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "commit")
 OF_TRIAL = ("groups", "batch_norm", "projector_out", "epochs")  # taken from sweep.csv: a run's own tables lack them
-MEASURED = ("epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z")
+MEASURED = ("epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z", "penalty_value")
 SHARES = {"active_groups": "groups", "active_features": "features"}  # counts in metrics.csv, of how many; shares here
 
 

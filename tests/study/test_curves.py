@@ -23,8 +23,8 @@ def trial(lam, seed, **changes):
 def metrics(of, epochs, knn=0.5):
     """Rows of its run's metrics.csv."""
     identity = {column: of[column] for column in IDENTITY}
-    numbers = {"loss": 4, "effective_rank_r": 3, "effective_rank_z": 2, "groups": 8, "active_groups": 6}
-    numbers |= {"features": 4, "active_features": 1, "images_per_second": 99.0}
+    numbers = {"loss": 4, "effective_rank_r": 3, "effective_rank_z": 2, "penalty_value": 280.5}
+    numbers |= {"groups": 8, "active_groups": 6, "features": 4, "active_features": 1, "images_per_second": 99.0}
     return [{**identity, **numbers, "epoch": epoch, "knn_accuracy": knn + epoch / 10} for epoch in range(1, epochs + 1)]
 
 
@@ -52,7 +52,7 @@ def test_rows_are_collected_in_the_order_of_the_grid_and_counts_become_shares(fo
     assert [(row["run"], row["epoch"]) for row in rows] == [(of["run"], str(epoch)) for of in trials for epoch in (1, 2, 3)]
     assert list(rows[0]) == [
         *(*IDENTITY, *OF_TRIAL, "epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z"),
-        *("active_groups", "active_features"),
+        *("penalty_value", "active_groups", "active_features"),
     ]
     assert (rows[0]["active_groups"], rows[0]["active_features"], rows[0]["groups"]) == ("0.75", "0.25", "input")
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from sparsehead_cli.display import epoch_line, plus_minus, without
 from sparsehead_cli.files import read_csv
-from sparsehead_cli.study.engines import Task, default_jobs
+from sparsehead_cli.study.engines import Task, default_jobs, processes
 from sparsehead_cli.study.results import SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts
 from sparsehead_cli.study.sweep import Request, Standing, estimate
@@ -52,6 +52,7 @@ class SweepDisplay:
                 f"{pending} to run on Ray; one takes about {minutes(estimate(standing, 1) / pending)} on one core of this machine"
             )
         elif pending:
+            processes()  # they import while the estimate is made
             self.say(f"{pending} to run, {self.jobs} at a time: about {minutes(estimate(standing, self.jobs))}")
         if self.live:
             self.live.start()

@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from multiprocessing import forkserver
 from pathlib import Path
 
 import torch
@@ -56,6 +57,7 @@ def processes() -> multiprocessing.context.BaseContext:
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
         context.set_forkserver_preload([__name__])
+        forkserver.ensure_running()  # which begins to import; this process need not wait for it
     return context
 
 

@@ -19,22 +19,26 @@ _, EIGENVALUES_CSV, METRICS_CSV = TABLES
 class Study:
     """What the tables of a folder hold, and what follows from them.
 
-    `trials`, `pruned`, `summary` and `curves` are rows of sweep.csv, pruned.csv, sweep_summary.csv and curves.csv; `averaged`
-    are the trials without values of λ that were pruned; `eigenvalues`, `metrics` and `lams` are rows of spectrum.csv,
-    spectrum_metrics.csv and spectrum_by_lam.csv. `tracked` has the spectra over training of its runs: setting -> label ->
-    rows of spectrum_epochs.csv. Each is empty where the folder has none.
+    `trials`, `pruned`, `summary` and `curves` are rows of sweep.csv, pruned.csv, sweep_summary.csv and curves.csv;
+    `eigenvalues`, `metrics` and `lams` those of spectrum.csv, spectrum_metrics.csv and spectrum_by_lam.csv. `tracked` has
+    the spectra over training of its runs: setting -> label -> rows of spectrum_epochs.csv. Each is empty where the folder
+    has none.
     """
 
     folder: Path
     trials: list[Row]
     pruned: list[Row]
-    averaged: list[Row]
     summary: list[dict[str, object]]
     curves: list[Row]
     eigenvalues: list[Row]
     metrics: list[Row]
     lams: list[dict[str, object]]
     tracked: dict[str, dict[str, list[Row]]]
+
+    @property
+    def averaged(self) -> list[Row]:
+        """The trials of values of λ that were pruned in no seed."""
+        return without_pruned(self.trials, self.pruned)
 
 
 def read_studies(folders: list[Path]) -> list[Study]:
@@ -54,9 +58,10 @@ def read_study(folder: Path) -> Study:
             f"(of `sparsehead spectrum CHECKPOINT --out {folder}`). Run one of them, or give another folder."
         )
     pruned = read_pruned(folder, {row["run"] for row in trials})
-    averaged = without_pruned(trials, pruned)
     curves, lams = merged_curves(folder, trials), by_lam(metrics)
-    return Study(folder, trials, pruned, averaged, summarise(averaged), curves, eigenvalues, metrics, lams, tracked_runs(folder))
+    return Study(
+        folder, trials, pruned, summarise(without_pruned(trials, pruned)), curves, eigenvalues, metrics, lams, tracked_runs(folder)
+    )
 
 
 def read_spectra(folder: Path) -> tuple[list[Row], list[Row]]:

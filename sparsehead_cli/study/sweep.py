@@ -6,7 +6,7 @@ what is made of it. A sweep that was killed goes on where it was; so does one wh
 
 import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study.auto import auto_lams
 from sparsehead_cli.study.curves import keep_curves
-from sparsehead_cli.study.engines import Task, cores, default_jobs, run_local
+from sparsehead_cli.study.engines import Ended, Look, Task, cores, default_jobs, run_local
 from sparsehead_cli.study.figures import save_figure
 from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
@@ -140,12 +140,8 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
         watch(standing, running)
         return standing.halving.unwanted() if standing.halving else set()
 
-    if request.engine == "ray":
-        running = run_ray(tasks, request.jobs, look, request.address)
-    else:
-        running = run_local(tasks, request.jobs or default_jobs(), look)
     try:
-        for ended in running:
+        for ended in run(request, tasks, look):
             name = ended.task.folder.name
             if ended.error and standing.halving and name in dropped(standing.configs, standing.pruned()):
                 continue  # it was stopped because it was pruned
@@ -160,6 +156,13 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
     if not rows:
         raise SparseheadError(f"no trial finished. The first: {next(iter(standing.failed.values()), 'nothing was run')}")
     return rows, summary
+
+
+def run(request: Request, tasks: list[Task], look: Look) -> Iterator[Ended]:
+    """The tasks on the engine that was asked for."""
+    if request.engine == "ray":
+        return run_ray(tasks, request.jobs, look, request.address)
+    return run_local(tasks, request.jobs or default_jobs(), look)
 
 
 def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:

@@ -140,7 +140,7 @@ def test_spectra_that_would_fill_one_figure_have_one_a_setting(tmp_path):
     for methods, figures in ((6, 1), (7, 7)):
         found = [spectra_rows(lams=(0.0, 1e-3), method=f"m{i}") for i in range(methods)]
         eigenvalues, metrics = ([row for rows in part for row in rows] for part in zip(*found, strict=True))
-        study = Study(tmp_path, [], [], [], eigenvalues, metrics, [], {})
+        study = Study(tmp_path, [], [], [], [], eigenvalues, metrics, [], {})
         assert len(spectra_figures(study)) == figures
 
 

@@ -282,8 +282,8 @@ def report(
     from rich.console import Console
 
     from sparsehead_cli.display_report import show_report
-    from sparsehead_cli.study.report import write_study
-    from sparsehead_cli.study.study import read_studies
+    from sparsehead_cli.report.report import write_study
+    from sparsehead_cli.report.study import read_studies
 
     for study in read_studies(folders):
         show_report(Console(), study, write_study(study))

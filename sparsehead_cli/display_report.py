@@ -7,7 +7,7 @@ from rich.text import Text
 
 from sparsehead_cli.display_spectrum import show_spectra
 from sparsehead_cli.display_sweep import show_summary
-from sparsehead_cli.study.study import Study
+from sparsehead_cli.report.study import Study
 
 
 def show_report(console: Console, study: Study, files: list[Path]) -> None:

@@ -12,6 +12,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # a room may import from its own floor and from those below it
 FLOORS = [
     {"cli", "display", "display_evaluation", "display_report", "display_spectrum", "display_sweep", "__main__"},
+    {"report"},
     {"study"},
     {"evaluation"},
     {"training", "lightning"},

@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 
-from sparsehead_cli.study.stats import mean_interval
+from sparsehead_cli.study.stats import paired_columns
 
 Row = dict[str, object]
 SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "eval_dataset", "split")
@@ -51,7 +51,4 @@ def settings(rows: list[Row]) -> dict[tuple, Runs]:
 def compare(runs: Runs, lam: float, key: tuple[str, str]) -> Row:
     """One number at one λ, and how it differs from λ 0 of the same seeds."""
     here, zero = ({seed: found[key] for seed, found in runs.get(at, {}).items() if key in found} for at in (lam, 0.0))
-    row = {"seeds": len(here), **dict(zip(("mean", "low", "high"), mean_interval(list(here.values())), strict=True))}
-    paired = [value - zero[seed] for seed, value in here.items() if seed in zero]
-    columns = ("difference", "difference_low", "difference_high")
-    return row | (dict(zip(columns, mean_interval(paired), strict=True)) if paired and lam else dict.fromkeys(columns, ""))
+    return {"seeds": len(here), **paired_columns(here, zero if lam else here)}

@@ -5,7 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sparsehead_cli.study.stats import bootstrap_interval, mean_interval
+from sparsehead_cli.study.stats import bootstrap_interval, differences, paired_columns
 
 Row = dict[str, str]
 SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "groups", "solver", "batch_norm", "projector_out", "epochs")
@@ -71,15 +71,12 @@ def choose(by_lam: dict[float, dict[str, Row]]) -> tuple[float, float]:
 def compare(by_lam: dict[float, dict[str, Row]], lam: float, name: str) -> dict[str, object]:
     """One number at one λ: over seeds, and against the same seeds at λ 0."""
     here = {seed: float(row[name]) for seed, row in by_lam[lam].items()}
-    zero = {seed: float(row[name]) for seed, row in by_lam.get(0.0, {}).items()}
-    mean, low, high = mean_interval(list(here.values()))
+    zero = {seed: float(row[name]) for seed, row in by_lam.get(0.0, {}).items()} if lam else here
     sd = statistics.stdev(here.values()) if len(here) > 1 else math.nan
-    row = {"mean": mean, "sd": sd, "low": low, "high": high}
-    columns = ("difference", "difference_low", "difference_high", "bootstrap_low", "bootstrap_high")
-    paired = [value - zero[seed] for seed, value in here.items() if seed in zero]
-    if not paired or lam == 0:
-        return row | dict.fromkeys(columns, "")
-    return row | dict(zip(columns, (*mean_interval(paired), *bootstrap_interval(paired)), strict=True))
+    paired = differences(here, zero)
+    low, high = bootstrap_interval(paired) if paired else ("", "")
+    columns = paired_columns(here, zero)
+    return {"mean": columns.pop("mean"), "sd": sd, **columns, "bootstrap_low": low, "bootstrap_high": high}
 
 
 def verdicts(summary: list[dict[str, object]], pruned: Sequence[Row] = ()) -> list[str]:

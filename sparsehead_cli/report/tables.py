@@ -3,9 +3,9 @@
 import math
 from collections import defaultdict
 
+from sparsehead_cli.report.page import Cell, Column, Line, Table, number_cell, plain, signed, text_cell
 from sparsehead_cli.study import by_lam
 from sparsehead_cli.study.labels import groups, judged, labels
-from sparsehead_cli.study.page import Cell, Column, Line, Table, number_cell, plain, signed, text_cell
 from sparsehead_cli.study.summary import SETTING, name_of
 
 Row = dict[str, object]

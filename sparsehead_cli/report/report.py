@@ -8,15 +8,15 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sparsehead_cli.files import replace_csv, replace_file
+from sparsehead_cli.report.page import render
+from sparsehead_cli.report.sections import facts_of, lead_of, sections_of, title_of
+from sparsehead_cli.report.study import Study
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.figures import over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.labels import groups
-from sparsehead_cli.study.page import render
-from sparsehead_cli.study.report_sections import facts_of, lead_of, sections_of, title_of
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, SUMMARY_CSV
 from sparsehead_cli.study.spectra import BY_LAM
-from sparsehead_cli.study.study import Study
 
 PAGE, SPECTRA = "report.html", "spectra"
 MOST_SPECTRA = 12  # groups of checkpoints in one figure: no more can be told apart

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from sparsehead_cli.files import read_csv, replace_csv
-from sparsehead_cli.study.page import is_numeric, number_cell, raw_table, rounded, signed
-from sparsehead_cli.study.report import spectra_figures, write_study
-from sparsehead_cli.study.study import Study, read_study
+from sparsehead_cli.report.page import is_numeric, number_cell, raw_table, rounded, signed
+from sparsehead_cli.report.report import spectra_figures, write_study
+from sparsehead_cli.report.study import Study, read_study
 from sparsehead_cli.study.sweep import Standing, tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
 from tests.study.test_curves import metrics, trial

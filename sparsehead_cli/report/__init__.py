@@ -1,0 +1,1 @@
+"""The page of a study: what its tables say, in one file."""

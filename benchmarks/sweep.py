@@ -68,7 +68,7 @@ def seconds_of_sweep() -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
     out = parser.parse_args().out
     rounds = [(seconds_of_bare(1), seconds_of_bare(cores())) for _ in range(3)]

@@ -11,9 +11,10 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsehead_cli.display import epoch_line, plus_minus, without
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, default_jobs, processes
-from sparsehead_cli.study.results import SUMMARY_CSV, SWEEP_CSV
+from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts
 from sparsehead_cli.study.sweep import Request, Standing, estimate
 from sparsehead_cli.study.trial import LOG
@@ -21,6 +22,7 @@ from sparsehead_cli.training.loop import Moment
 
 Row = dict[str, object]
 REFRESH_SECONDS = 2.0
+ENOUGH_SEEDS = 5  # with which Student's t is 2.8; with 2 it is 12.7
 SHOWN = {
     "linear\nprobe, %": ("accuracy", 100, 1),
     "effective\nrank of r": ("effective_rank_r", 1, 1),
@@ -35,7 +37,7 @@ class SweepDisplay:
     def __init__(self, console: Console, request: Request, standing: Standing) -> None:
         self.console, self.standing = console, standing
         self.jobs = request.jobs or default_jobs()
-        self.remote = request.engine == "ray"
+        self.remote, self.auto = request.engine == "ray", request.grid.auto
         self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
         self.told = set(standing.rows) | set(standing.failed)
         self.before, self.began, self.looked = len(standing.rows), time.monotonic(), 0.0
@@ -47,6 +49,8 @@ class SweepDisplay:
         self.say(f"{len(standing.configs)} trials in {standing.folder}: {counts}")
         if standing.failed:
             self.say("failed ones are run again with --retry-failed")
+        for line in lams_of(standing) if self.auto else ():
+            self.say(line)
         if pending and self.remote:
             self.say(
                 f"{pending} to run on Ray; one takes about {minutes(estimate(standing, 1) / pending)} on one core of this machine"
@@ -115,13 +119,37 @@ def minutes(seconds: float) -> str:
 
 
 def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: list[Row]) -> None:
-    """The answer, and where the files are."""
+    """The answer, and where the files are. Raises: SparseheadError where not all trials finished."""
     show_summary(console, summary, standing.pruned())
+    if standing.halving and not standing.pruned():
+        console.print(" --prune: nothing was clearly dominated", style="dim")
+    fewest = min((row["seeds"] for row in summary), default=0)
+    if fewest < ENOUGH_SEEDS:
+        console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim", highlight=False)
+    files = f"{SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, {CURVES_CSV}, sweep.png, sweep.svg"
+    console.print(Text(f" files   {standing.folder}/: {files}"), soft_wrap=True)
+    console.print(Text(f" page    of all of it: sparsehead report {standing.folder}"), soft_wrap=True)
+    require_all(standing)
+
+
+def require_all(standing: Standing) -> None:
+    """Raises: SparseheadError at the end of a sweep of which not all trials finished."""
     if standing.failed:
-        console.print(Text(f"{len(standing.failed)} trials failed and are missing above; --retry-failed", style="red"))
-    console.print(
-        Text(f" files   {standing.folder}/: {SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, sweep.png, sweep.svg"), soft_wrap=True
-    )
+        count, first = len(standing.failed), next(iter(standing.failed.values())).rstrip(".")
+        trials = f"{count} trial{'s' * (count > 1)} of {len(standing.configs)}"
+        raise SparseheadError(
+            f"{trials} did not finish (the first: {first}). The tables are without; --retry-failed runs them again."
+        )
+
+
+def lams_of(standing: Standing) -> list[str]:
+    """The values of λ that were found, a line a setting."""
+    found: dict[str, dict[float, None]] = {}
+    for config in standing.configs.values():
+        if config.lam:
+            name = f"{config.method}, {config.penalty} ({config.groups}), {config.solver}, E = {config.projector_out}"
+            found.setdefault(name, {})[config.lam] = None
+    return [f"{name}: λ 0, {', '.join(f'{lam:g}' for lam in lams)}" for name, lams in found.items()]
 
 
 def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> None:
@@ -135,7 +163,8 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
         console.print(Text(line), soft_wrap=True)
     console.print(
         " mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0;\n"
-        " best: on held-out images; sparsest: the largest λ within a standard error of it",
+        " best: on held-out images; sparsest: the largest λ within a standard error of it\n"
+        " active: norm above 1 % of the largest, which says little where all are small (curves.csv has the penalty's value)",
         style="dim",
         soft_wrap=True,
     )
@@ -163,6 +192,10 @@ CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best,\nsparse
 def show_commands(console: Console, request: Request, standing: Standing) -> None:
     """A command line for each trial that is not finished."""
     arguments = without(request.arguments, "--engine")
+    if not standing.pending():
+        failed = f"; {len(standing.failed)} failed before: --retry-failed" if standing.failed else ""
+        said = f"nothing to run: {len(standing.rows)} trials have finished{failed}"
+        Console(stderr=True).print(Text(said, style="yellow"))
     for name in standing.pending():
         console.print(Text(shlex.join(["sparsehead", *arguments, "--trial", name])), soft_wrap=True)
 

@@ -16,6 +16,10 @@ class Stopped(SparseheadError):
         self.exit_code = exit_code
 
 
+class Busy(SparseheadError):
+    """Another process does this already. Nothing has failed."""
+
+
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """A closing hint for an unknown name: ' Did you mean "x"?', or '' where nothing is near."""
     near = difflib.get_close_matches(given, list(allowed), n=1)

@@ -37,7 +37,7 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def make_folder(path: Path) -> None:
     """Make a folder where it is not there. Raises: SparseheadError when it cannot be made."""
     try:
-        path.mkdir(exist_ok=True)
+        path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SparseheadError(f"cannot make the folder {path}: {error.strerror}. Write elsewhere.") from None
 

@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from sparsehead_cli.config import Config
-from sparsehead_cli.files import replace_file
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import make_folder, replace_file
 from sparsehead_cli.study.trial import FAILED, TRIAL, attempt, end_with_parent, log_everything
 
 POLL_SECONDS = 0.1
@@ -71,9 +72,14 @@ def run_local(tasks: list[Task], jobs: int, look: Look) -> Iterator[Ended]:
     context, gpus, threads = processes(), torch.cuda.device_count(), max(1, cores() // jobs)
     try:
         while waiting or running:
-            for slot in range(jobs):
-                if waiting and slot not in running:
+            for slot in (slot for slot in range(jobs) if slot not in running):
+                if waiting:
                     task = waiting.pop(0)
+                    try:
+                        make_folder(task.folder)
+                    except SparseheadError as error:
+                        yield Ended(task, str(error))
+                        continue
                     own = (task, threads, slot % gpus if gpus else None)
                     process = context.Process(target=run_task, args=own, name=task.folder.name)
                     process.start()
@@ -109,10 +115,10 @@ def run_task(task: Task, threads: int, gpu: int | None) -> None:
 
 def ended(task: Task, code: int) -> Ended:
     """How a process ended. One that was killed has not failed: the trial goes on when the sweep is called again."""
+    if code == 0 and (task.folder / TRIAL).exists():
+        return Ended(task)
     if -code in CRASHES:
         replace_file(task.folder / FAILED, f"it crashed: {signal.Signals(-code).name}\n".encode())
     if (task.folder / FAILED).exists():
         return Ended(task, (task.folder / FAILED).read_text().strip())
-    if (task.folder / TRIAL).exists():
-        return Ended(task)
     return Ended(task, "it was stopped from outside; the same command goes on")

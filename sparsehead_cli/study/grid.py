@@ -37,6 +37,8 @@ class Grid:
             (f"seeds must be at least 1, given {self.seeds}.", self.seeds >= 1),
             ("every λ must be a finite number of at least 0.", all(math.isfinite(x) and x >= 0 for x in self.lams)),
             ("every projection dimension must be at least 1.", all(x >= 1 for x in self.dims)),
+            ("none is no penalty to try values of λ with: λ 0 is without one.", "none" not in self.penalties),
+            ("projector_out is given twice: dims are its values.", not (self.dims and "projector_out" in self.settings)),
         ]
         for axis in ("lams", "methods", "penalties", "solvers", "dims"):
             values = getattr(self, axis)
@@ -62,6 +64,7 @@ def read_grid(experiment: str, experiments: Path | None, given: dict[str, object
         raise SparseheadError(f"{experiment} is no sweep: it has no `sweep:` with lams. Train it with sparsehead pretrain.")
     fields = {f.name for f in dataclasses.fields(Grid)} - {"settings", "auto"}
     problems = [str(unknown("axis", name, sorted(fields))) for name in axes if name not in fields]
+    problems += [f"{key} is an axis of the sweep: give {AXIS_OF[key]}." for key in settings if key in AXIS_OF]
     found: dict[str, object] = {}
     for name, value in {**axes, **given}.items():
         if name == "lams" and value == "auto":
@@ -96,6 +99,10 @@ AXES = {
     "solvers": listed(str),
     "dims": listed(int),
     "seeds": int,
+}
+AXIS_OF = {  # settings of a run that trials are told apart by
+    **{"method": "--methods", "lam": "--lams", "penalty": "--penalties", "solver": "--solvers", "seed": "--seeds"},
+    "groups": "--penalties l21-output",
 }
 WORDS = {
     "lams": "numbers with commas between, or auto",

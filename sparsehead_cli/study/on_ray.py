@@ -19,6 +19,7 @@ from sparsehead_cli.training.folder import LOCK
 
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 5
+NAMED = ("auto", "local")  # addresses that Ray knows by name: the cluster of this machine, and one of its own
 RETRIES = 5  # of a trial whose node died or whose process was killed
 LOCK_SECONDS = 60  # that a process whose node died may need to notice it
 
@@ -68,9 +69,11 @@ def check_ray(address: str | None) -> None:
     try:
         import ray  # noqa: F401
     except ImportError:
-        raise SparseheadError("--engine ray needs Ray, which is not installed: pip install 'sparsehead[ray]'") from None
+        raise SparseheadError("--engine ray needs Ray, which is not installed: pip install ray") from None
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
+    if address and address not in NAMED and not (host and port.isdigit()):
+        raise SparseheadError(f"no Ray cluster answers at --address {address}: it must be HOST:PORT, or {' or '.join(NAMED)}.")
+    if host:
         try:
             socket.create_connection((host, int(port)), timeout=CONNECT_SECONDS).close()
         except (OSError, OverflowError) as error:

@@ -103,7 +103,7 @@ def require_optuna() -> ModuleType:
     try:
         import optuna
     except ImportError:
-        raise SparseheadError("--prune needs Optuna, which is not installed: pip install 'sparsehead[prune]'") from None
+        raise SparseheadError("--prune needs Optuna, which is not installed: pip install optuna") from None
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     return optuna
 

@@ -32,6 +32,8 @@ def read_table(
     reader = csv.DictReader(io.StringIO(text_of(path, remedy), newline=""), strict=True)
     rows, read = [], 0
     try:
+        if reader.fieldnames is None:
+            raise SparseheadError(f"{path} is empty. Put it back, or remove it: its trials are then run again.")
         missing = [column for column in (*texts, *numbers, *perhaps) if column not in (reader.fieldnames or ())]
         if missing:
             raise SparseheadError(f"{path} has no column {', '.join(missing)}: its first line is damaged, or it is another table.")
@@ -59,7 +61,8 @@ def text_of(path: Path, remedy: str) -> str:
 
 def damaged(path: Path, line: int, remedy: str) -> SparseheadError:
     """The one sentence for a damaged line."""
-    return SparseheadError(f"{path} is damaged in line {line}. {remedy}")
+    head = "It names the columns: put the file back, or remove it."
+    return SparseheadError(f"{path} is damaged in line {line}. {head if line == 1 else remedy}")
 
 
 def is_number(column: str, text: str) -> bool:

@@ -59,12 +59,17 @@ def summarise(rows: list[Row]) -> list[dict[str, object]]:
 
 
 def choose(by_lam: dict[float, dict[str, Row]]) -> tuple[float, float]:
-    """(the λ with the best mean held-out accuracy, of equals the larger; the largest λ within one standard error of it)."""
+    """(the λ with the best mean held-out accuracy, of equals the smallest; the largest λ within one standard error of it).
+
+    A single seed has no standard error, and no other λ then.
+    """
     values = {lam: [float(row[CHOOSE_BY]) for row in seeds.values()] for lam, seeds in by_lam.items()}
     means = {lam: statistics.fmean(of) for lam, of in values.items()}
-    best = max(means, key=lambda lam: (means[lam], lam))
+    best = max(means, key=lambda lam: (means[lam], -lam))
     of_best = values[best]
-    error = statistics.stdev(of_best) / math.sqrt(len(of_best)) if len(of_best) > 1 else 0.0
+    if len(of_best) < 2:
+        return best, best
+    error = statistics.stdev(of_best) / math.sqrt(len(of_best))
     return best, max(lam for lam in means if means[lam] >= means[best] - error)
 
 
@@ -100,6 +105,8 @@ def sentence(rows: list[dict[str, object]]) -> str:
     best = next(row for row in rows if row["chosen"] in ("best", "both"))
     sparsest = next(row for row in rows if row["chosen"] in ("sparsest", "both"))
     sparse = "" if sparsest["lam"] == best["lam"] else f" The sparsest within one standard error of it is λ {sparsest['lam']:g}."
+    if best["lam"] == max(row["lam"] for row in rows) > 0:
+        sparse += " It is the largest λ of the grid: larger ones may be better still."
     if best["lam"] == 0:
         return f"no λ is better than 0 on held-out images.{sparse}"
     if best["difference"] == "":

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparsehead_cli.config import Config
-from sparsehead_cli.errors import SparseheadError, Stopped
+from sparsehead_cli.errors import Busy, SparseheadError, Stopped
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.files import replace_csv, replace_file
 from sparsehead_cli.training.build import Run, build, run_identity, run_name
@@ -79,15 +79,15 @@ LAST = (
 def attempt(config: Config) -> str:
     """`run_trial`, and why it failed, "" where it did not. A failure leaves its reason in FAILED and the traceback in LOG.
 
-    One that is stopped from outside has not failed: it saves what it has and says nothing.
+    One that is stopped from outside, or that another process runs, has not failed.
     """
     folder = folder_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / FAILED).unlink(missing_ok=True)
     try:
         run_trial(config)
-    except Stopped as stopped:
-        return str(stopped)
+    except (Stopped, Busy) as not_failed:
+        return str(not_failed)
     except Exception as error:  # whatever it is, the other trials go on
         reason = str(error) if isinstance(error, SparseheadError) else f"{type(error).__name__}: {error}"
         with open(folder / LOG, "a") as log:

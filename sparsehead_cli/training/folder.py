@@ -17,7 +17,7 @@ from torch import Tensor
 
 from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import Busy, SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv, replace_file
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
@@ -56,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise SparseheadError(f"another process is training this run ({folder}). Wait for it, or stop it first.") from None
+        raise Busy(f"another process is training this run ({folder}). Wait for it, or stop it first.") from None
     except OSError as error:
         raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Choose another --results.") from None
     try:

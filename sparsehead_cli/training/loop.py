@@ -216,7 +216,7 @@ def diverged(run: Run) -> SparseheadError:
     return SparseheadError(
         f"the loss or its gradient is no longer finite. {kept}"
         f"Suspects: lr {config.lr:g} (too high?), lam {config.lam:g} (too strong?), precision {run.precision_name} "
-        "(try --precision float32)."
+        "(try --set precision=float32)."
     )
 
 

@@ -15,8 +15,9 @@ from sparsehead_cli.config import parse_set
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, run_local
 from sparsehead_cli.study.grid import read_grid
-from sparsehead_cli.study.sweep import Request, run_one, stand
-from sparsehead_cli.study.trial import FAILED, LOG, folder_of
+from sparsehead_cli.study.sweep import Request, alone, run_one, stand
+from sparsehead_cli.study.trial import FAILED, LOG, attempt, folder_of
+from sparsehead_cli.training.folder import locked
 from tests.study.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error
 
@@ -117,6 +118,10 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
         (["--trial", "nobody"], "nobody is no trial of this grid"),
         (["--experiment", "quickstart"], "quickstart is no sweep"),
         (["--dataset", "fashoin10k"], 'Did you mean "fashion10k"?'),
+        (["--set", "method=byol"], "method is an axis of the sweep: give --methods"),
+        (["--set", "seed=3"], "seed is an axis of the sweep: give --seeds"),
+        (["--dims", "4,8"], "projector_out is given twice"),
+        (["--penalties", "l21,none"], "none is no penalty to try values of λ with"),
     ],
 )
 def test_bad_input(sweep, folder, arguments, says):
@@ -148,6 +153,34 @@ def test_a_trial_that_fails_or_crashes_is_told_and_stops_nobody_and_one_that_was
     assert not (tasks["killed"].folder / FAILED).exists()
 
 
+def test_a_second_sweep_of_a_folder_is_refused_and_spoils_nothing(sweep, folder):
+    with alone(folder):
+        assert f"another sweep runs in {folder}" in assert_one_error(sweep()).replace("\n", "")
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_a_trial_that_another_process_runs_has_not_failed(tiny):
+    config = tiny()
+    with locked(folder_of(config)):
+        assert "another process is training this run" in attempt(config)
+    assert not (folder_of(config) / FAILED).exists()
+    assert attempt(config) == ""
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(sweep, folder, tmp_path):
+    (tmp_path / "r").write_text("a file")
+    assert "cannot write to" in assert_one_error(sweep())
+
+
+def test_a_trial_whose_folder_cannot_be_made_stops_nobody(finished, sweep, folder):
+    shutil.rmtree(folder / finished[3])
+    (folder / finished[3]).write_text("a file in its place")
+    code, _, err = sweep()
+    assert code == 1
+    assert f"cannot make the folder {folder / finished[3]}" in err.replace("\n", "")
+    assert len(read_csv(folder / "sweep.csv")) == 3
+
+
 def descendants(of):
     """The ids of the processes below `of`."""
     table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
@@ -163,10 +196,11 @@ def test_failed_trials_are_run_again_when_asked(finished, sweep, folder):
     (folder / finished[2] / FAILED).write_text("out of memory\n")
     _, out, _ = sweep("--engine", "print")
     assert out == ""
-    code, out, _ = sweep()
-    assert code == 0
+    code, out, err = sweep()
+    assert code == 1
     assert "3 finished, 1 failed before" in out
-    assert "1 trials failed and are missing above; --retry-failed" in out
+    assert "linear" in out  # the answer of the others
+    assert "1 trial of 4 did not finish (the first: out of memory)" in err
     assert sweep("--engine", "print", "--retry-failed")[1].count("--trial") == 1
 
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import replace_file
 from sparsehead_cli.measure.spectrum import NUMERICAL, effective_rank
-from sparsehead_cli.study.labels import groups, is_sequence
+from sparsehead_cli.study.labels import SETTING, groups, is_sequence
 from sparsehead_cli.study.stats import mean_interval
 
 Row = dict[str, str]
@@ -82,24 +82,49 @@ def check_figure(path: Path) -> None:
 def spectra_figure(eigenvalues: list[Row], metrics: list[Row]) -> Figure:
     """Eigenvalues of r and of z against their rank, one colour a checkpoint, and the effective ranks beside them.
 
-    Runs that differ only in their seed share a colour. Rows of spectrum.csv and spectrum_metrics.csv.
+    Runs that differ only in their seed share a colour; methods or settings with several values of λ have a row of panels each.
+    Rows of spectrum.csv and spectrum_metrics.csv.
     """
-    looks = styles(metrics)
+    bands = in_bands(metrics)
+    lams = sorted({float(row["lam"]) for row in metrics if row["lam"] != ""})
     shown = [name for name in PANELS if any(row["features"] == name for row in eigenvalues)]
     with matplotlib.rc_context(STYLE):
-        figure = Figure(figsize=(3.1 * len(shown) + 3.6, 3.7), layout="constrained")
-        axes = figure.subplots(1, len(shown) + 1)
-        for ax, name in zip(axes, shown, strict=False):
-            curves(ax, [row for row in eigenvalues if row["features"] == name], looks)
-            ax.set_title(PANELS[name])
-        axes[0].set_ylabel("eigenvalue / largest eigenvalue")
-        ranks(axes[-1], [row for row in metrics if row["metric"] == "effective_rank"], looks, shown)
-        handles = [Line2D([], [], color=look.color, ls=look.dash, label=label) for label, look in looks.items()]
-        handles.append(Line2D([], [], color=GREY, ls=":", lw=1, label=f"collapsed dimensions are below {NUMERICAL:g}"))
-        figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=min(5, len(handles)))
+        figure = Figure(figsize=(3.1 * len(shown) + 3.6, 3.7 if len(bands) == 1 else 1.1 + 2.2 * len(bands)), layout="constrained")
+        axes = figure.subplots(len(bands), len(shown) + 1, squeeze=False)
+        handles: dict[object, Line2D] = {}
+        for line, (band, rows) in zip(axes, bands.items(), strict=True):
+            looks = styles(rows, lams if len(bands) > 1 else None)
+            tasks = {task for look in looks.values() for task in look.tasks}
+            for ax, name in zip(line, shown, strict=False):
+                curves(ax, [row for row in eigenvalues if row["features"] == name and row["task"] in tasks], looks)
+            ranks(line[-1], [row for row in rows if row["metric"] == "effective_rank"], looks, shown)
+            line[0].set_ylabel(f"{band}\neigenvalue / largest" if band else "eigenvalue / largest eigenvalue")
+            for label, look in looks.items():
+                said = f"λ {look.lam:g}" if band else label
+                handles[look.lam if band else label] = Line2D([], [], color=look.color, ls=look.dash, label=said)
+        handles = dict(sorted(handles.items())) if len(bands) > 1 else handles
+        for ax in axes[1:, -1]:
+            ax.get_legend().remove()
+        for ax in axes[:, -1]:
+            ax.set_xlim(0, max(ax.get_xlim()[1] for ax in axes[:, -1]))
+        for ax, title in zip(axes[0], (*(PANELS[name] for name in shown), "effective rank"), strict=True):
+            ax.set_title(title)
+        handles[""] = Line2D([], [], color=GREY, ls=":", lw=1, label=f"collapsed dimensions are below {NUMERICAL:g}")
+        columns = min(5, len(handles))
+        figure.legend(handles=list(handles.values()), frameon=False, fontsize=8, loc="outside lower center", ncols=columns)
         seen = dict.fromkeys(f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})" for row in metrics)
         figure.suptitle(f"Eigenvalues of the centred covariance on {', '.join(seen)}")
     return figure
+
+
+def in_bands(metrics: list[Row]) -> dict[str, list[Row]]:
+    """What sets runs apart besides λ and seed -> their rows, if some of them have several values of λ; else all under ""."""
+    columns = [column for column in SETTING if column != "lam" and len({row[column] for row in metrics}) > 1]
+    bands: dict[str, list[Row]] = defaultdict(list)
+    for row in metrics:
+        bands[", ".join(row[column] for column in columns)].append(row)
+    series = any(len({row["lam"] for row in rows}) > 1 for rows in bands.values())
+    return bands if series and all(row["lam"] != "" for row in metrics) else {"": metrics}
 
 
 @dataclass(frozen=True)
@@ -107,18 +132,22 @@ class Look:
     """How one group of checkpoints is drawn, and which it has."""
 
     tasks: list[str]
+    lam: float | None
     color: object
     dash: str
 
 
-def styles(metrics: list[Row]) -> dict[str, Look]:
-    """label -> look. Groups that differ in λ alone go from dark to light, others take colours that keep apart."""
+def styles(metrics: list[Row], lams: list[float] | None = None) -> dict[str, Look]:
+    """label -> look. Groups that differ in λ alone go from dark to light, by place in `lams`; others have colours that keep apart."""
     found = groups(metrics)
+    lam_of = {row["task"]: row["lam"] for row in metrics}
     ordered = is_sequence(metrics, found)
     looks = {}
     for i, (label, tasks) in enumerate(found.items()):
-        color = colormaps["viridis"](0.85 * i / max(1, len(found) - 1)) if ordered else OKABE_ITO[i % len(OKABE_ITO)]
-        looks[label] = Look(tasks, color, DASHES[i % len(DASHES)])
+        lam = float(lam_of[tasks[0]]) if lam_of[tasks[0]] != "" else None
+        place, most = (lams.index(lam), len(lams)) if lams else (i, len(found))
+        color = colormaps["viridis"](0.85 * place / max(1, most - 1)) if ordered or lams else OKABE_ITO[i % len(OKABE_ITO)]
+        looks[label] = Look(tasks, lam, color, DASHES[place % len(DASHES)])
     return looks
 
 
@@ -153,7 +182,7 @@ def ranks(ax: Axes, rows: list[Row], looks: dict[str, Look], shown: list[str]) -
             if len(values) > 1:
                 ax.plot(values, [y] * len(values), "|", color=look.color, ms=8)
     ax.set_yticks(range(len(looks)), ["\n".join(textwrap.wrap(label, 18)) for label in looks][::-1])
-    ax.set(ylim=(-0.6, len(looks) - 0.4), xlabel="effective rank (95 % interval)", title="effective rank")
+    ax.set(ylim=(-0.6, len(looks) - 0.4), xlabel="effective rank (95 % interval)")
     ax.set_xlim(left=0)
     ax.grid(axis="x", color="#dddddd", lw=0.6)
     marks = {

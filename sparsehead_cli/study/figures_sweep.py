@@ -32,7 +32,8 @@ CURVES = {  # label of a row of panels -> (number of curves.csv, scale)
     "effective rank of z": ("effective_rank_z", 1),
     "active groups, %": ("active_groups", 100),
 }
-MOST_NAMED = 9  # values of λ in a legend; more have a colour bar
+POINTS = "_points"  # label, in no legend, of lines that are numbers of single seeds
+MOST_NAMED = 9  # values of λ in a legend or at an axis; more have a colour bar, or ticks at powers of ten
 MANY_POINTS = 20_000  # of single seeds, from which on they are pixels: a vector each would make a page of megabytes
 
 
@@ -58,8 +59,22 @@ def sweep_figures(trials: list[Row], summary: list[dict[str, object]], *, whole:
             sweep_column(panels, places, by_lam, own)
         equal_axes(columns)
         for figure in figures:
-            figure.suptitle("mean and 95 % interval over seeds,\ndots: single seeds, dotted lines: λ 0")
+            figure.suptitle(f"{of_what(summary)}\n{how_shown(summary)}")
     return figures
+
+
+def of_what(summary: list[dict[str, object]]) -> str:
+    """The data and the training of a sweep, as far as they are the same for all: the rest is in the panels' titles."""
+    data, epochs = ({row[column] for row in summary} for column in ("dataset", "epochs"))
+    said = [*([next(iter(data))] if len(data) == 1 else []), *([f"{next(iter(epochs))} epochs"] if len(epochs) == 1 else [])]
+    return ", ".join(said).replace(" 1 epochs", " 1 epoch")
+
+
+def how_shown(summary: list[dict[str, object]]) -> str:
+    """What dots, bars and bands are."""
+    marks = "dotted lines: λ 0, grey: the λ chosen on held-out images"
+    several = max(row["seeds"] for row in summary) > 1
+    return f"mean and 95 % interval over seeds, dots: single seeds,\n{marks}" if several else f"one seed, {marks}"
 
 
 def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: bool) -> tuple[list[Figure], list[list[Axes]]]:
@@ -92,9 +107,15 @@ def title_of(row: dict[str, object], others: list[dict[str, object]]) -> str:
 
 
 def equal_axes(columns: list[list[Axes]]) -> None:
-    """Give the same number the same axis everywhere, with room for markers at both ends."""
+    """Give the same number the same axis everywhere, with room for markers at both ends.
+
+    Intervals of few seeds would leave the means a flat line: half as far as the means and seeds go, they are cut off.
+    """
     for alike in zip(*columns, strict=True):
         ends = [end for ax in alike for end in ax.dataLim.intervaly if math.isfinite(end)]
+        if points := [y for ax in alike for line in ax.lines for y in line.get_ydata() if line.get_label() == POINTS]:
+            beyond = (max(points) - min(points)) / 2
+            ends = [min(max(end, min(points) - beyond), max(points) + beyond) for end in ends]
         low, high = min(ends, default=0.0), max(ends, default=1.0)
         room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
         share = any(ax.get_ylabel() == "active groups, %" for ax in alike)  # all of them in each figure: 0 and 100 mean something
@@ -107,12 +128,27 @@ def sweep_column(panels: list[Axes], places: dict[float, float], by_lam: ByLam, 
     for ax, lines in zip(panels, SWEPT.values(), strict=True):
         for name, (metric, scale, color, marker) in lines.items():
             over_lam(ax, places, by_lam, [row for row in summary if row["metric"] == metric], scale, color, marker, name)
-        last = ax is panels[-1]
-        ax.set_xticks(list(places.values()), [f"{lam:g}" for lam in places] if last else [], rotation=45, ha="right", fontsize=7.5)
+        for row in summary:
+            if row["metric"] == "accuracy" and row["chosen"] in ("best", "both"):
+                ax.axvspan(places[row["lam"]] - 0.11, places[row["lam"]] + 0.11, color="#e6e6e6", lw=0, zorder=0)
+        marked = ticks(list(by_lam))
+        at, told = (
+            [places.get(lam, math.log10(lam or 1)) for lam in marked],
+            [f"{lam:g}" for lam in marked] if ax is panels[-1] else [],
+        )
+        ax.set_xticks(at, told, rotation=45, ha="right", fontsize=7.5)
         ax.set_xlim(min(places.values()) - 0.2, max(places.values()) + 0.2)
         if ax.get_ylabel() and len(lines) > 1:
             ax.legend(frameon=False, fontsize=8)
     panels[-1].set_xlabel("λ (log)")
+
+
+def ticks(lams: list[float]) -> list[float]:
+    """The values of λ to write at the axis: a setting's own, or where they are too many for it, the powers of ten among them."""
+    if len(lams) <= MOST_NAMED:
+        return sorted(lams)
+    decades = range(math.ceil(min(map(math.log10, filter(None, lams)))), math.floor(math.log10(max(lams))) + 1)
+    return [lam for lam in (0.0,) if lam in lams] + [10.0**power for power in decades]
 
 
 def lam_places(lams: list[float]) -> dict[float, float]:
@@ -135,9 +171,8 @@ def over_lam(
     """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
     metric = summary[0]["metric"]
     for lam, seeds in by_lam.items():
-        ax.plot(
-            [places[lam]] * len(seeds), [scale * float(row[metric]) for row in seeds.values()], ".", color=color, ms=3, alpha=0.5
-        )
+        values = [scale * float(row[metric]) for row in seeds.values()]
+        ax.plot([places[lam]] * len(seeds), values, ".", color=color, ms=3, alpha=0.5, label=POINTS)
     x, means = [places[row["lam"]] for row in summary], [scale * row["mean"] for row in summary]
     halves = [0.0 if math.isnan(row["high"]) else scale * (row["high"] - row["mean"]) for row in summary]
     ax.errorbar(x, means, halves, fmt=marker, color=color, ms=5, capsize=2, lw=1.2, label=name)

@@ -64,6 +64,20 @@ def test_colours_go_with_lam_and_twelve_methods_keep_apart():
     assert {look.dash for look in many.values()} == set(DASHES)
 
 
+def test_methods_with_several_lams_have_a_row_each_and_a_lam_one_colour():
+    pairs = [tables(lams=lams, method=method) for method, lams in (("simclr", (0.0, 1e-3)), ("byol", (0.0, 2e-3)))]
+    eigenvalues, metrics = ([row for pair in pairs for row in pair[i]] for i in (0, 1))
+    figure = spectra_figure(eigenvalues, metrics)
+    left = [ax for ax in figure.axes if "largest" in ax.get_ylabel()]
+    assert [ax.get_ylabel().split("\n")[0] for ax in left] == ["simclr", "byol"]
+    simclr, byol = ([line.get_color() for line in ax.get_lines() if len(line.get_xdata()) > 2] for ax in left)
+    assert simclr[:2] == byol[:2]  # λ 0
+    assert len(set(simclr + byol)) == 3
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts[:-1]] == ["λ 0", "λ 0.001", "λ 0.002"]
+    assert len({ax.get_xlim() for ax in figure.axes[2::3]}) == 1
+
+
 def epochs(dim=6):
     return [
         {"epoch": str(epoch), "features": name, "index": str(i), "eigenvalue": str(float(i <= epoch))}
@@ -120,3 +134,24 @@ def test_a_sweep_has_a_column_a_setting_and_equal_axes(methods, rows, columns):
     assert sum(len(line.get_xdata()) for line in dots) == 9
     lowest = [ax for ax in axes if ax.get_xlabel() == "λ (log)"]
     assert [t.get_text() for t in lowest[0].get_xticklabels()] == ["0", "0.001", "0.01"]
+
+
+def test_the_chosen_lam_has_a_band_and_wide_intervals_do_not_flatten_the_rest():
+    trials = [sweep_row(lam, seed, 0.8 + lam + 0.01 * seed, val=0.7 - lam) for lam in (0.0, 1e-3) for seed in range(2)]
+    figure = sweep_figure(trials, summarise(trials))
+    probe = figure.axes[0]
+    (band,) = probe.patches
+    of_lam_0 = next(line for line in probe.get_lines() if line.get_marker() == "." and line.get_ydata()[0] == 80)
+    assert band.get_x() < of_lam_0.get_xdata()[0] < band.get_x() + band.get_width()
+    low, high = probe.get_ylim()  # the seeds are at 80 to 81.1; the interval of two goes from 74 to 87
+    assert 79 < low < 80
+    assert 81.1 < high < 82
+    assert "fashion10k" in figure.get_suptitle()
+
+
+def test_many_lams_are_written_at_powers_of_ten():
+    lams = [0.0, *(10 ** (-5 + i / 3) for i in range(10))]
+    trials = [sweep_row(lam, 0, 0.8) for lam in lams]
+    figure = sweep_figure(trials, summarise(trials))
+    assert [t.get_text() for t in figure.axes[-1].get_xticklabels()] == ["0", "1e-05", "0.0001", "0.001", "0.01"]
+    assert "one seed" in figure.get_suptitle()

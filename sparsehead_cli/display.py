@@ -187,7 +187,7 @@ def plus_minus(row: Row, scale: float, digits: int) -> str:
 
     def text(middle: float, high: float, sign: str = "") -> str:
         half = "" if math.isnan(high) else f" ± {scale * (high - middle):.{digits}f}"
-        return f"{scale * middle:{sign}.{digits}f}{half}"
+        return f"{scale * middle:{sign}z.{digits}f}{half}"
 
     line = text(row["mean"], row["high"])
     return line if row["difference"] == "" else f"{line}\n{text(row['difference'], row['difference_high'], '+')}"

@@ -12,14 +12,15 @@ from sparsehead_cli.report.page import render
 from sparsehead_cli.report.sections import facts_of, lead_of, sections_of, title_of
 from sparsehead_cli.report.study import Study
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.figures import over_time_figure, save_figure, spectra_figure
+from sparsehead_cli.study.figures import in_bands, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.labels import groups
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, SUMMARY_CSV
 from sparsehead_cli.study.spectra import BY_LAM
 
 PAGE, SPECTRA = "report.html", "spectra"
-MOST_SPECTRA = 12  # groups of checkpoints in one figure: no more can be told apart
+MOST_SPECTRA = 12  # groups of checkpoints in one picture: no more can be told apart
+MOST_BANDS = 6  # rows of panels that a page has room for
 
 
 def write_study(study: Study) -> list[Path]:
@@ -45,7 +46,7 @@ def write_study(study: Study) -> list[Path]:
 
 def spectra_figures(study: Study) -> list[Figure]:
     """Eigenvalues and effective ranks: one figure, or where that would be too full, one a setting."""
-    if len(groups(study.metrics)) <= MOST_SPECTRA:
+    if len(groups(study.metrics)) <= MOST_SPECTRA or 1 < len(in_bands(study.metrics)) <= MOST_BANDS:
         return [spectra_figure(study.eigenvalues, study.metrics)] if study.metrics else []
     found = []
     for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in study.metrics):

@@ -138,7 +138,7 @@ class Look:
 
 
 def styles(metrics: list[Row], lams: list[float] | None = None) -> dict[str, Look]:
-    """label -> look. Groups that differ in λ alone go from dark to light, by place in `lams`; others have colours that keep apart."""
+    """label -> look. Groups that differ in λ alone go from dark to light, by place in `lams`; others' colours keep apart."""
     found = groups(metrics)
     lam_of = {row["task"]: row["lam"] for row in metrics}
     ordered = is_sequence(metrics, found)

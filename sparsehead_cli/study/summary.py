@@ -113,8 +113,8 @@ def sentence(rows: list[dict[str, object]]) -> str:
         return f"λ {best['lam']:g} is best on held-out images; without trials at λ 0 there is nothing to compare it with.{sparse}"
     points, low, high = (100 * best[c] for c in ("difference", "difference_low", "difference_high"))
     if math.isnan(low):
-        return f"λ {best['lam']:g} is {points:+.1f} points from λ 0 in a single seed, which is no evidence.{sparse}"
-    interval = f"{points:+.1f} points ({low:+.1f} to {high:+.1f}) from λ 0 on test images"
+        return f"λ {best['lam']:g} is {points:+z.1f} points from λ 0 in a single seed, which is no evidence.{sparse}"
+    interval = f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from λ 0 on test images"
     shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no improvement is shown"
     return f"λ {best['lam']:g}, chosen on held-out images, is {interval}: {shown}.{sparse}"
 

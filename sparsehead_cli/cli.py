@@ -253,7 +253,8 @@ def sweep_lambda(
     grid = read_grid(experiment, experiments, given[0], {**parse_set(set_ or []), **given[1]})
 
     from sparsehead_cli import display_sweep as show
-    from sparsehead_cli.study.sweep import Request, alone, run_one, stand, sweep
+    from sparsehead_cli.study.sweep import Request, run_one, stand, sweep
+    from sparsehead_cli.training.folder import locked
 
     request = Request(
         grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed, prune
@@ -267,7 +268,7 @@ def sweep_lambda(
     if engine == "print":
         return show.show_commands(console, request, standing)
     try:
-        with alone(standing.folder), show.SweepDisplay(console, request, standing) as display:
+        with locked(standing.folder, "another sweep runs here"), show.SweepDisplay(console, request, standing) as display:
             rows, summary = sweep(request, standing, display.watch)
     except KeyboardInterrupt:
         raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None

@@ -7,16 +7,14 @@ what is made of it. A sweep that was killed goes on where it was; so does one wh
 import itertools
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import require_known
-from sparsehead_cli.errors import Busy, SparseheadError
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study.auto import auto_lams
 from sparsehead_cli.study.curves import keep_curves
@@ -30,7 +28,6 @@ from sparsehead_cli.study.results import FIGURE, SUMMARY_CSV, SWEEP_CSV, read_pr
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
 from sparsehead_cli.training.build import build, check_names
-from sparsehead_cli.training.folder import LOCK
 from sparsehead_cli.training.loop import epoch_batches, train_step
 
 Row = dict[str, str]
@@ -159,23 +156,6 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
     if not rows:
         raise SparseheadError(f"no trial finished. The first: {next(iter(standing.failed.values()), 'nothing was run')}")
     return rows, summary
-
-
-@contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Keep a second sweep out of a folder, which is made. Raises: SparseheadError where one is, or the folder cannot be written."""
-    lock = FileLock(folder / LOCK, timeout=0)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise Busy(f"another sweep runs in {folder}. Wait for it, or stop it first.") from None
-    except OSError as error:
-        raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Choose another --results.") from None
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def run(request: Request, tasks: list[Task], look: Look) -> Iterator[Ended]:

@@ -43,10 +43,10 @@ class Position:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Make the run's folder and keep other processes out of it; the lock ends with the process, even by kill -9.
+def locked(folder: Path, by_whom: str = "another process is training this run") -> Iterator[None]:
+    """Make the folder of a run (or a sweep) and keep other processes out; the lock ends with the process, even by kill -9.
 
-    Raises: SparseheadError when another process trains this run, or the folder cannot be made.
+    Raises: Busy when another process is in it, SparseheadError when the folder cannot be made.
     """
     if distributed.rank() > 0:  # the first process holds the lock for all
         yield
@@ -56,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise Busy(f"another process is training this run ({folder}). Wait for it, or stop it first.") from None
+        raise Busy(f"{by_whom} ({folder}). Wait for it, or stop it first.") from None
     except OSError as error:
         raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Choose another --results.") from None
     try:

@@ -15,7 +15,7 @@ from sparsehead_cli.config import parse_set
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, run_local
 from sparsehead_cli.study.grid import read_grid
-from sparsehead_cli.study.sweep import Request, alone, run_one, stand
+from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG, attempt, folder_of
 from sparsehead_cli.training.folder import locked
 from tests.study.conftest import SMALL, TWO_TRIALS, same
@@ -154,8 +154,8 @@ def test_a_trial_that_fails_or_crashes_is_told_and_stops_nobody_and_one_that_was
 
 
 def test_a_second_sweep_of_a_folder_is_refused_and_spoils_nothing(sweep, folder):
-    with alone(folder):
-        assert f"another sweep runs in {folder}" in assert_one_error(sweep()).replace("\n", "")
+    with locked(folder):
+        assert f"another sweep runs here ({folder})" in assert_one_error(sweep()).replace("\n", "")
     assert [path.name for path in folder.iterdir()] == [".lock"]
 
 

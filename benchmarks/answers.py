@@ -16,13 +16,14 @@ from matplotlib.figure import Figure
 from sparsehead_cli.study.figures import GREY, OKABE_ITO, STYLE, save_figure
 from sparsehead_cli.study.figures_sweep import color_of, lam_places
 
+RESULTS = Path(__file__).parents[1] / "results"
 BLUE, ORANGE = OKABE_ITO[0], OKABE_ITO[4]
 NAMES = {"simclr": "SimCLR", "byol": "BYOL", "barlow": "Barlow Twins"}
 
 
-def summary_of(results: Path, study: str) -> pd.DataFrame:
+def summary_of(study: str) -> pd.DataFrame:
     """A study's sweep_summary.csv."""
-    return pd.read_csv(results / study / "sweep_summary.csv")
+    return pd.read_csv(RESULTS / study / "sweep_summary.csv")
 
 
 def at_lams(ax: Axes, places: dict[float, float]) -> None:
@@ -39,9 +40,9 @@ def bars(ax: Axes, at: list[float], rows: pd.DataFrame, scale: float, *, sideway
     ax.errorbar(**drawn, capsize=2, lw=1.2, ms=4.5, ls="", **look)
 
 
-def improves(results: Path) -> Figure:
+def improves() -> Figure:
     """1: linear probe against λ, as paired differences, a panel a method."""
-    summary = summary_of(results, "lambda-methods")
+    summary = summary_of("lambda-methods")
     probe = summary[summary["metric"] == "accuracy"]
     places = lam_places(sorted(probe["lam"].unique()))
     figure = Figure(figsize=(7.2, 2.3), layout="constrained")
@@ -58,12 +59,12 @@ def improves(results: Path) -> Figure:
     return figure
 
 
-def spectra(results: Path) -> Figure:
+def spectra() -> Figure:
     """2: how the effective ranks of r and z change from λ 0, with and without BatchNorm in the head."""
     figure = Figure(figsize=(7.2, 2.9), layout="constrained")
     heads = {"lambda-methods": "BatchNorm in the head", "lambda-no-batch-norm": "no BatchNorm"}
     for ax, (study, title) in zip(figure.subplots(1, 2, sharey=True), heads.items(), strict=True):
-        found = pd.read_csv(results / study / "spectrum_by_lam.csv")
+        found = pd.read_csv(RESULTS / study / "spectrum_by_lam.csv")
         found = found[(found["metric"] == "effective_rank") & found["lam"].isin(SHOWN)]
         for features, color, marker, shift in (("r", BLUE, "o", 0.15), ("z", ORANGE, "s", -0.15)):
             rows = found[found["features"] == features]
@@ -82,9 +83,9 @@ SHOWN = (3e-4, 3e-3)
 ROWS = [(method, lam) for method in NAMES for lam in SHOWN]
 
 
-def curve(results: Path) -> Figure:
+def curve() -> Figure:
     """3: linear probe and effective rank of r against λ, for both solvers and four projection dimensions."""
-    summary = summary_of(results, "lambda-curve")
+    summary = summary_of("lambda-curve")
     places, dims = lam_places(sorted(summary["lam"].unique())), sorted(summary["projector_out"].unique())
     figure = Figure(figsize=(7.2, 4.4), layout="constrained")
     axes = figure.subplots(2, 2, sharey="row", sharex=True)
@@ -108,9 +109,9 @@ def curve(results: Path) -> Figure:
     return figure
 
 
-def penalties(results: Path) -> Figure:
+def penalties() -> Figure:
     """4: each penalty at the λ above 0 that is best on held-out images: paired differences to λ 0."""
-    summary = summary_of(results, "lambda-penalties")
+    summary = summary_of("lambda-penalties")
     above = summary[summary["lam"] > 0]
     held_out = above[above["metric"] == "val_accuracy"]
     best = held_out.loc[held_out.groupby(["penalty", "groups"])["mean"].idxmax(), ["penalty", "groups", "lam"]]
@@ -133,11 +134,11 @@ def penalties(results: Path) -> Figure:
 def main() -> None:
     """Draw all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, default=Path("results"))
-    results = parser.parse_args().results
+    parser.add_argument("--out", type=Path, default=RESULTS / "answers", help="folder of the figures")
+    out = parser.parse_args().out
     for number, answer in enumerate((improves, spectra, curve, penalties), 1):
         with matplotlib.rc_context(STYLE):
-            print(*save_figure(answer(results), results / "answers" / f"{number}-{answer.__name__}.png"))
+            print(*save_figure(answer(), out / f"{number}-{answer.__name__}.png"))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,8 @@ from sparsehead_cli.training.loop import pretrain
 from tests.data.detection_sets import write_voc
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 LINES = [line.strip() for language, text in BLOCKS if language == "bash" for line in text.replace("\\\n", " ").splitlines()]
 WHOLE = [line.split("  #")[0].strip() for line in LINES if line and not line.startswith("#")]
 COMMANDS = [part for line in WHOLE for part in line.split(" && ")]
@@ -161,6 +162,13 @@ def test_every_command_is_run_somewhere():
 def test_benchmarks_start(script):
     done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, check=True)
     assert "python benchmarks/" in done.stdout
+
+
+def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "answers.py", "--out", tmp_path], check=True)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == sorted(path.name for path in (ROOT / "results" / "answers").iterdir())
+    assert all(f"results/answers/{name}" in README for name in drawn)
 
 
 @pytest.mark.parametrize("experiment", sorted(SWEEPS))

@@ -52,9 +52,10 @@ def sync_folder(folder: Path) -> None:
 
 
 def replace_csv(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write a tidy table atomically; the first row's keys are the columns."""
+    """Write a tidy table atomically; the columns are those of all rows, and empty where a row has none."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    columns = dict.fromkeys(column for row in rows for column in row)
+    writer = csv.DictWriter(text, fieldnames=list(columns), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     replace_file(path, text.getvalue().encode())

@@ -15,7 +15,7 @@ Row = dict[str, str]
 MOST_LAMS = 12  # that are listed; of more the range is told
 JUDGED = (
     "λ is chosen on held-out images (best: the best mean; sparsest: the largest λ within one standard error of it) and judged on "
-    "test images. Intervals are 95 %."
+    "test images. Intervals are 95 % for a λ fixed beforehand: one chosen on the same networks looks a little better than it is."
 )
 SUMMARY_NOTE = (
     "Accuracies are of linear probes of r on test images where nothing else is said. ± is half of the 95 % interval of the mean "

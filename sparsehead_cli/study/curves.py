@@ -28,14 +28,14 @@ def merged_curves(folder: Path, trials: list[Row]) -> list[Row]:
 
     Raises: SparseheadError for a damaged table.
     """
-    curves: dict[str, list[Row]] = {trial["run"]: [] for trial in trials}
+    curves: dict[str, dict[str, Row]] = {trial["run"]: {} for trial in trials}  # run -> epoch -> row
     numbers = ("lam", "seed", "epochs", *MEASURED, *SHARES)
     for row in read_table(folder / CURVES_CSV, tuple(c for c in (*IDENTITY, *OF_TRIAL) if c not in numbers), numbers):
-        curves.setdefault(row["run"], []).append(row)
+        curves.setdefault(row["run"], {})[row["epoch"]] = row
     for trial in trials:
-        found = curves_of(folder / trial["run"] / "metrics.csv", trial)
+        found = {row["epoch"]: row for row in curves_of(folder / trial["run"] / "metrics.csv", trial)}
         curves[trial["run"]] = max(found, curves[trial["run"]], key=len)
-    return [row for rows in curves.values() for row in rows]
+    return [row for epochs in curves.values() for row in epochs.values()]
 
 
 def curves_of(path: Path, trial: Row) -> list[Row]:

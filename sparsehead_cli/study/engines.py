@@ -121,4 +121,4 @@ def ended(task: Task, code: int) -> Ended:
         replace_file(task.folder / FAILED, f"it crashed: {signal.Signals(-code).name}\n".encode())
     if (task.folder / FAILED).exists():
         return Ended(task, (task.folder / FAILED).read_text().strip())
-    return Ended(task, "it was stopped from outside; the same command goes on")
+    return Ended(task, "it was stopped from outside, or another process runs it; the same command goes on")

@@ -74,7 +74,8 @@ def how_shown(summary: list[dict[str, object]]) -> str:
     """What dots, bars and bands are."""
     marks = "dotted lines: λ 0, grey: the λ chosen on held-out images"
     several = max(row["seeds"] for row in summary) > 1
-    return f"mean and 95 % interval over seeds, dots: single seeds,\n{marks}" if several else f"one seed, {marks}"
+    intervals = "mean and 95 % interval over seeds (cut off where wide), dots: single seeds"
+    return f"{intervals},\n{marks}" if several else f"one seed, {marks}"
 
 
 def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: bool) -> tuple[list[Figure], list[list[Axes]]]:
@@ -148,6 +149,8 @@ def ticks(lams: list[float]) -> list[float]:
     if len(lams) <= MOST_NAMED:
         return sorted(lams)
     decades = range(math.ceil(min(map(math.log10, filter(None, lams)))), math.floor(math.log10(max(lams))) + 1)
+    if len(decades) < 2:
+        return sorted(lams)[:: 1 + len(lams) // MOST_NAMED]
     return [lam for lam in (0.0,) if lam in lams] + [10.0**power for power in decades]
 
 

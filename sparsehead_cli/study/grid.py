@@ -72,8 +72,10 @@ def read_grid(experiment: str, experiments: Path | None, given: dict[str, object
         elif name in fields:
             try:
                 found[name] = AXES[name](value)
-            except ValueError:
+            except (TypeError, ValueError):
                 problems.append(f"{name} must be {WORDS[name]}, given {value!r}.")
+    if "lams" not in found and not problems:
+        problems.append(f"{experiment} has no lams under `sweep:`: give them there or by --lams.")
     if not problems:
         grid = Grid(**found, settings={**entry, **settings})
         problems = grid.problems()
@@ -92,13 +94,20 @@ def listed(kind: type) -> object:
     return read
 
 
+def whole(value: object) -> int:
+    """A whole number; 2.7 is none, and is not cut off. Raises: ValueError."""
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError(value)
+    return int(value)
+
+
 AXES = {
     "lams": listed(float),
     "methods": listed(str),
     "penalties": listed(str),
     "solvers": listed(str),
-    "dims": listed(int),
-    "seeds": int,
+    "dims": listed(whole),
+    "seeds": whole,
 }
 AXIS_OF = {  # settings of a run that trials are told apart by
     **{"method": "--methods", "lam": "--lams", "penalty": "--penalties", "solver": "--solvers", "seed": "--seeds"},

@@ -3,7 +3,6 @@
 import csv
 import io
 import math
-from collections.abc import Container
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
@@ -12,6 +11,8 @@ from sparsehead_cli.study.summary import NUMBERS, SETTING
 Row = dict[str, str]
 SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, PRUNED_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "pruned.csv", "sweep"
 ASKED = ("lam", "seed", "epochs", "epoch")
+WHOLE = ("seed", "epochs", "epoch", "images", "index")
+SHARES = ("accuracy", "accuracy_z", "knn_accuracy", "val_accuracy", "best_knn_accuracy")
 
 
 def read_table(
@@ -19,11 +20,13 @@ def read_table(
     texts: tuple[str, ...],
     numbers: tuple[str, ...],
     perhaps: tuple[str, ...] = (),
+    words: tuple[str, ...] = (),
     remedy: str = "Mend or remove that line.",
 ) -> list[Row]:
     """The rows of a table as text, exactly as written; [] where there is no file.
 
-    Columns of `texts` and `numbers` are in every row, and numbers are numbers; those of `perhaps` are numbers or empty.
+    Columns of `texts` and `numbers` are in every row, and numbers are numbers; those of `perhaps` are numbers or empty,
+    those of `words` may be empty.
 
     Raises: SparseheadError with the line where it is otherwise and the `remedy`; for columns that are missing.
     """
@@ -34,7 +37,7 @@ def read_table(
     try:
         if reader.fieldnames is None:
             raise SparseheadError(f"{path} is empty. Put it back, or remove it: its trials are then run again.")
-        missing = [column for column in (*texts, *numbers, *perhaps) if column not in (reader.fieldnames or ())]
+        missing = [column for column in (*texts, *numbers, *perhaps, *words) if column not in (reader.fieldnames or ())]
         if missing:
             raise SparseheadError(f"{path} has no column {', '.join(missing)}: its first line is damaged, or it is another table.")
         for row in reader:
@@ -66,23 +69,33 @@ def damaged(path: Path, line: int, remedy: str) -> SparseheadError:
 
 
 def is_number(column: str, text: str) -> bool:
-    """Whether it is a number as we write them. What was measured may be nan or infinite; what was asked for is neither."""
+    """Whether it is a number as we write them: accuracies in [0, 1], what was asked for finite; else also nan or infinite."""
+    if column in WHOLE:
+        return text.isdecimal()
     try:
-        return math.isfinite(float(text)) or column not in ASKED
+        number = float(text)
     except ValueError:
         return False
+    return 0 <= number <= 1 if column in SHARES else math.isfinite(number) or column not in ASKED
 
 
-def read_pruned(folder: Path, finished: Container[str]) -> list[Row]:
-    """Rows of pruned.csv, without those of runs that were `finished` later. Raises: SparseheadError for a damaged one."""
+def read_pruned(folder: Path) -> list[Row]:
+    """Rows of pruned.csv. Raises: SparseheadError for a damaged one."""
     texts = ("run", *(column for column in SETTING if column != "epochs"))
-    rows = read_table(folder / PRUNED_CSV, texts, ("lam", "seed", "epochs", "epoch", "knn_accuracy", "best_knn_accuracy"))
-    return [row for row in rows if row["run"] not in finished]
+    return read_table(folder / PRUNED_CSV, texts, ("lam", "seed", "epochs", "epoch", "knn_accuracy", "best_knn_accuracy"))
 
 
 def read_sweep(folder: Path) -> dict[str, Row]:
     """run -> its row of sweep.csv, in the order of the file. Raises: SparseheadError for a damaged one."""
+    rows = read_trials(folder / SWEEP_CSV, "Mend or remove that line; its trial is then run again, if its folder is gone, too.")
+    found = {row["run"]: row for row in rows}
+    if len(found) < len(rows):
+        twice = next(row["run"] for i, row in enumerate(rows) if row["run"] in {earlier["run"] for earlier in rows[:i]})
+        raise SparseheadError(f"{folder / SWEEP_CSV} has two lines of {twice}. Remove the wrong one.")
+    return found
+
+
+def read_trials(path: Path, remedy: str) -> list[Row]:
+    """Rows of sweep.csv or of one trial's own file. Raises: SparseheadError for a damaged one."""
     texts = ("run", "commit", *(column for column in SETTING if column != "epochs"))
-    remedy = "Mend or remove that line; its trial is then run again."
-    rows = read_table(folder / SWEEP_CSV, texts, ("lam", "seed", "epochs", *NUMBERS), remedy=remedy)
-    return {row["run"]: row for row in rows}
+    return read_table(path, texts, ("lam", "seed", "epochs", *NUMBERS), remedy=remedy)

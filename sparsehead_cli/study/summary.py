@@ -61,9 +61,11 @@ def summarise(rows: list[Row]) -> list[dict[str, object]]:
 def choose(by_lam: dict[float, dict[str, Row]]) -> tuple[float, float]:
     """(the λ with the best mean held-out accuracy, of equals the smallest; the largest λ within one standard error of it).
 
-    A single seed has no standard error, and no other λ then.
+    A λ that lacks seeds which others have is not chosen: a mean without those that failed would flatter it. A single seed
+    has no standard error, and no other λ then.
     """
-    values = {lam: [float(row[CHOOSE_BY]) for row in seeds.values()] for lam, seeds in by_lam.items()}
+    most = max(map(len, by_lam.values()))
+    values = {lam: [float(row[CHOOSE_BY]) for row in seeds.values()] for lam, seeds in by_lam.items() if len(seeds) == most}
     means = {lam: statistics.fmean(of) for lam, of in values.items()}
     best = max(means, key=lambda lam: (means[lam], -lam))
     of_best = values[best]
@@ -90,7 +92,8 @@ def verdicts(summary: list[dict[str, object]], pruned: Sequence[Row] = ()) -> li
     told = [row for row in summary if row["metric"] == TELL]
     for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in told):
         own = [row for row in told if tuple(row[c] for c in SETTING) == setting]
-        found.append(f"{name_of(own[0], told)}: {sentence(own)}")
+        larger = [float(row["lam"]) for row in pruned if setting == tuple(str(row[c]) for c in SETTING)]
+        found.append(f"{name_of(own[0], told)}: {sentence(own, max(larger, default=0.0))}")
     for row in pruned:
         reached, best = (100 * float(row[name]) for name in ("knn_accuracy", "best_knn_accuracy"))
         found.append(
@@ -100,12 +103,14 @@ def verdicts(summary: list[dict[str, object]], pruned: Sequence[Row] = ()) -> li
     return found
 
 
-def sentence(rows: list[dict[str, object]]) -> str:
+def sentence(rows: list[dict[str, object]], largest_pruned: float = 0.0) -> str:
     """What the chosen λ does to the test accuracy of one setting."""
     best = next(row for row in rows if row["chosen"] in ("best", "both"))
     sparsest = next(row for row in rows if row["chosen"] in ("sparsest", "both"))
     sparse = "" if sparsest["lam"] == best["lam"] else f" The sparsest within one standard error of it is λ {sparsest['lam']:g}."
-    if best["lam"] == max(row["lam"] for row in rows) > 0:
+    if lacking := [f"{row['lam']:g}" for row in rows if row["seeds"] < best["seeds"]]:
+        sparse += f" λ {', '.join(lacking)} lacks seeds, and cannot be chosen."
+    if best["lam"] == max(largest_pruned, *(row["lam"] for row in rows)) > 0:
         sparse += " It is the largest λ of the grid: larger ones may be better still."
     if best["lam"] == 0:
         return f"no λ is better than 0 on held-out images.{sparse}"

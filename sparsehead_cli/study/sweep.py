@@ -15,7 +15,7 @@ import torch
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import require_known
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.files import replace_csv
 from sparsehead_cli.study.auto import auto_lams
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.engines import Ended, Look, Task, cores, default_jobs, run_local
@@ -24,7 +24,7 @@ from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
 from sparsehead_cli.study.on_ray import check_ray, run_ray
 from sparsehead_cli.study.prune import Halving, dropped
-from sparsehead_cli.study.results import FIGURE, SUMMARY_CSV, SWEEP_CSV, read_pruned, read_sweep
+from sparsehead_cli.study.results import FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_pruned, read_sweep, read_trials
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
 from sparsehead_cli.training.build import build, check_names
@@ -72,7 +72,7 @@ class Standing:
 
     def pruned(self) -> list[Row]:
         """The rows of pruned.csv."""
-        return read_pruned(self.folder, self.rows)
+        return read_pruned(self.folder)
 
     def save(self) -> list[Row]:
         """Write sweep.csv, and return its rows."""
@@ -122,11 +122,19 @@ def known_rows(standing: Standing) -> dict[str, Row]:
             f"{standing.folder / SWEEP_CSV} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): "
             "it is another sweep's. Ask for a grid that has them, or choose another --results."
         )
-    for name in standing.configs:
-        found = read_csv(standing.folder / name / TRIAL) if name not in rows else []
-        if found:
-            rows[name] = found[0]
+    for name, config in standing.configs.items():
+        if name not in rows and (row := row_of_trial(standing.folder / name / TRIAL, config)):
+            rows[name] = row
     return rows
+
+
+def row_of_trial(path: Path, config: Config) -> Row | None:
+    """A finished trial's own row, or None. Raises: SparseheadError for a file that is damaged, or is another trial's."""
+    remedy = "Remove the file: the trial is then evaluated again."
+    rows = read_trials(path, remedy)
+    if rows and (rows[0]["run"], float(rows[0]["lam"]), int(rows[0]["seed"])) != (path.parent.name, config.lam, config.seed):
+        raise SparseheadError(f"{path} is another trial's. {remedy}")
+    return rows[0] if rows else None
 
 
 def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row], list[dict[str, object]]]:
@@ -134,6 +142,7 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
 
     Raises: SparseheadError where no trial has ever finished.
     """
+    standing.rows |= known_rows(standing)  # a sweep that ended since has left more
     tasks = [Task(standing.folder / name, standing.configs[name]) for name in standing.pending()]
 
     def look(running: list[Task]) -> set[str]:
@@ -145,10 +154,11 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
             name = ended.task.folder.name
             if ended.error and standing.halving and name in dropped(standing.configs, standing.pruned()):
                 continue  # it was stopped because it was pruned
-            if ended.error:
+            row = row_of_trial(ended.task.folder / TRIAL, ended.task.config) if not ended.error else None
+            if row is None:
                 standing.failed[name] = ended.error
             else:
-                standing.rows[name] = read_csv(ended.task.folder / TRIAL)[0]
+                standing.rows[name] = row
                 standing.save()
             watch(standing, [])
     finally:
@@ -168,6 +178,7 @@ def run(request: Request, tasks: list[Task], look: Look) -> Iterator[Ended]:
 def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:
     """Write sweep.csv, what it says, its figure and curves.csv, of the trials that have finished."""
     rows = standing.save()
+    forget_completed(standing)
     averaged = without_pruned(rows, standing.pruned())
     summary = summarise(averaged)
     if summary:
@@ -175,6 +186,16 @@ def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:
         save_figure(sweep_figure(averaged, summary), standing.folder / FIGURE)
         keep_curves(standing.folder, rows)
     return rows, summary
+
+
+def forget_completed(standing: Standing) -> None:
+    """Take values of λ out of pruned.csv whose trials have all finished, where a sweep goes on without --prune."""
+    rows = standing.pruned() if standing.halving is None else []
+    kept = [row for row in rows if not (of := dropped(standing.configs, [row])) or not of <= set(standing.rows)]
+    if kept and len(kept) < len(rows):
+        replace_csv(standing.folder / PRUNED_CSV, kept)
+    elif not kept:
+        (standing.folder / PRUNED_CSV).unlink(missing_ok=True) if rows else None
 
 
 def run_one(standing: Standing, name: str, watch: Callable) -> None:

@@ -17,7 +17,7 @@ from sparsehead_cli.errors import Busy, SparseheadError, Stopped
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.files import replace_csv, replace_file
 from sparsehead_cli.training.build import Run, build, run_identity, run_name
-from sparsehead_cli.training.folder import identity_columns
+from sparsehead_cli.training.folder import identity_columns, locked
 from sparsehead_cli.training.loop import Moment, pretrain
 
 Row = dict[str, object]
@@ -33,10 +33,12 @@ def run_trial(config: Config, watch: Callable[[Moment], None] = lambda moment: N
     """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
     run = build(config)
     result = pretrain(run, watch)
-    rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, data_dir=config.data_dir))
-    shutil.rmtree(run.folder / "features", ignore_errors=True)  # a sweep has many, and none is read again
-    row = trial_row(run, result.rows, rows)
-    replace_csv(run.folder / TRIAL, [row])
+    reading = {"data_dir": config.data_dir, "workers": config.workers, "skip_bad_images": config.skip_bad_images}
+    with locked(run.folder / "features", "another process evaluates this trial"):
+        rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, **reading))
+        row = trial_row(run, result.rows, rows)
+        replace_csv(run.folder / TRIAL, [row])
+        shutil.rmtree(run.folder / "features", ignore_errors=True)  # a sweep has many, and none is read again
     return row
 
 

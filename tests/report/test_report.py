@@ -96,9 +96,10 @@ def test_tables_and_figures_are_those_that_the_sweep_wrote(sparsehead, folder):
     assert (folder / "report.html").read_bytes() == page
 
 
-@pytest.mark.parametrize("name", ["lambda-auto", "lambda-methods"])
+@pytest.mark.parametrize("name", ["lambda-auto", "lambda-methods", "lambda-penalties"])
 def test_committed_summaries_are_what_their_trials_say(sparsehead, tmp_path, name):
-    shutil.copy(RESULTS / name / "sweep.csv", tmp_path)
+    for table in (*(RESULTS / name).glob("sweep.csv"), *(RESULTS / name).glob("pruned.csv")):
+        shutil.copy(table, tmp_path)
     assert sparsehead("report", tmp_path)[0] == 0
     found, kept = (read_csv(path / "sweep_summary.csv") for path in (tmp_path, RESULTS / name))
     for row, other in zip(found, kept, strict=True):
@@ -225,6 +226,15 @@ def test_a_damaged_line_is_told_and_nothing_is_overwritten(sparsehead, everythin
     assert f"{folder / name} is damaged in line 3. Mend or remove that line" in error
     assert error.count("\n") == 1
     assert files(folder) == before
+
+
+def test_a_missing_line_of_a_spectrum_is_told(sparsehead, tmp_path):
+    spectra(tmp_path, runs=2)
+    rows = read_csv(tmp_path / "spectrum_metrics.csv")
+    replace_csv(tmp_path / "spectrum_metrics.csv", [row for row in rows if (row["metric"], row["features"]) != ("dims_99", "z")])
+    error = assert_one_error(sparsehead("report", tmp_path)).replace("\n", " ")
+    assert "lacks the dims_99 of z of task" in error
+    assert "Remove all lines of that task" in error
 
 
 def test_bytes_that_are_no_text_and_another_table(sparsehead, everything, folder):

@@ -64,6 +64,21 @@ def test_what_cannot_be_is_told_together(experiments):
     assert "lams must be numbers with commas between, or auto, given 'x'" in text
 
 
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ("{methods: simclr}", "has no lams under `sweep:`"),
+        ("{lams: }", "lams must be numbers with commas between, or auto, given None"),
+        ("{lams: [0], seeds: }", "seeds must be a whole number, given None"),
+        ("{lams: [0], seeds: 2.7}", "seeds must be a whole number, given 2.7"),
+        ("{lams: [0], seeds: [0, 1]}", "seeds must be a whole number, given [0, 1]"),
+    ],
+)
+def test_axes_that_are_missing_or_no_numbers(tmp_path, axes, says):
+    (tmp_path / "e.yaml").write_text(f"bad: {{sweep: {axes}}}")
+    assert says in told(lambda: read_grid("bad", tmp_path / "e.yaml", {}, {}))
+
+
 def test_names_that_are_not_there(experiments):
     assert told(lambda: read_grid("tow", experiments, {}, {})).endswith('known: two, odd. Did you mean "two"?')
     assert "plain is no sweep" in told(lambda: read_grid("plain", experiments, {}, {}))

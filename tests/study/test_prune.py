@@ -50,7 +50,7 @@ def test_what_is_clearly_behind_at_a_rung_is_dropped_with_all_its_seeds(sweep):
     assert of(halving, halving.unwanted()) == [(1e-1, 0), (1e-1, 1), (1e-1, 2)]
     (row,) = read_csv(halving.folder / "pruned.csv")
     assert (row["lam"], row["seed"], row["epoch"], row["knn_accuracy"], row["best_knn_accuracy"]) == ("0.1", "0", "2", "0.5", "0.8")
-    again = Halving(halving.configs, halving.folder, read_pruned(halving.folder, set()))
+    again = Halving(halving.configs, halving.folder, read_pruned(halving.folder))
     assert again.unwanted() == halving.unwanted()  # also in a later call, and once
     assert len(read_csv(halving.folder / "pruned.csv")) == 1
 
@@ -65,7 +65,10 @@ def test_nobody_is_dropped_between_rungs_nor_for_less_than_two_standard_errors(s
 
 
 def test_lam_0_stays_however_bad_it_is(sweep):
-    halving = sweep({0.0: [[0.2, 0.2], [], []], 1e-3: [[0.7, 0.8], [], []]})
+    halving = sweep({0.0: [[], [], []], 1e-3: [[0.7, 0.8], [], []], 1e-1: [[0.7, 0.8], [], []]})
+    assert not halving.unwanted()
+    zero = next(name for name, config in halving.configs.items() if config.lam == 0)
+    write({zero: halving.configs[zero]}, halving.folder, {0.0: [[0.2, 0.2], [], []]})  # it comes last, when it could be dropped
     assert not halving.unwanted()
 
 

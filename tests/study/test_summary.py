@@ -53,6 +53,38 @@ def test_on_null_data_the_paired_interval_holds_zero_nineteen_times_of_twenty():
     assert 0.93 * 2000 <= inside <= 0.97 * 2000
 
 
+def test_a_chosen_lam_is_claimed_to_improve_somewhat_more_often_than_a_fixed_one_and_seldom():
+    """2,000 sweeps of five λ in which none does anything; what training leaves to chance is half common to both sets of images."""
+    rng = np.random.default_rng(0)
+    claimed = 0
+    for _ in range(2000):
+        by_lam = {}
+        for lam in (0.0, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2):
+            training, images = rng.normal(0.8, 0.01, size=5), rng.normal(0, 0.01, size=(2, 5))
+            held_out, test = training + images
+            by_lam[lam] = {str(i): {"val_accuracy": held_out[i], "accuracy": test[i]} for i in range(5)}
+        best, _ = choose(by_lam)
+        claimed += best > 0 and compare(by_lam, best, "accuracy")["difference_low"] > 0
+    assert 0.025 * 2000 < claimed < 0.06 * 2000
+
+
+def test_a_lam_that_lacks_seeds_is_not_chosen():
+    """λ 1e-2 is worse in each seed that it has; its mean is better, for it failed in the worst."""
+    trials = rows({0.0: [0.86, 0.80, 0.84], 1e-2: [0.857, 0.838]})
+    trials[-1] |= {"seed": "2"}
+    assert choose(by_setting(trials).popitem()[1])[0] == 0.0
+    (verdict,) = verdicts(summarise(trials))
+    assert "no λ is better than 0" in verdict
+    assert "λ 0.01 lacks seeds" in verdict
+
+
+def test_the_largest_lam_is_not_praised_where_larger_ones_were_pruned():
+    summary = summarise(rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.9]}))
+    pruned = {**row(1e-2, 0, 0.5), "epoch": "2", "best_knn_accuracy": "0.9"}
+    assert "larger ones may be better" in verdicts(summary)[0]
+    assert "larger ones may be better" not in verdicts(summary, [pruned])[0]
+
+
 def test_lam_is_chosen_on_held_out_images_and_the_sparsest_within_one_standard_error():
     held_out = {0.0: [0.80, 0.82], 1e-3: [0.86, 0.84], 3e-3: [0.845, 0.845], 1e-2: [0.70, 0.70]}
     test = {0.0: [0.99, 0.99], 1e-3: [0.5, 0.5], 3e-3: [0.5, 0.5], 1e-2: [0.5, 0.5]}

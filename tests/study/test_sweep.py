@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -12,9 +13,11 @@ import time
 import pytest
 
 from sparsehead_cli.config import parse_set
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.study import trial
 from sparsehead_cli.study.engines import Task, run_local
 from sparsehead_cli.study.grid import read_grid
+from sparsehead_cli.study.summary import SETTING
 from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG, attempt, folder_of
 from sparsehead_cli.training.folder import locked
@@ -179,6 +182,57 @@ def test_a_trial_whose_folder_cannot_be_made_stops_nobody(finished, sweep, folde
     assert code == 1
     assert f"cannot make the folder {folder / finished[3]}" in err.replace("\n", "")
     assert len(read_csv(folder / "sweep.csv")) == 3
+
+
+def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, sweep, folder):
+    """A rung at the end of a run, whose evaluation was faster than the look. Without --prune the lam is completed."""
+    pytest.importorskip("optuna")
+    named = read_csv(folder / finished[1] / "trial.csv")[0]
+    numbers = {"epoch": "2", "knn_accuracy": "0.2", "best_knn_accuracy": "0.8"}
+    replace_csv(folder / "pruned.csv", [{column: named[column] for column in ("run", "lam", "seed", *SETTING)} | numbers])
+    shutil.rmtree(folder / finished[3])
+    assert sweep("--prune")[0] == 0
+    assert [float(row["lam"]) for row in read_csv(folder / "sweep.csv")] == [0, 3e-2, 0]
+    assert {float(row["lam"]) for row in read_csv(folder / "sweep_summary.csv")} == {0}
+    sweep("--trial", finished[3])
+    assert sweep()[0] == 0
+    assert not (folder / "pruned.csv").exists()
+    assert {(float(row["lam"]), row["seeds"]) for row in read_csv(folder / "sweep_summary.csv")} == {(0, "2"), (3e-2, "2")}
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda text: text[:-60], "is damaged in line 2. Remove the file: the trial is then evaluated again"),
+        (lambda text: text.replace(",0.03,", ",0.3,"), "is another trial's. Remove the file"),
+        (lambda text: re.sub(r"(\d+\.\d+,)0\.", r"\g<1>7.", text), "is damaged in line 2"),
+    ],
+)
+def test_a_damaged_trial_becomes_no_result(finished, sweep, folder, damage, says):
+    path = folder / finished[1] / "trial.csv"
+    path.write_text(damage(path.read_text()))
+    assert says in assert_one_error(sweep()).replace("\n", " ")
+    assert not (folder / "sweep.csv").exists()
+    path.unlink()
+    sweep("--trial", finished[1])
+    assert sweep()[0] == 0
+    assert len(read_csv(folder / "sweep.csv")) == 4
+
+
+def test_a_line_twice_in_sweep_csv_is_told(finished, sweep, folder):
+    sweep()
+    with open(folder / "sweep.csv", "a") as file:
+        file.write((folder / "sweep.csv").read_text().splitlines()[-1] + "\n")
+    assert f"has two lines of {finished[-1]}" in assert_one_error(sweep()).replace("\n", "")
+
+
+def test_settings_of_reading_hold_for_the_evaluation_too(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trial, "evaluate", lambda request: asked.append(request) or 1 / 0)
+    config = tiny(skip_bad_images=True, workers=3)
+    with pytest.raises(ZeroDivisionError):
+        trial.run_trial(config)
+    assert (asked[0].skip_bad_images, asked[0].workers) == (True, 3)
 
 
 def descendants(of):

@@ -13,9 +13,10 @@ Runs = dict[float, dict[str, dict[tuple[str, str], float]]]  # λ -> seed -> (fe
 def by_lam(rows: list[Row]) -> list[Row]:
     """Rows of spectrum_metrics.csv -> one a setting, λ, features and metric; [] where there is nothing to compare.
 
-    A setting is compared where it has at least two λ and two seeds, and no λ and seed twice (then its runs differ in what
-    the columns do not show). mean, low, high: over its seeds, 95 % by Student's t. difference, difference_low,
-    difference_high: the same of the paired differences to the λ 0 run of the same seed, where there are such.
+    A setting is compared where it has at least two λ and two seeds, and neither a λ and seed twice nor embeddings of several
+    widths (then its runs differ in what the columns do not show). mean, low, high: over its seeds, 95 % by Student's t.
+    difference, difference_low, difference_high: the same of the paired differences to the λ 0 run of the same seed, where
+    there are such.
     """
     found = []
     for setting, runs in settings(rows).items():
@@ -40,11 +41,14 @@ def settings(rows: list[Row]) -> dict[tuple, Runs]:
         setting = tuple(row[column] for column in SETTING)
         found[setting][float(row["lam"])][row["seed"]][row["features"], row["metric"]] = float(row["value"])
         runs[*setting, float(row["lam"]), row["seed"]].add(row["checkpoint"])
-    twice = {key[: len(SETTING)] for key, checkpoints in runs.items() if len(checkpoints) > 1}
+    mixed = {key[: len(SETTING)] for key, checkpoints in runs.items() if len(checkpoints) > 1}
+    for setting, by in found.items():
+        widths = {seed.get(("z", "dim")) for seeds in by.values() for seed in seeds.values()}
+        mixed |= {setting} if len(widths) > 1 else set()
     return {
         setting: by
         for setting, by in found.items()
-        if setting not in twice and len(by) > 1 and max(len(seeds) for seeds in by.values()) > 1
+        if setting not in mixed and len(by) > 1 and max(len(seeds) for seeds in by.values()) > 1
     }
 
 

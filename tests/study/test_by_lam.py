@@ -44,6 +44,7 @@ def test_without_a_lam_of_zero_there_are_no_differences():
         ROWS[:3],  # one λ
         [ROWS[0], ROWS[3]],  # one seed
         [*ROWS, row(0.0, 0, 5.0, checkpoint="another head")],  # a λ and seed twice
+        [*ROWS, *(row(lam, 0, width, features="z", metric="dim") for lam, width in ((0.0, 64), (1e-3, 128)))],  # two widths
         [{**row(0.0, seed, 1.0), "lam": "", "seed": ""} for seed in (0, 1)],  # somebody else's
     ],
 )

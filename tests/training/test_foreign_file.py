@@ -92,6 +92,8 @@ OBJECTS = {
 @pytest.mark.parametrize("save", [zipped, old])
 @pytest.mark.parametrize("name", OBJECTS)
 def test_objects_beside_the_tensors_are_left_unread(tmp_path, save, name):
+    if name == "enum" and Kind.A.__reduce_ex__(2)[0] is getattr:
+        pytest.skip("Python 3.11.0 to 3.11.3 pickle an enum as a call of getattr, which is refused below")
     save({"state_dict": STATE, "hyper_parameters": OBJECTS[name]()}, tmp_path / "c.ckpt")
     before = torch.serialization.get_safe_globals()
     state, skipped = read_file(tmp_path / "c.ckpt")

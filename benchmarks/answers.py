@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sparsehead_cli.study.figures import GREY, OKABE_ITO, STYLE, save_figure
-from sparsehead_cli.study.figures_sweep import color_of, lam_places
+from sparsehead_cli.study.figures_sweep import color_of, lam_places, mark_chosen
 
 RESULTS = Path(__file__).parents[1] / "results"
 BLUE, ORANGE = OKABE_ITO[0], OKABE_ITO[4]
@@ -49,9 +49,8 @@ def improves() -> Figure:
     for ax, (method, name) in zip(figure.subplots(1, 3, sharey=True), NAMES.items(), strict=True):
         rows = probe[(probe["method"] == method) & (probe["lam"] > 0)]
         bars(ax, [places[lam] for lam in rows["lam"]], rows, 100, fmt="o", color=BLUE)
-        chosen = rows[rows["chosen"].isin(["best", "both"])]["lam"]
-        for lam in chosen:
-            ax.axvspan(places[lam] - 0.1, places[lam] + 0.1, color="#e6e6e6", lw=0, zorder=0)
+        for lam in rows[rows["chosen"].isin(["best", "both"])]["lam"]:
+            mark_chosen(ax, places[lam])
         ax.axhline(0, color=GREY, lw=0.8, ls=":")
         at_lams(ax, {lam: place for lam, place in places.items() if lam > 0})
         ax.set_title(name)

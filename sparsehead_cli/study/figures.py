@@ -105,8 +105,9 @@ def spectra_figure(eigenvalues: list[Row], metrics: list[Row]) -> Figure:
         handles = dict(sorted(handles.items())) if len(bands) > 1 else handles
         for ax in axes[1:, -1]:
             ax.get_legend().remove()
+        widest = max(ax.get_xlim()[1] for ax in axes[:, -1])
         for ax in axes[:, -1]:
-            ax.set_xlim(0, max(ax.get_xlim()[1] for ax in axes[:, -1]))
+            ax.set_xlim(0, widest)
         for ax, title in zip(axes[0], (*(PANELS[name] for name in shown), "effective rank"), strict=True):
             ax.set_title(title)
         handles[""] = Line2D([], [], color=GREY, ls=":", lw=1, label=f"collapsed dimensions are below {NUMERICAL:g}")

@@ -131,7 +131,7 @@ def sweep_column(panels: list[Axes], places: dict[float, float], by_lam: ByLam, 
             over_lam(ax, places, by_lam, [row for row in summary if row["metric"] == metric], scale, color, marker, name)
         for row in summary:
             if row["metric"] == "accuracy" and row["chosen"] in ("best", "both"):
-                ax.axvspan(places[row["lam"]] - 0.11, places[row["lam"]] + 0.11, color="#e6e6e6", lw=0, zorder=0)
+                mark_chosen(ax, places[row["lam"]])
         marked = ticks(list(by_lam))
         at, told = (
             [places.get(lam, math.log10(lam or 1)) for lam in marked],
@@ -142,6 +142,11 @@ def sweep_column(panels: list[Axes], places: dict[float, float], by_lam: ByLam, 
         if ax.get_ylabel() and len(lines) > 1:
             ax.legend(frameon=False, fontsize=8)
     panels[-1].set_xlabel("λ (log)")
+
+
+def mark_chosen(ax: Axes, place: float) -> None:
+    """A grey band behind the λ at this place of the axis."""
+    ax.axvspan(place - 0.11, place + 0.11, color="#e6e6e6", lw=0, zorder=0)
 
 
 def ticks(lams: list[float]) -> list[float]:

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections import Counter
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
@@ -10,7 +11,6 @@ from sparsehead_cli.study.summary import NUMBERS, SETTING
 
 Row = dict[str, str]
 SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, PRUNED_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "pruned.csv", "sweep"
-ASKED = ("lam", "seed", "epochs", "epoch")
 WHOLE = ("seed", "epochs", "epoch", "images", "index")
 SHARES = ("accuracy", "accuracy_z", "knn_accuracy", "val_accuracy", "best_knn_accuracy")
 
@@ -69,14 +69,14 @@ def damaged(path: Path, line: int, remedy: str) -> SparseheadError:
 
 
 def is_number(column: str, text: str) -> bool:
-    """Whether it is a number as we write them: accuracies in [0, 1], what was asked for finite; else also nan or infinite."""
+    """Whether it is a number as we write them: accuracies in [0, 1], λ and counts finite; what else was measured may be nan."""
     if column in WHOLE:
         return text.isdecimal()
     try:
         number = float(text)
     except ValueError:
         return False
-    return 0 <= number <= 1 if column in SHARES else math.isfinite(number) or column not in ASKED
+    return 0 <= number <= 1 if column in SHARES else math.isfinite(number) or column != "lam"
 
 
 def read_pruned(folder: Path) -> list[Row]:
@@ -88,11 +88,9 @@ def read_pruned(folder: Path) -> list[Row]:
 def read_sweep(folder: Path) -> dict[str, Row]:
     """run -> its row of sweep.csv, in the order of the file. Raises: SparseheadError for a damaged one."""
     rows = read_trials(folder / SWEEP_CSV, "Mend or remove that line; its trial is then run again, if its folder is gone, too.")
-    found = {row["run"]: row for row in rows}
-    if len(found) < len(rows):
-        twice = next(row["run"] for i, row in enumerate(rows) if row["run"] in {earlier["run"] for earlier in rows[:i]})
-        raise SparseheadError(f"{folder / SWEEP_CSV} has two lines of {twice}. Remove the wrong one.")
-    return found
+    for run in (run for run, lines in Counter(row["run"] for row in rows).items() if lines > 1):
+        raise SparseheadError(f"{folder / SWEEP_CSV} has two lines of {run}. Remove the wrong one.")
+    return {row["run"]: row for row in rows}
 
 
 def read_trials(path: Path, remedy: str) -> list[Row]:

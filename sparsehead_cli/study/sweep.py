@@ -178,7 +178,8 @@ def run(request: Request, tasks: list[Task], look: Look) -> Iterator[Ended]:
 def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:
     """Write sweep.csv, what it says, its figure and curves.csv, of the trials that have finished."""
     rows = standing.save()
-    forget_completed(standing)
+    if standing.halving is None:
+        forget_completed(standing)
     averaged = without_pruned(rows, standing.pruned())
     summary = summarise(averaged)
     if summary:
@@ -189,13 +190,13 @@ def tables(standing: Standing) -> tuple[list[Row], list[dict[str, object]]]:
 
 
 def forget_completed(standing: Standing) -> None:
-    """Take values of λ out of pruned.csv whose trials have all finished, where a sweep goes on without --prune."""
-    rows = standing.pruned() if standing.halving is None else []
-    kept = [row for row in rows if not (of := dropped(standing.configs, [row])) or not of <= set(standing.rows)]
-    if kept and len(kept) < len(rows):
-        replace_csv(standing.folder / PRUNED_CSV, kept)
-    elif not kept:
-        (standing.folder / PRUNED_CSV).unlink(missing_ok=True) if rows else None
+    """Take values of λ out of pruned.csv whose trials have all finished; those of another grid stay."""
+    path, rows = standing.folder / PRUNED_CSV, standing.pruned()
+    kept = [row for row in rows if row["run"] not in standing.configs or dropped(standing.configs, [row]) - set(standing.rows)]
+    if not kept:
+        path.unlink(missing_ok=True)
+    elif len(kept) < len(rows):
+        replace_csv(path, kept)
 
 
 def run_one(standing: Standing, name: str, watch: Callable) -> None:

@@ -98,8 +98,9 @@ def test_tables_and_figures_are_those_that_the_sweep_wrote(sparsehead, folder):
 
 @pytest.mark.parametrize("name", ["lambda-auto", "lambda-methods", "lambda-penalties"])
 def test_committed_summaries_are_what_their_trials_say(sparsehead, tmp_path, name):
-    for table in (*(RESULTS / name).glob("sweep.csv"), *(RESULTS / name).glob("pruned.csv")):
-        shutil.copy(table, tmp_path)
+    for table in ("sweep.csv", "pruned.csv"):
+        if (RESULTS / name / table).exists():
+            shutil.copy(RESULTS / name / table, tmp_path)
     assert sparsehead("report", tmp_path)[0] == 0
     found, kept = (read_csv(path / "sweep_summary.csv") for path in (tmp_path, RESULTS / name))
     for row, other in zip(found, kept, strict=True):

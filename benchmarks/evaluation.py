@@ -51,6 +51,7 @@ def main() -> None:
     parser.add_argument("--dataset", default="fashion-mnist")
     parser.add_argument("--data-dir", type=Path, default=Path("data"))
     parser.add_argument("--whole", action="store_true", help="run all 100 epochs of linear-sgd")
+    parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
     parser.add_argument("--out", type=Path, default=Path("results/evaluation/speed.csv"))
     options = parser.parse_args()
 
@@ -63,7 +64,7 @@ def main() -> None:
     before = peak_megabytes()
 
     pairs = []
-    for _ in range(REPEATS):
+    for _ in range(1 if options.quick else REPEATS):
         forward = seconds(lambda: bare(subject.network, view, len(train)))
         pairs.append((forward, seconds(lambda: extract(subject.network, train, subject.prepare))))
     share = statistics.median(forward / extraction for forward, extraction in pairs)
@@ -79,7 +80,7 @@ def main() -> None:
     held = sum(f.element_size() * f.numel() for part in features for f in part.by_name.values()) / 2**20
     over = peak_megabytes() - before - held
 
-    epochs = 100 if options.whole else 2
+    epochs = 100 if options.whole else 1 if options.quick else 2
     task = Task("linear-sgd", subject, data, Settings(sgd_epochs=epochs), lambda: features)
     sgd_seconds = seconds(lambda: outcomes.update(sgd={o.columns["features"]: o.columns["value"] for o in sgd(task)}))
     row = {

@@ -1,6 +1,7 @@
 """Every method's recipe, with and without λ, through the command line, into one table.
 
     python benchmarks/methods.py                        # trains what results/methods/methods.csv lacks; two runs at a time
+    python benchmarks/methods.py --quick --results DIR  # one method for one epoch
 
 Each row is the last epoch of `sparsehead pretrain --method METHOD --lam LAM`, on the held-out images; a run is a row only once
 it has ended, and one that was interrupted goes on. "pixels" are the images themselves; "untrained" are the same measurements
@@ -49,14 +50,16 @@ def pixels(results: Path) -> dict[str, object]:
     return {**row, "knn_accuracy": accuracy, "effective_rank_r": effective_rank(spectrum.eigenvalues), "std_r": spectrum.std}
 
 
-def train(method: str, lam: float, results: Path) -> dict[str, object]:
-    """The last row of a run that the command line trains, in a process with one thread."""
+def train(method: str, lam: float, results: Path, epochs: int | None) -> dict[str, object]:
+    """The last row of a run that the command line trains, in a process with one thread; None epochs are the recipe's."""
+    changed = {} if epochs is None else {"epochs": epochs}
     command = ["-m", "sparsehead_cli", "pretrain", "--method", method, "--lam", str(lam), "--results", str(results)]
+    command += [part for name, value in changed.items() for part in (f"--{name}", str(value))]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    run = build(load_config(None, None, {"method": method, "lam": lam, "results": results}))
+    run = build(load_config(None, None, {"method": method, "lam": lam, "results": results, **changed}))
     return read_csv(run.folder / "metrics.csv")[-1]
 
 
@@ -65,7 +68,9 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs and table go")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--quick", action="store_true", help="one method for one epoch: to see that it runs, not to quote")
     options = parser.parse_args()
+    methods, seeds, epochs = (["simclr"], 1, 1) if options.quick else (options.methods, SEEDS, None)
     table = options.results / "methods" / "methods.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     rows = read_csv(table)
@@ -81,12 +86,12 @@ def main() -> None:
 
     if ("pixels", 0.0, 0) not in have:
         add(pixels(options.results))
-    for seed in range(SEEDS):
+    for seed in range(seeds):
         if ("untrained", 0.0, seed) not in have:
             add(untrained(seed, options.results))
-    wanted = [(method, lam) for method in options.methods for lam in LAMS if (method, lam, 0) not in have]
+    wanted = [(method, lam) for method in methods for lam in LAMS if (method, lam, 0) not in have]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in pool.map(lambda job: train(*job, options.results), wanted):
+        for row in pool.map(lambda job: train(*job, options.results, epochs), wanted):
             add(row)
 
 

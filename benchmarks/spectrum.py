@@ -3,6 +3,7 @@
 python benchmarks/spectrum.py                                    # 60,000 x 256
 python benchmarks/spectrum.py --rows 1280000 --dim 2048          # ImageNet's size: half an hour on two cores
 python benchmarks/spectrum.py --out results/spectrum/cost.csv    # adds a row
+python benchmarks/spectrum.py --quick                            # 2,000 x 32
 
 The features are random with variances 1 / rank; making them is timed apart. Memory is the whole process's largest resident
 size, PyTorch and the batch of features included.
@@ -67,8 +68,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=60_000)
     parser.add_argument("--dim", type=int, default=256)
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
     options = parser.parse_args()
-    row = look(options.rows, options.dim)
+    row = look(2_000, 32) if options.quick else look(options.rows, options.dim)
     for name, value in row.items():
         print(f"{name:>30}  {value}")
     if options.out:

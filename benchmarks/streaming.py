@@ -223,15 +223,17 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=3)
     parser.add_argument("--folder", type=Path, help="where the images are written, and stay (default: a folder that goes)")
     parser.add_argument("--out", type=Path, help="write the rows to this CSV")
+    parser.add_argument("--quick", action="store_true", help="400 images, one epoch: to see that it runs, not to quote")
     options = parser.parse_args()
+    images, epochs = (400, 1) if options.quick else (options.images, options.epochs)
     with tempfile.TemporaryDirectory() as scratch:
         folder = (options.folder or Path(scratch, "images")).resolve()
-        write_folder(folder, options.images)
-        rows = watch_memory(folder, Path(scratch, "results"), options.workers, options.epochs)
+        write_folder(folder, images)
+        rows = watch_memory(folder, Path(scratch, "results"), options.workers, epochs)
         rows += watch_evaluation(Path(scratch, "results"), options.workers)
         rows += speeds(folder, options.workers)
         rows += corrupt(folder, Path(scratch, "corrupt"), options.workers)
-    machine = {"images": options.images, "workers": options.workers, "cores": os.cpu_count(), "torch": str(torch.__version__)}
+    machine = {"images": images, "workers": options.workers, "cores": os.cpu_count(), "torch": str(torch.__version__)}
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         replace_csv(options.out, [{**row, **machine, "commit": code_version()} for row in rows])

@@ -11,6 +11,7 @@ import argparse
 import dataclasses
 import multiprocessing
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,14 +26,13 @@ from sparsehead_cli.study.grid import read_grid, trials
 from sparsehead_cli.study.trial import run_trial
 from sparsehead_cli.training.folder import code_version
 
-SWEEP = ["--lams", "0,1e-3,3e-3,1e-2,3e-2,1e-1", "--seeds", "2", "--epochs", "2"]
-TRIALS = 12
+LAMS, SEEDS, EPOCHS = "0,1e-3,3e-3,1e-2,3e-2,1e-1", 2, 2  # twelve trials
 
 
-def bare(folder: Path, ready: multiprocessing.Queue, go: multiprocessing.Event, done: multiprocessing.Queue) -> None:
+def bare(folder: Path, epochs: int, ready: multiprocessing.Queue, go: multiprocessing.Event, done: multiprocessing.Queue) -> None:
     """One trial's work, timed once everything is imported and all others are ready, too."""
     torch.set_num_threads(1)
-    settings = {"results": folder, "epochs": 2}
+    settings = {"results": folder, "epochs": epochs}
     config = trials(read_grid("lambda-quick", None, {"lams": "1e-3", "seeds": 1}, settings), "lambda-quick")[0]
     ready.put(True)
     go.wait()
@@ -41,12 +41,12 @@ def bare(folder: Path, ready: multiprocessing.Queue, go: multiprocessing.Event, 
     done.put(time.perf_counter() - began)
 
 
-def seconds_of_bare(count: int) -> float:
+def seconds_of_bare(count: int, epochs: int) -> float:
     """How long `count` trials beside each other take, until the last has ended."""
     context = processes()
     ready, go, done = context.Queue(), context.Event(), context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        running = [context.Process(target=bare, args=(Path(folder, str(i)), ready, go, done)) for i in range(count)]
+        running = [context.Process(target=bare, args=(Path(folder, str(i)), epochs, ready, go, done)) for i in range(count)]
         for process in running:
             process.start()
         for _ in running:
@@ -58,10 +58,11 @@ def seconds_of_bare(count: int) -> float:
     return seconds
 
 
-def seconds_of_sweep() -> float:
+def seconds_of_sweep(lams: str, seeds: int, epochs: int) -> float:
     """The command from start to end."""
+    axes = ["--lams", lams, "--seeds", str(seeds), "--epochs", str(epochs)]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *SWEEP, "--results", folder]
+        command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *axes, "--results", folder]
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})
         return time.perf_counter() - began
@@ -70,20 +71,22 @@ def seconds_of_sweep() -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path)
-    out = parser.parse_args().out
-    rounds = [(seconds_of_bare(1), seconds_of_bare(cores())) for _ in range(3)]
-    alone, beside = (sorted(column)[1] for column in zip(*rounds, strict=True))
-    sweep = seconds_of_sweep()
+    parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
+    options = parser.parse_args()
+    repeats, lams, seeds, epochs = (1, "0,1e-3", 1, 1) if options.quick else (3, LAMS, SEEDS, EPOCHS)
+    rounds = [(seconds_of_bare(1, epochs), seconds_of_bare(cores(), epochs)) for _ in range(repeats)]
+    alone, beside = (statistics.median(column) for column in zip(*rounds, strict=True))
+    sweep = seconds_of_sweep(lams, seeds, epochs)
     speed_up = cores() * alone / beside
     numbers = {"bare_alone": alone, "bare_beside": beside, "speed_up": speed_up, "sweep": sweep}
-    numbers["ideal"] = TRIALS * alone / speed_up
+    numbers["ideal"] = len(lams.split(",")) * seeds * alone / speed_up
     numbers["overhead"] = sweep / numbers["ideal"]
     for name, value in numbers.items():
         print(f"{name:12} {value:8.2f}")
-    if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
         row = {name: round(value, 3) for name, value in numbers.items()}
-        replace_csv(out, [{**row, "cores": cores(), "torch": torch.__version__, "commit": code_version()}])
+        replace_csv(options.out, [{**row, "cores": cores(), "torch": torch.__version__, "commit": code_version()}])
 
 
 if __name__ == "__main__":

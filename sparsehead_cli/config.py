@@ -76,7 +76,8 @@ class Config:
             ("projector_layers", self.projector_layers >= 1, "at least 1"),
             ("projector_hidden", self.projector_hidden >= 1, "at least 1"),
             ("projector_out", self.projector_out >= 1, "at least 1"),
-            ("widths", self.widths is None or min(self.widths) >= 1, "numbers of at least 1"),
+            # below 8, oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer on processors with AVX2
+            ("widths", self.widths is None or min(self.widths) >= 8, "numbers of at least 8"),
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
             ("image_size", self.image_size is None or self.image_size >= 8, "at least 8"),
             ("workers", self.workers is None or self.workers >= 0, "at least 0"),

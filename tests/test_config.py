@@ -8,13 +8,13 @@ from sparsehead_cli.training import build
 @pytest.fixture
 def experiments(tmp_path):
     path = tmp_path / "experiments.yaml"
-    path.write_text("quickstart:\nmine: {lam: 1e-2, epochs: 7, method.temperature: 0.5, widths: [4, 8]}\n")
+    path.write_text("quickstart:\nmine: {lam: 1e-2, epochs: 7, method.temperature: 0.5, widths: [8, 16]}\n")
     return path
 
 
 def test_default_then_experiment_then_command_line(experiments):
     config = load_config("mine", experiments, {"epochs": 3})
-    assert (config.lam, config.epochs, config.widths, config.batch_size) == (0.01, 3, (4, 8), Config().batch_size)
+    assert (config.lam, config.epochs, config.widths, config.batch_size) == (0.01, 3, (8, 16), Config().batch_size)
     assert config.method_settings == {"temperature": 0.5}
     assert config.experiment == "mine"
     assert load_config("quickstart", experiments, {}) == Config()

@@ -17,7 +17,7 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 def build(name, kind="mlp", **settings):
     torch.manual_seed(0)
-    backbone = make_backbone("narrow", channels=1, image_size=12, widths=(4, 8), blocks=(1, 1))
+    backbone = make_backbone("narrow", channels=1, image_size=12, widths=(8, 8), blocks=(1, 1))
     projector = make_projector(backbone.dim, [8], 6, kind=kind)
     return METHODS[name](backbone, projector, **{**method_recipe(name), **settings})
 

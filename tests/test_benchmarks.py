@@ -1,0 +1,52 @@
+"""Every benchmark runs for real, with little work (--quick); what it measures then is not to be quoted."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sparsehead_cli.files import read_csv
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+
+
+def run(script, *arguments):
+    """What a benchmark prints; a failure shows its last words."""
+    command = [sys.executable, ROOT / "benchmarks" / script, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["spectrum.py", "streaming.py", "sweep.py", "throughput.py"])
+def test_quick_forms_run_to_their_end(script, tmp_path):
+    run(script, "--quick", "--out", tmp_path / "rows.csv")
+    rows = read_csv(tmp_path / "rows.csv")
+    assert rows
+    assert all(row["commit"] for row in rows)
+
+
+@pytest.mark.slow
+def test_methods_trains_a_run_that_evaluation_measures(tmp_path):
+    run("methods.py", "--quick", "--results", tmp_path)
+    rows = read_csv(tmp_path / "methods" / "methods.csv")
+    assert [row["method"] for row in rows] == ["pixels", "untrained", "simclr", "simclr"]
+    (checkpoint,) = tmp_path.glob("quickstart/*lam0-*/checkpoint.pt")
+    run("evaluation.py", checkpoint, "--dataset", "fashion10k", "--quick", "--out", tmp_path / "speed.csv")
+    (row,) = read_csv(tmp_path / "speed.csv")
+    assert 0.5 < float(row["linear_r"]) < 1
+
+
+def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
+    run("answers.py", "--out", tmp_path)
+    drawn = sorted(path.name for path in tmp_path.iterdir())
+    assert drawn == sorted(path.name for path in (ROOT / "results" / "answers").iterdir())
+    assert all(f"results/answers/{name}" in (ROOT / "README.md").read_text() for name in drawn)
+
+
+def test_every_benchmark_is_run_above():
+    text = Path(__file__).read_text()
+    assert all(f'"{script}"' in text for script in SCRIPTS)

@@ -6,6 +6,7 @@
 Everything is imported once, here; a fork has computed nothing yet, so that it behaves as a command that was just started.
 """
 
+import contextlib
 import io
 import os
 import resource
@@ -69,10 +70,8 @@ class Child:
         while self.is_running() and time.monotonic() < ends:
             time.sleep(0.005)
         hung = self.is_running()
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         if hung:
             os.waitpid(self.pid, 0)
         texts = [path.read_bytes().decode("utf-8", "replace") for path in (self.out, self.err)]
@@ -107,14 +106,14 @@ def become(arguments: list[str], folder: Path, out: Path, err: Path, plant: Call
         os.chdir(folder)
         for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
-        sys.stdout, sys.stderr = (open(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        sys.stdout, sys.stderr = text_to(1), text_to(2)
         sys.argv = ["sparsehead", *arguments]
         os.environ |= {"COLUMNS": "100", "OMP_NUM_THREADS": "1"}
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         plant()
         code = exit_code()
     except BaseException:  # whatever a command lets through is a traceback for its user
-        traceback.print_exc(file=open(2, "w", encoding="utf-8", errors="replace", closefd=False))
+        traceback.print_exc(file=text_to(2))
         code = 1
     finally:
         os._exit(code)
@@ -141,13 +140,17 @@ def without_output(number: int) -> None:
     setattr(sys, {1: "stdout", 2: "stderr"}[number], None)
 
 
+def text_to(number: int, encoding: str = "utf-8", errors: str = "strict") -> io.TextIOWrapper:
+    """A text stream into an open file descriptor, which stays open."""
+    return io.TextIOWrapper(os.fdopen(number, "wb", closefd=False), encoding=encoding, errors=errors)
+
+
 def into_a_full_disk() -> None:
     """stdout is /dev/full."""
     os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
-    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
+    sys.stdout = text_to(1)
 
 
 def in_ascii() -> None:
-    """Outputs of an odd locale: ASCII, strictly."""
-    sys.stdout = io.TextIOWrapper(open(1, "wb", closefd=False), encoding="ascii", errors="strict")
-    sys.stderr = io.TextIOWrapper(open(2, "wb", closefd=False), encoding="ascii", errors="backslashreplace")
+    """Outputs of an odd locale: ASCII, strictly, as Python opens them there."""
+    sys.stdout, sys.stderr = text_to(1, "ascii"), text_to(2, "ascii", "backslashreplace")

@@ -11,8 +11,9 @@ from sparsehead_cli.data import published
 from sparsehead_cli.data.datasets import DATASETS, Split, held_out_mask, load_split
 from sparsehead_cli.data.fashion10k import draw
 from sparsehead_cli.data.idx import FILES, read_idx, read_idx_pair
-from sparsehead_cli.data.published import DEBIAN, EMBEDDED, EMBEDDED_SHA256
+from sparsehead_cli.data.published import EMBEDDED, EMBEDDED_SHA256
 from sparsehead_cli.errors import SparseheadError
+from tests.conftest import OF_THE_SYSTEM
 
 
 def write_idx(path, array, claimed=None):
@@ -62,9 +63,9 @@ def test_held_out_part_is_one_in_ten_of_each_class_and_of_nothing_else():
     assert np.flatnonzero(mask[labels == 0]).tolist() == [9, 19]
 
 
-@pytest.mark.skipif(not DEBIAN.exists(), reason="needs Debian's dataset-fashion-mnist")
+@pytest.mark.skipif(not OF_THE_SYSTEM.exists(), reason="compares with Debian's dataset-fashion-mnist")
 def test_embedded_images_are_the_official_ones():
-    images, labels = read_idx_pair(DEBIAN, train=False)
+    images, labels = read_idx_pair(OF_THE_SYSTEM, train=False)
     with np.load(EMBEDDED) as arrays:
         assert np.array_equal(arrays["test_images"], images[arrays["test_index"]])
         assert np.array_equal(arrays["test_labels"], labels[arrays["test_index"]])

@@ -83,7 +83,7 @@ def test_the_callback_trains_as_a_plain_loop_does(solver, accumulate, clip):
     without = plain_loop(Small(), 0.0, solver, accumulate=accumulate, clip=clip)
     assert (module.projector[0].weight - without.projector[0].weight).abs().max() > 1e-3  # the penalty was felt
     torch.testing.assert_close(
-        fit.callback_metrics["sparsehead/penalty"], SparseHead(module.projector, 0.05).penalty().detach(), rtol=0, atol=1e-6
+        fit.callback_metrics["sparsehead/penalty/projector"], SparseHead(module.projector, 0.05).penalty().detach(), rtol=0, atol=1e-6
     )
 
 

@@ -29,5 +29,4 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
 def unknown(kind: str, given: str, allowed: Iterable[str]) -> SparseheadError:
     """The error for a name that is not in a table; list(allowed) is shown in the table's order."""
     names = list(allowed)
-    shown = f'"{given}"' if isinstance(given, str) else repr(given)
-    return SparseheadError(f"unknown {kind} {shown}; known: {', '.join(names)}.{did_you_mean(str(given), names)}")
+    return SparseheadError(f'unknown {kind} "{given}"; known: {", ".join(names)}.{did_you_mean(given, names)}')

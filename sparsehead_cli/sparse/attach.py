@@ -59,8 +59,8 @@ def attach(sparse: SparseHead, optimizers: Sequence[object]) -> Attachment:
         if twice := _shrunk_by(others, sparse, optimizer):
             Attachment(handles).remove()
             raise SparseheadError(
-                f"a SparseHead is attached to this optimizer already and shrinks {twice}, which would shrink twice a step; call "
-                "remove() on what its attach() returned, or make the optimizer anew (in a notebook: run its cell again)."
+                f"a SparseHead is attached to this optimizer already and shrinks the same weights ({twice}), which would shrink twice "
+                "a step; call remove() on what its attach() returned, or make the optimizer anew (in a notebook: run its cell again)."
             )
     return Attachment(handles)
 

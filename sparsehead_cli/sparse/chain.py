@@ -9,7 +9,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.sparse.layers import CONVOLUTIONS, unwrap
+from sparsehead_cli.sparse.layers import CONVOLUTIONS, RawMatrices, unwrap
 from sparsehead_cli.sparse.select import SelectFeatures
 
 
@@ -33,6 +33,10 @@ def chain_of(projector: nn.Module) -> Chain:
     """
     parts = _flat("", projector)
     layers = [i for i, (_, module) in enumerate(parts) if is_layer(module)]
+    if isinstance(projector, RawMatrices):
+        raise SparseheadError(
+            "matrices without a module cannot be pruned: nobody knows what reads them. Give SparseHead the module."
+        )
     if not layers:
         for name, module in parts:
             _require(_passable(module), name, module)

@@ -176,11 +176,11 @@ def _check_whole(what: str, weight: Tensor | None) -> None:
         raise SparseheadError(f"{what} has a weight of shape {shape}, no matrix, as when FSDP or DeepSpeed shards it. {WHOLE}")
     if weight.numel() == 0:
         raise SparseheadError(
-            f"{what} has a weight of shape {tuple(weight.shape)}: nothing to penalise; give it at least one input."
+            f"{what} has a weight of shape {tuple(weight.shape)}: nothing to penalise; give it an input and an output."
         )
 
 
 WHOLE = (
-    "SparseHead needs whole weights on every process: shard the backbone and leave the projector out "
-    "(fully_shard(model, ignored_params=set(projector.parameters()))), or use DistributedDataParallel."
+    "SparseHead needs whole weights on every process: shard the backbone alone, fully_shard(backbone), and wrap the projector in "
+    "DistributedDataParallel."
 )

@@ -1,6 +1,7 @@
 """Make a sparse projector physically smaller: the same embedding from fewer numbers."""
 
 import copy
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
@@ -9,7 +10,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.sparse.chain import BATCH_NORMS, CONVOLUTIONS, LAYERS, Chain, chain_of
-from sparsehead_cli.sparse.layers import eval_mode, is_trainable, unwrap, weight_of
+from sparsehead_cli.sparse.layers import eval_mode, is_trainable, linear_layers, unwrap, weight_of
 from sparsehead_cli.sparse.numbers import plain_number
 from sparsehead_cli.sparse.penalties import GROUPS, group_norms
 from sparsehead_cli.sparse.select import SelectFeatures
@@ -54,6 +55,10 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
 
     Raises: SparseheadError for a state of anything else.
     """
+    if not isinstance(state, Mapping):
+        raise SparseheadError(
+            f"load_pruned() takes the state_dict() of a pruned head, as torch.load gives it, given {state!r:.80}."
+        )
     chain = _copied(projector)
     for i, module in enumerate(chain.core, len(chain.before)):
         prefix = f"{i}."
@@ -73,6 +78,7 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
 
 def _copied(projector: nn.Module) -> Chain:
     """The projector's chain as copies that may be cut, its core begun by a SelectFeatures."""
+    linear_layers(projector)  # says what is wrong with a weight that is no whole matrix
     before, core, after = chain_of(projector)
     modules = [_copy(module) for module in core]
     if modules and not isinstance(modules[0], SelectFeatures):
@@ -161,11 +167,13 @@ def _resize(module: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Give a module of the core tensors of the sizes that a state has, in place; their values come later."""
     for name, value in tensors.items():
         old = getattr(module, name, None)
-        if name == "bias" and old is None:
-            old = module.weight  # pruning makes a bias where there was none
+        if name == "bias" and isinstance(module, LAYERS) and old is None:
+            old = nn.Parameter(module.weight[:, 0].flatten())  # pruning makes a bias where there was none
+        if not isinstance(old, Tensor) or old.dim() != value.dim():
+            continue  # load_state_dict says so
         if isinstance(old, nn.Parameter):
             setattr(module, name, nn.Parameter(old.new_empty(value.shape), requires_grad=old.requires_grad))
-        elif isinstance(old, Tensor):
+        else:
             setattr(module, name, old.new_zeros(value.shape))
     _state_sizes(module)
 
@@ -207,6 +215,6 @@ def _require_same(pruned: nn.Module, projector: nn.Module, select: SelectFeature
     if not difference <= 4 * eps**0.5 * spread + 64 * eps * size:  # the second for an embedding that hardly varies
         raise SparseheadError(
             f"cannot prune this {type(projector).__name__}: the embedding of the smaller copy would differ by "
-            f"{difference / size:.1%}, so one of its modules computes something else than its class says. Prune the part of it that "
-            "is a plain chain of Linear, BatchNorm and elementwise modules."
+            f"{difference / size:.1%}, so one of its modules computes something else than its class says. Prune the part that is "
+            "a plain chain of Linear, BatchNorm and elementwise modules."
         )

@@ -80,7 +80,7 @@ class SparseHead:
             ("solver", solver, SOLVERS),
         ):
             if not isinstance(given, str) or given not in allowed:
-                raise unknown(kind, given, allowed)
+                raise unknown(kind, given if isinstance(given, str) else repr(given), allowed)
         self.projector, self.penalty_name, self.groups, self.layers, self.solver = (
             _module(projector),
             penalty,
@@ -102,7 +102,7 @@ class SparseHead:
     def lam(self, lam: float) -> None:
         number = plain_number(lam)
         if number is None or number < 0:
-            raise SparseheadError(f"lam must be a finite number of at least 0, given {lam!r}.")
+            raise SparseheadError(f"lam must be a finite number of at least 0, given {lam!r:.80}.")
         self._lam = number
 
     def parameters(self) -> list[nn.Parameter]:

@@ -42,7 +42,7 @@ class ShrinkAfterStep:
     def __call__(self, optimizer: Optimizer, args: tuple, kwargs: dict) -> None:
         if self.sparse.lam > 0:
             rates = learning_rates(self.sparse.matrices(), self.optimizers)
-            trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
+            trained = _trained(optimizer)
             if here := [(each, rate) for each, rate in rates if id(each.stored) in trained]:
                 self.sparse.shrink_weights(here)
 
@@ -52,15 +52,19 @@ def attach(sparse: SparseHead, optimizers: Sequence[object]) -> Attachment:
     inner = require_optimizers(optimizers)
     learning_rates(sparse.matrices(), inner)
     hook, handles = ShrinkAfterStep(sparse, inner), []
-    for optimizer in inner:
+    parameters = {id(p) for p in sparse.projector.parameters()}
+    # the others may step while the whole projector is frozen, as when two optimizers take turns
+    followed = [optimizer for optimizer in inner if parameters & _trained(optimizer)] or inner
+    for optimizer in followed:
         handle = optimizer.register_step_post_hook(hook)
         handles.append(handle)
         others = [other for other in handle.hooks_dict_ref().values() if isinstance(other, ShrinkAfterStep) and other is not hook]
         if twice := _shrunk_by(others, sparse, optimizer):
             Attachment(handles).remove()
             raise SparseheadError(
-                f"a SparseHead is attached to this optimizer already and shrinks the same weights ({twice}), which would shrink twice "
-                "a step; call remove() on what its attach() returned, or make the optimizer anew (in a notebook: run its cell again)."
+                f"a SparseHead is attached to this optimizer already and shrinks the same weights ({twice}), which would shrink "
+                "twice a step; call remove() on what its attach() returned, or make the optimizer anew (in a notebook: run its "
+                "cell again)."
             )
     return Attachment(handles)
 
@@ -112,9 +116,13 @@ def _rate(name: str, group: dict) -> float | Tensor:
 
 def _shrunk_by(others: list[ShrinkAfterStep], sparse: SparseHead, optimizer: Optimizer) -> str:
     """The names of the layers, "a, b", that `others` and `sparse` both shrink after a step of `optimizer`."""
-    trained = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    shrunk = {id(p) for other in others for p in other.sparse.parameters()}
-    return ", ".join(each.name for each in sparse.matrices() if id(each.stored) in shrunk & trained)
+    shrunk = {id(p) for other in others for p in other.sparse.parameters()} & _trained(optimizer)
+    return ", ".join(each.name for each in sparse.matrices() if id(each.stored) in shrunk)
+
+
+def _trained(optimizer: Optimizer) -> set[int]:
+    """The ids of the parameters that an optimizer trains."""
+    return {id(p) for group in optimizer.param_groups for p in group["params"]}
 
 
 def _inside(optimizer: object) -> object:

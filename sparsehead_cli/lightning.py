@@ -56,6 +56,7 @@ class SparseHeadCallback(Callback):
             raise SparseheadError(f'SparseHeadCallback needs whole weights on every device, which {given} may shard; use "ddp".')
         self.sparse = SparseHead(_submodule(pl_module, self.projector), self.lam, **self.options)
         self._moved = _moved(self.sparse)
+        self._seen, self._version = 0, _writes(self._moved)
         trained = {id(p) for optimizer in trainer.optimizers for p in _parameters(optimizer)}
         if any(id(p) not in trained for p in self._moved):
             raise SparseheadError(

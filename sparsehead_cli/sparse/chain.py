@@ -47,8 +47,11 @@ def chain_of(projector: nn.Module) -> Chain:
         if isinstance(parts[first][1], SelectFeatures):
             break
     for i, (name, module) in enumerate(parts):
-        has_weights = any(p.dim() > 1 for p in module.parameters())
-        _require(is_layer(module) or _passable(module) if first <= i < last else not has_weights, name, module)
+        if first <= i < last:
+            passed = is_layer(module) or (_passable(module) and (i == first or not isinstance(module, SelectFeatures)))
+        else:
+            passed = all(p.dim() < 2 for p in module.parameters())
+        _require(passed, name, module)
     modules = [module for _, module in parts]
     kinds = {next(kind for kind in LAYERS if isinstance(modules[i], kind)).__name__ for i in layers}
     if len(kinds) > 1:
@@ -111,7 +114,7 @@ def _require(passed: bool, name: str, module: nn.Module) -> None:
         reason = f"it inherits from {base} but has a forward of its own, which a smaller copy would lose"
     elif parts := _prunable_parts(module):
         inside = " or ".join(f"SparseHead(head.{part}, lam=0).prune()" for part in parts)
-        reason = f"its forward may do more than its parts; if the {kind} is called head, prune what is inside: {inside}"
+        reason = f"its forward may do more than its parts; where it only calls one of them, prune that one: {inside}"
     else:
         reason = "it is not elementwise"
     raise SparseheadError(

@@ -111,8 +111,8 @@ def weight_of(layer: nn.Module) -> Tensor:
     if isinstance(weight := layer._parameters.get("weight"), nn.Parameter):
         return weight
     if is_parametrized(layer, "weight"):
-        with eval_mode(layer.parametrizations["weight"]):
-            return layer.weight
+        with eval_mode(computed := layer.parametrizations["weight"]):
+            return computed()  # not layer.weight, which parametrize.cached() would keep for the forward in train mode
     for hook in layer._forward_pre_hooks.values():
         if isinstance(hook, WeightNorm) and hook.name == "weight":
             return hook.compute_weight(layer)

@@ -213,6 +213,7 @@ def test_kinds_of_projector():
         (nn.Sequential(nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(4, 4)), 'past Flatten "1"'),
         (nn.Sequential(nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1, padding=1)), 'past Conv2d "2"'),
         (nn.Sequential(nn.Conv1d(6, 4, 1), nn.Linear(9, 4)), "a mixture of Conv1d and Linear"),
+        (nn.Sequential(nn.Linear(6, 4), prune_projector(nn.Linear(4, 4))), 'past SelectFeatures "1.0"'),
         (nn.LayerNorm(4), "past LayerNorm: it is not elementwise"),
         (nn.BatchNorm1d(4, track_running_stats=False), "use track_running_stats=True"),
     ],
@@ -352,6 +353,7 @@ def test_modules_without_weights_before_and_after_are_kept(before, after):
     pruned = prune_projector(head)
     assert [(m.in_features, m.out_features) for m in linears(pruned)] == [(5, 3), (3, 4)]
     assert_same_embedding(pruned, head)
+    assert torch.equal(SparseHead(head, 0.0).load_pruned(pruned.state_dict())(torch.ones(2, 6)), pruned(torch.ones(2, 6)))
     if isinstance(head[0], nn.Flatten):
         r = torch.randn(7, 6, 1, 1)
         torch.testing.assert_close(pruned(r), head(r))
@@ -461,6 +463,6 @@ def test_a_wrapper_is_told_what_to_prune_inside():
         def forward(self, features):
             return {"embedding": self.activation(self.linear(features["embedding"]))}
 
-    with pytest.raises(SparseheadError, match=r"past Dense: .* prune what is inside: SparseHead\(head.linear, lam=0\).prune\(\)"):
+    with pytest.raises(SparseheadError, match=r"past Dense: .* prune that one: SparseHead\(head.linear, lam=0\).prune\(\)"):
         SparseHead(Dense(), 0.1).prune()
     assert len(SparseHead(Dense().linear, 0).prune()) == 2

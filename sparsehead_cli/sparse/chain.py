@@ -116,7 +116,7 @@ def _require(passed: bool, name: str, module: nn.Module) -> None:
         inside = " or ".join(f"SparseHead(head.{part}, lam=0).prune()" for part in parts)
         reason = f"its forward may do more than its parts; where it only calls one of them, prune that one: {inside}"
     else:
-        reason = "it is not elementwise"
+        reason = "it is neither elementwise nor a layer whose copy can be made smaller"
     raise SparseheadError(
         f"cannot prune past {where}: {reason}. A projector to prune is a Linear or a Sequential of Linear (or 1x1 convolutions), "
         "BatchNorm and elementwise activations; modules without weights may come before and after."

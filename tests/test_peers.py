@@ -83,7 +83,10 @@ def test_the_callback_trains_as_a_plain_loop_does(solver, accumulate, clip):
     without = plain_loop(Small(), 0.0, solver, accumulate=accumulate, clip=clip)
     assert (module.projector[0].weight - without.projector[0].weight).abs().max() > 1e-3  # the penalty was felt
     torch.testing.assert_close(
-        fit.callback_metrics["sparsehead/penalty"], SparseHead(module.projector, 0.05).penalty().detach(), rtol=0, atol=1e-6
+        fit.callback_metrics["sparsehead/penalty/projector"],
+        SparseHead(module.projector, 0.05).penalty().detach(),
+        rtol=0,
+        atol=1e-6,
     )
 
 
@@ -226,7 +229,8 @@ def test_a_trained_module_and_its_callback_can_be_copied():
         ("momentum", 'unknown submodule of Small "momentum"; known: model, projector.'),
         (
             "projector.2",
-            "ReLU has no trainable nn.Linear or 1x1 nn.Conv2d layer for SparseHead to penalise: give it one, or set lam to 0.",
+            "ReLU has no trainable nn.Linear or 1x1 nn.Conv2d layer for SparseHead to penalise: give it one, name the matrices "
+            "themselves (a dict name -> nn.Parameter), or set lam to 0.",
         ),
     ],
 )
@@ -266,7 +270,7 @@ def test_a_projector_that_no_optimizer_trains_is_an_error(solver):
 
 def test_sharded_weights_are_refused():
     class Sharded:
-        strategy = FSDPStrategy()
+        strategy, callbacks = FSDPStrategy(), []
 
     with pytest.raises(SparseheadError, match='FSDPStrategy may shard; use "ddp"'):
         SparseHeadCallback("projector", 0.05).on_fit_start(Sharded, Small())
@@ -335,14 +339,101 @@ def test_lightlys_batch_norm_is_not_moved_by_the_proximal_step(simclr):
     assert moved == {"layers.0.weight", "layers.3.weight"}
 
 
-def test_old_style_weight_norm_as_in_lightlys_dino_head_is_refused_and_the_new_one_trains():
+@pytest.mark.parametrize("norm", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm])
+def test_weight_norm_as_in_lightlys_dino_head_trains(norm):
     class Normed(Small):
-        def __init__(self, norm):
+        def __init__(self):
             super().__init__(momentum=0)
             self.projector[3] = norm(self.projector[3])
 
-    with pytest.raises(SparseheadError, match="use torch.nn.utils.parametrizations.weight_norm"):
-        trainer(SparseHeadCallback("projector", 0.05)).fit(Normed(nn.utils.weight_norm), LOADER)
-    new = nn.utils.parametrizations.weight_norm
-    trainer(SparseHeadCallback("projector", 0.05)).fit(module := Normed(new), LOADER)
-    assert_same_weights(module, plain_loop(Normed(new), 0.05, "subgradient"))
+    trainer(SparseHeadCallback("projector", 0.05)).fit(module := Normed(), LOADER)
+    assert_same_weights(module, plain_loop(Normed(), 0.05, "subgradient"))
+
+
+def test_lightlys_head_is_pruned_through_its_layers(simclr):
+    head = simclr[1].eval()
+    head.layers[3].weight.data[:, :9] = 0
+    with pytest.raises(SparseheadError, match=r"past SimCLRProjectionHead: .* SparseHead\(head.layers, lam=0\).prune\(\)"):
+        SparseHead(head, 0.1).prune()
+    pruned, r = SparseHead(head.layers, 0.1).prune(), torch.randn(20, 16)
+    assert pruned[1].out_features == 7
+    torch.testing.assert_close(pruned(r), head(r))
+
+
+def test_two_callbacks_log_their_own_numbers_and_never_penalise_one_weight():
+    first, last = (
+        SparseHeadCallback(f"projector.{i}", 0.05 + i, solver=solver) for i, solver in ((0, "subgradient"), (3, "proximal"))
+    )
+    fit = trainer(first, last, epochs=1)
+    fit.fit(module := Small(), LOADER)
+    for i in (0, 3):
+        value = SparseHead(module.projector[i], 0.05 + i).penalty().detach()
+        torch.testing.assert_close(fit.callback_metrics[f"sparsehead/penalty/projector.{i}"], value)
+    with pytest.raises(SparseheadError, match='for "projector.0" and "projector", penalise the same weights'):
+        trainer(SparseHeadCallback("projector.0", 0.05, solver="proximal"), SparseHeadCallback("projector", 0.1)).fit(
+            Small(), LOADER
+        )
+
+
+class Unseen(TwoSteps):
+    """It steps the optimizers inside Lightning's, of which callbacks hear nothing."""
+
+    trained = slice(None)
+
+    def training_step(self, x, i):
+        for optimizer in self.optimizers()[self.trained]:
+            optimizer.optimizer.zero_grad()
+            self.manual_backward(Small.training_step(self, x, i))
+            optimizer.optimizer.step()
+
+
+def test_steps_that_the_callback_does_not_see_are_an_error_after_the_epoch():
+    with pytest.raises(SparseheadError, match='weights of "projector" .* did not see, .* step what self.optimizers.. returns'):
+        trainer(SparseHeadCallback("projector", 0.05), epochs=2).fit(module := Unseen(), LOADER)
+    assert module.current_epoch == 0
+    callback = SparseHeadCallback("projector", 0.05, solver="proximal")  # the optimizer's own hook sees every step
+    trainer(callback, epochs=1).fit(Unseen(), LOADER)
+    assert callback.sparse.steps == len(BATCHES)
+    module = Unseen()
+    module.trained = slice(1)  # nobody trains the projector yet
+    trainer(SparseHeadCallback("projector", 0.05), epochs=1).fit(module, LOADER)
+
+
+class Split(TwoSteps):
+    """One optimizer for the first matrix of the projector, another for the rest, as Muon and AdamW share a network."""
+
+    def configure_optimizers(self):
+        first = self.projector[0].weight
+        rest = [p for p in self.parameters() if p is not first]
+        return [torch.optim.SGD([first], lr=0.1), torch.optim.SGD(rest, lr=0.2)]
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_two_optimizers_may_share_the_projector(solver):
+    trainer(SparseHeadCallback("projector", 0.05, solver=solver), epochs=1).fit(module := Split(), LOADER)
+    plain = Split()
+    optimizers, sparse = plain.configure_optimizers(), SparseHead(plain.projector, 0.05, solver=solver)
+    if solver == "proximal":
+        sparse.attach(*optimizers)
+    for x in BATCHES:
+        for optimizer in optimizers:
+            plain.zero_grad()
+            (Small.training_step(plain, x, 0) + sparse.penalty()).backward()
+            optimizer.step()
+    assert_same_weights(module, plain)
+
+
+def test_lightnings_own_wrapper_stands_for_the_optimizer_inside():
+    class Own(TwoSteps):
+        def on_train_start(self):
+            self.sparse = SparseHead(self.projector, 0.05, solver="proximal")
+            self.sparse.attach(*self.optimizers())
+
+    trainer(epochs=1).fit(module := Own(), LOADER)
+    assert module.sparse.steps == len(BATCHES)
+
+
+def test_a_trainer_of_pytorch_lightning_is_told_to_use_lightning():
+    other = type("Trainer", (), {"__module__": "pytorch_lightning.trainer.trainer"})()
+    with pytest.raises(SparseheadError, match="for the package lightning, given a Trainer of pytorch_lightning: import lightning"):
+        SparseHeadCallback("projector", 0.05).on_fit_start(other, Small())

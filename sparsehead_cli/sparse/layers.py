@@ -1,9 +1,40 @@
-"""Which layers of a projector are linear, and what they are called."""
+"""Which parts of a projector are matrices, what they are called, and what they are worth now."""
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
+from torch.nn.utils.parametrize import is_parametrized
+from torch.nn.utils.prune import BasePruningMethod
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
 
 from sparsehead_cli.errors import SparseheadError
+
+CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+class RawMatrices(nn.Module):
+    """Parameters [out, in] that no layer of ours owns, by name. It has no forward: only SparseHead reads it."""
+
+    def __init__(self, named: Mapping[str, nn.Parameter]) -> None:
+        super().__init__()
+        for name, parameter in named.items():
+            if not isinstance(parameter, nn.Parameter):
+                kind = type(parameter).__name__
+                raise SparseheadError(f'the matrix "{name}" must be an nn.Parameter that an optimizer trains, given a {kind}.')
+        self.names, self.matrices = list(map(str, named)), nn.ParameterList(named.values())
+
+
+class Matrix(NamedTuple):
+    """A weight of a projector: `values` [out, in], which shares memory with `stored`, the tensor as its layer keeps it."""
+
+    name: str
+    stored: Tensor
+    values: Tensor
 
 
 def unwrap(module: nn.Module) -> nn.Module:
@@ -18,10 +49,15 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is one matrix: nn.Linear, or an ungrouped 1x1 convolution in 1, 2 or 3 dimensions."""
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d):
+    """Whether a module is one matrix: nn.Linear, Hugging Face's Conv1D, or an ungrouped 1x1 convolution of 1, 2 or 3 dimensions."""
+    if isinstance(module, CONVOLUTIONS):
         return set(module.kernel_size) == {1} and module.groups == 1
-    return isinstance(module, nn.Linear)
+    return isinstance(module, nn.Linear) or is_transposed(module)
+
+
+def is_transposed(module: nn.Module) -> bool:
+    """Whether a module keeps its matrix as [in, out]: transformers' Conv1D, of GPT-2, which is not imported to be recognised."""
+    return any((kind.__module__, kind.__name__) == ("transformers.pytorch_utils", "Conv1D") for kind in type(module).__mro__)
 
 
 def named_layers(projector: nn.Module) -> list[tuple[str, nn.Module]]:
@@ -32,24 +68,119 @@ def named_layers(projector: nn.Module) -> list[tuple[str, nn.Module]]:
 def linear_layers(projector: nn.Module) -> list[tuple[str, nn.Module]]:
     """(name, module) of every linear layer, trainable or not, in the order of `projector.modules()`.
 
-    Raises: SparseheadError for a lazy layer that has not seen a batch.
+    Raises: SparseheadError for a layer whose weight is no whole matrix: lazy, sharded, or empty.
     """
     found = [(name, module) for name, module in named_layers(projector) if is_linear(module)]
     for name, module in found:
-        if isinstance(module.weight, nn.UninitializedParameter):
-            raise SparseheadError(
-                f'layer "{name}" ({type(module).__name__}) has no shape yet: run one batch through the projector first.'
-            )
+        _check_whole(f'layer "{name}" ({type(module).__name__})', module.__dict__.get("weight", module._parameters.get("weight")))
     return found
 
 
+def matrices(projector: nn.Module) -> list[Matrix]:
+    """Every trainable matrix of a projector, in the order of `projector.modules()`; one that two layers share comes once.
+
+    Raises: SparseheadError for a weight that is no whole matrix.
+    """
+    if isinstance(projector, RawMatrices):
+        stored = zip(projector.names, projector.matrices, strict=True)
+        found = [Matrix(name, weight, _raw(name, weight)) for name, weight in stored if weight.requires_grad]
+    else:
+        trainable = ((name, layer) for name, layer in linear_layers(projector) if is_trainable(layer))
+        found = [_of_layer(name, layer) for name, layer in trainable]
+    once: list[Matrix] = []
+    for each in found:
+        if not any(each.stored is other.stored for other in once):
+            once.append(each)
+    return once
+
+
 def matrix(layer: nn.Module) -> Tensor:
-    """A linear layer's weight as [out, in], sharing memory with the parameter."""
-    return layer.weight.flatten(1)
+    """A linear layer's weight as [out, in]; it shares memory with the parameter, unless the weight is a computed one."""
+    return _of_layer("", layer).values
+
+
+def weight_of(layer: nn.Module) -> Tensor:
+    """The weight that the layer's next forward in eval mode will use, as it keeps it; a parameter, or computed from others.
+
+    Looking changes nothing: no power iteration goes on, no random number is drawn. The hooks of the older
+    torch.nn.utils.weight_norm, spectral_norm and prune leave a stale `layer.weight` between two forwards, so theirs is
+    computed here.
+
+    Raises: SparseheadError for a tensor that neither is a parameter nor is known to be computed.
+    """
+    if isinstance(weight := layer._parameters.get("weight"), nn.Parameter):
+        return weight
+    if is_parametrized(layer, "weight"):
+        with eval_mode(computed := layer.parametrizations["weight"]):
+            return computed()  # not layer.weight, which parametrize.cached() would keep for the forward in train mode
+    for hook in layer._forward_pre_hooks.values():
+        if isinstance(hook, WeightNorm) and hook.name == "weight":
+            return hook.compute_weight(layer)
+        if isinstance(hook, SpectralNorm) and hook.name == "weight":
+            # the next forward writes into u and v, which the gradient still needs
+            u, v, weight = layer.weight_u.clone(), layer.weight_v.clone(), layer.weight_orig
+            return weight / torch.dot(u, torch.mv(hook.reshape_weight_to_matrix(weight), v))
+        if isinstance(hook, BasePruningMethod) and hook._tensor_name == "weight":
+            return hook.apply_mask(layer)
+    raise SparseheadError(
+        f"the weight of {layer} is neither a parameter nor computed by torch.nn.utils.parametrize, weight_norm, spectral_norm or "
+        f"prune, so nobody knows what trains it. {WHOLE}"
+    )
+
+
+def is_computed(layer: nn.Module) -> bool:
+    """Whether a layer's weight is computed from other parameters, as weight_norm's is."""
+    return not isinstance(layer._parameters.get("weight"), nn.Parameter)
 
 
 def is_trainable(layer: nn.Module) -> bool:
     """Whether a linear layer's weight is trained. A computed weight (weight_norm) is, when what it is computed from is."""
-    if isinstance(layer.weight, nn.Parameter):
+    if not is_computed(layer):
         return layer.weight.requires_grad
     return any(p.requires_grad for name, p in layer.named_parameters() if "bias" not in name)
+
+
+@contextmanager
+def eval_mode(module: nn.Module) -> Iterator[None]:
+    """`module` in eval mode, and every part of it back in its own mode afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+def _of_layer(name: str, layer: nn.Module) -> Matrix:
+    weight = weight_of(layer)
+    return Matrix(name, weight, weight.t() if is_transposed(layer) else weight.flatten(1))
+
+
+def _raw(name: str, weight: nn.Parameter) -> Tensor:
+    _check_whole(f'the matrix "{name}"', weight)
+    if weight.dim() != 2:
+        raise SparseheadError(f'the matrix "{name}" must have two dimensions [out, in], given the shape {tuple(weight.shape)}.')
+    return weight
+
+
+def _check_whole(what: str, weight: Tensor | None) -> None:
+    if weight is None:
+        return  # a computed one
+    if isinstance(weight, nn.UninitializedParameter):
+        raise SparseheadError(f"{what} has no shape yet: run one batch through the projector first.")
+    if hasattr(weight, "placements"):  # DTensor, without importing it
+        raise SparseheadError(f"{what} has a DTensor for a weight, of which a process may hold a part only. {WHOLE}")
+    if weight.dim() < 2:
+        shape = tuple(weight.shape)
+        raise SparseheadError(f"{what} has a weight of shape {shape}, no matrix, as when FSDP or DeepSpeed shards it. {WHOLE}")
+    if weight.numel() == 0:
+        raise SparseheadError(
+            f"{what} has a weight of shape {tuple(weight.shape)}: nothing to penalise; give it an input and an output."
+        )
+
+
+WHOLE = (
+    "SparseHead needs whole weights on every process: shard the backbone alone, fully_shard(backbone), and wrap the projector in "
+    "DistributedDataParallel."
+)

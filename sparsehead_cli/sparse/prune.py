@@ -1,94 +1,132 @@
 """Make a sparse projector physically smaller: the same embedding from fewer numbers."""
 
 import copy
+from collections.abc import Mapping
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.sparse.layers import unwrap
+from sparsehead_cli.sparse.chain import BATCH_NORMS, CONVOLUTIONS, LAYERS, Chain, chain_of
+from sparsehead_cli.sparse.layers import eval_mode, is_trainable, linear_layers, unwrap, weight_of
+from sparsehead_cli.sparse.numbers import plain_number
 from sparsehead_cli.sparse.penalties import GROUPS, group_norms
-
-
-class SelectFeatures(nn.Module):
-    """Keep some features of a representation, [B, D] -> [B, len(index)]."""
-
-    def __init__(self, index: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("index", index)
-
-    def forward(self, r: Tensor) -> Tensor:
-        return r[:, self.index]
-
-    def extra_repr(self) -> str:
-        return f"{len(self.index)} features"
+from sparsehead_cli.sparse.select import SelectFeatures
 
 
 @torch.no_grad()
 def prune_projector(projector: nn.Module, threshold: float = 0.0, groups: str = "input") -> nn.Sequential:
-    """A smaller copy of an MLP projector, [B, D] -> [B, E], equal in eval mode: SelectFeatures, then the layers that are left.
+    """A smaller copy of an MLP projector, [..., D] -> [..., E], equal in eval mode: SelectFeatures, then the layers that are left.
 
-    Removed, over and over until nothing changes: input features and hidden units that the next Linear does not read (a zero
+    Removed, over and over until nothing changes: input features and hidden units that the next layer does not read (a zero
     column), and hidden units that read nothing (a zero row): their output is a constant, which goes into the next
-    Linear's bias, made where there is none. Outputs are never removed, and of each layer's inputs at least one is kept.
-    With a threshold above 0 the `groups` of norm <= threshold · the largest in their layer count as zero, in every Linear;
-    then the embedding is an approximation. `projector` is a Linear or a Sequential of Linear, BatchNorm1d and elementwise
-    modules, nested or wrapped; it is left as it is.
+    layer's bias, made where there is none. Outputs are never removed, and of each layer's inputs at least one is kept.
+    With a threshold above 0 the `groups` of norm <= threshold · the largest in their layer count as zero, in every layer;
+    then the embedding is an approximation. With threshold 0 the copy is compared with the projector on random batches
+    before it is handed out. `projector` is a Linear or a Sequential, nested or wrapped, of Linear layers (or 1x1
+    convolutions, [B, D, ...] -> [B, E, ...]), BatchNorm and elementwise modules; modules without weights may come before and
+    after. It is left as it is.
 
     Raises: SparseheadError for any other module, and for a threshold outside [0, 1).
     """
-    if not 0 <= threshold < 1:
+    number = plain_number(threshold)
+    if number is None or not 0 <= number < 1:
         raise SparseheadError(f"the pruning threshold is a share of the largest norm in [0, 1), given {threshold!r}.")
-    projector = unwrap(projector)
-    modules = [_copy(module) for module in _chain(projector)]
-    linears = [module for module in modules if isinstance(module, nn.Linear)]
-    if linears:
-        for linear in linears:
-            norms = group_norms(linear.weight, groups).unsqueeze(GROUPS[groups])
-            linear.weight.masked_fill_(norms <= threshold * norms.max(), 0)
-        modules.insert(0, SelectFeatures(torch.arange(linears[0].in_features, device=linears[0].weight.device)))
-        places = [i for i, module in enumerate(modules) if isinstance(module, SelectFeatures | nn.Linear)]
-        while any(_drop_units(modules[a], modules[a + 1 : b], modules[b]) for a, b in pairwise(places)):
-            pass  # a unit removed may leave others that are not read, or read nothing
-    pruned = nn.Sequential(*modules)
+    chain = _copied(projector)
+    layers = [module for module in chain.core if isinstance(module, LAYERS)]
+    for layer in layers:
+        norms = group_norms(layer.weight.flatten(1), groups)
+        zero = (norms <= number * norms.max()).unsqueeze(GROUPS[groups])
+        layer.weight.masked_fill_(zero.view(*zero.shape, *_ones(layer)), 0)
+    places = [i for i, module in enumerate(chain.core) if isinstance(module, (SelectFeatures, *LAYERS))]
+    while any(_drop_units(chain.core[a], chain.core[a + 1 : b], chain.core[b]) for a, b in pairwise(places)):
+        pass  # a unit removed may leave others that are not read, or read nothing
+    pruned = _joined(chain, projector)
+    if number == 0 and layers:
+        _require_same(pruned, unwrap(projector), chain.core[0], layers[0])
+    return pruned
+
+
+@torch.no_grad()
+def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential:
+    """The pruned copy of `projector` whose `state_dict()` is `state`: the projector's modules in the state's sizes.
+
+    Raises: SparseheadError for a state of anything else.
+    """
+    if not isinstance(state, Mapping):
+        raise SparseheadError(
+            f"load_pruned() takes the state_dict() of a pruned head, as torch.load gives it, given {state!r:.80}."
+        )
+    chain = _copied(projector)
+    for i, module in enumerate(chain.core, len(chain.before)):
+        prefix = f"{i}."
+        own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix) and torch.is_tensor(value)}
+        _resize(module, own)
+    pruned = _joined(chain, projector)
+    try:
+        pruned.load_state_dict(state)
+    except (RuntimeError, TypeError) as error:
+        reason = " ".join(str(error).split())
+        raise SparseheadError(f"this state is not of a pruned copy of this {type(projector).__name__}: {reason}") from None
+    select = next((module for module in pruned if isinstance(module, SelectFeatures)), None)
+    if select is not None and not ((select.index >= 0) & (select.index < select.features)).all():
+        raise SparseheadError(f"this state reads features that the projector, which takes {select.features}, does not have.")
+    return pruned
+
+
+def _copied(projector: nn.Module) -> Chain:
+    """The projector's chain as copies that may be cut, its core begun by a SelectFeatures."""
+    linear_layers(projector)  # says what is wrong with a weight that is no whole matrix
+    before, core, after = chain_of(projector)
+    modules = [_copy(module) for module in core]
+    if modules and not isinstance(modules[0], SelectFeatures):
+        first = next(module for module in modules if isinstance(module, LAYERS))
+        width = first.weight.shape[1]
+        dim = 1 if isinstance(first, CONVOLUTIONS) else -1
+        modules.insert(0, SelectFeatures(torch.arange(width, device=first.weight.device), width, dim))
+    return Chain([copy.deepcopy(m) for m in before], modules, [copy.deepcopy(m) for m in after])
+
+
+def _joined(chain: Chain, projector: nn.Module) -> nn.Sequential:
+    pruned = nn.Sequential(*chain.before, *chain.core, *chain.after)
     pruned.training = projector.training
     return pruned
 
 
-def _chain(module: nn.Module) -> list[nn.Module]:
-    """The modules that act one after the other, nested Sequentials laid flat."""
-    if isinstance(module, nn.Sequential):
-        return [inner for outer in module for inner in _chain(outer)]
-    if isinstance(module, BATCH_NORM) and module.running_mean is None:
-        raise SparseheadError("cannot prune past a batch norm without running statistics; use track_running_stats=True.")
-    if not isinstance(module, nn.Linear | BATCH_NORM | ELEMENTWISE):
-        raise SparseheadError(
-            f"cannot prune past {type(module).__name__}; a projector to prune is a Linear or a Sequential of Linear, BatchNorm1d "
-            "and elementwise activations."
-        )
-    return [module]
-
-
 def _copy(module: nn.Module) -> nn.Module:
-    if not isinstance(module, nn.Linear):
+    if not isinstance(module, LAYERS):
         return copy.deepcopy(module)
     # a new layer, because the weight may be a computed one
-    linear = nn.utils.skip_init(nn.Linear, module.in_features, module.out_features, bias=False, device=module.weight.device)
-    linear.weight = _parameter(module.weight, like=module.weight)
-    linear.bias = None if module.bias is None else _parameter(module.bias, like=module.bias)
-    linear.training = module.training
-    return linear
+    weight = weight_of(module)
+    kind = next(kind for kind in LAYERS if isinstance(module, kind))
+    sizes, options = (weight.shape[1], weight.shape[0]), {"bias": False, "device": weight.device}
+    if kind is not nn.Linear:
+        options |= {"kernel_size": 1, "stride": module.stride}
+    layer = nn.utils.skip_init(kind, *sizes, **options)
+    layer.weight = nn.Parameter(weight.detach().clone(), requires_grad=is_trainable(module))
+    with eval_mode(module):
+        bias = module.bias
+    trained = bias is not None and (bias.requires_grad or is_parametrized(module, "bias"))
+    layer.bias = None if bias is None else nn.Parameter(bias.detach().clone(), requires_grad=trained)
+    layer.training = module.training
+    return layer
 
 
 def _parameter(value: Tensor, *, like: Tensor) -> nn.Parameter:
     return nn.Parameter(value.detach().clone(), requires_grad=like.requires_grad)
 
 
-def _drop_units(first: nn.Module, between: list[nn.Module], last: nn.Linear) -> bool:
+def _ones(layer: nn.Module) -> tuple[int, ...]:
+    """The shape of a 1x1 kernel; () for Linear."""
+    return (1,) * (layer.weight.dim() - 2)
+
+
+def _drop_units(first: nn.Module, between: list[nn.Module], last: nn.Module) -> bool:
     """Remove in place the units from `first` to `last` that make no difference; whether there were any."""
-    unread = (last.weight == 0).all(dim=0)
-    constant = (first.weight == 0).all(dim=1) if isinstance(first, nn.Linear) else torch.zeros_like(unread)
+    unread = (last.weight.flatten(1) == 0).all(dim=0)
+    constant = (first.weight.flatten(1) == 0).all(dim=1) if isinstance(first, LAYERS) else torch.zeros_like(unread)
     drop = unread | constant
     if drop.all():
         drop[0] = False  # torch allows a Linear without inputs, but few who read it or export it do
@@ -100,51 +138,83 @@ def _drop_units(first: nn.Module, between: list[nn.Module], last: nn.Linear) -> 
     for module in (first, *between):
         _keep_outputs(module, kept)
     last.weight = _parameter(last.weight[:, kept], like=last.weight)
-    last.in_features = len(kept)
+    _state_sizes(last)
     return True
 
 
-def _fold(folded: Tensor, first: nn.Linear, between: list[nn.Module], last: nn.Linear) -> None:
+def _fold(folded: Tensor, first: nn.Module, between: list[nn.Module], last: nn.Module) -> None:
     """Add what the constant units `folded` [units] contribute to the bias of `last`."""
-    start = first.weight.new_zeros(first.out_features) if first.bias is None else first.bias
-    constants = copy.deepcopy(nn.Sequential(*between)).eval()(start.clone()[None])[0]
-    shift = (last.weight * torch.where(folded, constants, 0)).sum(dim=1)
+    start = first.weight.new_zeros(len(folded)) if first.bias is None else first.bias
+    batch = start.clone().view(1, -1, *_ones(first))
+    constants = copy.deepcopy(nn.Sequential(*between)).eval()(batch).flatten()
+    shift = (last.weight.flatten(1) * torch.where(folded, constants, 0)).sum(dim=1)
     last.bias = _parameter(shift, like=last.weight) if last.bias is None else _parameter(last.bias + shift, like=last.bias)
 
 
 def _keep_outputs(module: nn.Module, kept: Tensor) -> None:
-    """Keep some of the units that a module puts out, in place; elementwise modules need no change."""
+    """Keep some of the units that a module puts out, in place; most elementwise modules need no change."""
     if isinstance(module, SelectFeatures):
         module.index = module.index[kept]
-    elif isinstance(module, nn.Linear):
-        module.out_features = len(kept)
-    elif isinstance(module, BATCH_NORM):
-        module.num_features = len(kept)
+    elif isinstance(module, BATCH_NORMS):
         module.running_mean, module.running_var = module.running_mean[kept], module.running_var[kept]
-    if isinstance(module, nn.Linear | BATCH_NORM):
-        for name in ("weight", "bias"):
-            if (old := getattr(module, name)) is not None:
-                setattr(module, name, _parameter(old[kept], like=old))
+    if isinstance(module, (*LAYERS, *BATCH_NORMS)) or (isinstance(module, nn.PReLU) and module.num_parameters > 1):
+        for name, old in list(module.named_parameters(recurse=False)):
+            setattr(module, name, _parameter(old[kept], like=old))
+    _state_sizes(module)
 
 
-BATCH_NORM = nn.BatchNorm1d | nn.SyncBatchNorm  # what several processes train with
-ELEMENTWISE = (
-    nn.ReLU
-    | nn.ReLU6
-    | nn.LeakyReLU
-    | nn.ELU
-    | nn.CELU
-    | nn.SELU
-    | nn.GELU
-    | nn.SiLU
-    | nn.Mish
-    | nn.Softplus
-    | nn.Softsign
-    | nn.Tanh
-    | nn.Hardtanh
-    | nn.Hardswish
-    | nn.Hardsigmoid
-    | nn.Sigmoid
-    | nn.Dropout
-    | nn.Identity
-)
+def _resize(module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Give a module of the core tensors of the sizes that a state has, in place; their values come later."""
+    for name, value in tensors.items():
+        old = getattr(module, name, None)
+        if name == "bias" and isinstance(module, LAYERS) and old is None:
+            old = nn.Parameter(module.weight[:, 0].flatten())  # pruning makes a bias where there was none
+        if not isinstance(old, Tensor) or old.dim() != value.dim():
+            continue  # load_state_dict says so
+        if isinstance(old, nn.Parameter):
+            setattr(module, name, nn.Parameter(old.new_empty(value.shape), requires_grad=old.requires_grad))
+        else:
+            setattr(module, name, old.new_zeros(value.shape))
+    _state_sizes(module)
+
+
+def _state_sizes(module: nn.Module) -> None:
+    """Let the attributes that tell a module's sizes follow its tensors."""
+    if isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, CONVOLUTIONS):
+        module.out_channels, module.in_channels = module.weight.shape[:2]
+    elif isinstance(module, BATCH_NORMS):
+        module.num_features = len(module.running_mean)
+    elif isinstance(module, nn.PReLU):
+        module.num_parameters = len(module.weight)
+
+
+def _require_same(pruned: nn.Module, projector: nn.Module, select: SelectFeatures, layer: nn.Module) -> None:
+    """Compare both in eval mode on random batches. Raises: SparseheadError where they differ by more than rounding."""
+    weight = layer.weight
+    shape = (12, select.features, *(2 for _ in _ones(layer)))
+    batch = torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
+    scales = torch.tensor([0.1, 1, 3], device=weight.device, dtype=weight.dtype).repeat(4)
+    batch = batch * scales.view(-1, *(1 for _ in shape[1:]))
+    with torch.autocast(weight.device.type, enabled=False), eval_mode(projector), eval_mode(pruned):
+        try:
+            expected = projector(batch.clone())
+        except Exception as error:  # whatever somebody's module raises
+            raise SparseheadError(
+                f"cannot prune this {type(projector).__name__}: the smaller copy is compared with it on a batch of shape {shape}, "
+                f"which it does not take ({type(error).__name__}: {' '.join(str(error).split())[:200]}). Prune its head alone."
+            ) from error
+        found = pruned(batch)
+    if not (torch.is_tensor(expected) and expected.isfinite().all()):
+        raise SparseheadError(f"cannot prune this {type(projector).__name__}: its embedding of random numbers is not finite.")
+    found, expected = found.double(), expected.double()
+    spread, size = (torch.linalg.vector_norm(x) for x in (expected - expected.mean(dim=0), expected))
+    eps = torch.finfo(weight.dtype).eps
+    difference = torch.linalg.vector_norm(found - expected)
+    if not difference <= 4 * eps**0.5 * spread + 64 * eps * size:  # the second for an embedding that hardly varies
+        raise SparseheadError(
+            f"cannot prune this {type(projector).__name__}: the embedding of the smaller copy would differ by "
+            f"{difference / size:.1%}, so one of its modules computes something else than its class says. Prune the part that is "
+            "a plain chain of Linear, BatchNorm and elementwise modules."
+        )

@@ -7,16 +7,18 @@ SparseHead(projector, lam=1e-4, solver="proximal").attach(optimizer)     # exact
 """
 
 import math
-from weakref import WeakKeyDictionary
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from sparsehead_cli.errors import SparseheadError, unknown
-from sparsehead_cli.sparse.layers import is_linear, is_trainable, linear_layers, matrix, named_layers
+from sparsehead_cli.sparse.attach import Attachment, attach, learning_rates, require_optimizers
+from sparsehead_cli.sparse.layers import CONVOLUTIONS, Matrix, RawMatrices, is_linear, is_trainable, matrices, named_layers
+from sparsehead_cli.sparse.numbers import plain_number
 from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES, group_norms
-from sparsehead_cli.sparse.prune import prune_projector
+from sparsehead_cli.sparse.prune import load_pruned, prune_projector
 
 SOLVERS = ("subgradient", "proximal")
 LAYERS = ("all", "first")
@@ -42,23 +44,27 @@ def lam_at(step: int, *, lam: float, ramp: int, schedule: str) -> float:
 class SparseHead:
     """λ · Σ_l P(W_l) over the linear layers of a projector. Biases and norm layers are never penalised.
 
-    `projector` is any module with trainable nn.Linear or ungrouped 1x1 convolution layers, looked up afresh at each use, so
-    it may be moved, loaded, compiled or frozen in between; a weight that two layers share counts once. `groups` is "input"
-    (a layer's input features, the default) or "output"; `layers` is "all" or "first". The sum is plain, no averaging: lam
-    means what the paper's λ means. `sparse.lam` may be set between steps. `print(sparse)` says what is penalised and what is not.
+    `projector` is any module with trainable nn.Linear or ungrouped 1x1 convolution layers (or Hugging Face's Conv1D), looked up
+    afresh at each use, so it may be moved, loaded, compiled or frozen in between; a weight that two layers share counts once.
+    Matrices that no such layer owns are given themselves: an nn.Parameter, an nn.ParameterList or a dict name -> nn.Parameter,
+    each [out, in], as an attention's in_proj_weight is; for one that your code keeps as [in, out], "output" groups are its
+    inputs. `groups` is "input" (a layer's input features, the default) or "output"; `layers` is "all" or "first". The sum is
+    plain, no averaging: lam means what the paper's λ means. `sparse.lam` may be set between steps. Every SparseHead that acts
+    on a weight adds its own λ. `print(sparse)` says what is penalised and what is not.
 
     The subgradient solver adds the term to the loss: groups come near zero, seldom to it. The proximal solver applies
     W ← prox(W, lr · lam) after each optimizer step: exact zeros. λ acts through the learning rate either way, so it is
     only comparable within one schedule; LARS also rescales the subgradient layer by layer.
 
     Raises: SparseheadError for a lam that is negative or not finite, an unknown name, a lazy layer that has not seen a
-    batch, and, unless lam is 0, a projector without a weight to penalise; the last also at any later use.
+    batch, a weight that is sharded (FSDP, DTensor) or empty, and, unless lam is 0, a projector without a weight to penalise; the
+    last also at any later use.
     Source: Song et al. 2023 (arXiv 2307.08913).
     """
 
     def __init__(
         self,
-        projector: nn.Module,
+        projector: nn.Module | nn.Parameter | Mapping[str, nn.Parameter],
         lam: float,
         *,
         penalty: str = "l21",
@@ -67,150 +73,204 @@ class SparseHead:
         solver: str = "subgradient",
     ) -> None:
         self.lam = lam
-        if not isinstance(projector, nn.Module):
-            raise SparseheadError(f"the projector must be an nn.Module, given {projector!r}.")
         for kind, given, allowed in (
             ("penalty", penalty, PENALTIES),
             ("groups", groups, GROUPS),
             ("layers", layers, LAYERS),
             ("solver", solver, SOLVERS),
         ):
-            if given not in allowed:
-                raise unknown(kind, given, allowed)
-        self.projector, self.penalty_name, self.groups, self.layers, self.solver = projector, penalty, groups, layers, solver
-        self._handles: WeakKeyDictionary = WeakKeyDictionary()  # optimizer -> the handle of our hook
+            if not isinstance(given, str) or given not in allowed:
+                raise unknown(kind, given if isinstance(given, str) else repr(given), allowed)
+        self.projector, self.penalty_name, self.groups, self.layers, self.solver = (
+            _module(projector),
+            penalty,
+            groups,
+            layers,
+            solver,
+        )
+        self.steps = 0  # proximal steps that changed, or could change, a weight
+        self._attached = False  # whether attach() was ever called
+        self._moved: Tensor | None = None  # whether half precision let a weight of the last steps move, on the device
         self.parameters()
 
     @property
     def lam(self) -> float:
-        """λ, at least 0. Set it between steps; `lam_at` gives the values of a schedule."""
+        """λ, a number of at least 0. Set it between steps; `lam_at` gives the values of a schedule."""
         return self._lam
 
     @lam.setter
     def lam(self, lam: float) -> None:
-        if not (isinstance(lam, int | float) and math.isfinite(lam) and lam >= 0):
-            raise SparseheadError(f"lam must be a finite number of at least 0, given {lam!r}.")
-        self._lam = lam
+        number = plain_number(lam)
+        if number is None or number < 0:
+            raise SparseheadError(f"lam must be a finite number of at least 0, given {lam!r:.80}.")
+        self._lam = number
 
     def parameters(self) -> list[nn.Parameter]:
         """The penalised weights, in the order of `projector.modules()`; [] only for λ = 0.
 
         A weight with a parametrization (weight_norm) is the computed tensor, not a parameter.
         """
-        weights = list(self._penalised().values())
-        if not weights and self.lam > 0:
+        return [each.stored for each in self.matrices()]
+
+    def matrices(self) -> list[Matrix]:
+        """The penalised weights with their layers' names, in the order of `projector.modules()`; [] only for λ = 0."""
+        found = self._penalised()
+        if not found and self.lam > 0:
             raise SparseheadError(
                 f"{type(self.projector).__name__} has no trainable nn.Linear or 1x1 nn.Conv2d layer for SparseHead to penalise: "
-                "give it one, or set lam to 0."
+                "give it one, name the matrices themselves (a dict name -> nn.Parameter), or set lam to 0."
             )
-        return weights
+        return found
 
     def weights(self) -> list[Tensor]:
         """The penalised weights as matrices [out, in], sharing memory with the parameters."""
-        return [w.flatten(1) for w in self.parameters()]
+        return [each.values for each in self.matrices()]
 
     def value_of_penalty(self) -> Tensor:
-        """Σ_l P(W_l), without λ, []; for the log. 0 where nothing is penalised."""
-        values = [PENALTIES[self.penalty_name].value(w, self.groups) for w in self.weights()]
+        """Σ_l P(W_l), without λ, []; for the log. 0 where nothing is penalised. Half-precision weights are summed in float32."""
+        values = [PENALTIES[self.penalty_name].value(_at_least_float32(w), self.groups) for w in self.weights()]
         return torch.stack(values).sum() if values else self._zero()
 
     def penalty(self) -> Tensor:
-        """λ · Σ_l P(W_l), [], to add to the loss. Exactly 0, without a graph, for λ = 0 and for the proximal solver."""
+        """λ · Σ_l P(W_l), [], to add to the loss. Exactly 0, without a graph, for λ = 0 and for the proximal solver.
+
+        Raises: SparseheadError for a proximal SparseHead that was never attached: nothing would be penalised.
+        """
+        if self.lam > 0 and self.solver == "proximal" and not (self._attached or self.steps):
+            raise SparseheadError(
+                "this proximal SparseHead is attached to no optimizer, so nothing is penalised: call attach(optimizer) once before "
+                'training, or use solver="subgradient" for a penalty in the loss.'
+            )
         if self.lam == 0 or self.solver == "proximal":
             return self._zero()
         return self.lam * self.value_of_penalty()
 
-    def attach(self, optimizer: torch.optim.Optimizer) -> torch.utils.hooks.RemovableHandle:
+    def attach(self, *optimizers: torch.optim.Optimizer) -> Attachment:
         """Apply the proximal map after every `optimizer.step()`, with each weight's own current learning rate.
 
         For SGD this is the proximal gradient method. For adaptive optimizers it is the decoupled form, as AdamW decouples
         weight decay: the shrink is lr · lam, not rescaled by the preconditioner. Adam moves every weight by about lr a
         step however small its gradient, a group of n weights by up to lr · √n, so there a λ below about √n shrinks norms but
-        makes no exact zeros.
-        Returns the handle whose `remove()` ends it. A copy of an attached SparseHead is not attached.
-        Raises: SparseheadError for the subgradient solver, an optimizer that it is attached to already, and a penalised weight
-        that the optimizer does not train or that is computed from others.
+        makes no exact zeros. Where several optimizers share the weights, as Muon and AdamW often do, give them all at once:
+        attach(muon, adamw). The wrappers of accelerate, Hugging Face's Trainer and Lightning stand for the optimizer inside.
+        Returns what ends it by `remove()`, or by leaving `with`. A copy of an attached SparseHead is not attached.
+        Raises: SparseheadError for the subgradient solver, what is no optimizer or does not run torch's hooks, one without "lr", a
+        weight that an attached SparseHead shrinks with this optimizer already, and a penalised weight that none of the
+        optimizers trains or that is computed from others.
         """
         if self.solver != "proximal":
             raise SparseheadError(
                 'attach() is the proximal solver: use SparseHead(..., solver="proximal"), or add penalty() to the loss.'
             )
-        old = self._handles.get(optimizer)
-        if old is not None and old.id in (old.hooks_dict_ref() or ()):
-            raise SparseheadError(
-                "this SparseHead is attached to this optimizer already and would shrink twice a step; "
-                "call remove() on the handle of the first attach(), or attach once."
-            )
-        self._groups_of(optimizer)
-        handle = optimizer.register_step_post_hook(lambda optimizer, args, kwargs: self.shrink(optimizer))
-        self._handles[optimizer] = handle
-        return handle
+        attachment = attach(self, optimizers)
+        self._attached = True
+        return attachment
 
     @torch.no_grad()
-    def shrink(self, optimizer: torch.optim.Optimizer) -> None:
-        """One proximal step W ← prox(W, lr · lam) on every penalised weight, in place."""
-        if self.lam == 0:
-            return
+    def shrink(self, *optimizers: torch.optim.Optimizer) -> None:
+        """One proximal step W ← prox(W, lr · lam) on every penalised weight, in place, with the rates of the optimizers given.
+
+        `attach` calls it; call it yourself after the step() of an optimizer that knows no hooks.
+        Raises: SparseheadError as attach(), and for half-precision weights that none of 100 steps could change.
+        """
+        if self.lam > 0:
+            self.shrink_weights(learning_rates(self.matrices(), require_optimizers(optimizers)))
+
+    @torch.no_grad()
+    def shrink_weights(self, rates: list[tuple[Matrix, float | Tensor]]) -> None:
+        """W ← prox(W, lr · lam) in place, for pairs of a matrix and its learning rate."""
         prox = PENALTIES[self.penalty_name].prox
-        for weight, group in self._groups_of(optimizer):
-            weight.copy_(prox(weight.flatten(1), group["lr"] * self.lam, self.groups).view_as(weight))
+        for weight, rate in rates:
+            values = _at_least_float32(weight.values)
+            shrunk = prox(values, rate * self.lam, self.groups)
+            if values.dtype != weight.values.dtype and self.penalty_name != "none" and (isinstance(rate, Tensor) or rate > 0):
+                self._watch(weight.values, shrunk)
+            weight.values.copy_(shrunk)
+        self.steps += 1
+        if self._moved is not None and self.steps % PATIENCE == 0:
+            self._require_movement(rates)
+
+    def _watch(self, before: Tensor, shrunk: Tensor) -> None:
+        """Note, without waiting for the device, whether a half-precision weight moves, or has nothing left to lose."""
+        moved = (before != shrunk.to(before.dtype)).any() | ~before.any()
+        self._moved = moved if self._moved is None else self._moved | moved
+
+    def _require_movement(self, rates: list[tuple[Matrix, float | Tensor]]) -> None:
+        moved, self._moved = bool(self._moved), None
+        if not moved:
+            steps = ", ".join(f"{float(rate) * self.lam:.2g} for {weight.name}" for weight, rate in rates)
+            dtype = str(rates[0][0].values.dtype).removeprefix("torch.")
+            raise SparseheadError(
+                f"none of the last {PATIENCE} proximal steps changed a weight: lr · lam ({steps}) is below what {dtype} resolves. "
+                "Keep these weights in float32 (under autocast the arithmetic stays in half precision), or raise lam."
+            )
 
     def prune(self, threshold: float = 0.0) -> nn.Sequential:
         """A physically smaller projector with the same embedding in eval mode; what and how: see `prune_projector`.
 
-        By exact zeros in every Linear, penalised or not. With a threshold above 0 the groups of norm <= threshold · the
+        By exact zeros in every layer, penalised or not. With a threshold above 0 the groups of norm <= threshold · the
         largest in their layer count as zero, and the embedding is an approximation.
+        Raises: SparseheadError for a projector of which no smaller copy gives the same embedding, saying why.
         """
         return prune_projector(self.projector, threshold, self.groups)
 
+    def load_pruned(self, state: dict[str, Tensor]) -> nn.Sequential:
+        """What prune() gave, from its saved `state_dict()`, for a projector of the same architecture, trained or not."""
+        return load_pruned(self.projector, state)
+
     def __repr__(self) -> str:
-        names = self._penalised()
+        penalised = {each.name: each.values for each in self._penalised()}
         head = f"lam={self.lam:g}, penalty={self.penalty_name}, groups={self.groups}, layers={self.layers}, solver={self.solver}"
         lines = [
             f"  {name}: {type(module).__name__}, "
-            + (_shape(module, self.groups) if name in names else _why_not(module, self.layers))
-            for name, module in named_layers(self.projector)
+            + (_shape(penalised[name], self.groups) if name in penalised else _why_not(module, self.layers))
+            for name, module in self._named_parts()
             if _has_weights(module)
         ]
+        if self.solver == "proximal" and not (self._attached or self.steps):
+            lines.append("  attached to no optimizer: nothing shrinks before attach(optimizer)")
         return "\n".join([f"SparseHead({head})", *lines])
 
+    def _named_parts(self) -> list[tuple[str, nn.Module | nn.Parameter]]:
+        if isinstance(self.projector, RawMatrices):
+            return list(zip(self.projector.names, self.projector.matrices, strict=True))
+        return named_layers(self.projector)
+
     def __getstate__(self) -> dict[str, object]:
-        return {name: value for name, value in self.__dict__.items() if name != "_handles"}  # a copy is attached to nothing
+        return {**self.__dict__, "steps": 0, "_attached": False, "_moved": None}  # a copy is attached to nothing
 
-    def __setstate__(self, state: dict[str, object]) -> None:
-        self.__dict__.update(state, _handles=WeakKeyDictionary())
-
-    def _penalised(self) -> dict[str, Tensor]:
-        """layer name -> its weight, penalised ones only."""
-        found: dict[str, Tensor] = {}
-        for name, layer in linear_layers(self.projector):
-            weight = layer.weight
-            if is_trainable(layer) and not any(weight is other for other in found.values()):
-                found[name] = weight
-            if found and self.layers == "first":
-                break
-        return found
+    def _penalised(self) -> list[Matrix]:
+        return matrices(self.projector)[: 1 if self.layers == "first" else None]
 
     def _zero(self) -> Tensor:
         some = next((tensor for tensors in (self.projector.parameters(), self.projector.buffers()) for tensor in tensors), None)
         return torch.zeros((), device=None if some is None else some.device)
 
-    def _groups_of(self, optimizer: torch.optim.Optimizer) -> list[tuple[nn.Parameter, dict]]:
-        for name, weight in self._penalised().items():
-            if not isinstance(weight, nn.Parameter):
-                raise SparseheadError(
-                    f'the weight of layer "{name}" is computed by a parametrization (such as weight_norm) and cannot be shrunk: '
-                    'remove the parametrization, or use solver="subgradient" and add penalty() to the loss.'
-                )
-        group_of = {id(p): group for group in optimizer.param_groups for p in group["params"]}
-        weights = self.parameters()
-        if any(id(w) not in group_of for w in weights):
-            raise SparseheadError("the optimizer does not train every penalised weight of the projector; give it them all.")
-        return [(w, group_of[id(w)]) for w in weights]
+
+def _module(projector: object) -> nn.Module:
+    """What the user calls a projector as a module, raw matrices under their names."""
+    if isinstance(projector, nn.Parameter):
+        return RawMatrices({"projector": projector})
+    if isinstance(projector, nn.ParameterList | nn.ParameterDict):
+        return RawMatrices(dict(projector.named_parameters()))
+    if isinstance(projector, Mapping):
+        return RawMatrices(projector)
+    if not isinstance(projector, nn.Module):
+        raise SparseheadError(
+            f"the projector must be an nn.Module, an nn.Parameter or a dict name -> nn.Parameter, given a "
+            f"{type(projector).__name__}."
+        )
+    return projector
 
 
-def _has_weights(module: nn.Module) -> bool:
+def _at_least_float32(weight: Tensor) -> Tensor:
+    return weight.float() if weight.dtype in (torch.float16, torch.bfloat16) else weight
+
+
+def _has_weights(module: nn.Module | nn.Parameter) -> bool:
     """Whether a module has weights of its own that could be penalised: anything with two dimensions or more."""
+    if isinstance(module, nn.Parameter):
+        return True
     if isinstance(module, ParametrizationList):
         return False  # its layer is listed
     own = module.parameters(recurse=False)
@@ -218,18 +278,24 @@ def _has_weights(module: nn.Module) -> bool:
     return is_linear(module) or is_parametrized(module, "weight") or any(wide)
 
 
-def _shape(layer: nn.Module, groups: str) -> str:
-    weights = matrix(layer)
+def _shape(weights: Tensor, groups: str) -> str:
     count = group_norms(weights, groups).numel()
     return f"{count} {groups} groups of {weights.numel() // count} weights penalised"
 
 
-def _why_not(module: nn.Module, layers: str) -> str:
-    if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) and not is_linear(module):
+def _why_not(module: nn.Module | nn.Parameter, layers: str) -> str:
+    if isinstance(module, nn.Parameter):
+        trainable = module.requires_grad
+    elif isinstance(module, CONVOLUTIONS) and not is_linear(module):
         kernel = "x".join(map(str, module.kernel_size))
         return f"not penalised: a {'grouped ' if module.groups > 1 else ''}{kernel} convolution"
-    if not is_linear(module):
+    elif not is_linear(module):
         return "not penalised: not a linear layer"
-    if not is_trainable(module):
+    else:
+        trainable = is_trainable(module)
+    if not trainable:
         return "not penalised: frozen"
     return "not penalised: " + ("not the first layer" if layers == "first" else "shares its weight with a layer above")
+
+
+PATIENCE = 100  # proximal steps in which half precision must let something move

@@ -203,9 +203,18 @@ def test_kinds_of_projector():
 @pytest.mark.parametrize(
     ("projector", "message"),
     [
-        (nn.Sequential(nn.Linear(6, 4), nn.Softmax(dim=1)), "cannot prune past Softmax; .* Linear, BatchNorm1d and elementwise"),
-        (nn.Sequential(nn.Conv2d(6, 4, 1)), "cannot prune past Conv2d"),
-        (nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 4)), "cannot prune past LayerNorm"),
+        (
+            nn.Sequential(nn.Linear(6, 4), nn.Softmax(dim=1), nn.Linear(4, 4)),
+            'past Softmax "1": .* Linear .*BatchNorm and elementwise',
+        ),
+        (nn.Sequential(nn.Linear(6, 4), nn.LayerNorm(4), nn.Linear(4, 4)), 'past LayerNorm "1": it is neither elementwise nor'),
+        (nn.Sequential(nn.Linear(6, 4), nn.Sequential(nn.Bilinear(4, 4, 2))), 'past Bilinear "1.0"'),
+        (nn.Sequential(nn.Conv2d(6, 4, 1), nn.Conv2d(4, 4, 3)), 'past Conv2d "1"'),
+        (nn.Sequential(nn.Conv2d(6, 4, 1), nn.Flatten(), nn.Linear(4, 4)), 'past Flatten "1"'),
+        (nn.Sequential(nn.Conv2d(6, 4, 1), nn.ReLU(), nn.Conv2d(4, 4, 1, padding=1)), 'past Conv2d "2"'),
+        (nn.Sequential(nn.Conv1d(6, 4, 1), nn.Linear(9, 4)), "a mixture of Conv1d and Linear"),
+        (nn.Sequential(nn.Linear(6, 4), prune_projector(nn.Linear(4, 4))), 'past SelectFeatures "1.0"'),
+        (nn.LayerNorm(4), "past LayerNorm: it is neither elementwise nor"),
         (nn.BatchNorm1d(4, track_running_stats=False), "use track_running_stats=True"),
     ],
 )
@@ -214,7 +223,246 @@ def test_what_cannot_be_pruned_is_named(projector, message):
         prune_projector(projector)
 
 
-@pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan")])
+@pytest.mark.parametrize("threshold", [-0.1, 1.0, float("nan"), "0.1", None, True])
 def test_impossible_threshold(threshold):
     with pytest.raises(SparseheadError, match=r"share of the largest norm in \[0, 1\), given"):
         prune_projector(nn.Linear(2, 2), threshold)
+
+
+class Residual(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class CosLinear(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(nn.functional.normalize(x), nn.functional.normalize(self.weight))
+
+
+class LoRALinear(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.down, self.up = nn.Linear(inputs, 2), nn.Linear(2, outputs)
+
+    def forward(self, x):
+        return super().forward(x) + self.up(self.down(x))
+
+
+class SquaredReLU(nn.ReLU):
+    def forward(self, x):
+        return super().forward(x).square()
+
+
+class Called(nn.ReLU):
+    def __call__(self, x):
+        return 2 * super().__call__(x)
+
+
+class Doubled(nn.Linear):
+    """It runs nn.Linear's forward, on another weight than nn.Linear's: only comparing finds it out."""
+
+    def __getattr__(self, name):
+        return 2 * super().__getattr__(name) if name == "weight" else super().__getattr__(name)
+
+
+def hooked(head, *, before=False):
+    part = head[0] if isinstance(head[0], nn.Linear) else head
+    if before:
+        part.register_forward_pre_hook(lambda module, args: (2 * args[0],))
+    else:
+        part.register_forward_hook(lambda module, args, output: 2 * output)
+    return head
+
+
+def replaced(head):
+    head[0].forward = lambda x: nn.functional.linear(2 * x, head[0].weight)
+    return head
+
+
+def fake_quantised():
+    from torch.ao.nn.qat import Linear
+    from torch.ao.quantization import get_default_qat_qconfig
+
+    return Linear(6, 4, qconfig=get_default_qat_qconfig())
+
+
+@pytest.mark.filterwarnings("ignore:.*deprecated")
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Residual(nn.Linear(6, 6)), "past Residual: it inherits from Sequential but has a forward of its own"),
+        (lambda: nn.Sequential(nn.Linear(6, 6), Residual(nn.Linear(6, 6))), 'past Residual "1": it inherits from Sequential'),
+        (lambda: CosLinear(6, 4), "past CosLinear: it inherits from Linear but has a forward of its own"),
+        (lambda: nn.Sequential(nn.Linear(6, 6), nn.ReLU(), CosLinear(6, 4)), 'past CosLinear "2": it inherits from Linear'),
+        (lambda: nn.Sequential(LoRALinear(6, 6), nn.ReLU(), nn.Linear(6, 4)), 'past LoRALinear "0": it inherits from Linear'),
+        (lambda: nn.Sequential(fake_quantised(), nn.ReLU(), nn.Linear(4, 4)), 'past Linear "0": it inherits from Linear'),
+        (lambda: nn.Sequential(nn.Linear(6, 6), SquaredReLU(), nn.Linear(6, 4)), 'past SquaredReLU "1": it inherits from ReLU'),
+        (lambda: nn.Sequential(nn.Linear(6, 6), Called(), nn.Linear(6, 4)), 'past Called "1": it inherits from ReLU'),
+        (lambda: replaced(nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 4))), 'past Linear "0": it inherits from Linear'),
+        (lambda: hooked(nn.Sequential(nn.Linear(6, 4))), 'past Linear "0": it has a forward hook, .*: remove the hook first'),
+        (lambda: hooked(nn.Sequential(nn.Linear(6, 4)), before=True), 'past Linear "0": it has a forward hook'),
+        (lambda: hooked(nn.Sequential(nn.ReLU(), nn.Linear(6, 4))), "past Sequential: it has a forward hook"),
+        (lambda: nn.Sequential(Doubled(6, 4)), "would differ by .*%, so one of its modules computes something else"),
+    ],
+)
+def test_what_only_inherits_or_is_hooked_is_refused(make, message):
+    torch.manual_seed(0)
+    with pytest.raises(SparseheadError, match=message):
+        prune_projector(make())
+
+
+def test_what_inherits_without_another_forward_is_pruned():
+    class Head(nn.Sequential):
+        def __init__(self):
+            super().__init__(
+                nn.Linear(6, 5), torch.compile(nn.Linear(5, 5), backend="eager"), activation, nn.Linear(5, 4), activation
+            )
+
+    class Initialised(nn.ReLU):
+        pass
+
+    activation = Initialised()  # one module in two places
+    head = Head().eval()
+    head[0].weight.data[:, 2], head[3].weight.data[:, 1] = 0, 0
+    pruned = prune_projector(head)
+    assert [(m.in_features, m.out_features) for m in linears(pruned)] == [(5, 5), (5, 4), (4, 4)]
+    assert_same_embedding(pruned, head)
+
+
+class Normalise(nn.Module):
+    def forward(self, x):
+        return nn.functional.normalize(x, dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([nn.Flatten()], []),
+        ([], [Normalise()]),
+        ([], [nn.ReLU(), nn.Softmax(dim=-1)]),
+        ([nn.LayerNorm(6)], [nn.LayerNorm(4)]),
+        ([nn.Flatten(), nn.BatchNorm1d(6)], [nn.BatchNorm1d(4, affine=False)]),
+    ],
+)
+def test_modules_without_weights_before_and_after_are_kept(before, after):
+    torch.manual_seed(0)
+    head = nn.Sequential(*before, nn.Linear(6, 5), nn.PReLU(5), nn.Linear(5, 4), *after).eval()
+    first, last = linears(head)
+    nn.init.uniform_(head[len(before) + 1].weight)
+    first.weight.data[:, 2], first.weight.data[1], last.weight.data[:, 3] = 0, 0, 0
+    pruned = prune_projector(head)
+    assert [(m.in_features, m.out_features) for m in linears(pruned)] == [(5, 3), (3, 4)]
+    assert_same_embedding(pruned, head)
+    assert torch.equal(SparseHead(head, 0.0).load_pruned(pruned.state_dict())(torch.ones(2, 6)), pruned(torch.ones(2, 6)))
+    if isinstance(head[0], nn.Flatten):
+        r = torch.randn(7, 6, 1, 1)
+        torch.testing.assert_close(pruned(r), head(r))
+
+
+def test_features_are_those_of_the_last_dimension():
+    torch.manual_seed(0)
+    head = nn.Sequential(nn.Linear(32, 8), nn.GELU(), nn.Linear(8, 3)).eval()
+    head[0].weight.data[:, [0, 31]], head[2].weight.data[:, 4] = 0, 0
+    tokens = torch.randn(4, 40, 32)
+    pruned = prune_projector(head)
+    torch.testing.assert_close(pruned(tokens), head(tokens))
+    assert repr(pruned[0]) == "SelectFeatures(30 of 32 features)"
+    with pytest.raises(SparseheadError, match=r"reads 32 features in the last dimension, given a batch of shape \(2, 40\)"):
+        pruned(torch.randn(2, 40))
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm", "size"),
+    [(nn.Conv1d, nn.BatchNorm1d, [5]), (nn.Conv2d, nn.BatchNorm2d, [5, 4]), (nn.Conv3d, nn.BatchNorm3d, [3, 2, 2])],
+)
+def test_1x1_convolutions_select_channels(conv, norm, size):
+    torch.manual_seed(0)
+    head = nn.Sequential(
+        conv(6, 5, 1), norm(5), nn.PReLU(5), conv(5, 5, 1, stride=2, bias=False), nn.Sigmoid(), conv(5, 4, 1, bias=False)
+    )
+    head[1].running_mean.normal_()
+    head[0].weight.data[:, 1], head[0].weight.data[2], head[3].weight.data[:, 4], head[3].weight.data[0] = 0, 0, 0, 0
+    pruned, r = prune_projector(head.eval()), torch.randn(3, 6, *size)
+    torch.testing.assert_close(pruned(r), head(r))
+    assert [(m.in_channels, m.out_channels) for m in pruned if isinstance(m, conv)] == [(5, 3), (3, 4), (4, 4)]
+    assert pruned[-1].bias is not None  # the unit that reads nothing
+
+
+@pytest.mark.parametrize("make", [lambda: make([8, 7], batch_norm=True), lambda: nn.Conv2d(6, 4, 1)])
+def test_a_pruned_head_can_be_pruned_again_and_read_back(make):
+    head = make().eval()
+    original = copy.deepcopy(head)
+    first = next(m for m in head.modules() if hasattr(m, "weight"))
+    first.weight.data[:, [1, 4]] = 0
+    r = torch.randn(5, 6) if isinstance(head, nn.Sequential) else torch.randn(5, 6, 2, 2)
+    pruned = SparseHead(head, 0.1).prune()
+    smaller = next(m for m in pruned if hasattr(m, "weight"))
+    smaller.weight.data[:, 0] = 0
+    again = SparseHead(pruned, 0.1).prune()
+    assert again[0].index.tolist() == [2, 3, 5]
+    torch.testing.assert_close(again(r), pruned(r))
+    loaded = SparseHead(original, 0.0).load_pruned(again.state_dict())
+    assert torch.equal(loaded.eval()(r), again(r))
+    assert repr(loaded) == repr(again)
+
+
+def test_a_state_of_something_else_is_no_pruned_head():
+    head, other = make([8], batch_norm=True), make([8, 7], batch_norm=True)
+    state = prune_projector(head).state_dict()
+    sparse = SparseHead(head, 0.0)
+    for wrong in (head.state_dict(), prune_projector(other).state_dict(), {}, {**state, "1.weight": "text"}):
+        with pytest.raises(SparseheadError, match="this state is not of a pruned copy of this Sequential"):
+            sparse.load_pruned(wrong)
+    with pytest.raises(SparseheadError, match=r"takes the state_dict\(\) of a pruned head, .* given 'small.pt'"):
+        sparse.load_pruned("small.pt")
+    with pytest.raises(SparseheadError, match="reads features that the projector, which takes 6, does not have"):
+        sparse.load_pruned({**state, "0.index": state["0.index"] + 1})
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+@pytest.mark.parametrize("compute", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
+def test_a_computed_weight_is_the_one_of_the_next_forward(compute):
+    torch.manual_seed(0)
+    head = nn.Sequential(compute(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 4)).eval()
+    head(torch.randn(2, 6))  # after which the older weight_norm's `.weight` is stale
+    for p in head[0].parameters():
+        p.data *= 3
+    head[2].weight.data[:, 1] = 0
+    pruned = prune_projector(head)
+    assert_same_embedding(pruned, head)
+    assert all(p.requires_grad for p in pruned.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rounding_is_no_difference(dtype):
+    head = make([64, 64], batch_norm=True).to(dtype)
+    for linear in linears(head):
+        linear.weight.data[::3] = 0
+    prune_projector(head)
+
+
+def test_a_projector_that_cannot_be_compared_is_refused():
+    class Wide(nn.Module):
+        def forward(self, x):
+            return x[:, :, 0]
+
+    with pytest.raises(SparseheadError, match=r"compared with it on a batch of shape \(12, 6\), which it does not take"):
+        prune_projector(nn.Sequential(Wide(), nn.Linear(6, 4)))
+    head = nn.Linear(6, 4)
+    head.weight.data[0, 0] = torch.nan
+    with pytest.raises(SparseheadError, match="its embedding of random numbers is not finite"):
+        prune_projector(head)
+
+
+def test_a_wrapper_is_told_what_to_prune_inside():
+    class Dense(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear, self.activation = nn.Linear(6, 4), nn.Tanh()
+
+        def forward(self, features):
+            return {"embedding": self.activation(self.linear(features["embedding"]))}
+
+    with pytest.raises(SparseheadError, match=r"past Dense: .* prune that one: SparseHead\(head.linear, lam=0\).prune\(\)"):
+        SparseHead(Dense(), 0.1).prune()
+    assert len(SparseHead(Dense().linear, 0).prune()) == 2

@@ -2,6 +2,7 @@ import copy
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -123,10 +124,21 @@ def test_survives_deepcopy_and_loading(head):
     assert sparse.penalty().item() == pytest.approx(2 * before, rel=1e-5)
 
 
-@pytest.mark.parametrize("lam", [-1.0, float("nan"), float("inf"), "0.1"])
+@pytest.mark.parametrize(
+    "lam",
+    [-1.0, float("nan"), float("inf"), "0.1", None, True, torch.tensor(True), np.True_, torch.tensor([0.1, 0.2]), 1j, 10**400],
+)
 def test_impossible_lam(head, lam):
     with pytest.raises(SparseheadError, match="finite number of at least 0"):
         SparseHead(head, lam)
+
+
+@pytest.mark.parametrize("lam", [1, np.float32(0.25), np.float64(0.5), np.array(0.5), torch.tensor(0.25), torch.tensor(2)])
+def test_lam_is_any_real_number(head, lam):
+    plain = SparseHead(head, float(lam))
+    assert torch.equal(SparseHead(head, lam).penalty(), plain.penalty())
+    plain.lam = lam
+    assert type(plain.lam) is float
 
 
 def test_errors_name_what_is_allowed(head):
@@ -140,8 +152,14 @@ def test_errors_name_what_is_allowed(head):
         SparseHead(head, 1.0, solver="prox")
     with pytest.raises(SparseheadError, match="Sequential has no trainable nn.Linear"):
         SparseHead(nn.Sequential(nn.ReLU()), 1.0)
-    with pytest.raises(SparseheadError, match="must be an nn.Module, given"):
+    with pytest.raises(SparseheadError, match="must be an nn.Module, an nn.Parameter or a dict .*, given a list"):
         SparseHead([head], 1.0)
+    with pytest.raises(SparseheadError, match='unknown groups "0"; known: input, output'):
+        SparseHead(head, 1.0, groups=0)
+    with pytest.raises(SparseheadError, match="unknown penalty .*l21.*; known: l21, l1"):
+        SparseHead(head, 1.0, penalty=["l21"])
+    with pytest.raises(SparseheadError, match=r'"projector" \(Linear\) has a weight of shape \(4, 0\): nothing to penalise'):
+        SparseHead(nn.Linear(0, 4), 1.0)
     with pytest.raises(SparseheadError, match="add penalty"):
         SparseHead(head, 1.0).attach(torch.optim.SGD(head.parameters(), lr=1.0))
     with pytest.raises(SparseheadError, match="does not train every penalised weight"):
@@ -249,6 +267,7 @@ def test_repr_says_what_is_penalised_and_what_is_not():
         "  5: Linear, not penalised: frozen",
         "  6: Linear, not penalised: shares its weight with a layer above",
         "  7: Bilinear, not penalised: not a linear layer",
+        "  attached to no optimizer: nothing shrinks before attach(optimizer)",
     ]
     assert "  4: Linear, not penalised: not the first layer" in repr(SparseHead(head, 1.0, layers="first"))
     assert "  projector: Linear, 4 output groups of 6 weights" in repr(SparseHead(nn.Linear(6, 4), 1.0, groups="output"))
@@ -259,8 +278,11 @@ def test_attaching_twice_would_shrink_twice(head):
     sparse = SparseHead(head, 0.01, solver="proximal")
     handle = sparse.attach(optimizer)
     sparse.attach(other)
-    with pytest.raises(SparseheadError, match="attached to this optimizer already"):
-        sparse.attach(optimizer)
+    for again in (sparse, SparseHead(head, 0.01, solver="proximal"), SparseHead(head[3], 0.5, solver="proximal", penalty="l1")):
+        with pytest.raises(
+            SparseheadError, match="attached to this optimizer already and shrinks the same weights .* remove.* the optimizer anew"
+        ):
+            again.attach(optimizer)
     handle.remove()
     sparse.attach(optimizer)
     norms = head[0].weight.detach().norm(dim=0)

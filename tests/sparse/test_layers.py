@@ -1,0 +1,187 @@
+"""What counts as a matrix: computed, transposed, raw, sharded ones; and that looking changes nothing."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from sparsehead_cli import SparseHead
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.sparse.telemetry import head_sparsity, layer_sparsity
+
+OLD = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
+COMPUTED = [
+    nn.utils.weight_norm,
+    nn.utils.spectral_norm,
+    nn.utils.parametrizations.weight_norm,
+    nn.utils.parametrizations.spectral_norm,
+    lambda layer: nn.utils.prune.l1_unstructured(layer, "weight", 0.5),
+]
+
+
+@OLD
+@pytest.mark.parametrize("compute", COMPUTED)
+def test_looking_changes_nothing(compute):
+    torch.manual_seed(0)
+    head = nn.Sequential(compute(nn.Linear(6, 5)), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4)).train()
+    before, random = copy.deepcopy(head.state_dict()), torch.get_rng_state()
+    sparse = SparseHead(head, 0.1)
+    sparse.penalty().backward()
+    sparse.value_of_penalty()
+    sparse.prune()
+    repr(sparse)
+    assert head.training
+    assert head[0].training
+    head.eval()
+    layer_sparsity(sparse, r := torch.ones(8, 6))
+    head_sparsity(sparse, r)
+    assert all(torch.equal(a, b) for a, b in zip(before.values(), head.state_dict().values(), strict=True))
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@OLD
+@pytest.mark.parametrize("compute", COMPUTED)
+@pytest.mark.parametrize("first", ["penalty", "embedding"])
+def test_a_computed_weight_trains_in_either_order_of_the_sum(compute, first):
+    torch.manual_seed(0)
+    head = nn.Sequential(compute(nn.Linear(6, 5)), nn.ReLU(), nn.Linear(5, 4))
+    optimizer, sparse = torch.optim.SGD(head.parameters(), lr=0.1), SparseHead(head, 0.1)
+    for _ in range(3):
+        optimizer.zero_grad()
+        terms = [sparse.penalty, lambda: head(torch.ones(8, 6)).square().mean()]
+        sum(term() for term in (terms if first == "penalty" else terms[::-1])).backward()
+        optimizer.step()
+    value = sparse.value_of_penalty()
+    head.eval()(torch.ones(8, 6))  # from here on, `.weight` is what the forward computed
+    columns = head[0].weight.norm(dim=0).sum() + head[2].weight.norm(dim=0).sum()
+    torch.testing.assert_close(value, columns)
+
+
+def test_a_weight_that_nobody_knows_is_refused():
+    layer = nn.Linear(6, 4)
+    weight = layer.weight.detach()
+    del layer.weight
+    layer.weight, layer.extra = weight, nn.Parameter(torch.ones(1))  # as FSDP with use_orig_params=False leaves it
+    with pytest.raises(SparseheadError, match="neither a parameter nor computed by .* shard the backbone alone"):
+        SparseHead(layer, 0.1)
+
+
+def test_sharded_weights_are_refused():
+    flat = nn.Linear(6, 4)
+    flat.weight = nn.Parameter(torch.randn(12))  # as FSDP and DeepSpeed leave it
+    with pytest.raises(
+        SparseheadError, match=r'layer "projector" .* of shape \(12,\), no matrix, as when FSDP .* DistributedDataParallel'
+    ):
+        SparseHead(flat, 0.1)
+
+
+def test_distributed_tensors_are_refused():
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
+    try:
+        head = nn.Sequential(nn.Linear(6, 4))
+        sparse = SparseHead(head, 0.1, solver="proximal")
+        fully_shard(head, mesh=init_device_mesh("cpu", (1,)))
+        for use in (lambda: SparseHead(head, 0.1), lambda: sparse.attach(torch.optim.SGD(head.parameters(), lr=1.0)), sparse.prune):
+            with pytest.raises(SparseheadError, match='layer "0" .Linear. has a DTensor for a weight'):
+                use()
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+class Conv1D(nn.Module):
+    """What transformers' Conv1D is: a linear layer whose weight is [in, out]."""
+
+    __module__ = "transformers.pytorch_utils"
+
+    def __init__(self, outputs, inputs):
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.randn(inputs, outputs)), nn.Parameter(torch.zeros(outputs))
+
+    def forward(self, x):
+        return x @ self.weight + self.bias
+
+
+def test_hugging_faces_transposed_layer_has_its_groups_the_right_way_round():
+    torch.manual_seed(0)
+    layer = Conv1D(4, 6)
+    inputs, outputs = layer.weight.norm(dim=1), layer.weight.norm(dim=0)
+    torch.testing.assert_close(SparseHead(layer, 2.0).penalty(), 2 * inputs.sum())
+    torch.testing.assert_close(SparseHead(layer, 2.0, groups="output").penalty(), 2 * outputs.sum())
+    assert SparseHead(layer, 2.0).weights()[0].shape == (4, 6)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    sparse = SparseHead(layer, 1.0, solver="proximal")
+    sparse.attach(optimizer)
+    optimizer.step()
+    torch.testing.assert_close(layer.weight.norm(dim=1), inputs - 0.1)
+    assert head_sparsity(sparse, torch.randn(9, 6))["active_features"] == 6
+    with pytest.raises(SparseheadError, match="past Conv1D: it is neither elementwise nor"):
+        sparse.prune()
+
+
+def test_the_real_transposed_layer_is_recognised():
+    layer = pytest.importorskip("transformers.pytorch_utils").Conv1D(4, 6)
+    assert SparseHead(layer, 1.0).penalty().item() == pytest.approx(layer.weight.norm(dim=1).sum().item())
+
+
+def test_raw_matrices_are_given_by_name():
+    torch.manual_seed(0)
+    attention = nn.MultiheadAttention(4, 2)
+    stacked, out = attention.in_proj_weight, attention.out_proj.weight
+    sparse = SparseHead({"layer.in_proj": stacked, "again": stacked, "out": out}, 0.5)
+    torch.testing.assert_close(sparse.penalty(), 0.5 * (stacked.norm(dim=0).sum() + out.norm(dim=0).sum()))
+    assert repr(sparse).splitlines()[1:] == [
+        "  layer.in_proj: Parameter, 4 input groups of 12 weights penalised",
+        "  again: Parameter, not penalised: shares its weight with a layer above",
+        "  out: Parameter, 4 input groups of 4 weights penalised",
+    ]
+    optimizer = torch.optim.SGD(attention.parameters(), lr=1.0)
+    before = stacked.detach().norm(dim=0)
+    SparseHead({"in_proj": stacked}, 0.1, solver="proximal").attach(optimizer)
+    optimizer.step()
+    torch.testing.assert_close(stacked.norm(dim=0), before - 0.1)
+    with pytest.raises(SparseheadError, match="matrices without a module cannot be pruned"):
+        sparse.prune()
+
+
+@pytest.mark.parametrize(
+    "kind", [nn.Parameter, lambda w: nn.ParameterList([w]), lambda w: nn.ParameterDict({"w": w}), lambda w: {"w": w}]
+)
+def test_kinds_of_raw_matrices(kind):
+    weight = nn.Parameter(torch.tensor([[3.0, 0.0], [4.0, 2.0]]))
+    assert SparseHead(weight if kind is nn.Parameter else kind(weight), 1.0).penalty().item() == 7
+    assert SparseHead(weight if kind is nn.Parameter else kind(weight), 1.0, groups="output").penalty().item() == pytest.approx(
+        3 + 20**0.5
+    )
+    weight.requires_grad_(False)
+    with pytest.raises(SparseheadError, match="has no trainable"):
+        SparseHead(kind(weight) if kind is not nn.Parameter else weight, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("matrices", "message"),
+    [
+        ({"w": torch.ones(2, 2)}, 'matrix "w" must be an nn.Parameter that an optimizer trains, given a Tensor'),
+        ({"w": nn.Linear(2, 2)}, 'matrix "w" must be an nn.Parameter .* given a Linear'),
+        ({"w": nn.Parameter(torch.ones(2, 2, 2))}, r'matrix "w" must have two dimensions \[out, in\], given the shape \(2, 2, 2\)'),
+        ({"w": nn.Parameter(torch.ones(2))}, r'matrix "w" has a weight of shape \(2,\), no matrix'),
+        ({}, "has no trainable"),
+    ],
+)
+def test_what_is_no_raw_matrix(matrices, message):
+    with pytest.raises(SparseheadError, match=message):
+        SparseHead(matrices, 1.0)
+
+
+@pytest.mark.parametrize("penalty", ["l21", "nuclear"])
+def test_half_precision_weights_are_summed_in_float32(penalty):
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4).bfloat16()
+    sparse = SparseHead(layer, 0.5, penalty=penalty)
+    expected = SparseHead(copy.deepcopy(layer).float(), 0.5, penalty=penalty).penalty()
+    torch.testing.assert_close(sparse.penalty(), expected)
+    sparse.penalty().backward()
+    assert layer.weight.grad.dtype == torch.bfloat16

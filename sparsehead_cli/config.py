@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent
 METHOD_PREFIX = "method."
 SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
+MOST_WORKERS = 1_024  # processes that read images
 MOST_PARTS = 64  # stages of a network, and other numbers in one list
 LATER = ("image_size", "skip_bad_images")  # settings that came after runs had been named by all the others
 
@@ -81,7 +82,7 @@ class Config:
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
             ("image_size", self.image_size is None or self.image_size >= 8, "at least 8"),
             ("workers", self.workers is None or self.workers >= 0, "at least 0"),
-            ("workers", self.workers is None or self.workers <= 1_024, "at most 1024"),
+            ("workers", self.workers is None or self.workers <= MOST_WORKERS, f"at most {MOST_WORKERS}"),
             ("epochs", self.epochs >= 1, "at least 1"),
             ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, f"between 0 and epochs ({self.epochs})"),
             ("lam_ramp_epochs", self.lam_ramp_epochs > 0, "above 0: a λ schedule cannot have zero length"),

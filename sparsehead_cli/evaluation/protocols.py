@@ -18,6 +18,7 @@ from sparsehead_cli.measure.linear import Standardise, cross_validated_l2, fit_l
 from sparsehead_cli.nets.backbones import ResNet
 
 KS = (1, 5, 20, 200)
+MOST_SEEDS = 1_000  # of semi: each is two jobs
 SHARES = (0.01, 0.1)  # of the labels, that semi-supervised evaluation knows
 
 
@@ -40,6 +41,8 @@ class Settings:
             for name, value in vars(self).items()
             if name not in ("finetune_lr", "semi_epochs") and value < 1
         ]
+        if self.semi_seeds > MOST_SEEDS:
+            found.append(f"semi_seeds must be at most {MOST_SEEDS}, given {self.semi_seeds}.")
         if not 0 < self.finetune_lr < float("inf"):
             found.append(f"finetune_lr must be above 0, given {self.finetune_lr}.")
         if len(self.semi_epochs) != len(SHARES) or min(self.semi_epochs) < 1:

@@ -177,7 +177,7 @@ def test_no_experiment_leaves_the_folder_of_results(tmp_path, name):
 
 
 def test_names_that_people_have_stay():
-    for name in ("quickstart", "lambda-quick", "my run 2", "été", "[/red]", "v1.2", "010", "a'b"):
+    for name in ("quickstart", "lambda-quick", "my run 2", "été", "[red]", "v1.2", "010", "a'b"):
         assert folder_name("experiment", name) == name
 
 

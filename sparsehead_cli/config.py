@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parent
 METHOD_PREFIX = "method."
 SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
+MOST_CHARACTERS = 20_000  # of the value of one --set
 MOST_WORKERS = 1_024  # processes that read images
 MOST_PARTS = 64  # stages of a network, and other numbers in one list
 LATER = ("image_size", "skip_bad_images")  # settings that came after runs had been named by all the others
@@ -170,7 +171,7 @@ def parse_set(assignments: list[str]) -> dict[str, object]:
         if not equals or not key:
             raise SparseheadError(f'--set wants key=value, given "{one_line(assignment)}".')
         try:
-            values[key.strip()] = read_yaml(text)
+            values[key.strip()] = read_yaml(text, MOST_CHARACTERS)
         except ValueError as error:
             raise SparseheadError(f'--set {one_line(key)}: "{one_line(text)}" is no value of a setting: {error}.') from None
     return values

@@ -15,6 +15,7 @@ from sparsehead_cli.evaluation.protocols import KS
 
 Row = dict[str, str]
 WIDE = 110  # columns in which the table with all base lines has room for intervals beside the numbers
+LOUD = ("has not finished its training", "were left out")  # of notes in bold
 MODELS = (("checkpoint", "r"), ("checkpoint", "z"), ("untrained", "r"), ("untrained", "z"), ("pixels", "pixels"))
 
 
@@ -77,7 +78,7 @@ def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: li
     if precisions:
         console.print(precision_table(precisions))
     for note in notes(rows):
-        console.print(f" {note}", style="bold" if note.startswith(("NOT ", "LEFT ")) else "", soft_wrap=True)
+        console.print(f" {note}", style="bold" if any(words in note for words in LOUD) else "", soft_wrap=True)
     files = "evaluations.csv, per_class.csv" if classes else "evaluations.csv"
     console.print(f" files   {folder}/: {files}; features/ may be deleted", soft_wrap=True)
 
@@ -171,10 +172,10 @@ def notes(rows: list[Row]) -> Iterator[str]:
     first = rows[0]
     if first["total_steps"] and int(first["step"]) < int(first["total_steps"]):
         steps = f"{int(first['step']):,} of {int(first['total_steps']):,}"
-        yield f"NOT FINISHED: this checkpoint is of step {steps} of its training"
+        yield f"this checkpoint has not finished its training: step {steps}"
     for name, share in {row["eval_dataset"]: row["waiting_share"] for row in rows if row["waiting_share"]}.items():
         yield f"reading {name}: {100 * float(share):.0f} % of the time that its features took went by waiting for images"
     skipped = {row["eval_dataset"]: int(row["skipped_images"]) for row in rows}
     for name, count in skipped.items():
         if count:
-            yield f"LEFT OUT: {count:,} unreadable images of {name}"
+            yield f"{count:,} unreadable images of {name} were left out"

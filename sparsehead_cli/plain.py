@@ -13,7 +13,8 @@ import yaml
 
 from sparsehead_cli.errors import SparseheadError, of_system, one_line
 
-MOST_BYTES, MOST_DEPTH, MOST_VALUES = 1_000_000, 12, 50_000
+MOST_BYTES, MOST_DEPTH, MOST_VALUES = 200_000, 12, 50_000
+MOST_BRACKETS = 100  # open at once: PyYAML takes the longer the more, squared
 MOST_DIGITS = 100  # of a whole number; one with more is read as a float
 NUMBER = re.compile(r"[-+]?((0|[1-9]\d*)(\.\d*)?|\.\d+)([eE][-+]?\d+)?|[-+]?\.?(inf|Inf|INF)|\.?(nan|NaN|NAN)", re.ASCII)
 WHOLE = re.compile(r"[-+]?(0|[1-9]\d*)", re.ASCII)
@@ -29,10 +30,11 @@ class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers = {"<": [(f"{TAG}merge", re.compile("<<"))]}
 
 
-def read_yaml(text: str) -> object:
+def read_yaml(text: str, most: int = MOST_BYTES) -> object:
     """The value that a text in YAML stands for. Raises: ValueError, a sentence, for what is no YAML or more than settings need."""
-    if len(text) > MOST_BYTES:
-        raise ValueError(f"it is longer than {MOST_BYTES:,} characters")
+    if len(text) > most:
+        raise ValueError(f"it is longer than {most:,} characters")
+    require_shallow(text)
     try:
         node = yaml.compose(text, Loader=_Loader)
         return _Reader().value(node, 0) if node else None
@@ -40,6 +42,15 @@ def read_yaml(text: str) -> object:
         raise ValueError(one_line(" ".join(str(error).split()), 400)) from None
     except RecursionError:
         raise ValueError(f"it has lists in lists more than {MOST_DEPTH} deep") from None
+
+
+def require_shallow(text: str) -> None:
+    """Raises: ValueError for more brackets within each other than any value has, before time is spent on them."""
+    depth = 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if depth > MOST_BRACKETS:
+            raise ValueError(f"it has lists in lists more than {MOST_DEPTH} deep")
 
 
 class _Reader:

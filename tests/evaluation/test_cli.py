@@ -65,7 +65,7 @@ def test_a_folder_stands_for_its_checkpoint(sparsehead, run_folder):
         (("--set", "finetune_lr=2024-13-45"), "finetune_lr must be a number, given '2024-13-45'"),
         (("--set", "[/red]=1"), 'unknown setting "[/red]"'),
         (("--workers", "1000000"), "workers must be at least 0 and at most 1024, given 1000000"),
-        (("--dataset", "[/red]"), '"[/red]"'),
+        (("--dataset", "[/red]"), "dataset [/red]: there is no such folder"),
         (("--device", "cuda:99"), "device cuda:99 is not there"),
         (("--workers", "-1"), "workers must be at least 0"),
         (("--seed", "-1"), "seed must be"),

@@ -5,15 +5,32 @@ Heavy imports stand inside the commands, so that --help answers at once.
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer.core import TyperGroup
 
 from sparsehead_cli import __version__
 from sparsehead_cli.errors import SparseheadError, Stopped
+from sparsehead_cli.streams import open_streams, told_by_the_machine
+
+MOST_TOLD = 8_000  # characters of an error
+
+
+class Commands(TyperGroup):
+    """Typer answers Ctrl-C, which may come while torch is imported, with exit code 1; the shell's is 130."""
+
+    def invoke(self, context: typer.Context) -> object:
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            raise Stopped("stopped. The same command goes on where it was.", 130) from None
+
 
 app = typer.Typer(
+    cls=Commands,
     help="Self-supervised learning with a structured-sparse projection head (arXiv 2307.08913).",
     no_args_is_help=True,
     add_completion=False,
@@ -37,15 +54,17 @@ SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave ou
 
 def main() -> None:
     """The console script: a SparseheadError becomes one red message on stderr and exit code 1."""
+    open_streams()
     try:
-        app()
+        with told_by_the_machine():
+            app()
     except SparseheadError as error:
-        from rich.console import Console
-        from rich.text import Text
+        from sparsehead_cli.console import Console
 
         stopped = isinstance(error, Stopped)  # on request, which is no error
-        text = Text(str(error), style="yellow") if stopped else Text(f"Error: {error}", style="bold red")
-        Console(stderr=True).print(text, soft_wrap=True)
+        text = str(error)[:MOST_TOLD] if stopped else f"Error: {error}"[:MOST_TOLD]
+        with suppress(OSError):  # where nobody hears it, the exit code tells
+            Console(stderr=True).print(text, style="yellow" if stopped else "bold red", soft_wrap=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 
@@ -100,9 +119,8 @@ def pretrain(
 
     config = load_config(experiment, experiments, {**parse_set(set_ or []), **given})
 
-    from rich.console import Console
-
     from sparsehead_cli import distributed
+    from sparsehead_cli.console import Console
     from sparsehead_cli.display import PretrainDisplay, show_result
     from sparsehead_cli.training.build import build
     from sparsehead_cli.training.loop import pretrain as run_pretrain
@@ -153,8 +171,7 @@ def evaluate(
     asked = (checkpoint, names(protocol), dataset, names(transfer_to or ""), detection_set, baselines, per_class, seed)
     reading = (device, data_dir, skip_bad_images, workers, weights, allow_partial, image_size)
     request = Request(*asked, settings, detection, *reading)
-    from rich.console import Console
-
+    from sparsehead_cli.console import Console
     from sparsehead_cli.display_evaluation import EvaluateDisplay, show_evaluation
 
     console = Console()
@@ -189,9 +206,8 @@ def spectrum(
 
     Rows go to spectrum.csv, spectrum_metrics.csv and spectrum_batches.csv; what is there already is not measured again.
     """
-    from rich.console import Console
-
     from sparsehead_cli import display_spectrum as show
+    from sparsehead_cli.console import Console
 
     console = Console()
     if explain:
@@ -260,7 +276,7 @@ def sweep_lambda(
         grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed, prune
     )
     standing = stand(request)
-    from rich.console import Console
+    from sparsehead_cli.console import Console
 
     console = Console()
     if trial:
@@ -280,8 +296,7 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Of sweeps or spectra, such as results/lambda-quick.")],
 ) -> None:
     """Rebuild a study's tables and figures from its CSVs alone, and write one page with all of them: FOLDER/report.html."""
-    from rich.console import Console
-
+    from sparsehead_cli.console import Console
     from sparsehead_cli.display_report import show_report
     from sparsehead_cli.report.report import write_study
     from sparsehead_cli.report.study import read_studies

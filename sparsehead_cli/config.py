@@ -4,20 +4,23 @@ A value comes from, each overriding the one before: the default here, the experi
 """
 
 import dataclasses
-import difflib
 import math
+import os
 import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError, did_you_mean, one_line, shown, unknown
+from sparsehead_cli.plain import folder_name, number, read_text, read_yaml, whole
 
 PACKAGE = Path(__file__).parent
 METHOD_PREFIX = "method."
 SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
+MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
+MOST_CHARACTERS = 20_000  # of the value of one --set
+MOST_WORKERS = 1_024  # processes that read images
+MOST_PARTS = 64  # stages of a network, and other numbers in one list
 LATER = ("image_size", "skip_bad_images")  # settings that came after runs had been named by all the others
 
 
@@ -81,6 +84,7 @@ class Config:
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
             ("image_size", self.image_size is None or self.image_size >= 8, "at least 8"),
             ("workers", self.workers is None or self.workers >= 0, "at least 0"),
+            ("workers", self.workers is None or self.workers <= MOST_WORKERS, f"at most {MOST_WORKERS}"),
             ("epochs", self.epochs >= 1, "at least 1"),
             ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, f"between 0 and epochs ({self.epochs})"),
             ("lam_ramp_epochs", self.lam_ramp_epochs > 0, "above 0: a λ schedule cannot have zero length"),
@@ -90,7 +94,7 @@ class Config:
             ("weight_decay", self.weight_decay >= 0, "at least 0"),
             ("seed", 0 <= self.seed < 2**31, f"between 0 and {2**31 - 1}"),
         ]
-        found = [f"{key} must be {must}, given {getattr(self, key)}." for key, holds, must in rules if not holds]
+        found = [f"{key} must be {must}, given {shown(getattr(self, key))}." for key, holds, must in rules if not holds]
         for key, value in vars(self).items():
             if isinstance(value, float) and not math.isfinite(value):
                 found = [f for f in found if not f.startswith(f"{key} ")] + [f"{key} must be finite, given {value}."]
@@ -116,9 +120,11 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: dic
     path = experiments or default_experiments()
     table = read_experiments(path)
     if experiment is None:
-        experiment = overrides.get("method") if overrides.get("method") in table else Config.experiment
+        method = overrides.get("method")
+        experiment = method if isinstance(method, str) and method in table else Config.experiment
     if experiment not in table:
         raise unknown(f"experiment in {path}:", experiment, table)
+    folder_name("experiment", experiment)
     if SWEEP in table[experiment]:
         raise SparseheadError(f"{experiment} is a sweep of many runs: sparsehead sweep-lambda --experiment {experiment}")
     values, problems = {}, []
@@ -127,9 +133,8 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: dic
         if key.startswith(METHOD_PREFIX):
             settings[key.removeprefix(METHOD_PREFIX)] = value
         elif key not in FIELDS:
-            near = difflib.get_close_matches(key, FIELDS, n=1)
-            hint = f'Did you mean "{near[0]}"?' if near else f"Known: {', '.join(FIELDS)}, method.<name>."
-            problems.append(f'unknown setting "{key}". {hint}')
+            hint = did_you_mean(key, FIELDS) or f" Known: {', '.join(FIELDS)}, method.<name>."
+            problems.append(f'unknown setting "{one_line(key)}".{hint}')
         else:
             try:
                 values[key] = coerce(key, value)
@@ -151,14 +156,12 @@ def default_experiments() -> Path:
 def read_experiments(path: Path) -> dict[str, dict[str, object]]:
     """name -> its deviations from the defaults. Raises: SparseheadError for a file that is not such a table."""
     try:
-        table = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError) as error:
-        raise SparseheadError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}.") from None
-    except yaml.YAMLError as error:
-        raise SparseheadError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        table = read_yaml(read_text(path))
+    except ValueError as error:
+        raise SparseheadError(f"{path} is not valid YAML, or not of settings: {error}.") from None
     if not isinstance(table, dict) or not all(isinstance(v, dict | None) for v in table.values()):
         raise SparseheadError(f"{path} must map each experiment's name to its settings.")
-    return {str(name): {str(k): v for k, v in (settings or {}).items()} for name, settings in table.items()}
+    return {name: settings or {} for name, settings in table.items()}
 
 
 def parse_set(assignments: list[str]) -> dict[str, object]:
@@ -167,22 +170,12 @@ def parse_set(assignments: list[str]) -> dict[str, object]:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals or not key:
-            raise SparseheadError(f'--set wants key=value, given "{assignment}".')
+            raise SparseheadError(f'--set wants key=value, given "{one_line(assignment)}".')
         try:
-            values[key.strip()] = scalar(yaml.safe_load(text))
-        except yaml.YAMLError:
-            raise SparseheadError(f'--set {key}: "{text}" is not a value that YAML can read.') from None
+            values[key.strip()] = read_yaml(text, MOST_CHARACTERS)
+        except ValueError as error:
+            raise SparseheadError(f'--set {one_line(key)}: "{one_line(text)}" is no value of a setting: {error}.') from None
     return values
-
-
-def scalar(value: object) -> object:
-    """YAML 1.1 reads 1e-4 as text; here it is a number."""
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def coerce(key: str, value: object, fields: dict[str, dataclasses.Field] = FIELDS) -> object:
@@ -190,23 +183,56 @@ def coerce(key: str, value: object, fields: dict[str, dataclasses.Field] = FIELD
     kinds = typing.get_args(fields[key].type) if isinstance(fields[key].type, types.UnionType) else (fields[key].type,)
     if value is None and type(None) in kinds:
         return None
-    kind = kinds[0]
-    if kind is float:
-        value = scalar(value)
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    elif kind is Path and isinstance(value, str | Path):
-        return Path(value)
-    elif typing.get_origin(kind) is tuple:
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-        if parts and all(str(part).strip().isdecimal() for part in parts):
-            return tuple(int(part) for part in parts)
-    elif kind in (int, bool, str) and type(value) is kind:
-        return value
-    elif kind is str and isinstance(value, int | float):
-        return str(value)
-    name = "a list of whole numbers" if typing.get_origin(kind) is tuple else WORDS.get(kind, str(kind))
-    raise ValueError(f"{key} must be {name}, given {value!r}.")
+    return typed(key, value, kinds[0])
+
+
+def typed(key: str, value: object, kind: type) -> object:
+    """`value` as a whole number, a number, true or false, text, a path or a tuple of whole numbers, which `kind` says.
+
+    Raises: ValueError, a sentence, when it is not one; for a whole number of more than MOST_WHOLE.
+    """
+    several = typing.get_origin(kind) is tuple
+    try:
+        if kind is float:
+            return number(value)
+        if kind is int and type(value) is int:
+            return at_most(key, value)
+        if several:
+            parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+            if 0 < len(parts) <= MOST_PARTS:
+                return tuple(at_most(key, whole(part)) for part in parts)
+        if kind in (str, Path) and isinstance(value, str | Path | int) and not isinstance(value, bool):
+            return kind(path_text(key, str(value)))
+        if kind is bool and type(value) is bool:
+            return value
+    except Impossible as problem:
+        raise ValueError(str(problem)) from None
+    except ValueError:
+        pass
+    name = f"a list of whole numbers, {MOST_PARTS} at most" if several else WORDS.get(kind, str(kind))
+    quotes = " (write it in quotes, key='\"1.10\"')" if kind in (str, Path) and isinstance(value, float) else ""
+    raise ValueError(f"{key} must be {name}, given {shown(value)}{quotes}.")
+
+
+class Impossible(ValueError):
+    """A whole number that no setting can be, or a text that no path can hold: a sentence."""
+
+
+def at_most(key: str, value: int) -> int:
+    """`value`. Raises: Impossible for one beyond MOST_WHOLE on either side."""
+    if abs(value) > MOST_WHOLE:
+        raise Impossible(f"{key} must be at most {MOST_WHOLE}, given {shown(value)}.")
+    return value
+
+
+def path_text(key: str, text: str) -> str:
+    """`text`. Raises: Impossible for characters that no name of a file can have here."""
+    try:
+        if b"\0" in os.fsencode(text):
+            raise Impossible(f"{key} must not have a zero byte, given {shown(text)}.")
+    except UnicodeEncodeError:
+        raise Impossible(f"{key} has characters that no file can have in this locale, given {shown(text)}.") from None
+    return text
 
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}

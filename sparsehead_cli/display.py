@@ -5,12 +5,13 @@ import shlex
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
 from sparsehead_cli.config import Config
+from sparsehead_cli.console import Console
+from sparsehead_cli.errors import one_line, printable
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import SPECTRA
@@ -25,11 +26,11 @@ class PretrainDisplay:
     def __init__(self, console: Console) -> None:
         self.console = console
         self.progress = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("epoch {task.fields[epoch]}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} images/s "),
+            TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} images/s ", markup=False),
             TimeRemainingColumn(),
-            TextColumn("left"),
+            TextColumn("left", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -47,9 +48,9 @@ class PretrainDisplay:
         self.epochs = run.config.epochs
         self.task = self.progress.add_task("", total=run.total_steps, epoch=f"1/{self.epochs}", loss="–", speed="–")
         for name, value in describe(run):
-            self.console.print(f"[dim]{name:>10}[/]  {value}", soft_wrap=True, highlight=False)
+            self.console.print(Text.assemble((f"{name:>10}", "dim"), f"  {printable(value)}"), soft_wrap=True)
         if (run.folder / "checkpoint.pt").exists():
-            self.console.print("found this run's checkpoint", highlight=False)
+            self.console.print("found this run's checkpoint")
 
     def watch(self, moment: Moment) -> None:
         """Move the bar; at the end of an epoch print its line."""
@@ -61,7 +62,7 @@ class PretrainDisplay:
             speed=f"{moment.images_per_second:,.0f}",
         )
         if moment.row:
-            self.console.print(epoch_line(moment.row, self.epochs), soft_wrap=True, highlight=False)
+            self.console.print(epoch_line(moment.row, self.epochs), soft_wrap=True)
             for features in collapsed(moment.row):
                 self.console.print(collapse_text(features, moment.row), soft_wrap=True)
 
@@ -152,7 +153,7 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     over_time = " --over-time" if (run.folder / SPECTRA).exists() else ""
     lines.append(f" collapse its spectrum: sparsehead spectrum {shlex.quote(str(run.folder))}{over_time}")
     for line in lines:
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+        console.print(line, soft_wrap=True)
 
 
 def layer_table(layers: list[Row]) -> Table:
@@ -163,7 +164,7 @@ def layer_table(layers: list[Row]) -> Table:
     columns = ("layer", "inputs", "active_inputs", "functional_inputs", "outputs", "active_outputs", "dead_outputs")
     for row in layers:
         if row["epoch"] == layers[-1]["epoch"]:
-            table.add_row(*(str(row[column]) for column in columns))
+            table.add_row(*(one_line(str(row[column])) for column in columns))
     return table
 
 

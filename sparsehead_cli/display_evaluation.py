@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
 
+from sparsehead_cli.console import Console
+from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.evaluate import Job, Moment
 from sparsehead_cli.evaluation.protocols import KS
 
 Row = dict[str, str]
 WIDE = 110  # columns in which the table with all base lines has room for intervals beside the numbers
+LOUD = ("has not finished its training", "were left out")  # of notes in bold
 MODELS = (("checkpoint", "r"), ("checkpoint", "z"), ("untrained", "r"), ("untrained", "z"), ("pixels", "pixels"))
 
 
@@ -25,11 +26,11 @@ class EvaluateDisplay:
         self.console = console
         self.job: Job | None = None
         self.progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
-            TextColumn("{task.percentage:>3.0f} % "),
+            TextColumn("{task.percentage:>3.0f} % ", markup=False),
             TimeRemainingColumn(),
-            TextColumn("left"),
+            TextColumn("left", markup=False),
             console=console,
             transient=True,
             disable=not console.is_terminal,
@@ -46,7 +47,7 @@ class EvaluateDisplay:
     def tell(self, line: str) -> None:
         """A line about what was found in a checkpoint; one that a reader must not miss is in bold."""
         style = "bold red" if line.startswith("NOT ") else ""
-        self.console.print(Text(f" {line}", style=style), soft_wrap=True)
+        self.console.print(f" {line}", style=style, soft_wrap=True)
 
     def watch(self, moment: Moment) -> None:
         """Name the job when it begins; move the bar."""
@@ -55,14 +56,14 @@ class EvaluateDisplay:
             width = len(str(moment.jobs))
             found = " (measured before)" if moment.was_finished else ""
             line = f"{moment.number:>{width}}/{moment.jobs}  {describe(moment.job)}{found}"
-            self.console.print(line, highlight=False, soft_wrap=True)
+            self.console.print(line, soft_wrap=True)
         self.progress.update(self.bar, description=moment.job.protocol, completed=moment.step, total=moment.total or None)
 
 
 def describe(job: Job) -> str:
     """A job in a few words."""
     few = f", {100 * job.share:g} % of the labels, seed {job.seed}" if job.share < 1 else ""
-    return f"{job.protocol} on {job.dataset}, {job.model}{few}"
+    return f"{job.protocol} on {one_line(job.dataset)}, {job.model}{few}"
 
 
 def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: list[Row]) -> None:
@@ -77,15 +78,15 @@ def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: li
     if precisions:
         console.print(precision_table(precisions))
     for note in notes(rows):
-        console.print(f" {note}", highlight=False, soft_wrap=True)
+        console.print(f" {note}", style="bold" if any(words in note for words in LOUD) else "", soft_wrap=True)
     files = "evaluations.csv, per_class.csv" if classes else "evaluations.csv"
-    console.print(f" files   {folder}/: {files}; features/ may be deleted", highlight=False, soft_wrap=True, markup=False)
+    console.print(f" files   {folder}/: {files}; features/ may be deleted", soft_wrap=True)
 
 
 def accuracy_table(dataset: str, rows: list[Row], narrow: bool) -> Table:
     """Accuracies on one data set; the intervals below them on a narrow console."""
     sizes = max(rows, key=lambda row: int(row["n_train"]))
-    title = f"{dataset}: accuracy on {int(sizes['n_test']):,} test images, {int(sizes['n_train']):,} for training"
+    title = f"{one_line(dataset)}: accuracy on {int(sizes['n_test']):,} test images, {int(sizes['n_train']):,} for training"
     table = Table(title=title, title_justify="left", title_style="bold")
     columns = [pair for pair in MODELS if any((row["model"], row["features"]) == pair for row in rows)]
     table.add_column("protocol")
@@ -96,7 +97,7 @@ def accuracy_table(dataset: str, rows: list[Row], narrow: bool) -> Table:
             cell([row for row in rows if label(row) == name and (row["model"], row["features"]) == column], narrow)
             for column in columns
         ]
-        table.add_row(name, *cells)
+        table.add_row(one_line(name), *cells)
     return table
 
 
@@ -129,7 +130,7 @@ def class_table(dataset: str, rows: list[Row]) -> Table:
     rows = [row for row in shown(rows) if (row["model"], row["features"]) == ("checkpoint", "r")]
     k = min({int(row["k"]) for row in rows if row["k"]}, key=lambda k: abs(k - 20), default=0)
     rows = [row for row in rows if row["k"] in ("", str(k))]
-    table = Table(title=f"{dataset}: accuracy of r within each class", title_justify="left", title_style="bold")
+    table = Table(title=f"{one_line(dataset)}: accuracy of r within each class", title_justify="left", title_style="bold")
     table.add_column("class")
     table.add_column("test images", justify="right")
     heads = list(dict.fromkeys(label(row) for row in rows))
@@ -139,14 +140,14 @@ def class_table(dataset: str, rows: list[Row]) -> Table:
         of_class = [row for row in rows if row["class"] == name]
         values = [[row["value"] for row in of_class if label(row) == head] for head in heads]
         cells = [f"{100 * statistics.mean(map(float, v)):.1f}" if v and all(v) else "–" for v in values]
-        table.add_row(name, f"{int(of_class[0]['n_test']):,}", *cells)
+        table.add_row(one_line(name), f"{int(of_class[0]['n_test']):,}", *cells)
     return table
 
 
 def precision_table(rows: list[Row]) -> Table:
     """Average precisions of object detection."""
     first = rows[0]
-    title = f"{first['eval_dataset']}: average precision on {int(first['n_test']):,} test images"
+    title = f"{one_line(first['eval_dataset'])}: average precision on {int(first['n_test']):,} test images"
     table = Table(title=title, title_justify="left", title_style="bold")
     table.add_column("measure")
     models = list(dict.fromkeys(row["model"] for row in rows))
@@ -154,7 +155,7 @@ def precision_table(rows: list[Row]) -> Table:
         table.add_column(model, justify="right")
     for metric in dict.fromkeys(row["metric"] for row in rows):
         found = {row["model"]: row["value"] for row in rows if row["metric"] == metric}
-        table.add_row(metric, *(f"{100 * float(found[model]):.1f}" if model in found else "–" for model in models))
+        table.add_row(one_line(metric), *(f"{100 * float(found[model]):.1f}" if model in found else "–" for model in models))
     return table
 
 
@@ -171,10 +172,10 @@ def notes(rows: list[Row]) -> Iterator[str]:
     first = rows[0]
     if first["total_steps"] and int(first["step"]) < int(first["total_steps"]):
         steps = f"{int(first['step']):,} of {int(first['total_steps']):,}"
-        yield f"[bold]this checkpoint has not finished its training: step {steps}[/]"
+        yield f"this checkpoint has not finished its training: step {steps}"
     for name, share in {row["eval_dataset"]: row["waiting_share"] for row in rows if row["waiting_share"]}.items():
         yield f"reading {name}: {100 * float(share):.0f} % of the time that its features took went by waiting for images"
     skipped = {row["eval_dataset"]: int(row["skipped_images"]) for row in rows}
     for name, count in skipped.items():
         if count:
-            yield f"[bold]{count:,} unreadable images of {name} were left out[/]"
+            yield f"{count:,} unreadable images of {name} were left out"

@@ -2,9 +2,7 @@
 
 from pathlib import Path
 
-from rich.console import Console
-from rich.text import Text
-
+from sparsehead_cli.console import Console
 from sparsehead_cli.display_spectrum import show_spectra
 from sparsehead_cli.display_sweep import show_summary
 from sparsehead_cli.report.study import Study
@@ -18,5 +16,5 @@ def show_report(console: Console, study: Study, files: list[Path]) -> None:
     if study.metrics:
         show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams, others)
     else:
-        console.print(Text(f" files   {study.folder}/: {', '.join(file.name for file in others)}"), soft_wrap=True)
-    console.print(Text(f" page    {page}"), soft_wrap=True)
+        console.print(f" files   {study.folder}/: {', '.join(file.name for file in others)}", soft_wrap=True)
+    console.print(f" page    {page}", soft_wrap=True)

@@ -8,12 +8,12 @@ from pathlib import Path
 from types import TracebackType
 
 import torch
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from sparsehead_cli.console import Console
 from sparsehead_cli.display import plus_minus
+from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, Moment
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.head import READ_SHARE
@@ -67,7 +67,7 @@ class SpectrumDisplay:
     def watch(self, moment: Moment) -> None:
         """Name the checkpoint when it is loaded, with what was found in a foreign file; then each thing that is measured."""
         if self.status:
-            self.status.update(escape(f"{moment.doing} …"))
+            self.status.update(Text(f"{one_line(moment.doing)} …"))
         if moment.doing == "loading":
             return
         before = f" ({moment.doing})" if moment.doing.startswith("measured before") else ""
@@ -82,7 +82,7 @@ class SpectrumDisplay:
             self.say(f"     {elapsed:4.0f} s  {moment.doing}")
 
     def say(self, line: str, style: str = "") -> None:
-        self.console.print(Text(line, style=style), soft_wrap=True)
+        self.console.print(line, style=style, soft_wrap=True)
 
 
 def show_spectra(console: Console, tables: list[list[Row]], lams: list[Row], files: list[Path]) -> None:
@@ -99,20 +99,20 @@ def show_spectra(console: Console, tables: list[list[Row]], lams: list[Row], fil
     if lams:
         console.print(lam_table(lams))
     for line in curves(names, eigenvalues):
-        console.print(line, highlight=False, soft_wrap=True, markup=False)
+        console.print(line, soft_wrap=True)
     for task in names if len(names) == 1 else ():
         for line in words(numbers[task]):
-            console.print(line, highlight=False, soft_wrap=True, markup=False)
+            console.print(line, soft_wrap=True)
     for line in notes(numbers, narrow=console.width < WIDE, lams=lams):
-        console.print(f"[dim]{escape(line)}[/]", highlight=False, soft_wrap=True)
+        console.print(line, style="dim", soft_wrap=True)
     listed = ", ".join(str(file) for file in files)
-    console.print(f" files   {listed}", highlight=False, soft_wrap=True, markup=False)
+    console.print(f" files   {listed}", soft_wrap=True)
 
 
 def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow: bool) -> Table:
     """A line a checkpoint and features: ranks with their intervals, and the verdict."""
     sets = dict.fromkeys((r["eval_dataset"], r["split"], r["images"]) for found in numbers.values() for r in found.values())
-    title = ", ".join(f"{int(images):,} images of {dataset} ({split})" for dataset, split, images in sets)
+    title = ", ".join(f"{int(images):,} images of {one_line(dataset)} ({split})" for dataset, split, images in sets)
     table = Table(title=f"spectra on {title}", title_justify="left", title_style="bold")
     table.add_column("run", overflow="fold", min_width=8)
     table.add_column("")
@@ -125,7 +125,7 @@ def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow
             found = {metric: r for (f, metric), r in numbers[task].items() if f == features}
             cells = [cell(found.get(metric), digits, narrow) for metric, digits in shown.values()]
             cells[2] += f" of {found['dim']['value']}"
-            table.add_row(escape(name), features, *cells, judged(found))
+            table.add_row(one_line(name), features, *cells, judged(found))
             name = ""
     return table
 
@@ -161,7 +161,7 @@ def head_table(names: dict[str, str], numbers: dict[str, Numbers]) -> Table:
         needs = f"{cell(found.get('batch_features_median'), 0)}\n{ends}"
         shared = f"{percent(found.get('batch_overlap'))}\n({percent(found.get('batch_overlap_by_chance'))})"
         read = f"{cell(found['read_dims'], 0)} of {numbers[task]['r', 'dim']['value']}"
-        table.add_row(escape(name), read, *cells, needs, shared)
+        table.add_row(one_line(name), read, *cells, needs, shared)
     return table
 
 
@@ -190,7 +190,7 @@ def lam_table(lams: list[Row]) -> Table:
 def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Path]) -> None:
     """How the spectra of runs came about: a table a run, a line a tracked epoch."""
     for name, rows in runs.items():
-        table = Table(title=f"{name}, on the held-out images", title_justify="left", title_style="bold")
+        table = Table(title=f"{one_line(name)}, on the held-out images", title_justify="left", title_style="bold")
         for title in ("epoch", "effective\nrank of r", "99 % in", "effective\nrank of z", "99 % in", "z's eigenvalues"):
             table.add_column(title, justify="left" if title.endswith("values") else "right", no_wrap=True)
         for epoch in dict.fromkeys(row["epoch"] for row in rows):
@@ -202,7 +202,7 @@ def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Pat
             table.add_row(epoch, *cells, curve(values, 16))
         console.print(table)
     if files:
-        console.print(f" files   {', '.join(map(str, files))}", highlight=False, soft_wrap=True, markup=False)
+        console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)
 
 
 def curves(names: dict[str, str], eigenvalues: list[Row]) -> Iterator[str]:
@@ -283,7 +283,7 @@ HEADINGS = {
 
 def explain(console: Console) -> None:
     """Every number's definition."""
-    console.print("F: features [N, D]. s: eigenvalues of the covariance of centred F, descending. All in float64.", highlight=False)
+    console.print("F: features [N, D]. s: eigenvalues of the covariance of centred F, descending. All in float64.")
     parts = (
         ("of r, z and hidden layers (h1, h2, …)", definitions.SPECTRUM),
         ("of the head", definitions.HEAD),
@@ -295,7 +295,7 @@ def explain(console: Console) -> None:
         table.add_column()
         for name, text in texts.items():
             heading = f' "{HEADINGS[name]}" in tables.' if name in HEADINGS else ""
-            table.add_row(name, escape(text + heading))
+            table.add_row(name, text + heading)
         console.print(table)
-    console.print(definitions.INTERVAL, highlight=False)
-    console.print(f"Tables: {', '.join(TABLES)}; spectrum_by_lam.csv where λ and seeds can be compared.", highlight=False)
+    console.print(definitions.INTERVAL)
+    console.print(f"Tables: {', '.join(TABLES)}; spectrum_by_lam.csv where λ and seeds can be compared.")

@@ -5,13 +5,12 @@ import time
 from collections.abc import Callable
 from types import TracebackType
 
-from rich.console import Console
 from rich.live import Live
 from rich.table import Table
-from rich.text import Text
 
+from sparsehead_cli.console import Console
 from sparsehead_cli.display import epoch_line, plus_minus, without
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.engines import Task, default_jobs, processes
 from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
@@ -67,7 +66,7 @@ class SweepDisplay:
             self.live.stop()
 
     def say(self, line: str, style: str = "") -> None:
-        self.console.print(Text(line, style=style), soft_wrap=True)
+        self.console.print(line, style=style, soft_wrap=True)
 
     def watch(self, standing: Standing, running: list[Task]) -> None:
         """A line for each trial that has ended since; now and then the table of those that run."""
@@ -125,10 +124,10 @@ def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: l
         console.print(" --prune: nothing was clearly dominated", style="dim")
     fewest = min((row["seeds"] for row in summary), default=0)
     if fewest < ENOUGH_SEEDS:
-        console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim", highlight=False)
+        console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim")
     files = f"{SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, {CURVES_CSV}, sweep.png, sweep.svg"
-    console.print(Text(f" files   {standing.folder}/: {files}"), soft_wrap=True)
-    console.print(Text(f" page    of all of it: sparsehead report {standing.folder}"), soft_wrap=True)
+    console.print(f" files   {standing.folder}/: {files}", soft_wrap=True)
+    console.print(f" page    of all of it: sparsehead report {shlex.quote(str(standing.folder))}", soft_wrap=True)
     require_all(standing)
 
 
@@ -158,9 +157,9 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
     for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in summary):
         own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
         stopped = {float(row["lam"]): row for row in pruned if all(row[c] == str(own[0][c]) for c in SETTING)}
-        console.print(summary_table(name_of(own[0], told), own, stopped))
+        console.print(summary_table(one_line(name_of(own[0], told)), own, stopped))
     for line in verdicts(summary, pruned):
-        console.print(Text(line), soft_wrap=True)
+        console.print(line, soft_wrap=True)
     console.print(
         " mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0;\n"
         " best: on held-out images; sparsest: the largest λ within a standard error of it\n"
@@ -195,9 +194,9 @@ def show_commands(console: Console, request: Request, standing: Standing) -> Non
     if not standing.pending():
         failed = f"; {len(standing.failed)} failed before: --retry-failed" if standing.failed else ""
         said = f"nothing to run: {len(standing.rows)} trials have finished{failed}"
-        Console(stderr=True).print(Text(said, style="yellow"))
+        Console(stderr=True).print(said, style="yellow")
     for name in standing.pending():
-        console.print(Text(shlex.join(["sparsehead", *arguments, "--trial", name])), soft_wrap=True)
+        console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
 
 def log_epochs(console: Console) -> Callable[[Moment], None]:
@@ -205,6 +204,6 @@ def log_epochs(console: Console) -> Callable[[Moment], None]:
 
     def watch(moment: Moment) -> None:
         if moment.row:
-            console.print(Text(epoch_line(moment.row, 0).replace("/0", "")), soft_wrap=True)
+            console.print(epoch_line(moment.row, 0).replace("/0", ""), soft_wrap=True)
 
     return watch

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "sparsehead_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # a room may import from its own floor and from those below it
 FLOORS = [
-    {"cli", "display", "display_evaluation", "display_report", "display_spectrum", "display_sweep", "__main__"},
+    {"cli", "console", "display", "display_evaluation", "display_report", "display_spectrum", "display_sweep", "__main__"},
     {"report"},
     {"study"},
     {"evaluation"},
@@ -20,7 +20,7 @@ FLOORS = [
     {"ssl", "sparse"},
     {"nets"},
     {"data"},
-    {"config", "files", "distributed"},
+    {"config", "plain", "files", "distributed", "streams"},
     {"errors", "__init__"},
 ]
 

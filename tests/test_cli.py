@@ -186,3 +186,57 @@ def test_a_full_disk_keeps_what_was_saved(sparsehead, small_disk):
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
     (small_disk / "ballast").unlink()
     assert sparsehead(*arguments, "--seed", "1")[0] == 0
+
+
+@pytest.fixture
+def full_disk(small_disk):
+    """That file system without a byte left; folders and empty files can still be made."""
+
+    def fill():
+        with open(small_disk / "ballast", "wb", buffering=0) as file:
+            while True:
+                try:
+                    file.write(b"x" * 4096)
+                except OSError:
+                    return small_disk
+
+    return fill
+
+
+def test_a_full_disk_in_every_command(sparsehead, small_disk, full_disk, trained):
+    """Each says in one line that it is full, leaves nothing half-written, and finishes once there is room."""
+    run = small_disk / "r" / trained.name
+    run.mkdir(parents=True)
+    for name in ("checkpoint.pt", "metrics.csv", "config.yaml"):
+        (run / name).write_bytes((trained / name).read_bytes())
+    full_disk()
+    commands = {
+        "evaluate": ["evaluate", run, "--protocol", "knn"],
+        "spectrum": ["spectrum", run, "--out", small_disk / "spectra"],
+        "pretrain": ["pretrain", *FAST, "--results", small_disk, "--seed", "3"],
+    }
+    for name in ("evaluate", "spectrum", "pretrain"):
+        err = assert_one_error(sparsehead(*commands[name]))
+        assert "No space left on device. Make room, or write elsewhere." in err, name
+        assert err.count("\n") == 1, name
+    assert not list(small_disk.rglob("*.part"))
+    assert not list(small_disk.rglob("*.csv"))[1:]  # the run's metrics.csv alone
+    (small_disk / "ballast").unlink()
+    assert sparsehead(*commands["evaluate"])[0] == 0
+
+
+@pytest.mark.parametrize("command", ["pretrain", "sweep-lambda"])
+def test_results_that_are_a_link_to_nowhere(sparsehead, tmp_path, command):
+    (tmp_path / "out").symlink_to("nowhere")
+    err = assert_one_error(sparsehead(command, "--dataset", "fashion1k", "--results", tmp_path / "out"))
+    assert f"{tmp_path}/out is a link to nowhere, which is not there. Choose another --results." in err
+
+
+def test_an_experiment_never_leaves_the_folder_of_results(sparsehead, tmp_path):
+    file = tmp_path / "e.yaml"
+    file.write_text('"../../esc": {dataset: fashion1k}\n"../swept": {sweep: {lams: [0, 1]}}\n', encoding="utf-8")
+    before = sorted(tmp_path.iterdir())
+    for command, name in (("pretrain", "../../esc"), ("sweep-lambda", "../swept")):
+        arguments = ["--experiment", name, "--experiments", file, "--results", tmp_path / "a" / "b"]
+        assert "cannot be the name of a folder: it has a slash" in assert_one_error(sparsehead(command, *arguments))
+    assert sorted(tmp_path.iterdir()) == before

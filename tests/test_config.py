@@ -1,7 +1,11 @@
+import json
+
 import pytest
 
 from sparsehead_cli.config import Config, coerce, load_config, parse_set, read_experiments
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.plain import folder_name
+from sparsehead_cli.study.grid import read_grid
 from sparsehead_cli.training import build
 
 
@@ -76,6 +80,144 @@ def test_damaged_experiments_file(tmp_path, text, says):
         read_experiments(path)
     with pytest.raises(SparseheadError, match="cannot read.*No such file"):
         read_experiments(tmp_path / "none.yaml")
+
+
+ALIASES = ", ".join(["&a0 [x, x, x, x, x, x, x, x, x]"] + [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 6)])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("lam=2024-13-45", "lam must be a number, given '2024-13-45'."),
+        ("lam=2024-01-01", "lam must be a number, given '2024-01-01'."),
+        ("lam=0b_", "lam must be a number, given '0b_'."),
+        ("lam=1_000", "lam must be a number, given '1_000'."),
+        ("lam=1:30", "lam must be a number, given '1:30'."),
+        ("lam=" + "9" * 400, "lam must be finite, given inf."),
+        ("lam=" + "9" * 5000, "lam must be finite, given inf."),
+        ("lam=１２", "lam must be a number, given '１２'."),
+        ("lam=" + "[" * 5000, "it has lists in lists more than 12 deep"),
+        (f"lam=[{ALIASES}]", "it stands for more than 50,000 values"),
+        ("lam=&a [*a]", "it has lists in lists more than 12 deep"),
+        ("lam=*x", "found undefined alias"),
+        ("lam=!!python/object/apply:os.system [id]", 'it has the tag "tag:yaml.org,2002:python/object/apply:os.system"'),
+        ("lam=!!binary aGk=", "it has the tag"),
+        ("lam={a: 1, a: 2}", 'gives "a" a second time'),
+        ("lam={[a]: 2}", "has a list or a table where a name belongs"),
+        ("lam={<<: 3}", "merges by << what is no table"),
+        ("lam=\x1b[31m", "special characters are not allowed"),
+        ("method=[a]", "method must be text, given ['a']."),
+        ("method=", "method must be text, given None."),
+        ("method={a: b}", "method must be text, given {'a': 'b'}."),
+        ("method=true", "method must be text, given True."),
+        ("dataset=1.10", "dataset must be text, given 1.1 (write it in quotes"),
+        ('data_dir="a\\0b"', "data_dir must not have a zero byte"),
+        ('results="\\ud800"', "results has characters that no file can have"),
+        ("seed=010", "seed must be a whole number, given '010'."),
+        ("seed=0x10", "seed must be a whole number, given '0x10'."),
+        ("epochs=1e400", "epochs must be a whole number, given inf."),
+        ("epochs=1" + "0" * 30, "epochs must be at most 2147483647, given 1000000000000000000000000000000."),
+        ("batch_size=1" + "0" * 18, "batch_size must be at most 2147483647"),
+        ("workers=1000000", "workers must be at most 1024"),
+        ("blocks=[100000000000]", "blocks must be at most 2147483647"),
+        (
+            f"widths=[{','.join(['8'] * 1000)}]",
+            "widths must be a list of whole numbers, 64 at most, given [8, 8, 8, 8, 8, 8, ...].",
+        ),
+        (f"widths=[{','.join(['8'] * 10**5)}]", "it is longer than 20,000 characters"),
+        ("widths=4,,8", "widths must be a list of whole numbers"),
+        ("widths=²", "widths must be a list of whole numbers"),
+        ("widths=true", "widths must be a list of whole numbers"),
+        ("\x1b[31mlam=1", 'unknown setting "\\x1b[31mlam"'),
+        ("x" * 10**5 + "=1", "unknown setting"),
+        ("experiment=../../esc", 'unknown setting "experiment"'),
+    ],
+    ids=lambda text: text[:20].encode("unicode_escape").decode(),
+)
+def test_a_setting_that_cannot_be_is_told_in_one_short_line(experiments, assignment, says):
+    with pytest.raises(SparseheadError) as error:
+        load_config("mine", experiments, parse_set([assignment]))
+    text = str(error.value)
+    assert says in text
+    assert "\n" not in text
+    assert len(text) < 700
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("method.temperature=", "method.temperature must be a number, given None"),
+        ("method.temperature=[1]", "method.temperature must be a number, given [1]"),
+        ("method.temperature=true", "method.temperature must be a number, given True"),
+        ("method.temperature=x", "method.temperature must be a number, given 'x'"),
+        ("method.temperature=1" + "0" * 400, "method.temperature must be above 0, given inf"),
+        ("method.temperature=nan", "method.temperature must be above 0, given nan"),
+    ],
+)
+def test_a_methods_settings_are_checked_against_its_signature(experiments, tiny, assignment, says):
+    config = load_config("mine", experiments, parse_set([assignment]))
+    with pytest.raises(SparseheadError) as error:
+        build.build_method(tiny(method_settings=config.method_settings), (1, 28, 28))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../esc", "/tmp/esc", "..", ".", "", " ", "a/b", "a\\b", "a\nb", "a\0b", "-x", ".x", "x" * 101, "\ud800"]
+)
+def test_no_experiment_leaves_the_folder_of_results(tmp_path, name):
+    path = tmp_path / "e.yaml"
+    path.write_text(json.dumps({name: {}, "quickstart": {}}), encoding="utf-8")
+    with pytest.raises(SparseheadError) as error:
+        load_config(name, path, {})
+    assert "cannot be the name of a folder" in str(error.value)
+    assert "\n" not in str(error.value)
+    path.write_text(json.dumps({name: {"sweep": {"lams": [0, 1]}}}), encoding="utf-8")
+    with pytest.raises(SparseheadError, match="cannot be the name of a folder"):
+        read_grid(name, path, {}, {})
+
+
+def test_names_that_people_have_stay():
+    for name in ("quickstart", "lambda-quick", "my run 2", "été", "[red]", "v1.2", "010", "a'b"):
+        assert folder_name("experiment", name) == name
+
+
+def test_words_of_a_file_mean_what_they_look_like(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_bytes(
+        "\ufeff010: {dataset: 010, lr: 1e-4, compile: yes, widths: [4, 8]}\nyes:\n2024-01-01: {<<: {lam: 1}, lam: 2}\n".encode()
+    )
+    table = read_experiments(path)
+    assert table == {
+        "010": {"dataset": "010", "lr": 1e-4, "compile": True, "widths": [4, 8]},
+        "yes": {},
+        "2024-01-01": {"lam": 2},
+    }
+    assert load_config("010", path, {}).dataset == "010"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"a: {}\na: {}\n", 'line 2 gives "a" a second time'),
+        (b"a: {lam: 1, lam: 2}", 'gives "lam" a second time'),
+        ("a: {}".encode("utf-16"), "is not UTF-8 in line 1"),
+        (b"a: {}\nb\xff: {}", "is not UTF-8 in line 2"),
+        (b"\0\0", "not valid YAML"),
+        (b"a: {}\n" * 200_000, "larger than 200,000 bytes"),
+        (b"a: " + b"[" * 5000, "lists in lists more than 12 deep"),
+        (f"a: {{lam: [{ALIASES}]}}".encode(), "more than 50,000 values"),
+        (b"a: {lam: !!python/name:os.system }", "it has the tag"),
+        (b"a: {}\n---\nb: {}", "not valid YAML"),
+    ],
+    ids=range(10),
+)
+def test_files_of_settings_that_cannot_be_read(tmp_path, data, says):
+    path = tmp_path / "e.yaml"
+    path.write_bytes(data)
+    with pytest.raises(SparseheadError) as error:
+        read_experiments(path)
+    assert says in str(error.value)
+    assert len(str(error.value)) < 700
 
 
 @pytest.mark.parametrize("assignment", ["lam", "=3", "lam=[1"])

@@ -4,7 +4,7 @@ import os
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv, replace_csv, replace_file
+from sparsehead_cli.files import make_folder, read_csv, replace_csv, replace_file, write_beside
 
 
 def test_table_round_trip_is_exact(tmp_path):
@@ -16,6 +16,66 @@ def test_table_round_trip_is_exact(tmp_path):
     replace_csv(tmp_path / "t.csv", again)
     assert (tmp_path / "t.csv").read_bytes() == text
     assert read_csv(tmp_path / "none.csv") == []
+
+
+def test_a_path_that_is_no_utf_8_is_written_all_the_same(tmp_path):
+    replace_csv(tmp_path / "t.csv", [{"dataset": "caf\udce9"}])
+    assert read_csv(tmp_path / "t.csv") == [{"dataset": "caf\\udce9"}]
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (lambda p: p.symlink_to("nowhere/at/all"), "is a link to nowhere/at/all, which is not there. Write elsewhere."),
+        (lambda p: p.symlink_to(p.name), "which is not there. Write elsewhere."),
+        (lambda p: p.write_text("x", encoding="utf-8"), "is no folder. Write elsewhere."),
+        (os.mkfifo, "is no folder. Write elsewhere."),
+    ],
+    ids=["dangling", "loop", "file", "pipe"],
+)
+def test_what_is_in_the_way_of_a_folder_is_named(tmp_path, make, says):
+    way = tmp_path / "way"
+    make(way)
+    for path in (way, way / "a" / "b"):
+        with pytest.raises(SparseheadError) as error:
+            make_folder(path)
+        assert f"cannot write to {path}: {way} " in str(error.value)
+        assert str(error.value).endswith(says)
+
+
+@pytest.mark.parametrize(
+    ("number", "says"),
+    [(errno.ENOSPC, "Make room, or write elsewhere"), (errno.EROFS, "Write elsewhere"), (errno.EMFILE, "Raise `ulimit -n`")],
+)
+def test_the_remedy_follows_from_the_reason(tmp_path, monkeypatch, number, says):
+    def refused(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "replace", refused)
+    with pytest.raises(SparseheadError) as error:
+        replace_file(tmp_path / "f", b"new")
+    assert f"{os.strerror(number)}. {says}" in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_in_the_file_s_place(tmp_path):
+    (tmp_path / "f").mkdir()
+    with pytest.raises(SparseheadError, match="It is a folder where a file belongs"):
+        replace_file(tmp_path / "f", b"x")
+    (tmp_path / "g.part").mkdir()
+    with pytest.raises(SparseheadError, match="g: Is a directory"):
+        replace_file(tmp_path / "g", b"x")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "g.part"]
+
+
+def test_ctrl_c_leaves_nothing_half_written(tmp_path):
+    def pressed(file):
+        file.write(b"ha")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_beside(tmp_path / "f", pressed)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_full_disk_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch):

@@ -162,7 +162,7 @@ def _annotated(layout: Layout, folder: Path) -> list[tuple[int, list[str]]]:
 def _lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty. Raises: SparseheadError where it is missing or empty."""
     try:
-        lines = [line for line in path.read_text().splitlines() if line.strip()]
+        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise SparseheadError(f"tiny-imagenet: cannot read {path} ({getattr(error, 'strerror', error)}). {_TINY}") from None
     if not lines:

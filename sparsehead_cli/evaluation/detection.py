@@ -28,6 +28,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
+from sparsehead_cli.config import MOST_WORKERS
 from sparsehead_cli.data.augment import Normalisation, luma
 from sparsehead_cli.data.detection import DetectionSet, Target
 from sparsehead_cli.errors import SparseheadError
@@ -59,6 +60,24 @@ class DetectionSettings:
     regions: int = 512  # an image, from which that head learns
     workers: int = 4  # processes that read images; results do not depend on it
 
+    def problems(self) -> list[str]:
+        """Everything wrong with the numbers, one sentence each. Without epochs an untrained detector is measured."""
+        rules = [(name, 1, math.inf) for name in ("batch_size", "hidden", "regions", "min_size", "max_size")]
+        rules += [("epochs", 0, math.inf), ("warmup", 0, math.inf), ("weight_decay", 0, math.inf), ("workers", 0, MOST_WORKERS)]
+        found = []
+        for name, least, most in rules:
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and least <= value <= most):
+                upper = f" and at most {most}" if most < math.inf else ""
+                found.append(f"detection.{name} must be at least {least}{upper}, given {value}.")
+        if not 0 < self.lr < math.inf:
+            found.append(f"detection.lr must be above 0 and finite, given {self.lr}.")
+        if self.width < 32 or self.width % 32:
+            found.append(f"detection.width must be a multiple of 32, the groups of a group norm, given {self.width}.")
+        if not 0 < self.smallest <= 1:
+            found.append(f"detection.smallest must be above 0 and at most 1, a share of min_size, given {self.smallest}.")
+        return found
+
 
 def detect(
     backbone: ResNet,
@@ -80,7 +99,8 @@ def detect(
     Raises: SparseheadError for settings and sets that do not go together, and for a loss that is no longer finite.
     """
     require_extra()
-    require_in_range(settings)
+    if problems := settings.problems():
+        raise SparseheadError("\n".join(problems))
     require_usable(train, test, settings)
     train, test = (replace(part, masks=settings.masks) for part in (train, test))
     cuda = [device] if device.type == "cuda" else []
@@ -111,22 +131,6 @@ def require_usable(train: DetectionSet, test: DetectionSet, settings: DetectionS
             raise SparseheadError(
                 f"objects of the {name} set have no segmentations, so there are no masks to learn. Leave masks out."
             )
-    require_in_range(settings)
-
-
-def require_in_range(settings: DetectionSettings) -> None:
-    """Raises: SparseheadError for the first setting that is out of its range."""
-    for name in ("batch_size", "lr", "hidden", "regions", "min_size", "max_size"):
-        value = getattr(settings, name)
-        if value is not None and not value > 0:
-            raise SparseheadError(f"{name} is {value}; it must be above 0.")
-    for name in ("epochs", "warmup", "weight_decay", "workers"):
-        if not getattr(settings, name) >= 0:
-            raise SparseheadError(f"{name} is {getattr(settings, name)}; it must be 0 or above.")
-    if settings.width < 32 or settings.width % 32:
-        raise SparseheadError(f"width is {settings.width}; it must be a multiple of 32, the groups of a group norm.")
-    if not 0 < settings.smallest <= 1:
-        raise SparseheadError(f"smallest is {settings.smallest}; it is a share of min_size, above 0 and at most 1.")
 
 
 # ---------------------------------------------------------------------------------------------- the detector

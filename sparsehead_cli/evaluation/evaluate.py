@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from sparsehead_cli.config import coerce
+from sparsehead_cli.config import MOST_WORKERS, coerce
 from sparsehead_cli.data.augment import stable_seed
 from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split
 from sparsehead_cli.data.detection import DetectionSet, load_detection
 from sparsehead_cli.data.folders import own_workers
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
@@ -119,8 +119,8 @@ def check(request: Request) -> None:
         raise SparseheadError(f"--protocol names no protocol; known: {', '.join(ASKABLE)}.")
     if not 0 <= request.seed < 2**31:
         raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {request.seed}.")
-    if request.workers is not None and request.workers < 0:
-        raise SparseheadError(f"workers must be at least 0, given {request.workers}.")
+    if request.workers is not None and not 0 <= request.workers <= MOST_WORKERS:
+        raise SparseheadError(f"workers must be at least 0 and at most {MOST_WORKERS}, given {shown(request.workers)}.")
     for name in request.protocols:
         if name not in ASKABLE:
             raise unknown("protocol", name, ASKABLE)
@@ -159,12 +159,12 @@ def read_settings(values: dict[str, object]) -> tuple[Settings, DetectionSetting
         try:
             found[kind][name] = coerce(name, value, fields)
         except ValueError as error:
-            problems.append(str(error))
-    settings = Settings(**found[Settings])
-    problems += settings.problems()
+            problems.append(f"{DETECTION_PREFIX if kind is DetectionSettings else ''}{error}")
+    settings, detection = Settings(**found[Settings]), DetectionSettings(**found[DetectionSettings])
+    problems += settings.problems() + detection.problems()
     if problems:
         raise SparseheadError("\n".join(problems))
-    return settings, DetectionSettings(**found[DetectionSettings])
+    return settings, detection
 
 
 def plan(request: Request, dataset: str) -> list[Job]:

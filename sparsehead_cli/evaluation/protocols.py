@@ -15,8 +15,10 @@ from sparsehead_cli.measure.features import Features
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.knn import DISTANCES, knn_predict
 from sparsehead_cli.measure.linear import Standardise, cross_validated_l2, fit_logistic, linear_probe
+from sparsehead_cli.nets.backbones import ResNet
 
 KS = (1, 5, 20, 200)
+MOST_SEEDS = 1_000  # of semi: each is two jobs
 SHARES = (0.01, 0.1)  # of the labels, that semi-supervised evaluation knows
 
 
@@ -39,6 +41,8 @@ class Settings:
             for name, value in vars(self).items()
             if name not in ("finetune_lr", "semi_epochs") and value < 1
         ]
+        if self.semi_seeds > MOST_SEEDS:
+            found.append(f"semi_seeds must be at most {MOST_SEEDS}, given {self.semi_seeds}.")
         if not 0 < self.finetune_lr < float("inf"):
             found.append(f"finetune_lr must be above 0, given {self.finetune_lr}.")
         if len(self.semi_epochs) != len(SHARES) or min(self.semi_epochs) < 1:
@@ -89,6 +93,8 @@ class Task:
         """A hash of all that the outcome depends on, in hexadecimals."""
         read = [v for k, v in vars(self.settings).items() if k.startswith(READS.get(self.protocol, ()))]
         parts = (self.protocol, self.subject.digest, self.data.digest, read, self.share, self.seed)
+        if self.protocol.endswith("finetune") and not isinstance(self.subject.network.backbone, ResNet):
+            parts = (*parts, "stages")  # rows without it are from when other backbones had two rates
         return f"{stable_seed(*parts):016x}"[:12]
 
     def part_seed(self) -> int:

@@ -146,7 +146,7 @@ def finetune(
 ) -> Features:
     """A copy of the network and a linear layer on r or z (`width` wide), trained end to end -> {"logits"} of test, at the end.
 
-    Learning rates fall by DECAY from each part to the one below it: head and projector, last stage, …, first convolution.
+    Learning rates fall by DECAY from each part to the one below it: head and projector, last stage, …, first stage.
     """
     model = Classifier(subject.network, features, width, classes).to(subject.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(discriminative_groups(model, schedule.lr), lr=schedule.lr, momentum=MOMENTUM)
@@ -164,12 +164,31 @@ def finetune(
 
 def discriminative_groups(model: Classifier, lr: float) -> list[dict]:
     """Parameter groups with their peak learning rate; weights decay, biases and norms do not. Source: Howard & Ruder 2018."""
-    parts = [nn.ModuleList([model.projector, model.head])]
-    parts += [part for part in reversed(list(model.backbone.children())) if any(True for _ in part.parameters())]
+    parts = [nn.ModuleList([model.projector, model.head]), *map(nn.ParameterList, reversed(stages_of(model.backbone)))]
     groups = []
     for depth, part in enumerate(parts):
         groups += [{**group, "peak": lr * DECAY**depth} for group in parameter_groups(part, WEIGHT_DECAY)]
     return groups
+
+
+def stages_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
+    """The trainable parameters of a backbone from input to output, each once, in the parts that learn at different rates.
+
+    A backbone may name them (`stage_parameters`). Of any other they are its parts, in the order in which they were made; what
+    only wraps one other module is opened. Parameters outside of all parts, such as a class token, belong to the first.
+    """
+    if hasattr(backbone, "stage_parameters"):
+        stages = backbone.stage_parameters()
+    else:
+        parts = [part for part in backbone.children() if any(True for _ in part.parameters())]
+        outside = list(backbone.parameters(recurse=False))
+        if len(parts) == 1 and not outside:
+            return stages_of(parts[0])
+        stages = [list(part.parameters()) for part in parts] or [[]]
+        stages[0] = outside + stages[0]
+    seen: set[int] = set()
+    trained = [[p for p in stage if p.requires_grad and id(p) not in seen and not seen.add(id(p))] for stage in stages]
+    return [stage for stage in trained if stage]
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr_share: float) -> None:

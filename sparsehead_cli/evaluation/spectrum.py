@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from sparsehead_cli.config import MOST_WORKERS
 from sparsehead_cli.data.augment import View, make_views, stable_seed
 from sparsehead_cli.data.datasets import Folder, Split, dataset_info, held_out_mask, load_split
 from sparsehead_cli.errors import SparseheadError
@@ -112,8 +113,8 @@ def check(request: Request) -> None:
     """Raises: SparseheadError for numbers that cannot be, and for names that are not there."""
     if not 0 <= request.seed < 2**31:
         raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {request.seed}.")
-    if request.workers is not None and request.workers < 0:
-        raise SparseheadError(f"workers must be at least 0, given {request.workers}.")
+    if request.workers is not None and not 0 <= request.workers <= MOST_WORKERS:
+        raise SparseheadError(f"workers must be at least 0 and at most {MOST_WORKERS}, given {request.workers}.")
     if request.dataset is not None:
         dataset_info(request.dataset, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
 

@@ -233,7 +233,7 @@ def temperature_of(config: Config) -> float:
 def config_of(identity: dict[str, object], path: Path) -> Config:
     """The settings in a checkpoint. Raises: SparseheadError for settings that this version does not know."""
     known = {f.name for f in dataclasses.fields(Config)}
-    foreign = sorted(set(identity) - known - {"views", "processes"})
+    foreign = sorted(set(identity) - known - {"views", "processes", "eta"})
     if foreign:
         raise SparseheadError(f"{path} has settings that this version does not know: {', '.join(foreign)}. Upgrade sparsehead.")
     values = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}

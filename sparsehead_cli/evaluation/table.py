@@ -5,9 +5,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.protocols import Outcome
-from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.files import cannot_write, make_folder, read_csv, replace_csv
 from sparsehead_cli.measure.intervals import wilson
 
 Row = dict[str, object]
@@ -32,7 +31,7 @@ class Table:
             with self.lock:
                 pass
         except OSError as error:
-            raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Copy the checkpoint to another folder.") from None
+            raise cannot_write(folder / self.rows.name, error) from None
         self.with_classes = with_classes
 
     def has(self, task: str) -> bool:
@@ -63,12 +62,12 @@ class TaskTables:
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
         self.files = [folder / name for name in names]
         self.lock = FileLock(folder / f".{names[-1]}.lock")
+        make_folder(folder, "Choose another folder.")
         try:
-            folder.mkdir(parents=True, exist_ok=True)
             with self.lock:
                 pass
         except OSError as error:
-            raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Choose another folder.") from None
+            raise cannot_write(self.files[-1], error) from None
 
     def has(self, task: str) -> bool:
         """Whether the task is finished."""

@@ -38,6 +38,20 @@ class TimmBackbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
+    def stage_parameters(self) -> list[list[nn.Parameter]]:
+        """The parameters from input to output, stage by stage: the model's own parts, as of our ResNets, where no part spans
+        several of the layers that timm names; else those layers, such as the blocks of a transformer.
+        """
+        named, parts = dict(self.net.named_parameters()), {}
+        for name in named:
+            parts.setdefault(name.partition(".")[0], []).append(name)
+        if hasattr(self.net, "group_matcher"):  # all but a few models have one
+            layers = require_timm().models.group_parameters(self.net, self.net.group_matcher(coarse=True))
+            layer_of = {name: layer for layer, names in layers.items() for name in names}
+            if any(len({layer_of[name] for name in names}) > 1 for names in parts.values()):
+                parts = layers
+        return [[named[name] for name in names] for names in parts.values()]
+
 
 def require_timm() -> ModuleType:
     """timm. Raises: SparseheadError that says how to install it."""

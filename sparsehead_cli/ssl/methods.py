@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from sparsehead_cli.config import typed
 from sparsehead_cli.distributed import all_gather
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.ssl import losses
@@ -305,13 +306,15 @@ def method_settings(name: str, given: dict[str, object]) -> dict[str, object]:
         raise unknown("method", name, METHODS)
     parameters = inspect.signature(METHODS[name].__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    values: dict[str, object] = {}
     for key, value in given.items():
         if key not in defaults:
             raise unknown(f"setting of {name}", f"method.{key}", [f"method.{d}" for d in defaults])
-        kind = type(defaults[key])
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise SparseheadError(f"method.{key} must be {kind.__name__}, given {value!r}.")
-    return {key: type(default)(given.get(key, default)) for key, default in defaults.items()}
+        try:
+            values[key] = typed(f"method.{key}", value, type(defaults[key]))
+        except ValueError as error:
+            raise SparseheadError(str(error)) from None
+    return {key: values.get(key, default) for key, default in defaults.items()}
 
 
 METHODS: dict[str, type[Method]] = {

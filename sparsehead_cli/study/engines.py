@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sparsehead_cli.files import make_folder, replace_file
 from sparsehead_cli.study.trial import FAILED, TRIAL, attempt, end_with_parent, log_everything
 
 POLL_SECONDS = 0.1
+UNWRITABLE = 3  # exit code of a trial that could not leave why it failed
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
 
@@ -109,8 +111,11 @@ def run_task(task: Task, threads: int, gpu: int | None) -> None:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
         os.environ["CUDA_VISIBLE_DEVICES"] = visible[gpu] if visible[0] else str(gpu)
     torch.set_num_threads(threads)
-    log_everything(task.folder)
-    attempt(task.config)
+    try:
+        log_everything(task.folder)
+        attempt(task.config)
+    except SparseheadError:
+        sys.exit(UNWRITABLE)
 
 
 def ended(task: Task, code: int) -> Ended:
@@ -120,5 +125,8 @@ def ended(task: Task, code: int) -> Ended:
     if -code in CRASHES:
         replace_file(task.folder / FAILED, f"it crashed: {signal.Signals(-code).name}\n".encode())
     if (task.folder / FAILED).exists():
-        return Ended(task, (task.folder / FAILED).read_text().strip())
+        return Ended(task, (task.folder / FAILED).read_text(encoding="utf-8", errors="replace").strip())
+    if code == UNWRITABLE:
+        reason = f"it failed and could not say why in {task.folder}: is the disk full? Make room; the same command goes on"
+        return Ended(task, reason)
     return Ended(task, "it was stopped from outside, or another process runs it; the same command goes on")

@@ -20,7 +20,7 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import MaxNLocator
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import replace_file
+from sparsehead_cli.files import make_folder, replace_file
 from sparsehead_cli.measure.spectrum import NUMERICAL, effective_rank
 from sparsehead_cli.study.labels import SETTING, groups, is_sequence
 from sparsehead_cli.study.stats import mean_interval
@@ -71,10 +71,7 @@ def check_figure(path: Path) -> None:
         raise SparseheadError(
             f'--figure {path}: a figure is .png, .svg or .pdf, or without an ending both .png and .svg; given "{path.suffix}".'
         )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SparseheadError(f"cannot make the folder of --figure {path}: {error.strerror}. Draw elsewhere.") from None
+    make_folder(path.parent, "Draw elsewhere: --figure.")
     if not os.access(path.parent, os.W_OK):
         raise SparseheadError(f"cannot write --figure {path}: its folder is read-only. Draw elsewhere.")
 

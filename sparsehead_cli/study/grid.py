@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from sparsehead_cli.config import FIELDS, SWEEP, Config, default_experiments, load_config, read_experiments
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.config import FIELDS, MOST_WHOLE, SWEEP, Config, default_experiments, load_config, read_experiments
+from sparsehead_cli.errors import SparseheadError, one_line, shown, unknown
+from sparsehead_cli.plain import folder_name, number, whole
 
 MOST = 10_000  # trials
 
@@ -34,7 +35,8 @@ class Grid:
     def problems(self) -> list[str]:
         """Everything wrong with the numbers, one sentence each; names are checked where their tables are."""
         rules = [
-            (f"seeds must be at least 1, given {self.seeds}.", self.seeds >= 1),
+            (f"seeds must be at least 1, given {shown(self.seeds)}.", self.seeds >= 1),
+            (f"seeds and dims must be at most {MOST_WHOLE}.", max(self.seeds, *self.dims, 0) <= MOST_WHOLE),
             ("every λ must be a finite number of at least 0.", all(math.isfinite(x) and x >= 0 for x in self.lams)),
             ("every projection dimension must be at least 1.", all(x >= 1 for x in self.dims)),
             ("none is no penalty to try values of λ with: λ 0 is without one.", "none" not in self.penalties),
@@ -42,7 +44,7 @@ class Grid:
         ]
         for axis in ("lams", "methods", "penalties", "solvers", "dims"):
             values = getattr(self, axis)
-            twice = [f"{v:g}" if isinstance(v, float) else str(v) for v in dict.fromkeys(values) if values.count(v) > 1]
+            twice = [f"{v:g}" if isinstance(v, float) else one_line(str(v)) for v in dict.fromkeys(values) if values.count(v) > 1]
             rules += [
                 (f"{axis} has {', '.join(twice)} more than once.", not twice),
                 (f"the grid is empty: {axis} has no value.", bool(values) or axis == "dims" or (axis == "lams" and self.auto)),
@@ -58,6 +60,7 @@ def read_grid(experiment: str, experiments: Path | None, given: dict[str, object
     table = read_experiments(experiments or default_experiments())
     if experiment not in table:
         raise unknown("sweep", experiment, [name for name, entry in table.items() if SWEEP in entry])
+    folder_name("sweep", experiment)
     entry = dict(table[experiment])
     axes = entry.pop(SWEEP, None)
     if not isinstance(axes, dict):
@@ -73,7 +76,7 @@ def read_grid(experiment: str, experiments: Path | None, given: dict[str, object
             try:
                 found[name] = AXES[name](value)
             except (TypeError, ValueError):
-                problems.append(f"{name} must be {WORDS[name]}, given {value!r}.")
+                problems.append(f"{name} must be {WORDS[name]}, given {shown(value)}.")
     if "lams" not in found and not problems:
         problems.append(f"{experiment} has no lams under `sweep:`: give them there or by --lams.")
     if not problems:
@@ -94,18 +97,18 @@ def listed(kind: type) -> object:
     return read
 
 
-def whole(value: object) -> int:
-    """A whole number; 2.7 is none, and is not cut off. Raises: ValueError."""
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError(value)
-    return int(value)
+def name(value: object) -> str:
+    """A word. Raises: ValueError for what is no text."""
+    if isinstance(value, str):
+        return value
+    raise ValueError(value)
 
 
 AXES = {
-    "lams": listed(float),
-    "methods": listed(str),
-    "penalties": listed(str),
-    "solvers": listed(str),
+    "lams": listed(number),
+    "methods": listed(name),
+    "penalties": listed(name),
+    "solvers": listed(name),
     "dims": listed(whole),
     "seeds": whole,
 }

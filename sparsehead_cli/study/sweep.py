@@ -14,7 +14,7 @@ import torch
 
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import require_known
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.files import replace_csv
 from sparsehead_cli.study.auto import auto_lams
 from sparsehead_cli.study.curves import keep_curves
@@ -34,6 +34,7 @@ Row = dict[str, str]
 TIMED_STEPS = (3, 8)  # that the estimate warms up for, and times
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 SIDE_BY_SIDE = 1.25  # trials beside each other are slower than one alone, about
+MOST_JOBS = 1_024
 ENGINES = ("local", "ray", "print")
 
 
@@ -95,8 +96,8 @@ def stand(request: Request) -> Standing:
         check_ray(request.address)
     if request.prune and request.engine == "print":
         raise SparseheadError("--prune needs somebody who watches the trials: --engine local or ray.")
-    if request.jobs is not None and request.jobs < 1:
-        raise SparseheadError(f"jobs must be at least 1, given {request.jobs}.")
+    if request.jobs is not None and not 1 <= request.jobs <= MOST_JOBS:
+        raise SparseheadError(f"jobs must be at least 1 and at most {MOST_JOBS:,}, given {shown(request.jobs)}.")
     configs = trials(request.grid, request.experiment, request.experiments, auto_lams)
     for config in {(c.method, c.penalty, c.solver, c.groups): c for c in configs}.values():
         check_names(config)
@@ -107,7 +108,7 @@ def stand(request: Request) -> Standing:
     for name in standing.pending():
         reason = standing.folder / name / FAILED
         if reason.exists() and not request.retry_failed:
-            standing.failed[name] = reason.read_text().strip()
+            standing.failed[name] = reason.read_text(encoding="utf-8", errors="replace").strip()
     if request.prune:
         standing.halving = Halving(standing.configs, standing.folder, standing.pruned())
     return standing

@@ -10,12 +10,13 @@ import shutil
 import threading
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from sparsehead_cli.config import Config
-from sparsehead_cli.errors import Busy, SparseheadError, Stopped
+from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
-from sparsehead_cli.files import replace_csv, replace_file
+from sparsehead_cli.files import make_folder, replace_csv, replace_file
 from sparsehead_cli.training.build import Run, build, run_identity, run_name
 from sparsehead_cli.training.folder import identity_columns, locked
 from sparsehead_cli.training.loop import Moment, pretrain
@@ -82,26 +83,28 @@ def attempt(config: Config) -> str:
     """`run_trial`, and why it failed, "" where it did not. A failure leaves its reason in FAILED and the traceback in LOG.
 
     One that is stopped from outside, or that another process runs, has not failed.
+
+    Raises: SparseheadError where the reason cannot be written: then the disk is full, too.
     """
     folder = folder_of(config)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / FAILED).unlink(missing_ok=True)
     try:
+        make_folder(folder)
+        (folder / FAILED).unlink(missing_ok=True)
         run_trial(config)
     except (Stopped, Busy) as not_failed:
         return str(not_failed)
     except Exception as error:  # whatever it is, the other trials go on
         reason = str(error) if isinstance(error, SparseheadError) else f"{type(error).__name__}: {error}"
-        with open(folder / LOG, "a") as log:
+        with suppress(OSError), open(folder / LOG, "a", encoding="utf-8", errors="backslashreplace") as log:
             traceback.print_exc(file=log)
-        replace_file(folder / FAILED, f"{reason}\n".encode())
+        replace_file(folder / FAILED, f"{printable(reason)}\n".encode())
         return reason
     return ""
 
 
 def log_everything(folder: Path) -> None:
     """Send what this process prints, also below Python, to LOG in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with open(folder / LOG, "ab") as log:
         for stream in (1, 2):
             os.dup2(log.fileno(), stream)

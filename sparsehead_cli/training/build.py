@@ -22,7 +22,7 @@ from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
 from sparsehead_cli.sparse.sparse_head import LAYERS, SCHEDULES, SOLVERS, SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS, method_settings
-from sparsehead_cli.training.optim import OPTIMIZERS, lr_at, make_optimizer, parameter_groups
+from sparsehead_cli.training.optim import OPTIMIZERS, adaptation, lr_at, make_optimizer, parameter_groups
 
 BANK = 10_000  # training images, at most, that the per-epoch kNN probe looks its neighbours up in
 PRECISIONS = {"bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -210,6 +210,7 @@ def run_identity(config: Config) -> dict[str, object]:
     identity = config.identity()
     identity["method_settings"] = method_settings(config.method, config.method_settings)
     identity["views"] = [asdict(view) for view in RECIPES[config.recipe]]
+    identity |= adaptation(config.optimizer)
     identity["processes"] = distributed.world()
     return json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
 

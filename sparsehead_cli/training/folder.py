@@ -18,7 +18,7 @@ from torch import Tensor
 from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
 from sparsehead_cli.errors import Busy, SparseheadError
-from sparsehead_cli.files import read_csv, replace_csv, replace_file
+from sparsehead_cli.files import cannot_write, make_folder, read_csv, replace_csv, replace_file
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 
@@ -51,14 +51,14 @@ def locked(folder: Path, by_whom: str = "another process is training this run") 
     if distributed.rank() > 0:  # the first process holds the lock for all
         yield
         return
+    make_folder(folder, "Choose another --results.")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         lock = FileLock(folder / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
         raise Busy(f"{by_whom} ({folder}). Wait for it, or stop it first.") from None
     except OSError as error:
-        raise SparseheadError(f"cannot write to {folder}: {error.strerror}. Choose another --results.") from None
+        raise cannot_write(folder / LOCK, error) from None
     try:
         yield
     finally:

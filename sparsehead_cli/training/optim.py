@@ -43,21 +43,30 @@ def make_optimizer(name: str, groups: list[dict], lr: float, momentum: float) ->
         return torch.optim.SGD(groups, lr=lr, momentum=momentum)
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
-    if name == "lars":
-        return LARS(groups, lr=lr, momentum=momentum)
+    if name in LARS_FORMS:
+        return LARS(groups, lr=lr, momentum=momentum, **LARS_FORMS[name])
     raise unknown("optimizer", name, OPTIMIZERS)
 
 
 class LARS(torch.optim.Optimizer):
-    """SGD with momentum whose weights' learning rates follow the ratio ‖w‖ / ‖gradient‖, layer by layer.
+    """SGD with momentum whose weights' learning rates follow the ratio of their norm to their gradient's, layer by layer.
 
-    g ← g + wd·w, then g ← g · min(eta·‖w‖ / (‖g‖ + wd·‖w‖) / lr, 1) for groups with adapt=True (the "clip" form: the
-    ratio only ever lowers the rate), then v ← momentum·v + g, w ← w - lr·v. A zero weight or gradient keeps ratio 1.
-    Source: You et al. 2017 (arXiv 1708.03888), with the clip of LARC.
+    With the ratio q = eta · ‖w‖ / (‖g‖ + wd · ‖w‖), 1 where w or g is zero, and u = g + wd · w:
+
+    - published, `clip=False`:  v ← momentum · v + lr · q · u,             w ← w - v
+    - clipped, `clip=True`:     v ← momentum · v + min(q / lr, 1) · u,     w ← w - lr · v
+
+    The clip only ever lowers a rate: a layer with q above lr learns as in SGD, and one below with the rate q, whatever the
+    schedule says. So learning rates do not carry over between the two. Groups with adapt=False (biases and norm layers) are
+    plain SGD with momentum at the rate lr. SparseHead's proximal solver shrinks by lr · λ, not by lr · q · λ.
+
+    Source: You et al. 2017 (arXiv 1708.03888), algorithm 1, as SimCLR, BYOL and Barlow Twins train on ImageNet (the two latter
+    multiply by lr after the momentum, which differs while lr changes); the clip is LARC's.
     """
 
-    def __init__(self, params: Iterable, lr: float, momentum: float = 0.9, eta: float = 0.02) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "eta": eta, "weight_decay": 0.0, "adapt": True})
+    def __init__(self, params: Iterable, lr: float, momentum: float = 0.9, eta: float = 0.001, clip: bool = False) -> None:
+        defaults = {"lr": lr, "momentum": momentum, "eta": eta, "clip": clip, "weight_decay": 0.0, "adapt": True}
+        super().__init__(params, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
@@ -67,16 +76,27 @@ class LARS(torch.optim.Optimizer):
                     self._update(p, group)
 
     def _update(self, p: Tensor, group: dict) -> None:
-        grad = p.grad.add(p, alpha=group["weight_decay"])
+        grad, lr = p.grad.add(p, alpha=group["weight_decay"]), group["lr"]
+        outside = lr if group["clip"] or not group["adapt"] else 1.0  # the rate that is multiplied after the momentum
         if group["adapt"]:
             norm_w, norm_g = torch.linalg.vector_norm(p), torch.linalg.vector_norm(p.grad)
-            rate = group["eta"] * norm_w / (norm_g + group["weight_decay"] * norm_w) / group["lr"]
-            grad = grad * torch.where((norm_w > 0) & (norm_g > 0), rate, 1.0).clamp(max=1)
+            ratio = group["eta"] * norm_w / (norm_g + group["weight_decay"] * norm_w)
+            defined = (norm_w > 0) & (norm_g > 0)
+            if group["clip"]:
+                grad = grad * torch.where(defined, ratio / lr, 1.0).clamp(max=1)
+            else:
+                grad = grad * torch.where(defined, ratio, 1.0) * lr
         state = self.state[p]
         if "momentum_buffer" not in state:
             state["momentum_buffer"] = torch.zeros_like(p)
         velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(grad)
-        p.add_(velocity, alpha=-group["lr"])
+        p.add_(velocity, alpha=-outside)
 
 
-OPTIMIZERS = ("sgd", "adamw", "lars")
+def adaptation(name: str) -> dict[str, float]:
+    """What a run's identity says of an optimizer beside its name: LARS's eta. Runs from when `lars` was clipped have none."""
+    return {"eta": LARS_FORMS[name]["eta"]} if name in LARS_FORMS else {}
+
+
+LARS_FORMS = {"lars": {"eta": 0.001, "clip": False}, "larc": {"eta": 0.02, "clip": True}}
+OPTIMIZERS = ("sgd", "adamw", *LARS_FORMS)

@@ -4,10 +4,21 @@ import torch
 from sparsehead_cli.data.augment import RECIPES, View
 from sparsehead_cli.data.datasets import Split, load_split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.sgd import LRS, Classifier, Schedule, discriminative_groups, finetune, linear_sgd, training_batches
+from sparsehead_cli.evaluation.sgd import (
+    LRS,
+    Classifier,
+    Schedule,
+    discriminative_groups,
+    finetune,
+    linear_sgd,
+    stages_of,
+    training_batches,
+)
 from sparsehead_cli.evaluation.subject import load_subject, pixels
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.linear import linear_probe
+from sparsehead_cli.nets.backbones import make_backbone
+from sparsehead_cli.nets.timm_models import TimmBackbone
 
 QUIET = lambda step, total: None  # noqa: E731
 
@@ -65,6 +76,41 @@ def test_lower_parts_learn_more_slowly(subject):
     assert values[0] == values[1] == 1
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.3
+
+
+def rates_of(backbone):
+    """The peak learning rate of each parameter of a backbone, by name; every one has one."""
+    encoder = torch.nn.ModuleDict({"backbone": backbone, "projector": torch.nn.Identity()})
+    model = Classifier(encoder, "r", 8, 10)
+    rates = {id(p): group["peak"] for group in discriminative_groups(model, 1.0) for p in group["params"]}
+    return {name: rates[id(p)] for name, p in model.backbone.named_parameters()}
+
+
+def test_every_backbone_falls_off_by_stage():
+    """Our ResNet-18 and timm's have the same seven rates, the head's among them; transformers one a block."""
+    pytest.importorskip("timm")
+    ours = rates_of(make_backbone("resnet18", channels=3, image_size=32))
+    theirs = rates_of(TimmBackbone("resnet18"))
+    assert {f"net.{name}": rate for name, rate in ours.items()} == theirs
+    assert sorted(set(ours.values())) == pytest.approx([0.7**depth for depth in range(6, 0, -1)])
+    vit = rates_of(TimmBackbone("vit_tiny_patch16_224"))
+    assert vit["net.blocks.11.attn.qkv.weight"] == pytest.approx(0.7)
+    assert vit["net.blocks.0.attn.qkv.weight"] == pytest.approx(0.7**12)
+    for name in ("cls_token", "pos_embed", "patch_embed.proj.weight"):
+        assert vit[f"net.{name}"] == pytest.approx(0.7**13)
+    for name, least in (("convnext_atto", 5), ("efficientnet_b0", 7), ("pit_ti_224", 3)):
+        assert len(set(rates_of(TimmBackbone(name)).values())) >= least
+
+
+def test_stages_of_a_network_that_nobody_named():
+    """What only wraps is opened, and parameters beside the parts are trained, too, with the first of them."""
+    inner = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.ReLU(), torch.nn.Linear(4, 2))
+    wrapped = torch.nn.Sequential(torch.nn.Sequential(inner))
+    assert [[tuple(p.shape) for p in stage] for stage in stages_of(wrapped)] == [[(4, 4), (4,)], [(2, 4), (2,)]]
+    inner.token = torch.nn.Parameter(torch.zeros(1, 1, 4))
+    inner[2].weight = inner[0].weight = torch.nn.Parameter(torch.zeros(4, 4))
+    assert [len(stage) for stage in stages_of(wrapped)] == [3, 1]  # a shared weight once
+    assert stages_of(torch.nn.Linear(4, 2).requires_grad_(False)) == []
 
 
 @pytest.fixture

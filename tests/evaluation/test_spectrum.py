@@ -263,7 +263,8 @@ def test_bad_input(command, tmp_path, arguments, says):
 
 
 def test_a_figure_that_cannot_be_written_is_an_error_before_anything_is_measured(command, run_folder, tmp_path):
-    assert "cannot make the folder of --figure" in assert_one_error(command("--figure", run_folder / "checkpoint.pt" / "f.png"))
+    err = assert_one_error(command("--figure", run_folder / "checkpoint.pt" / "f.png"))
+    assert "checkpoint.pt is no folder. Draw elsewhere" in err
     assert not (tmp_path / "out").exists()
 
 

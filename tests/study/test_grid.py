@@ -72,6 +72,14 @@ def test_what_cannot_be_is_told_together(experiments):
         ("{lams: [0], seeds: }", "seeds must be a whole number, given None"),
         ("{lams: [0], seeds: 2.7}", "seeds must be a whole number, given 2.7"),
         ("{lams: [0], seeds: [0, 1]}", "seeds must be a whole number, given [0, 1]"),
+        ("{lams: [0], seeds: true}", "seeds must be a whole number, given True"),
+        ("{lams: [0], seeds: 1e400}", "seeds must be a whole number, given inf"),
+        (f"{{lams: [0], seeds: 1{'0' * 30}}}", "seeds and dims must be at most 2147483647"),
+        (f"{{lams: [1{'0' * 400}]}}", "every λ must be a finite number of at least 0"),
+        ("{lams: [0, [1]]}", "lams must be numbers with commas between, or auto, given [0, [1]]"),
+        ("{lams: [0, 1_0]}", "lams must be numbers with commas between, or auto, given [0, '1_0']"),
+        ("{lams: [0], methods: [{a: b}]}", "methods must be names with commas between, given [{'a': 'b'}]"),
+        ("{lams: [0], dims: [1e400]}", "dims must be whole numbers with commas between, given [inf]"),
     ],
 )
 def test_axes_that_are_missing_or_no_numbers(tmp_path, axes, says):

@@ -13,9 +13,10 @@ import time
 import pytest
 
 from sparsehead_cli.config import parse_set
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv, replace_csv
-from sparsehead_cli.study import trial
-from sparsehead_cli.study.engines import Task, run_local
+from sparsehead_cli.study import engines, trial
+from sparsehead_cli.study.engines import UNWRITABLE, Task, ended, run_local, run_task
 from sparsehead_cli.study.grid import read_grid
 from sparsehead_cli.study.summary import SETTING
 from sparsehead_cli.study.sweep import Request, run_one, stand
@@ -289,3 +290,26 @@ def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished
     assert len(read_csv(folder / "sweep.csv")) == 3
     assert (folder / "sweep_summary.csv").exists()
     assert (folder / "sweep.png").exists()
+
+
+def test_a_trial_that_cannot_even_say_why_it_failed(tiny, tmp_path, monkeypatch):
+    """On a full disk: its process ends with a code, and the sweep says what is likely; no traceback of the process itself."""
+    config = tiny(experiment="x", dataset="nowhere")
+    task = Task(folder_of(config), config)
+
+    def full(path, data):
+        raise SparseheadError(f"cannot write to {path}: No space left on device.")
+
+    monkeypatch.setattr(trial, "replace_file", full)
+    for name in ("end_with_parent", "log_everything"):
+        monkeypatch.setattr(engines, name, lambda *_: None)
+    with pytest.raises(SystemExit) as leaving:
+        run_task(task, 1, None)
+    assert leaving.value.code == UNWRITABLE
+    assert not (task.folder / FAILED).exists()
+    assert "is the disk full? Make room; the same command goes on" in ended(task, UNWRITABLE).error
+
+
+def test_jobs_have_an_end(sweep):
+    for jobs in (0, 10**9):
+        assert f"jobs must be at least 1 and at most 1,024, given {jobs}" in assert_one_error(sweep("--jobs", str(jobs)))

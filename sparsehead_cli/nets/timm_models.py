@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.errors import SparseheadError, did_you_mean
-from sparsehead_cli.nets.foreign import SEED, Found, head_words, left_out, where
+from sparsehead_cli.nets.foreign import SEED, Found, head_words, left_out, load_head, where
 from sparsehead_cli.nets.foreign_heads import Head, find_head
 from sparsehead_cli.nets.foreign_tensors import COUNTER, choose_branch, fit, preferred, require_whole, tensors_of, without_network
 from sparsehead_cli.nets.layouts import Contents, Facts, hints_of
@@ -101,8 +101,7 @@ def find_timm(
     head = find_head(tensors, prefix, inside, backbone.dim, facts)
     backbone, projector = initialised(name, image_size, head)
     backbone.net.load_state_dict(found.values, strict=False)
-    if head:
-        projector.load_state_dict(head.fit(tensors, source).values, strict=False)
+    load_head(projector, head, tensors, source)
     report = (
         f"layout: {facts.layout.name}",
         f"backbone: {where(prefix)}, {name}, D = {backbone.dim}",

@@ -178,7 +178,8 @@ def test_timms_models_by_name(tmp_path, name):
     x = torch.randn(2, *subject.prepare.image)
     torch.testing.assert_close(subject.network(x)["r"], model(x), rtol=1e-4, atol=1e-5)
     assert subject.network.backbone.dim == model(x).shape[1]
-    assert subject.prepare.normalise == DATASETS["imagenet"].normalise  # as DINO trains, whatever timm says of the name
+    cfg = model.pretrained_cfg
+    assert subject.prepare.normalise == Normalisation(tuple(cfg["mean"]), tuple(cfg["std"]))
     assert (subject.columns["run"], subject.columns["method"], subject.columns["backbone"]) == (name, "timm", name)
     assert "backbone: teacher.module.backbone" in "\n".join(subject.report)
     assert subject.fresh().backbone.image == subject.prepare.image

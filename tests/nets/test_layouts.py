@@ -150,6 +150,31 @@ def test_torchvisions_own_layout_leaves_nothing_to_guess():
     assert {how for _, how in facts.values()} == {KNOWN}
 
 
+def test_what_is_built_on_torchvision_is_known_by_its_file():
+    three = head_state(7, "fc.0 fc.1: fc.3 fc.4: fc.6 fc.7:", (D, HIDDEN, HIDDEN, OUT))
+    predictor = under("module.predictor.", head_state(8, "0 1: 3", (OUT, 8, OUT)))
+    simsiam = {"arch": "resnet18", "state_dict": {**under("module.encoder.", {**NETS[7, 0], **three}), **predictor}}
+    found, _ = find(simsiam)
+    layers = ("fc.0", "fc.1:", F.relu, "fc.3", "fc.4:", F.relu, "fc.6", "fc.7:")
+    assert_computes(found, NETS[7, 0], images(64), lambda r: head(three, layers, r), **TORCHVISION)
+    supervised = {"arch": "resnet50", "state_dict": {**under("module.", FIFTY), "module.fc.weight": torch.ones(1000, 40)}}
+    vicreg = {"model": {**under("module.backbone.", FIFTY), **under("module.projector.", head_state(9, MLP, (40, 8, 8, 6)))}}
+    layouts = [find_with_layout(state) for state in (simsiam, supervised, vicreg)]
+    assert [layout for layout, _ in layouts] == ["simsiam", "torchvision", "vicreg"]
+    assert all(how == KNOWN for _, facts in layouts for _, how in facts.values())
+
+
+def find_with_layout(state):
+    found, facts = find(state)
+    return found.layout, facts
+
+
+def test_what_a_file_names_is_said():
+    facts = Facts()
+    find_network(solo_learn(3, "cifar100"), "file", facts=facts)
+    assert facts.report()[0] == "named in the file: method byol, dataset cifar100, network resnet18"
+
+
 def test_numbers_of_a_sequential_show_whether_it_has_a_max_pool():
     numbers = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
     state = {re.sub(r"^\w+", lambda match: numbers[match[0]], name): value for name, value in NETS[7, 0].items()}

@@ -19,6 +19,7 @@ from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_sub
 from sparsehead_cli.evaluation.table import COLUMNS, Row, Table, per_class_rows
 from sparsehead_cli.measure.features import Features, cached, extract
 from sparsehead_cli.nets.backbones import ResNet
+from sparsehead_cli.nets.layouts import in_words
 from sparsehead_cli.training.build import choose_device
 
 
@@ -26,7 +27,7 @@ from sparsehead_cli.training.build import choose_device
 class Request:
     """What `sparsehead evaluate` was asked for. Without a data set it is the one of the run.
 
-    `checkpoint` is a file, the folder of a run, or timm:NAME with `weights`; `load_subject` says what the three last are for.
+    `checkpoint` is a file, the folder of a run, or timm:NAME with `weights`; `load_subject` says what the four last are for.
     """
 
     checkpoint: str | Path
@@ -46,6 +47,7 @@ class Request:
     weights: Path | None = None
     allow_partial: bool = False
     image_size: int | None = None
+    assume: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -133,6 +135,16 @@ def check(request: Request) -> None:
             dataset_info(name, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
 
 
+def require_classes(name: str, data_dir: Path) -> None:
+    """Raises: SparseheadError for a data set of one class, whose accuracy is 100 % whatever the network does."""
+    classes = dataset_info(name, data_dir).classes
+    if len(classes) == 1:
+        raise SparseheadError(
+            f'{name} has one class, "{classes[0]}": an accuracy on it means nothing. Give images of several classes, or look at '
+            f"its features without labels: sparsehead spectrum CHECKPOINT --dataset {name}"
+        )
+
+
 def require_stages(subject: Subject) -> None:
     """Raises: SparseheadError for a network that a detector cannot read stage by stage."""
     if not isinstance(subject.network.backbone, ResNet):
@@ -202,6 +214,7 @@ class Evaluation:
             allow_partial=request.allow_partial,
             image_size=request.image_size,
             dataset=request.dataset,
+            assume=request.assume,
         )
         self.dataset = request.dataset or self.subject.dataset
         if self.dataset is None:
@@ -274,6 +287,7 @@ class Evaluation:
             **subject.columns,
             "checkpoint": self.subject.digest,
             "model": subject.model,
+            "assumed": in_words(subject.assumed),
             **dict.fromkeys(COLUMNS, ""),
             **about,
         }
@@ -283,6 +297,7 @@ class Evaluation:
         if self.data is None or self.data.name != name:
             self.data = None  # makes room for the next
             request, size = self.request, self.subject.prepare.image[1]
+            require_classes(name, request.data_dir)
             reading = {"image_size": size, "skip_bad_images": request.skip_bad_images, "workers": request.workers}
             parts = [load_split(name, part, request.data_dir, **reading).to(self.device) for part in ("train+val", "test")]
             digests = tuple(part.digest() for part in parts)

@@ -1,16 +1,18 @@
 """A projector among the tensors of a file: the chain of linear layers that begins where the representation ends.
 
-Only the layers with numbers can be seen. What stands between them is assumed: ReLU, or GELU in DINO's head.
+Only the layers with numbers can be seen. What stands between them is a fact of layouts.py: the `activation`.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.nets.foreign_tensors import COUNTER, Fit, fit, side_of
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.foreign_tensors import COUNTER, Fit, fit, listed, printable, side_of
+from sparsehead_cli.nets.layouts import Facts
 
 # heads that no method calls its projector
 OTHERS = ("predict", "prototype", "classif", "probe", "decod", "queue", "logit", "last_layer", "eval")
@@ -32,11 +34,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Head:
-    """A projector that was found: its layers, and which activation is assumed between them."""
+    """A projector that was found: its layers, and what stands between them: one activation for all places, or one a place."""
 
     path: str
     layers: tuple[Layer, ...]
-    gelu: bool
+    activation: str = "relu"
+
+    @property
+    def gaps(self) -> int:
+        """In how many places an activation stands."""
+        return sum(layer.activated for layer in self.layers)
 
     @property
     def linears(self) -> list[Layer]:
@@ -46,9 +53,11 @@ class Head:
     def build(self) -> nn.Sequential:
         """The same layers, newly initialised, [B, D] -> [B, E]."""
         modules: list[nn.Module] = []
+        kinds = self.activation.split(",")
+        kinds = kinds * self.gaps if len(kinds) == 1 else kinds
         for layer in self.layers:
             if layer.activated:
-                modules.append(nn.GELU() if self.gelu else nn.ReLU())
+                modules.append(activation_of(kinds.pop(0)))
             if layer.linear:
                 modules.append(nn.Linear(layer.inputs, layer.outputs, bias=layer.has_bias))
             else:
@@ -59,7 +68,7 @@ class Head:
         """Its tensors by the names of what `build` returns. Raises: SparseheadError for those that are no finite numbers."""
         with torch.device("meta"):
             network = self.build()
-        places = [i for i, module in enumerate(network) if not isinstance(module, nn.ReLU | nn.GELU)]
+        places = [i for i, module in enumerate(network) if isinstance(module, nn.Linear | nn.BatchNorm1d)]
         keys = {
             f"{place}.{leaf}": f"{layer.path}.{leaf}"
             for place, layer in zip(places, self.layers, strict=True)
@@ -69,15 +78,14 @@ class Head:
         return fit(network, keys, tensors, source)
 
     def words(self) -> str:
-        """Its widths and what was assumed, for people."""
+        """Its widths, for people."""
         linears = self.linears
         widths = "-".join(str(width) for width in (linears[0].inputs, *(layer.outputs for layer in linears)))
         norm = "" if all(layer.linear for layer in self.layers) else " with BatchNorm"
-        assumed = ", GELU assumed between" if self.gelu else ", ReLU assumed between"
-        return widths + norm + (assumed if any(layer.activated for layer in self.layers) else "")
+        return widths + norm
 
 
-def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int) -> Head | None:
+def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int, facts: Facts) -> Head | None:
     """The projector of the backbone at `prefix`, whose own tensors are `inside` and whose representation is `dim` wide.
 
     It belongs to the same network of the method (trained, momentum, teacher …) and is no predictor, prototypes or
@@ -89,9 +97,70 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim:
         if name.endswith(".weight") and value.ndim == 2 and value.shape[1] == dim and name not in inside
     ]
     starts = [first for first in starts if side_of(first) == side_of(prefix) and not is_other(first, prefix)]
-    found = [widest(tensors, first, inside, prefix, dim) for first in starts[:MOST]]
+    used = facts.given.get("layers")
+    found = [widest(tensors, first, inside, prefix, dim, used) for first in starts[:MOST]]
     heads = [head for head in found if head and (len(head.linears) > 1 or may_be_single(head.path, prefix))]
-    return min(heads, key=lambda head: rank(head, prefix), default=None)
+    head = min(heads, key=lambda head: rank(head, prefix), default=None)
+    return with_facts(head, tensors, dim, facts) if head else None
+
+
+def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
+    """The same with what its layers do not show: which of its parts are used, and what stands between them.
+
+    Raises: SparseheadError for activations that are not as many as there are places for them.
+    """
+    parts = list(dict.fromkeys(part_of(layer.path, head.path) for layer in head.layers))
+    if "layers" in facts.given:
+        given = facts.take("layers")
+        if tuple(parts) != given:
+            has = f"{printable(head.path)} has {listed(parts)}"
+            raise SparseheadError(f"--assume layers={','.join(given)}: no projector is a chain of these parts; {has}.")
+    else:
+        head = without_idle(head, parts, tensors, dim, facts)
+    if not head.gaps:
+        return head
+    known = "gelu" if beside_last_layer(head.path, tensors) else None
+    activation = facts.take("activation", known=known, guess="relu")
+    if activation.count(",") not in (0, head.gaps - 1):
+        raise SparseheadError(
+            f"--assume activation={activation} names {activation.count(',') + 1} activations, "
+            f"and the projector {printable(head.path)} has {head.gaps} places for one."
+        )
+    return replace(head, activation=activation)
+
+
+def without_idle(head: Head, parts: list[str], tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
+    """The same without the parts that no batch ever went through: their BatchNorms have counted none, while others have.
+
+    Where parts have names and nothing shows that each is used, that is said to be a guess.
+    """
+    seen = {layer.path: has_seen(layer.path, tensors) for layer in head.layers if not layer.linear}
+    idle = [
+        part for part in parts if False in (own := [seen[p] for p in seen if part_of(p, head.path) == part]) and True not in own
+    ]
+    if idle and True in seen.values():
+        rest = [layer.path for layer in head.layers if part_of(layer.path, head.path) not in idle]
+        names = [name for name in tensors if name.rpartition(".")[0] in rest]
+        if layers := chain(names, tensors, head.path, dim):
+            facts.take("layers", read=tuple(part for part in parts if part not in idle))
+            return replace(head, layers=tuple(layers))
+    if len(head.linears) > 1 and not all(seen.values() or [False]) and not any(part.isdecimal() for part in parts):
+        facts.take("layers", guess=tuple(parts))
+    return head
+
+
+def has_seen(path: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a BatchNorm has seen a batch, by its counter, or else by its statistics."""
+    counter = tensors.get(f"{path}.{COUNTER}")
+    if counter is not None and counter.numel() == 1 and counter.device.type != "meta":
+        return bool(counter > 0)
+    mean, var = (tensors[f"{path}.{name}"] for name in ("running_mean", "running_var"))
+    return mean.device.type == "meta" or bool((mean != 0).any() or (var != 1).any())
+
+
+def part_of(path: str, head: str) -> str:
+    """The part of the head that a layer belongs to: layer1 of projector.layer1.0; "" for the head itself."""
+    return path.removeprefix(head).lstrip(".").partition(".")[0]
 
 
 def is_other(path: str, prefix: str) -> bool:
@@ -122,19 +191,24 @@ def shared(path: str, prefix: str) -> int:
     return min(count, len(path))
 
 
-def widest(tensors: Mapping[str, Tensor], first: str, inside: set[str], prefix: str, dim: int) -> Head | None:
+def widest(
+    tensors: Mapping[str, Tensor], first: str, inside: set[str], prefix: str, dim: int, used: tuple[str, ...] | None
+) -> Head | None:
     """The largest part of the file around the layer `first` that is one chain of layers and nothing else.
 
-    None where the chain cannot be told: where it goes on in layers that are not understood.
+    None where the chain cannot be told: where it goes on in layers that are not understood. Of a part of the file that has all
+    the parts `used`, only they are looked at, in their order.
     """
     found, path = None, first
     while path:
         within = [name for name in tensors if name.startswith(f"{path}.")]
         if inside.intersection(within) or any(is_other(name, prefix) for name in within):
             break
+        if used and set(used) <= {part_of(name, path) for name in within}:
+            within = [name for part in used for name in within if part_of(name, path) == part]
         layers = chain(within, tensors, path, dim)
         if layers:
-            found = Head(path, tuple(layers), gelu=beside_last_layer(path, tensors))
+            found = Head(path, tuple(layers))
         elif first.removeprefix(f"{path}.").isdecimal() or "proj" in path.rpartition(".")[2].lower():
             return None  # a part of a projector is not its output
         else:
@@ -202,3 +276,35 @@ def in_order(modules: list[str], path: str) -> list[str]:
 
     keys = {module: key(module) for module in modules}
     return sorted(modules, key=keys.__getitem__)
+
+
+class GroupSoftmax(nn.Module):
+    """[B, L·V] -> the same: a softmax over each `group` of V neighbouring features (None: over all), at a temperature.
+
+    Source: Lavoie et al. 2022, simplicial embeddings.
+    """
+
+    def __init__(self, group: int | None, temperature: float) -> None:
+        super().__init__()
+        self.group, self.temperature = group, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unflatten(1, (-1, self.group or x.shape[1])) / self.temperature).softmax(dim=2).flatten(1)
+
+
+def activation_of(kind: str) -> nn.Module:
+    """The module that layouts.ACTIVATION describes: relu … or softmax:V:T."""
+    name, _, rest = kind.partition(":")
+    if name == "softmax":
+        group, _, temperature = rest.partition(":")
+        return GroupSoftmax(int(group) if group else None, float(temperature or 1))
+    return ACTIVATIONS[name]()
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "none": nn.Identity,
+}

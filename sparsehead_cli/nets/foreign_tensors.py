@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.layouts import Facts
 
 DEPTH = 12  # dicts within dicts, at most; no checkpoint has more than five
 MOST = 100_000  # tensors, at most
@@ -20,6 +21,9 @@ SHOWN = 10  # names in an error
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COUNTER = "num_batches_tracked"  # of BatchNorm: no weight, and not in files from before 2018
 MOMENTUM = {"momentum", "ema", "target", "key", "k", "slow"}
+FROZEN = {"frozen", "old", "previous"}
+ALIASES = {"target": "momentum", "online": "trained"}  # what papers call them
+RAW = "current_model_state."  # where Lightning keeps the weights whose average is in state_dict
 TIMM_HINT = "For another architecture give its name in timm: timm:NAME --weights FILE."
 
 
@@ -58,23 +62,80 @@ def tensors_of(state: object) -> dict[str, Tensor]:
 
 
 def side_of(name: str) -> str:
-    """Which of a method's networks a name belongs to: "teacher", "student", "momentum" (target, key …) or "", the trained one."""
+    """Which of a method's networks a name belongs to: "teacher", "student", "momentum" (target, key …), "frozen" or "".
+
+    The last is the one that is trained, "frozen" is that of a task before.
+
+    "raw", alone or before one of them, are the weights of the last step in a file that has their average.
+    """
+    if f"{name}.".startswith(RAW):
+        return f"raw {side_of(f'{name}.'.removeprefix(RAW))}".strip()
     words = set(re.split(r"[._]", name.lower()))
     for side in ("teacher", "student"):
         if side in words:
             return side
-    return "momentum" if words & MOMENTUM else ""
+    return "momentum" if words & MOMENTUM else "frozen" if words & FROZEN else ""
 
 
 def preferred(prefixes: Iterable[str]) -> list[str]:
     """The prefixes of several networks, the one to evaluate first: DINO's teacher, else the trained one, else what there is.
 
-    Of equals the shorter is first.
+    Where a file has averaged weights and raw ones, the raw ones are last. Of equals the shorter is first.
     """
     prefixes = list(dict.fromkeys(prefixes))
     sides = {side_of(prefix) for prefix in prefixes}
-    order = ("teacher", "", "student", "momentum") if {"teacher", "student"} <= sides else ("", "student", "teacher", "momentum")
-    return sorted(prefixes, key=lambda prefix: (order.index(side_of(prefix)), prefix.count("."), prefix))
+    order = ("teacher", "", "student") if {"teacher", "student"} <= sides else ("", "student", "teacher")
+    order = (*order, "momentum", "frozen")
+
+    def key(prefix: str) -> tuple:
+        side = side_of(prefix)
+        return side.startswith("raw"), order.index(side.removeprefix("raw").strip()), prefix.count("."), prefix
+
+    return sorted(prefixes, key=key)
+
+
+def choose_branch(prefixes: list[str], facts: Facts, source: str) -> str:
+    """Which of several networks is evaluated: the one that the user or the layout names, else the first of `prefixes`.
+
+    Raises: SparseheadError for a name that none of them has.
+    """
+    names = branch_names(prefixes)
+    if len(prefixes) == 1 and "branch" not in facts.given:
+        return prefixes[0]
+    average = "average" if any(side_of(prefix).startswith("raw") for prefix in prefixes) else None
+    known = average or facts.known.get("branch")
+    chosen = first_called(known, names)
+    value = facts.take("branch", known=names[chosen][0] if chosen else None, guess=names[prefixes[0]][0])
+    chosen = first_called(value, names)
+    if chosen is None:
+        kinds = listed(own[0] for own in names.values())
+        raise SparseheadError(f"{source}: --assume branch={printable(value)} names none of its networks; there are: {kinds}.")
+    return chosen
+
+
+def first_called(value: str | None, names: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The first network that has this name, by its whole name before parts of one."""
+    whole = next((prefix for prefix, own in names.items() if own[0] == value), None)
+    return whole or next((prefix for prefix, own in names.items() if value in own), None)
+
+
+def branch_names(prefixes: list[str]) -> dict[str, tuple[str, ...]]:
+    """What each network may be called for --assume branch: first what it is, then its place, and the words of both.
+
+    Of several that are the same by what they are, the place is the name.
+    """
+    averaged = any(side_of(prefix).startswith("raw") for prefix in prefixes)
+    kinds = {}
+    for prefix in prefixes:
+        side = side_of(prefix)
+        kinds[prefix] = f"average {side}".strip() if averaged and not side.startswith("raw") else side or "trained"
+    names = {}
+    for prefix, kind in kinds.items():
+        place = prefix.rstrip(".") or "top"
+        first = kind if list(kinds.values()).count(kind) == 1 else place
+        aliases = [alias for alias, of in ALIASES.items() if of in kind.split()]
+        names[prefix] = tuple(dict.fromkeys((first, kind, place, *kind.split(), *aliases, *re.split(r"[._]", place.lower()))))
+    return names
 
 
 def fit(network: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Tensor], source: str) -> Fit:

@@ -1,0 +1,98 @@
+"""Known layouts of vision transformers' files: what their shapes do not show, as data.
+
+A row says how files of one origin are recognised and what holds of them; layouts.py says what becomes of that. `tokens` is what r is
+(the class token behind the last norm, or the average of the patches' tokens), `positions` how those of another size are made
+(vit_positions.py), `heads` depends on the width. The fixed positions of a file are the best sign of who made it.
+"""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+from sparsehead_cli.nets.layouts import IMAGENET, Contents, Layout
+from sparsehead_cli.nets.vit_positions import order_of
+
+USUAL = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24}  # attention heads by width: 64 to 88 channels each
+TWELVE = {**USUAL, 192: 12, 384: 12}  # MoCo v3 and what grew from it
+POSITIONS = r"(?:^|\.)(?:pos_embed|embeddings\.position_embeddings)$"
+CLASS_TOKEN = r"(?:^|\.)cls_token$"
+HUGGING_FACE = r"(?:^|\.)embeddings\.patch_embeddings\.projection\.weight$"
+HUGGING_FACE_SCALE = r"\.layer_scale1\.lambda1$"
+MASK_TOKEN = r"(?:^|\.)mask_token$"
+REGISTERS = r"(?:^|\.)register_tokens$"
+TEACHER = r"(?:^|\.)teacher\."
+METHOD = r"method|method_name"
+
+
+def fixed(file: Contents) -> str | None:
+    """The order of the sines and cosines that the file's positions are; None where they are learned or not there."""
+    return order_of(first(file.tensors, POSITIONS)) if file.has(POSITIONS) else None
+
+
+def first(tensors: Mapping[str, Tensor], pattern: str) -> Tensor:
+    """The first tensor whose name fits."""
+    return next(value for name, value in tensors.items() if Contents({name: value}).has(pattern))
+
+
+def row(name: str, holds, heads: Mapping[int, int] = USUAL, *, positions: str, tokens: str = "class", **facts: object) -> Layout:
+    """A layout of weights that were trained on images normalised as ImageNet's."""
+    return Layout(name, holds, {**IMAGENET, "heads": heads, "positions": positions, "tokens": tokens, **facts})
+
+
+def is_msn(file: Contents) -> bool:
+    """A target encoder with MSN's three-layer head beside it."""
+    return file.has(r"^target_encoder\.", r"(?:^|\.)fc\.fc1\.weight$")
+
+
+def is_ijepa(file: Contents) -> bool:
+    """No class token, and a target encoder or MAE's fixed positions."""
+    return not file.has(CLASS_TOKEN) and (file.has(r"^target_encoder\.") or fixed(file) == "columns")
+
+
+def is_dinov2(file: Contents) -> bool:
+    """Layer scale with a token for masked patches, or blocks in chunks."""
+    return file.has(MASK_TOKEN, r"\.ls1\.gamma$") or file.has(r"(?:^|\.)blocks\.\d+\.\d+\.norm1\.weight$")
+
+
+# the first that holds is taken
+VITS: tuple[Layout, ...] = (
+    row(
+        "Hugging Face's DINOv2 with registers",
+        lambda file: file.has(HUGGING_FACE, r"embeddings\.register_tokens$"),
+        positions="antialias",
+    ),
+    row("Hugging Face's DINOv2", lambda file: file.has(HUGGING_FACE, HUGGING_FACE_SCALE), positions="bicubic"),
+    row(
+        "Hugging Face's I-JEPA",
+        lambda file: file.has(HUGGING_FACE) and not file.has(CLASS_TOKEN),
+        positions="bicubic",
+        tokens="average",
+    ),
+    row(
+        "Hugging Face's ViTMAE",
+        lambda file: file.has(HUGGING_FACE) and (file.has(r"(?:^|\.)decoder\.") or fixed(file) == "columns"),
+        positions="bicubic",
+    ),
+    Layout("Hugging Face's ViT", lambda file: file.has(HUGGING_FACE), {"positions": "bicubic", "tokens": "class"}),
+    row("solo-learn's MoCo v3", lambda file: file.says(METHOD, "mocov3"), TWELVE, positions="rows"),
+    row(
+        "solo-learn's MAE",
+        lambda file: file.says(METHOD, "mae") or file.has(r"(?:^|\.)backbone\.cls_token$", r"(?:^|\.)decoder\.decoder_embed\."),
+        TWELVE,
+        positions="bicubic",
+    ),
+    row("MoCo v3", lambda file: file.has(r"\.?base_encoder\.") or fixed(file) == "rows", TWELVE, positions="rows", activation="relu"),
+    row("MSN", is_msn, positions="bicubic", branch="target", activation="gelu"),
+    row("I-JEPA", is_ijepa, positions="columns", tokens="average", branch="target"),
+    row("DINOv2 with registers", lambda file: file.has(REGISTERS), positions="antialias", branch="teacher", activation="gelu"),
+    row("DINOv2", is_dinov2, positions="offset", branch="teacher", activation="gelu"),
+    row(
+        "iBOT",
+        lambda file: file.has(r"(?:^|\.)masked_embed$") or file.has(r"\.last_layer2\."),
+        positions="offset",
+        branch="teacher",
+        activation="gelu",
+    ),
+    row("DINO", lambda file: file.has(TEACHER), positions="offset", branch="teacher", activation="gelu"),
+    row("MAE", lambda file: file.has(r"(?:^|\.)decoder_embed\.") or fixed(file) == "columns", positions="bicubic"),
+)

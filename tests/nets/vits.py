@@ -1,0 +1,111 @@
+"""A vision transformer written from the papers, against which the ones that are read from files are compared.
+
+    vit = Reference(dim=64, depth=6, heads=4).eval()
+    r = vit(images)                                         # [B, 64]: the class token, or the average of the patches' tokens
+
+Source: Dosovitskiy et al. 2021; layer scale: Touvron et al. 2021; registers: Darcet et al. 2024; fixed positions: Chen, Xie &
+He 2021 (MoCo v3) and He et al. 2022 (MAE). Names are those of the first releases, which DINO, MAE and MoCo v3 share with timm.
+"""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class Reference(nn.Module):
+    """Images [B, 3, h, h] -> r [B, dim]. `tokens` is "class" or "average"; `image` the size that its positions are for."""
+
+    def __init__(
+        self, dim=64, depth=6, heads=4, *, patch=16, image=32, mlp=3, tokens="class", registers=0, scale=False, has_class=True
+    ):
+        super().__init__()
+        side = image // patch
+        self.heads, self.tokens, self.has_class = heads, tokens, has_class
+        self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, dim, patch, stride=patch)})
+        if has_class:
+            self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
+        if registers:
+            self.register_tokens = nn.Parameter(torch.randn(1, registers, dim))
+        self.pos_embed = nn.Parameter(torch.randn(1, side**2 + has_class, dim))
+        self.blocks = nn.ModuleList(block(dim, mlp, scale) for _ in range(depth))
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+        for name, value in self.named_parameters():  # far from the usual initial values, so that nothing cancels
+            if value.ndim == 1:
+                nn.init.normal_(value, mean=float(name.endswith(("weight", "gamma"))), std=0.3)
+            elif name.startswith(("blocks", "patch_embed")):
+                nn.init.normal_(value, std=1.5 / math.sqrt(value[0].numel()))
+
+    @torch.no_grad()
+    def forward(self, images: Tensor, positions: Tensor | None = None) -> Tensor:
+        """`positions` are used in place of its own, as for images of another size."""
+        x = self.patch_embed["proj"](images).flatten(2).transpose(1, 2)
+        if self.has_class:
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = x + (self.pos_embed if positions is None else positions)
+        first = int(self.has_class)
+        if hasattr(self, "register_tokens"):
+            x = torch.cat([x[:, :first], self.register_tokens.expand(len(x), -1, -1), x[:, first:]], dim=1)
+            first += self.register_tokens.shape[1]
+        for layer in self.blocks:
+            y = attention(layer["attn"], layer["norm1"](x), self.heads)
+            x = x + (y * layer["ls1"]["gamma"] if "ls1" in layer else y)
+            y = layer["mlp"]["fc2"](nn.functional.gelu(layer["mlp"]["fc1"](layer["norm2"](x))))
+            x = x + (y * layer["ls2"]["gamma"] if "ls2" in layer else y)
+        x = self.norm(x)
+        return x[:, 0] if self.tokens == "class" else x[:, first:].mean(dim=1)
+
+
+def block(dim: int, mlp: int, scale: bool) -> nn.ModuleDict:
+    """The layers of one block, by their published names."""
+    layers = {
+        "norm1": nn.LayerNorm(dim, eps=1e-6),
+        "attn": nn.ModuleDict({"qkv": nn.Linear(dim, 3 * dim), "proj": nn.Linear(dim, dim)}),
+        "norm2": nn.LayerNorm(dim, eps=1e-6),
+        "mlp": nn.ModuleDict({"fc1": nn.Linear(dim, mlp * dim), "fc2": nn.Linear(mlp * dim, dim)}),
+    }
+    scales = {name: nn.ParameterDict({"gamma": torch.ones(dim)}) for name in ("ls1", "ls2") if scale}
+    return nn.ModuleDict({**layers, **scales})
+
+
+def attention(layers: nn.ModuleDict, x: Tensor, heads: int) -> Tensor:
+    """Scaled dot-product attention, one head after another, [B, T, D] -> [B, T, D]."""
+    q, k, v = layers["qkv"](x).chunk(3, dim=-1)
+    out = []
+    for a, b, c in zip(q.chunk(heads, -1), k.chunk(heads, -1), v.chunk(heads, -1), strict=True):
+        out.append(torch.softmax(a @ b.transpose(1, 2) / math.sqrt(a.shape[-1]), dim=-1) @ c)
+    return layers["proj"](torch.cat(out, dim=-1))
+
+
+def bicubic(old: int, new: int, scale: float | None = None) -> Tensor:
+    """The matrix [new, old] of Keys' cubic convolution (a = -0.75), not antialiased; `scale` is new / old but for DINO's offset."""
+    matrix = torch.zeros(new, old, dtype=torch.float64)
+    for i in range(new):
+        place = (i + 0.5) / (scale or new / old) - 0.5
+        for j in range(math.floor(place) - 1, math.floor(place) + 3):
+            t = abs(place - j)
+            near = (1.25 * t - 2.25) * t * t + 1
+            far = -0.75 * (((t - 5) * t + 8) * t - 4)
+            matrix[i, min(max(j, 0), old - 1)] += near if t <= 1 else far
+    return matrix
+
+
+def resized(positions: Tensor, matrix: Tensor, first: int = 1) -> Tensor:
+    """Positions [1, first + old², D] -> [1, first + new², D]; the first ones, of the class token, stay."""
+    side = matrix.shape[1]
+    grid = positions[0, first:].double().reshape(side, side, -1)
+    grid = torch.einsum("ia,jb,abd->ijd", matrix, matrix, grid).flatten(0, 1)
+    return torch.cat([positions[0, :first].double(), grid])[None].float()
+
+
+def fixed(side: int, dim: int, *, rows_first: bool, has_class: bool = True) -> Tensor:
+    """Sines and cosines of the patches' places, [1, side² (+ 1), dim]: MoCo v3 begins with the row, MAE with the column."""
+    values = torch.zeros(side * side, dim)
+    for token in range(side * side):
+        places = divmod(token, side) if rows_first else divmod(token, side)[::-1]
+        for half, place in enumerate(places):
+            for i in range(dim // 4):
+                angle = place / 10000 ** (i / (dim // 4))
+                values[token, half * dim // 2 + i] = math.sin(angle)
+                values[token, half * dim // 2 + dim // 4 + i] = math.cos(angle)
+    return torch.cat([torch.zeros(int(has_class), dim), values])[None]

@@ -29,6 +29,12 @@ MeasuredOn = Annotated[str | None, typer.Option(help=f"{DATASET} Without it the 
 Weights = Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")]
 AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")]
 ImageSize = Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")]
+Assume = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--assume", metavar="KEY=VALUE", help="What the file of a network that is not ours does not say; may be repeated."
+    ),
+]
 DataDir = Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")]
@@ -132,6 +138,7 @@ def evaluate(
     weights: Weights = None,
     allow_partial: AllowPartial = False,
     image_size: ImageSize = None,
+    assume: Assume = None,
     data_dir: DataDir = Path("data"),
     seed: Annotated[int, typer.Option(help="Which labels are known, and the order and views of protocols that train.")] = 0,
     device: Device = "auto",
@@ -151,7 +158,7 @@ def evaluate(
 
     settings, detection = read_settings(parse_set(set_ or []))
     asked = (checkpoint, names(protocol), dataset, names(transfer_to or ""), detection_set, baselines, per_class, seed)
-    reading = (device, data_dir, skip_bad_images, workers, weights, allow_partial, image_size)
+    reading = (device, data_dir, skip_bad_images, workers, weights, allow_partial, image_size, tuple(assume or ()))
     request = Request(*asked, settings, detection, *reading)
     from rich.console import Console
 
@@ -179,6 +186,7 @@ def spectrum(
     weights: Weights = None,
     allow_partial: AllowPartial = False,
     image_size: ImageSize = None,
+    assume: Assume = None,
     data_dir: DataDir = Path("data"),
     seed: Annotated[int, typer.Option(help="The order of images, and augmented views.")] = 0,
     device: Device = "auto",
@@ -203,7 +211,7 @@ def spectrum(
 
     if over_time:
         return show.show_over_time(console, *spectra_over_time(tuple(checkpoints), figure))
-    reading = (weights, allow_partial, image_size, skip_bad_images, workers)
+    reading = (weights, allow_partial, image_size, skip_bad_images, workers, tuple(assume or ()))
     request = Request(tuple(dict.fromkeys(checkpoints)), dataset, split, layers, out, seed, device, data_dir, *reading)
     try:
         with show.SpectrumDisplay(console) as display:

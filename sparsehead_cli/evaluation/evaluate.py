@@ -19,6 +19,7 @@ from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_sub
 from sparsehead_cli.evaluation.table import COLUMNS, Row, Table, per_class_rows
 from sparsehead_cli.measure.features import Features, cached, extract
 from sparsehead_cli.nets.backbones import ResNet
+from sparsehead_cli.nets.layouts import in_words
 from sparsehead_cli.training.build import choose_device
 
 
@@ -26,7 +27,7 @@ from sparsehead_cli.training.build import choose_device
 class Request:
     """What `sparsehead evaluate` was asked for. Without a data set it is the one of the run.
 
-    `checkpoint` is a file, the folder of a run, or timm:NAME with `weights`; `load_subject` says what the three last are for.
+    `checkpoint` is a file, the folder of a run, or timm:NAME with `weights`; `load_subject` says what the four last are for.
     """
 
     checkpoint: str | Path
@@ -46,6 +47,7 @@ class Request:
     weights: Path | None = None
     allow_partial: bool = False
     image_size: int | None = None
+    assume: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -202,6 +204,7 @@ class Evaluation:
             allow_partial=request.allow_partial,
             image_size=request.image_size,
             dataset=request.dataset,
+            assume=request.assume,
         )
         self.dataset = request.dataset or self.subject.dataset
         if self.dataset is None:
@@ -274,6 +277,7 @@ class Evaluation:
             **subject.columns,
             "checkpoint": self.subject.digest,
             "model": subject.model,
+            "assumed": in_words(subject.assumed),
             **dict.fromkeys(COLUMNS, ""),
             **about,
         }

@@ -25,6 +25,7 @@ from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.measure.moments import WIDEST, BlockMoments
 from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
+from sparsehead_cli.nets.layouts import in_words
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
 from sparsehead_cli.training.build import choose_device
@@ -54,6 +55,7 @@ class Request:
     image_size: int | None = None
     skip_bad_images: bool = False
     workers: int | None = None
+    assume: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,7 @@ def spectra(request: Request, watch: Watch = lambda moment: None) -> list[list[R
             allow_partial=request.allow_partial,
             image_size=request.image_size,
             dataset=request.dataset,
+            assume=request.assume,
         )
         look = Look(subject, request)
         keys.append(look.key())
@@ -170,6 +173,7 @@ class Look:
         common = {
             **self.subject.columns,
             "checkpoint": self.subject.digest,
+            "assumed": in_words(self.subject.assumed),
             "eval_dataset": self.dataset,
             "split": self.request.split,
             "images": len(self.split),

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.measure.features import BATCH, Encoder, Pixels, Prepare
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.nets.foreign import Found, find_network
+from sparsehead_cli.nets.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
 from sparsehead_cli.nets.timm_models import PREFIX as TIMM
 from sparsehead_cli.nets.timm_models import find_timm
 from sparsehead_cli.ssl.methods import method_settings
@@ -40,7 +41,8 @@ class Subject:
     `model` is "checkpoint", "untrained" or "pixels"; `columns` begin every row about it; `digest` is a hash of its weights.
     `dataset`, `recipe` and `temperature` are those it was trained with: a data set is None, and the others are the usual ones,
     where the file does not say. `report` has a line for each thing that was found in a file of somebody else's.
-    `fresh()` is the same architecture with its initial weights; `config` holds the settings of a run of ours.
+    `fresh()` is the same architecture with its initial weights; `config` holds the settings of a run of ours; `assumed` are the
+    facts that the shapes in somebody else's file do not show, each with what it rests on.
     """
 
     model: str
@@ -55,6 +57,7 @@ class Subject:
     temperature: float = TEMPERATURE
     report: tuple[str, ...] = ()
     config: Config | None = None
+    assumed: tuple[Assumption, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
@@ -73,30 +76,44 @@ def load_subject(
     allow_partial: bool = False,
     image_size: int | None = None,
     dataset: str | None = None,
+    assume: Sequence[str] = (),
 ) -> Subject:
     """The trained network of a checkpoint: of ours (the file or its folder), of anybody's, or timm:NAME with its `weights`.
 
-    `allow_partial`, `image_size` and `dataset`, the data set that it is to be measured on, are for files that are not ours.
+    `allow_partial`, `image_size`, `dataset`, the data set that it is to be measured on, and `assume`, facts as KEY=VALUE, are for
+    files that are not ours.
 
     Raises: SparseheadError for a file without a network, or whose weights do not fit its settings or architecture.
     """
     if image_size is not None and not 8 <= image_size <= LARGEST:
         raise SparseheadError(f"image_size must be between 8 and {LARGEST}, given {image_size}.")
-    timm = timm_name(checkpoint, weights)
+    timm, given = timm_name(checkpoint, weights), parse_assume(assume)
     path = weights or checkpoint_file(checkpoint)
     state, skipped = read_file(path)
     if timm is None and isinstance(state, dict) and state.get("format") == FORMAT:
-        if allow_partial or image_size:
+        if allow_partial or image_size or assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
         return without_dust(own_subject(state, path, device, data_dir))
-    options = {"allow_partial": allow_partial, "skipped": skipped}
+    options = {"facts": (facts := Facts(given)), "allow_partial": allow_partial, "skipped": skipped}
     if timm is not None:
         found = find_timm(timm, state, str(path), image_size=image_size, **options)
-        return foreign_subject(found, Prepare(found.backbone.image, found.backbone.normalise), path, device)
-    found = find_network(state, str(path), **options)
-    prepare = prepare_for(found.backbone, dataset_info(dataset, data_dir) if dataset else None, image_size)
+        prepare = Prepare(found.backbone.image, found.backbone.normalise)
+    else:
+        found = find_network(state, str(path), **options)
+        prepare = prepare_for(found.backbone, dataset_info(dataset, data_dir) if dataset else None, image_size)
+    facts.note("image_size", prepare.image[1], GIVEN if image_size else GUESSED)
+    prepare = dataclasses.replace(prepare, normalise=normalisation_of(facts, prepare.normalise))
     found.backbone.image = prepare.image
-    return foreign_subject(found, prepare, path, device)
+    facts.require_used(str(path))
+    return foreign_subject(found, prepare, path, device, facts)
+
+
+def normalisation_of(facts: Facts, guess: Normalisation) -> Normalisation:
+    """That of the images a foreign network was trained on."""
+    channels = len(guess.mean)
+    mean, std = facts.take("mean", guess=guess.mean), facts.take("std", guess=guess.std)
+    spread = [values * channels if len(values) == 1 else values for values in (mean, std)]
+    return for_channels(Normalisation(*spread), channels) if len(spread[0]) == len(spread[1]) else Normalisation(*spread)
 
 
 @torch.no_grad()
@@ -144,7 +161,7 @@ def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
     return Normalisation((grey[0],), (grey[1],))
 
 
-def foreign_subject(found: Found, prepare: Prepare, path: Path, device: torch.device) -> Subject:
+def foreign_subject(found: Found, prepare: Prepare, path: Path, device: torch.device, facts: Facts) -> Subject:
     """A network from somebody else's file, as far as the file says what it is. Raises: SparseheadError where it does not run."""
 
     def fresh() -> Encoder:
@@ -157,18 +174,19 @@ def foreign_subject(found: Found, prepare: Prepare, path: Path, device: torch.de
     run = found.name if found.layout == "timm" else path.stem
     columns = {"experiment": path.resolve().parent.name, "run": run, "method": found.layout, "dataset": "", "backbone": found.name}
     columns |= {**dict.fromkeys(("penalty", "solver", "lam", "seed"), ""), "commit": code_version(), "step": "", "total_steps": ""}
-    mean = ", ".join(f"{value:.3g}" for value in prepare.normalise.mean)
-    view = (f"images: {prepare.image[0]} x {prepare.image[1]} x {prepare.image[2]}, normalised with mean {mean}",)
+    assumed = tuple(facts.assumptions)
+    view = (f"images: {' x '.join(map(str, prepare.image))}",)
     return Subject(
         "checkpoint",
         network,
         prepare,
         columns,
-        digest_of(network, prepare),
+        digest_of(network, prepare, assumed),
         device,
         fresh,
         recipe=RECIPES["grey-small" if prepare.image[0] == 1 else "symmetric"],
-        report=(*found.report, *view),
+        report=(*found.report, *view, *facts.report()),
+        assumed=assumed,
     )
 
 
@@ -285,7 +303,7 @@ def untrained(subject: Subject, images: Split | Folder) -> Subject:
     network.eval()
     for norm in norms:
         norm.momentum = 0.1
-    digest = digest_of(network, subject.prepare)
+    digest = digest_of(network, subject.prepare, subject.assumed)
     return dataclasses.replace(subject, model="untrained", network=network, digest=digest)
 
 
@@ -293,7 +311,7 @@ def pixels(subject: Subject, channels: int) -> Subject:
     """The images as they are, in [0, 1]."""
     prepare = Prepare(None, Normalisation((0.0,) * channels, (1.0,) * channels))
     digest = digest_of(Pixels(), prepare)
-    return dataclasses.replace(subject, model="pixels", network=Pixels(), prepare=prepare, digest=digest)
+    return dataclasses.replace(subject, model="pixels", network=Pixels(), prepare=prepare, digest=digest, assumed=())
 
 
 def trainable(network: nn.Module) -> nn.Module:
@@ -301,9 +319,9 @@ def trainable(network: nn.Module) -> nn.Module:
     return copy.deepcopy(network).requires_grad_(True).train()
 
 
-def digest_of(network: nn.Module, prepare: Prepare) -> str:
-    """A hash of all weights and buffers and of the views they expect, in hexadecimals."""
-    found = hashlib.blake2b(repr(prepare).encode(), digest_size=8)
+def digest_of(network: nn.Module, prepare: Prepare, assumed: tuple[Assumption, ...] = ()) -> str:
+    """A hash of all weights and buffers, of the views they expect and of what is assumed, in hexadecimals."""
+    found = hashlib.blake2b((repr(prepare) + in_words(assumed)).encode(), digest_size=8)
     for name, value in sorted(network.state_dict().items()):
         found.update(f"{name} {tuple(value.shape)}".encode())
         found.update(_bytes(value))

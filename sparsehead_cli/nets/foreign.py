@@ -3,8 +3,8 @@
     found = find_network(torch.load(path, weights_only=True), "path")
 
 A ResNet is found by the names of its blocks, under whatever prefix: torchvision's `layer1.0.conv1.weight`, or the numbers of an
-nn.Sequential of its children, `4.0.conv1.weight` (lightly). Its architecture is read off the shapes. What cannot be read off,
-strides and activations, is the usual one, and is reported as assumed.
+nn.Sequential of its children, `4.0.conv1.weight` (lightly). Its architecture is read off the shapes. What no shape shows is a
+fact of layouts.py.
 """
 
 import re
@@ -20,6 +20,7 @@ from sparsehead_cli.nets.backbones import BasicBlock, Bottleneck, ResNet
 from sparsehead_cli.nets.foreign_heads import Head, find_head
 from sparsehead_cli.nets.foreign_tensors import (
     TIMM_HINT,
+    choose_branch,
     fit,
     listed,
     preferred,
@@ -29,6 +30,7 @@ from sparsehead_cli.nets.foreign_tensors import (
     tensors_of,
     without_network,
 )
+from sparsehead_cli.nets.layouts import Contents, Facts, hints_of
 
 NAMED = re.compile(r"((?:.*\.)?)layer[1-9]\.\d{1,3}\.conv[12]\.weight")
 NUMBERED = re.compile(r"((?:.*\.)?)([2-9])\.\d{1,3}\.conv[12]\.weight")
@@ -51,7 +53,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Architecture:
-    """A ResNet as its shapes show it. `relu` and `pool`: whether they follow the first convolution."""
+    """A ResNet as its shapes show it, and the facts that they do not show.
+
+    `relu` and `pool`: whether they follow the first convolution, which has `padding` and `stem_stride` (None: the usual ones of its
+    kernel). `stride`: which convolution of a bottleneck strides, "3x3" or "1x1".
+    """
 
     block: type[BasicBlock] | type[Bottleneck]
     blocks: tuple[int, ...]
@@ -60,6 +66,9 @@ class Architecture:
     stem: str
     relu: bool = True
     pool: bool = True
+    padding: int | None = None
+    stem_stride: int | None = None
+    stride: str = "3x3"
 
     def build(self) -> ResNet:
         """The ResNet, newly initialised, made for images of 224 pixels behind the ImageNet stem and of 32 behind the other."""
@@ -67,8 +76,14 @@ class Architecture:
         network = ResNet(self.block, self.blocks, self.widths, self.stem, (self.channels, size, size))
         if not self.relu:
             network.relu = nn.Identity()
-        if not self.pool:
-            network.maxpool = nn.Identity()
+        network.maxpool = nn.MaxPool2d(3, 2, padding=1) if self.pool else nn.Identity()
+        if self.padding is not None:
+            network.conv1.padding = (self.padding, self.padding)
+        if self.stem_stride is not None:
+            network.conv1.stride = (self.stem_stride, self.stem_stride)
+        for block in network.modules() if self.stride == "1x1" else ():
+            if isinstance(block, Bottleneck):
+                block.conv1.stride, block.conv2.stride = block.conv2.stride, block.conv1.stride
         return network
 
     @property
@@ -82,13 +97,8 @@ class Architecture:
     def words(self) -> str:
         """All of it, for people."""
         blocks, widths = (", ".join(map(str, values)) for values in (self.blocks, self.widths))
-        return f"{self.name}, blocks {blocks}, widths {widths}"
-
-    def stem_words(self) -> str:
-        """The stem and what is assumed of it."""
-        if self.stem == "small":
-            return "3x3, assumed stride 1 without max-pool" + ("" if self.relu else ", without ReLU as in lightly's")
-        return f"7x7, assumed stride 2 {'with' if self.pool else 'without'} max-pool" + ("" if self.relu else ", without ReLU")
+        kernel = "7x7" if self.stem == "imagenet" else "3x3"
+        return f"{self.name}, blocks {blocks}, widths {widths}, stem {kernel}" + ("" if self.relu else " without ReLU")
 
 
 @dataclass(frozen=True)
@@ -106,20 +116,25 @@ class Found:
     report: tuple[str, ...]
 
 
-def find_network(state: object, source: str, *, allow_partial: bool = False, skipped: tuple[str, ...] = ()) -> Found:
+def find_network(
+    state: object, source: str, *, facts: Facts | None = None, allow_partial: bool = False, skipped: tuple[str, ...] = ()
+) -> Found:
     """Nested dicts of tensors -> the ResNet in them and its projector; nn.Identity where there is none.
 
-    `source` is the file's name, for errors, `skipped` what Python objects were left out of it.
+    `source` is the file's name, for errors, `skipped` what Python objects were left out of it. `facts` holds those that the user
+    gives, and lists those that were taken.
 
     Raises: SparseheadError where there is no ResNet, where a part of it is missing or of another architecture (with
     `allow_partial` only reported), and for weights that are no finite numbers.
     """
-    tensors = tensors_of(state)
+    tensors, facts = tensors_of(state), facts or Facts()
     places = places_in(tensors)
     if not places:
         raise without_network(tensors, source, skipped, "ResNet")
-    place = places[0]
-    shape = architecture_of(place, tensors, source)
+    layout = facts.recognise(Contents(tensors, hints_of(state), kernel=kernel_in(places, tensors)))
+    prefix = choose_branch([place.prefix for place in places], facts, source)
+    place = next(place for place in places if place.prefix == prefix)
+    shape = with_facts(architecture_of(place, tensors, source), place, facts)
     require_buildable(shape, place, tensors, source)
     unusual = require_published(shape, source, allow_partial=allow_partial)
     with torch.device("meta"):
@@ -127,21 +142,19 @@ def find_network(state: object, source: str, *, allow_partial: bool = False, ski
     found = fit(expected, place.keys, tensors, source)
     lacking = require_whole(found, f"a {shape.name} at {where(place.prefix)}", source, allow_partial=allow_partial)
     inside = set(place.keys.values())
-    head = find_head(tensors, place.prefix, inside, expected.dim)
+    head = find_head(tensors, place.prefix, inside, expected.dim, facts)
     backbone, projector = initialised(shape, head)
     backbone.load_state_dict(found.values, strict=False)
     load_head(projector, head, tensors, source)
-    layout = layout_of(place, head, tensors, state)
     report = (
-        f"layout: {layout}",
+        f"layout: {layout.name}",
         f"backbone: {where(place.prefix)}, {shape.words()}, D = {backbone.dim}",
         f"projector: {head_words(head)}",
-        f"stem: {shape.stem_words()}",
         *unusual,
         *lacking,
         *left_out(tensors, place.prefix, inside, head, skipped),
     )
-    return Found(layout, shape.name, backbone, projector, lambda: initialised(shape, head), report)
+    return Found(layout.name, shape.name, backbone, projector, lambda: initialised(shape, head), report)
 
 
 def initialised(shape: Architecture, head: Head | None) -> tuple[nn.Module, nn.Module]:
@@ -208,8 +221,27 @@ def architecture_of(place: Place, tensors: Mapping[str, Tensor], source: str) ->
         channels,
         "imagenet" if kernel == 7 else "small",
         relu=place.start != 2,
-        pool=place.start in (None, 4) and kernel == 7,
+        pool=kernel == 7,
     )
+
+
+def with_facts(shape: Architecture, place: Place, facts: Facts) -> Architecture:
+    """The same with what its shapes do not show; the numbers of an nn.Sequential's children show whether it has a max-pool."""
+    kernel = 7 if shape.stem == "imagenet" else 3
+    pooled = None if place.start in (None, 4) else False
+    return replace(
+        shape,
+        stem_stride=facts.take("stem_stride", guess=2 if kernel == 7 else 1),
+        padding=facts.take("padding", guess=kernel // 2),
+        pool=facts.take("pool", read=pooled, guess=kernel == 7),
+        stride=facts.take("stride", guess="3x3") if shape.block is Bottleneck else "3x3",
+    )
+
+
+def kernel_in(places: list[Place], tensors: Mapping[str, Tensor]) -> int | None:
+    """The side of the first convolution that is there."""
+    keys = [place.keys["conv1.weight"] for place in places if "conv1.weight" in place.keys]
+    return next((tensors[key].shape[-1] for key in keys if tensors[key].ndim == 4), None)
 
 
 def first_convolution(place: Place, tensors: Mapping[str, Tensor], source: str) -> tuple[int, int]:
@@ -260,25 +292,6 @@ def require_published(shape: Architecture, source: str, *, allow_partial: bool) 
     if not allow_partial:
         raise SparseheadError(f"{source}: {words}. Is it whole? --allow-partial takes it as it is. {TIMM_HINT}")
     return (f"NOT A PUBLISHED RESNET: {words}",)
-
-
-def layout_of(place: Place, head: Head | None, tensors: Mapping[str, Tensor], state: object) -> str:
-    """Whose file it seems to be: coarse, and "resnet" where nothing says more."""
-    names, prefix, path = " ".join(tensors), place.prefix, head.path if head else ""
-    lightning = isinstance(state, Mapping) and "pytorch-lightning_version" in state
-    signs = (
-        ("lightly", "_head.layers." in names),
-        ("moco", any(word in prefix for word in ("encoder_q", "encoder_k", "base_encoder"))),
-        ("dino", side_of(prefix) in ("teacher", "student")),
-        ("byol", re.search(r"(online|target)_(encoder|network)", names) is not None),
-        ("swav", "prototypes.weight" in names and "projection_head" in names),
-        ("solo-learn", "momentum_backbone." in names),
-        ("lightning", lightning),
-        ("barlow", prefix.endswith("backbone.") and path.endswith("projector") and f"{prefix[:-9]}bn.running_mean" in tensors),
-        ("lightly", place.start is not None or ".shortcut.0.weight" in names),
-        ("torchvision", not prefix and "fc.weight" in tensors and not head),
-    )
-    return next((layout for layout, holds in signs if holds), "resnet")
 
 
 def left_out(

@@ -1,16 +1,17 @@
 """A projector among the tensors of a file: the chain of linear layers that begins where the representation ends.
 
-Only the layers with numbers can be seen. What stands between them is assumed: ReLU, or GELU in DINO's head.
+Only the layers with numbers can be seen. What stands between them is a fact of layouts.py: the `activation`.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.nets.foreign_tensors import COUNTER, Fit, fit, side_of
+from sparsehead_cli.nets.layouts import Facts
 
 # heads that no method calls its projector
 OTHERS = ("predict", "prototype", "classif", "probe", "decod", "queue", "logit", "last_layer", "eval")
@@ -32,11 +33,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Head:
-    """A projector that was found: its layers, and which activation is assumed between them."""
+    """A projector that was found: its layers, and which activation stands between them, of ACTIVATIONS."""
 
     path: str
     layers: tuple[Layer, ...]
-    gelu: bool
+    activation: str = "relu"
 
     @property
     def linears(self) -> list[Layer]:
@@ -48,7 +49,7 @@ class Head:
         modules: list[nn.Module] = []
         for layer in self.layers:
             if layer.activated:
-                modules.append(nn.GELU() if self.gelu else nn.ReLU())
+                modules.append(ACTIVATIONS[self.activation]())
             if layer.linear:
                 modules.append(nn.Linear(layer.inputs, layer.outputs, bias=layer.has_bias))
             else:
@@ -59,7 +60,7 @@ class Head:
         """Its tensors by the names of what `build` returns. Raises: SparseheadError for those that are no finite numbers."""
         with torch.device("meta"):
             network = self.build()
-        places = [i for i, module in enumerate(network) if not isinstance(module, nn.ReLU | nn.GELU)]
+        places = [i for i, module in enumerate(network) if isinstance(module, nn.Linear | nn.BatchNorm1d)]
         keys = {
             f"{place}.{leaf}": f"{layer.path}.{leaf}"
             for place, layer in zip(places, self.layers, strict=True)
@@ -69,15 +70,14 @@ class Head:
         return fit(network, keys, tensors, source)
 
     def words(self) -> str:
-        """Its widths and what was assumed, for people."""
+        """Its widths, for people."""
         linears = self.linears
         widths = "-".join(str(width) for width in (linears[0].inputs, *(layer.outputs for layer in linears)))
         norm = "" if all(layer.linear for layer in self.layers) else " with BatchNorm"
-        assumed = ", GELU assumed between" if self.gelu else ", ReLU assumed between"
-        return widths + norm + (assumed if any(layer.activated for layer in self.layers) else "")
+        return widths + norm
 
 
-def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int) -> Head | None:
+def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int, facts: Facts) -> Head | None:
     """The projector of the backbone at `prefix`, whose own tensors are `inside` and whose representation is `dim` wide.
 
     It belongs to the same network of the method (trained, momentum, teacher …) and is no predictor, prototypes or
@@ -91,7 +91,11 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim:
     starts = [first for first in starts if side_of(first) == side_of(prefix) and not is_other(first, prefix)]
     found = [widest(tensors, first, inside, prefix, dim) for first in starts[:MOST]]
     heads = [head for head in found if head and (len(head.linears) > 1 or may_be_single(head.path, prefix))]
-    return min(heads, key=lambda head: rank(head, prefix), default=None)
+    head = min(heads, key=lambda head: rank(head, prefix), default=None)
+    if head is None or not any(layer.activated for layer in head.layers):
+        return head
+    known = "gelu" if beside_last_layer(head.path, tensors) else None
+    return replace(head, activation=facts.take("activation", known=known, guess="relu"))
 
 
 def is_other(path: str, prefix: str) -> bool:
@@ -134,7 +138,7 @@ def widest(tensors: Mapping[str, Tensor], first: str, inside: set[str], prefix: 
             break
         layers = chain(within, tensors, path, dim)
         if layers:
-            found = Head(path, tuple(layers), gelu=beside_last_layer(path, tensors))
+            found = Head(path, tuple(layers))
         elif first.removeprefix(f"{path}.").isdecimal() or "proj" in path.rpartition(".")[2].lower():
             return None  # a part of a projector is not its output
         else:
@@ -202,3 +206,12 @@ def in_order(modules: list[str], path: str) -> list[str]:
 
     keys = {module: key(module) for module in modules}
     return sorted(modules, key=keys.__getitem__)
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "none": nn.Identity,
+}

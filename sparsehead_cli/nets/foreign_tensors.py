@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.layouts import GUESSED, Facts
 
 DEPTH = 12  # dicts within dicts, at most; no checkpoint has more than five
 MOST = 100_000  # tensors, at most
@@ -20,6 +21,7 @@ SHOWN = 10  # names in an error
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COUNTER = "num_batches_tracked"  # of BatchNorm: no weight, and not in files from before 2018
 MOMENTUM = {"momentum", "ema", "target", "key", "k", "slow"}
+RAW = "current_model_state."  # where Lightning keeps the weights whose average is in state_dict
 TIMM_HINT = "For another architecture give its name in timm: timm:NAME --weights FILE."
 
 
@@ -58,7 +60,12 @@ def tensors_of(state: object) -> dict[str, Tensor]:
 
 
 def side_of(name: str) -> str:
-    """Which of a method's networks a name belongs to: "teacher", "student", "momentum" (target, key …) or "", the trained one."""
+    """Which of a method's networks a name belongs to: "teacher", "student", "momentum" (target, key …) or "", the trained one.
+
+    "raw", alone or before one of them, are the weights of the last step in a file that has their average.
+    """
+    if name.startswith(RAW):
+        return f"raw {side_of(name.removeprefix(RAW))}".strip()
     words = set(re.split(r"[._]", name.lower()))
     for side in ("teacher", "student"):
         if side in words:
@@ -69,12 +76,55 @@ def side_of(name: str) -> str:
 def preferred(prefixes: Iterable[str]) -> list[str]:
     """The prefixes of several networks, the one to evaluate first: DINO's teacher, else the trained one, else what there is.
 
+    Where a file has averaged weights and raw ones, the raw ones are last.
+
     Of equals the shorter is first.
     """
     prefixes = list(dict.fromkeys(prefixes))
     sides = {side_of(prefix) for prefix in prefixes}
     order = ("teacher", "", "student", "momentum") if {"teacher", "student"} <= sides else ("", "student", "teacher", "momentum")
-    return sorted(prefixes, key=lambda prefix: (order.index(side_of(prefix)), prefix.count("."), prefix))
+
+    def key(prefix: str) -> tuple:
+        side = side_of(prefix)
+        return side.startswith("raw"), order.index(side.removeprefix("raw").strip()), prefix.count("."), prefix
+
+    return sorted(prefixes, key=key)
+
+
+def choose_branch(prefixes: list[str], facts: Facts, source: str) -> str:
+    """Which of several networks is evaluated: the one that the user or the layout names, else the first of `prefixes`.
+
+    Raises: SparseheadError for a name that none of them has.
+    """
+    if len(prefixes) == 1 and "branch" not in facts.given:
+        return prefixes[0]
+    names = branch_names(prefixes)
+    default = names[prefixes[0]][0]
+    value = facts.take("branch", guess=default)
+    chosen = next((prefix for prefix in prefixes if value in names[prefix]), None)
+    if chosen is None and "branch" not in facts.given:  # known of the layout, but not in this file
+        facts.note("branch", default, GUESSED)
+        return prefixes[0]
+    if chosen is None:
+        kinds = listed(dict.fromkeys(own[0] for own in names.values()))
+        raise SparseheadError(f"{source}: --assume branch={printable(value)} names none of its networks, which are {kinds}.")
+    return chosen
+
+
+def branch_names(prefixes: list[str]) -> dict[str, tuple[str, ...]]:
+    """What each network may be called for --assume branch: first what it is, then the words of its place, and the place itself."""
+    averaged = any(side_of(prefix).startswith("raw") for prefix in prefixes)
+    names = {}
+    for prefix in prefixes:
+        side = side_of(prefix)
+        first = side or ("average" if averaged else "trained")
+        words = re.split(r"[._]", prefix.lower().rstrip("."))
+        names[prefix] = tuple(
+            dict.fromkeys(
+                (first, *side.split(), *(("average",) if averaged and "raw" not in side else ()), *words, prefix.rstrip("."))
+            )
+        )
+    return names
 
 
 def fit(network: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Tensor], source: str) -> Fit:

@@ -11,7 +11,8 @@ from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.errors import SparseheadError, did_you_mean
 from sparsehead_cli.nets.foreign import SEED, Found, head_words, left_out, where
 from sparsehead_cli.nets.foreign_heads import Head, find_head
-from sparsehead_cli.nets.foreign_tensors import COUNTER, fit, preferred, require_whole, tensors_of, without_network
+from sparsehead_cli.nets.foreign_tensors import COUNTER, choose_branch, fit, preferred, require_whole, tensors_of, without_network
+from sparsehead_cli.nets.layouts import Contents, Facts, hints_of
 
 PREFIX = "timm:"
 ANCHORS = 5  # names of a model, spread over it, by which it is looked for in a file
@@ -74,6 +75,7 @@ def find_timm(
     state: object,
     source: str,
     *,
+    facts: Facts | None = None,
     image_size: int | None = None,
     allow_partial: bool = False,
     skipped: tuple[str, ...] = (),
@@ -83,25 +85,26 @@ def find_timm(
     Raises: SparseheadError as `find_network`, and where timm or the model is not there.
     """
     backbone, _ = initialised(name, image_size, None)
-    tensors = tensors_of(state)
+    tensors, facts = tensors_of(state), facts or Facts()
     expected = [key for key in backbone.net.state_dict() if not key.endswith(COUNTER)]
     prefixes = prefixes_of(expected, tensors)
     if not prefixes:
         raise without_network(tensors, source, skipped, name)
-    prefix = prefixes[0]
+    facts.recognise(Contents(tensors, hints_of(state), model=name))
+    prefix = choose_branch(prefixes, facts, source)
     parts = {key.partition(".")[0] for key in expected}
     keys = {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)}
     keys = {own: key for own, key in keys.items() if own.partition(".")[0] in parts and not own.startswith(backbone.classifiers)}
     found = fit(backbone.net, keys, tensors, source)
     lacking = require_whole(found, f"timm's {name} at {where(prefix)}", source, allow_partial=allow_partial)
     inside = set(keys.values())
-    head = find_head(tensors, prefix, inside, backbone.dim)
+    head = find_head(tensors, prefix, inside, backbone.dim, facts)
     backbone, projector = initialised(name, image_size, head)
     backbone.net.load_state_dict(found.values, strict=False)
     if head:
         projector.load_state_dict(head.fit(tensors, source).values, strict=False)
     report = (
-        "layout: timm",
+        f"layout: {facts.layout.name}",
         f"backbone: {where(prefix)}, {name}, D = {backbone.dim}",
         f"projector: {head_words(head)}",
         *lacking,

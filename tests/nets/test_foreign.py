@@ -12,6 +12,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import BasicBlock, Bottleneck, ResNet
 from sparsehead_cli.nets.foreign import Architecture, find_network
 from sparsehead_cli.nets.foreign_tensors import preferred, printable, side_of, tensors_of
+from sparsehead_cli.nets.layouts import Facts
 
 WIDTHS = (8, 16, 24, 32)
 D = 32
@@ -190,13 +191,15 @@ def assert_same_features(found, net, head, x):
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_each_layout_computes_what_was_saved(name):
     make, layout, head, parts = LAYOUTS[name]
-    found = find_network(make(), "file")
+    facts = Facts()
+    found = find_network(make(), "file", facts=facts)
     assert found.layout == layout
     x = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     assert_same_features(found, NET, head, x)
     left = next((line for line in found.report if line.startswith("left out: ")), "left out: ")
     assert all(part in left.removeprefix("left out: ").split(", ") for part in parts), left
-    assert "assumed stride 2 with max-pool" in report(found)
+    taken = {a.key: a.value for a in facts.assumptions}
+    assert (taken["stem_stride"], taken["padding"], taken["pool"]) == ("2", "3", "true")
 
 
 @pytest.mark.parametrize("block", [BasicBlock, Bottleneck])

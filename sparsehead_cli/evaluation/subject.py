@@ -101,7 +101,8 @@ def load_subject(
     else:
         found = find_network(state, str(path), **options)
         prepare = prepare_for(found.backbone, dataset_info(dataset, data_dir) if dataset else None, image_size)
-    facts.note("image_size", prepare.image[1], GIVEN if image_size else GUESSED)
+    if image_size or not any(a.key == "image_size" for a in facts.assumptions):  # positions in the file tell
+        facts.note("image_size", prepare.image[1], GIVEN if image_size else GUESSED)
     prepare = dataclasses.replace(prepare, normalise=normalisation_of(facts, prepare.normalise))
     found.backbone.image = prepare.image
     facts.require_used(str(path))

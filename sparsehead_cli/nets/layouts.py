@@ -87,9 +87,12 @@ class Facts:
         self.assumptions: list[Assumption] = []
         self.dataset = ""
 
-    def recognise(self, contents: Contents) -> Layout:
-        """Find the layout of the file, whose facts are known from now on, and the data set that the file names."""
-        self.layout = next(layout for layout in LAYOUTS if layout.holds(contents))
+    def recognise(self, contents: Contents, special: tuple[Layout, ...] = ()) -> Layout:
+        """Find the layout of the file, whose facts are known from now on, and the data set that the file names.
+
+        `special` layouts go before those of LAYOUTS.
+        """
+        self.layout = next(layout for layout in (*special, *LAYOUTS) if layout.holds(contents))
         self.known = {**self.layout.facts, **self.layout.by_kernel.get(contents.kernel, {})}
         self.dataset = contents.said(r"dataset|dataset_name|data_set|data\.dataset").lower()
         return self.layout
@@ -239,6 +242,11 @@ KEYS: dict[str, Key] = {
     "pool": Key(boolean, "true or false: whether a max-pool follows the first convolution"),
     "stride": Key(one_of("1x1", "3x3"), "1x1 or 3x3: which convolution of a bottleneck has the stride"),
     "heads": Key(whole(1, 128), "the number of attention heads, 1 to 128"),
+    "tokens": Key(one_of("class", "average"), "class or average: which of a vision transformer's tokens r is"),
+    "positions": Key(
+        one_of("bicubic", "offset", "antialias", "rows", "columns"),
+        "bicubic, offset (DINO's), antialias, or computed anew as fixed ones of MoCo v3 (rows) or MAE (columns)",
+    ),
     "activation": Key(
         one_of("relu", "gelu", "silu", "tanh", "none"), "relu, gelu, silu, tanh or none: what is between a projector's layers"
     ),

@@ -1,8 +1,8 @@
 """Known layouts of vision transformers' files: what their shapes do not show, as data.
 
-A row says how files of one origin are recognised and what holds of them; layouts.py says what becomes of that. `tokens` is what r is
-(the class token behind the last norm, or the average of the patches' tokens), `positions` how those of another size are made
-(vit_positions.py), `heads` depends on the width. The fixed positions of a file are the best sign of who made it.
+A row says how files of one origin are recognised and what holds of them; layouts.py says what becomes of that. `tokens` is what
+r is (the class token behind the last norm, or the average of the patches' tokens), `positions` how those of another size are
+made (vit_positions.py), `heads` are by the width. The fixed positions in a file are the best sign of who made it.
 """
 
 from collections.abc import Mapping
@@ -37,6 +37,11 @@ def first(tensors: Mapping[str, Tensor], pattern: str) -> Tensor:
 def row(name: str, holds, heads: Mapping[int, int] = USUAL, *, positions: str, tokens: str = "class", **facts: object) -> Layout:
     """A layout of weights that were trained on images normalised as ImageNet's."""
     return Layout(name, holds, {**IMAGENET, "heads": heads, "positions": positions, "tokens": tokens, **facts})
+
+
+def is_mocov3(file: Contents) -> bool:
+    """A base encoder, or fixed positions in an order that only MoCo v3 has."""
+    return file.has(r"(?:^|\.)base_encoder\.") or fixed(file) == "rows"
 
 
 def is_msn(file: Contents) -> bool:
@@ -81,7 +86,7 @@ VITS: tuple[Layout, ...] = (
         TWELVE,
         positions="bicubic",
     ),
-    row("MoCo v3", lambda file: file.has(r"\.?base_encoder\.") or fixed(file) == "rows", TWELVE, positions="rows", activation="relu"),
+    row("MoCo v3", is_mocov3, TWELVE, positions="rows", activation="relu"),
     row("MSN", is_msn, positions="bicubic", branch="target", activation="gelu"),
     row("I-JEPA", is_ijepa, positions="columns", tokens="average", branch="target"),
     row("DINOv2 with registers", lambda file: file.has(REGISTERS), positions="antialias", branch="teacher", activation="gelu"),

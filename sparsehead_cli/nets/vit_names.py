@@ -1,7 +1,7 @@
-"""A vision transformer's tensors under the names that timm gives them, whoever saved them. The names are data; nothing is guessed here.
+"""A vision transformer's tensors under the names that timm gives them, whoever saved them. The names are data.
 
-    tensors = timms_names(tensors)                          # "vit.encoder.layer.0.attention.output.dense.weight" ->
-                                                            # "vit.blocks.0.attn.proj.weight"
+tensors = timms_names(tensors)                          # "vit.encoder.layer.0.attention.output.dense.weight" ->
+                                                        # "vit.blocks.0.attn.proj.weight"
 """
 
 import re
@@ -12,7 +12,7 @@ from torch import Tensor
 
 BLOCK = r"(?:encoder\.layer|layers)\.(\d{1,3})\."
 PARTS = r"(weight|bias)"
-# Hugging Face: ViT, DeiT, ViTMAE, ViTMSN, I-JEPA, DINOv2 (also with registers); as their files have them and as version 5 names them
+# Hugging Face: ViT, DeiT, ViTMAE, ViTMSN, I-JEPA, DINOv2 (also with registers), in files and in memory since version 5
 HUGGING_FACE: tuple[tuple[str, str], ...] = (
     (r"embeddings\.(cls_token|mask_token)", r"\1"),
     (r"embeddings\.distillation_token", "dist_token"),
@@ -30,7 +30,7 @@ HUGGING_FACE: tuple[tuple[str, str], ...] = (
     (rf"{BLOCK}layer_scale([12])\.lambda1", r"blocks.\1.ls\2.gamma"),
     (rf"layernorm\.{PARTS}", r"norm.\1"),
 )
-# DINOv2's and iBOT's own code: registers, SwiGLU, layer scale, and blocks in chunks, whose second number goes on from chunk to chunk
+# the code of DINOv2 and iBOT: registers, SwiGLU, layer scale, and blocks in chunks, whose second number goes on in the next
 CHUNK = r"blocks\.(?:\d{1,3}\.)?(\d{1,3})\."
 AUTHORS: tuple[tuple[str, str], ...] = (
     (r"register_tokens", "reg_token"),

@@ -109,3 +109,55 @@ def fixed(side: int, dim: int, *, rows_first: bool, has_class: bool = True) -> T
                 values[token, half * dim // 2 + i] = math.sin(angle)
                 values[token, half * dim // 2 + dim // 4 + i] = math.cos(angle)
     return torch.cat([torch.zeros(int(has_class), dim), values])[None]
+
+
+def behind(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors with a prefix before their names."""
+    return {f"{prefix}{name}": value for name, value in state.items()}
+
+
+def in_chunks(state: dict[str, Tensor], chunk: int) -> dict[str, Tensor]:
+    """DINOv2's training files: blocks in chunks, whose second number goes on: blocks.1.3.norm1."""
+    named = {}
+    for name, value in state.items():
+        first, _, rest = name.partition(".")
+        number = rest.partition(".")[0]
+        named[f"blocks.{int(number) // chunk}.{rest}" if first == "blocks" else name] = value
+    return named
+
+
+def hugging_face(state: dict[str, Tensor], *, scaled: bool = False, version: int = 4) -> dict[str, Tensor]:
+    """The names of transformers, as its files have them (4) or as its version 5 has them in memory; `scaled`: those of DINOv2."""
+    named = {}
+    for name, value in state.items():
+        parts = name.split(".")
+        if parts[0] in ("cls_token", "mask_token", "register_tokens"):
+            named[f"embeddings.{name}"] = value
+        elif parts[0] == "pos_embed":
+            named["embeddings.position_embeddings"] = value
+        elif parts[0] == "patch_embed":
+            named[f"embeddings.patch_embeddings.projection.{parts[-1]}"] = value
+        elif parts[0] == "norm":
+            named[f"layernorm.{parts[-1]}"] = value
+        else:
+            layer = f"{'layers' if version == 5 and not scaled else 'encoder.layer'}.{parts[1]}"
+            named |= hugging_faces_block(layer, parts[2:], value, scaled=scaled, version=version)
+    return named
+
+
+def hugging_faces_block(layer: str, parts: list[str], value: Tensor, *, scaled: bool, version: int) -> dict[str, Tensor]:
+    """A tensor of a block by transformers' names; query, key and value are three."""
+    last = parts[-1]
+    if parts[1] == "qkv":
+        names = ("q_proj", "k_proj", "v_proj") if version == 5 else ("attention.query", "attention.key", "attention.value")
+        return {f"{layer}.attention.{name}.{last}": part for name, part in zip(names, value.chunk(3), strict=True)}
+    if parts[0].startswith("ls"):
+        return {f"{layer}.layer_scale{parts[0][2]}.lambda1": value}
+    places = {
+        "norm1": "norm1" if scaled else "layernorm_before",
+        "norm2": "norm2" if scaled else "layernorm_after",
+        "attn.proj": "attention.o_proj" if version == 5 else "attention.output.dense",
+        "mlp.fc1": "mlp.fc1" if scaled or version == 5 else "intermediate.dense",
+        "mlp.fc2": "mlp.fc2" if scaled or version == 5 else "output.dense",
+    }
+    return {f"{layer}.{places['.'.join(parts[:-1])]}.{last}": value}

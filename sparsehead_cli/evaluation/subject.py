@@ -94,27 +94,26 @@ def load_subject(
         if allow_partial or image_size or assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
         return without_dust(own_subject(state, path, device, data_dir))
-    options = {"facts": (facts := Facts(given)), "allow_partial": allow_partial, "skipped": skipped}
+    facts = Facts(given | ({"image_size": image_size} if image_size else {}))
+    options = {"facts": facts, "allow_partial": allow_partial, "skipped": skipped}
     if timm is not None:
         found = find_timm(timm, state, str(path), image_size=image_size, **options)
-        prepare = Prepare(found.backbone.image, found.backbone.normalise)
+        prepare = Prepare(found.backbone.image, normalisation_of(facts, found.backbone.normalise))
+        if "image_size" not in {a.key for a in facts.assumptions}:
+            facts.note("image_size", prepare.image[1], GIVEN if image_size else GUESSED)
     else:
         found = find_network(state, str(path), **options)
-        prepare = prepare_for(found.backbone, dataset_info(dataset, data_dir) if dataset else None, image_size)
-    if image_size or not any(a.key == "image_size" for a in facts.assumptions):  # positions in the file tell
-        facts.note("image_size", prepare.image[1], GIVEN if image_size else GUESSED)
-    prepare = dataclasses.replace(prepare, normalise=normalisation_of(facts, prepare.normalise))
+        prepare = prepare_for(found.backbone, dataset_info(dataset, data_dir) if dataset else None, facts)
     found.backbone.image = prepare.image
     facts.require_used(str(path))
     return foreign_subject(found, prepare, path, device, facts)
 
 
 def normalisation_of(facts: Facts, guess: Normalisation) -> Normalisation:
-    """That of the images a foreign network was trained on."""
-    channels = len(guess.mean)
-    mean, std = facts.take("mean", guess=guess.mean), facts.take("std", guess=guess.std)
-    spread = [values * channels if len(values) == 1 else values for values in (mean, std)]
-    return for_channels(Normalisation(*spread), channels) if len(spread[0]) == len(spread[1]) else Normalisation(*spread)
+    """That of the images a foreign network was trained on, for as many channels as the guess has."""
+    values = facts.take("mean", guess=guess.mean), facts.take("std", guess=guess.std)
+    channels = max(len(guess.mean), *map(len, values))
+    return for_channels(Normalisation(*(v * channels if len(v) == 1 else v for v in values)), len(guess.mean))
 
 
 @torch.no_grad()
@@ -144,12 +143,17 @@ def checkpoint_file(checkpoint: str | Path) -> Path:
     return path / "checkpoint.pt" if path.is_dir() else path
 
 
-def prepare_for(backbone: ResNet, info: DatasetInfo | None, image_size: int | None) -> Prepare:
-    """What a view of a foreign ResNet looks like: as on ImageNet behind its stem, else as the data set measured on."""
-    small = info.size if info is not None and info.size <= SMALL else 32
-    size = image_size or (224 if backbone.stem == "imagenet" else small)
-    own = DATASETS["imagenet"].normalise if info is None or backbone.stem == "imagenet" else info.normalise
-    return Prepare((backbone.image[0], size, size), for_channels(own, backbone.image[0]))
+def prepare_for(backbone: ResNet, measured_on: DatasetInfo | None, facts: Facts) -> Prepare:
+    """What a view of a foreign ResNet looks like.
+
+    A guess is the data set that the file names, else ImageNet behind its stem, else the data set measured on.
+    """
+    named, large = DATASETS.get(facts.dataset), backbone.stem == "imagenet"
+    info = named or (None if large else measured_on)
+    size = info.size if info is not None and (named or info.size <= SMALL) else 224 if large else 32
+    size = facts.take("image_size", guess=size)
+    own = (info or DATASETS["imagenet"]).normalise
+    return Prepare((backbone.image[0], size, size), normalisation_of(facts, for_channels(own, backbone.image[0])))
 
 
 def for_channels(normalise: Normalisation, channels: int) -> Normalisation:

@@ -177,7 +177,19 @@ def places_in(tensors: Mapping[str, Tensor]) -> list[Place]:
     for match in filter(None, map(NUMBERED.fullmatch, tensors)):
         starts[match[1]] = min(int(match[2]), starts.get(match[1], 9))
     numbered = {prefix for prefix, start in starts.items() if start in STARTS and f"{prefix}0.weight" in tensors}
-    return [place_at(prefix, None if prefix in named else starts[prefix], tensors) for prefix in preferred(named | numbered)]
+    found: list[Place] = []
+    for prefix in preferred(named | numbered):
+        place = place_at(prefix, None if prefix in named else starts[prefix], tensors)
+        if not any(same_network(place, other, tensors) for other in found):
+            found.append(place)
+    return found
+
+
+def same_network(a: Place, b: Place, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a network is in the file under two names, as encoder.0 and backbone, with the same numbers."""
+    return a.keys.keys() == b.keys.keys() and all(
+        torch.equal(tensors[key], tensors[b.keys[name]]) for name, key in a.keys.items() if tensors[key].device.type == "cpu"
+    )
 
 
 def place_at(prefix: str, start: int | None, tensors: Mapping[str, Tensor]) -> Place:

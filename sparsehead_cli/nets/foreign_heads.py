@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.nets.foreign_tensors import COUNTER, Fit, fit, side_of
-from sparsehead_cli.nets.layouts import Facts
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.foreign_tensors import COUNTER, Fit, fit, listed, printable, side_of
+from sparsehead_cli.nets.layouts import KNOWN, Facts
 
 # heads that no method calls its projector
 OTHERS = ("predict", "prototype", "classif", "probe", "decod", "queue", "logit", "last_layer", "eval")
@@ -33,11 +34,16 @@ class Layer:
 
 @dataclass(frozen=True)
 class Head:
-    """A projector that was found: its layers, and which activation stands between them, of ACTIVATIONS."""
+    """A projector that was found: its layers, and what stands between them: one activation for all places, or one a place."""
 
     path: str
     layers: tuple[Layer, ...]
     activation: str = "relu"
+
+    @property
+    def gaps(self) -> int:
+        """In how many places an activation stands."""
+        return sum(layer.activated for layer in self.layers)
 
     @property
     def linears(self) -> list[Layer]:
@@ -47,9 +53,11 @@ class Head:
     def build(self) -> nn.Sequential:
         """The same layers, newly initialised, [B, D] -> [B, E]."""
         modules: list[nn.Module] = []
+        kinds = self.activation.split(",")
+        kinds = kinds * self.gaps if len(kinds) == 1 else kinds
         for layer in self.layers:
             if layer.activated:
-                modules.append(ACTIVATIONS[self.activation]())
+                modules.append(activation_of(kinds.pop(0)))
             if layer.linear:
                 modules.append(nn.Linear(layer.inputs, layer.outputs, bias=layer.has_bias))
             else:
@@ -89,13 +97,72 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim:
         if name.endswith(".weight") and value.ndim == 2 and value.shape[1] == dim and name not in inside
     ]
     starts = [first for first in starts if side_of(first) == side_of(prefix) and not is_other(first, prefix)]
-    found = [widest(tensors, first, inside, prefix, dim) for first in starts[:MOST]]
+    used = facts.given.get("layers")
+    found = [widest(tensors, first, inside, prefix, dim, used) for first in starts[:MOST]]
     heads = [head for head in found if head and (len(head.linears) > 1 or may_be_single(head.path, prefix))]
     head = min(heads, key=lambda head: rank(head, prefix), default=None)
-    if head is None or not any(layer.activated for layer in head.layers):
+    return with_facts(head, tensors, dim, facts) if head else None
+
+
+def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
+    """The same with what its layers do not show: which of its parts are used, and what stands between them.
+
+    Raises: SparseheadError for activations that are not as many as there are places for them.
+    """
+    parts = list(dict.fromkeys(part_of(layer.path, head.path) for layer in head.layers))
+    if "layers" in facts.given:
+        given = facts.take("layers")
+        if tuple(parts) != given:
+            has = f"{printable(head.path)} has {listed(parts)}"
+            raise SparseheadError(f"--assume layers={','.join(given)}: no projector is a chain of these parts; {has}.")
+    else:
+        head = without_idle(head, parts, tensors, dim, facts)
+    if beside_last_layer(head.path, tensors):
+        facts.note("z", "before the l2 norm and last_layer", KNOWN)
+    if not head.gaps:
         return head
     known = "gelu" if beside_last_layer(head.path, tensors) else None
-    return replace(head, activation=facts.take("activation", known=known, guess="relu"))
+    activation = facts.take("activation", known=known, guess="relu")
+    if activation.count(",") not in (0, head.gaps - 1):
+        raise SparseheadError(
+            f"--assume activation={activation} names {activation.count(',') + 1} activations, "
+            f"and the projector {printable(head.path)} has {head.gaps} places for one."
+        )
+    return replace(head, activation=activation)
+
+
+def without_idle(head: Head, parts: list[str], tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
+    """The same without the parts that no batch ever went through: their BatchNorms have counted none, while others have.
+
+    Where parts have names and nothing shows that each is used, that is said to be a guess.
+    """
+    seen = {layer.path: has_seen(layer.path, tensors) for layer in head.layers if not layer.linear}
+    idle = [
+        part for part in parts if False in (own := [seen[p] for p in seen if part_of(p, head.path) == part]) and True not in own
+    ]
+    if idle and True in seen.values():
+        rest = [layer.path for layer in head.layers if part_of(layer.path, head.path) not in idle]
+        names = [name for name in tensors if name.rpartition(".")[0] in rest]
+        if layers := chain(names, tensors, head.path, dim):
+            facts.take("layers", read=tuple(part for part in parts if part not in idle))
+            return replace(head, layers=tuple(layers))
+    if len(head.linears) > 1 and not all(seen.values() or [False]) and not any(part.isdecimal() for part in parts):
+        facts.take("layers", guess=tuple(parts))
+    return head
+
+
+def has_seen(path: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a BatchNorm has seen a batch, by its counter, or else by its statistics."""
+    counter = tensors.get(f"{path}.{COUNTER}")
+    if counter is not None and counter.numel() == 1 and counter.device.type != "meta":
+        return bool(counter > 0)
+    mean, var = (tensors[f"{path}.{name}"] for name in ("running_mean", "running_var"))
+    return mean.device.type == "meta" or bool((mean != 0).any() or (var != 1).any())
+
+
+def part_of(path: str, head: str) -> str:
+    """The part of the head that a layer belongs to: layer1 of projector.layer1.0; "" for the head itself."""
+    return path.removeprefix(head).lstrip(".").partition(".")[0]
 
 
 def is_other(path: str, prefix: str) -> bool:
@@ -126,16 +193,21 @@ def shared(path: str, prefix: str) -> int:
     return min(count, len(path))
 
 
-def widest(tensors: Mapping[str, Tensor], first: str, inside: set[str], prefix: str, dim: int) -> Head | None:
+def widest(
+    tensors: Mapping[str, Tensor], first: str, inside: set[str], prefix: str, dim: int, used: tuple[str, ...] | None
+) -> Head | None:
     """The largest part of the file around the layer `first` that is one chain of layers and nothing else.
 
-    None where the chain cannot be told: where it goes on in layers that are not understood.
+    None where the chain cannot be told: where it goes on in layers that are not understood. Of a part of the file that has all
+    the parts `used`, only they are looked at, in their order.
     """
     found, path = None, first
     while path:
         within = [name for name in tensors if name.startswith(f"{path}.")]
         if inside.intersection(within) or any(is_other(name, prefix) for name in within):
             break
+        if used and set(used) <= {part_of(name, path) for name in within}:
+            within = [name for part in used for name in within if part_of(name, path) == part]
         layers = chain(within, tensors, path, dim)
         if layers:
             found = Head(path, tuple(layers))
@@ -206,6 +278,29 @@ def in_order(modules: list[str], path: str) -> list[str]:
 
     keys = {module: key(module) for module in modules}
     return sorted(modules, key=keys.__getitem__)
+
+
+class GroupSoftmax(nn.Module):
+    """[B, L·V] -> the same: a softmax over each `group` of V neighbouring features (None: over all), at a temperature.
+
+    Source: Lavoie et al. 2022, simplicial embeddings.
+    """
+
+    def __init__(self, group: int | None, temperature: float) -> None:
+        super().__init__()
+        self.group, self.temperature = group, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unflatten(1, (-1, self.group or x.shape[1])) / self.temperature).softmax(dim=2).flatten(1)
+
+
+def activation_of(kind: str) -> nn.Module:
+    """The module that layouts.ACTIVATION describes: relu … or softmax:V:T."""
+    name, _, rest = kind.partition(":")
+    if name == "softmax":
+        group, _, temperature = rest.partition(":")
+        return GroupSoftmax(int(group) if group else None, float(temperature or 1))
+    return ACTIVATIONS[name]()
 
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.nets.layouts import GUESSED, Facts
+from sparsehead_cli.nets.layouts import Facts
 
 DEPTH = 12  # dicts within dicts, at most; no checkpoint has more than five
 MOST = 100_000  # tensors, at most
@@ -21,6 +21,7 @@ SHOWN = 10  # names in an error
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COUNTER = "num_batches_tracked"  # of BatchNorm: no weight, and not in files from before 2018
 MOMENTUM = {"momentum", "ema", "target", "key", "k", "slow"}
+ALIASES = {"target": "momentum", "online": "trained"}  # what papers call them
 RAW = "current_model_state."  # where Lightning keeps the weights whose average is in state_dict
 TIMM_HINT = "For another architecture give its name in timm: timm:NAME --weights FILE."
 
@@ -76,9 +77,7 @@ def side_of(name: str) -> str:
 def preferred(prefixes: Iterable[str]) -> list[str]:
     """The prefixes of several networks, the one to evaluate first: DINO's teacher, else the trained one, else what there is.
 
-    Where a file has averaged weights and raw ones, the raw ones are last.
-
-    Of equals the shorter is first.
+    Where a file has averaged weights and raw ones, the raw ones are last. Of equals the shorter is first.
     """
     prefixes = list(dict.fromkeys(prefixes))
     sides = {side_of(prefix) for prefix in prefixes}
@@ -96,34 +95,42 @@ def choose_branch(prefixes: list[str], facts: Facts, source: str) -> str:
 
     Raises: SparseheadError for a name that none of them has.
     """
+    names = branch_names(prefixes)
     if len(prefixes) == 1 and "branch" not in facts.given:
         return prefixes[0]
-    names = branch_names(prefixes)
-    default = names[prefixes[0]][0]
-    value = facts.take("branch", guess=default)
-    chosen = next((prefix for prefix in prefixes if value in names[prefix]), None)
-    if chosen is None and "branch" not in facts.given:  # known of the layout, but not in this file
-        facts.note("branch", default, GUESSED)
-        return prefixes[0]
+    average = "average" if any(side_of(prefix).startswith("raw") for prefix in prefixes) else None
+    known = average or facts.known.get("branch")
+    chosen = first_called(known, names)
+    value = facts.take("branch", known=names[chosen][0] if chosen else None, guess=names[prefixes[0]][0])
+    chosen = first_called(value, names)
     if chosen is None:
-        kinds = listed(dict.fromkeys(own[0] for own in names.values()))
-        raise SparseheadError(f"{source}: --assume branch={printable(value)} names none of its networks, which are {kinds}.")
+        kinds = listed(own[0] for own in names.values())
+        raise SparseheadError(f"{source}: --assume branch={printable(value)} names none of its networks; there are: {kinds}.")
     return chosen
 
 
+def first_called(value: str | None, names: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The first network that has this name, by its whole name before parts of one."""
+    whole = next((prefix for prefix, own in names.items() if own[0] == value), None)
+    return whole or next((prefix for prefix, own in names.items() if value in own), None)
+
+
 def branch_names(prefixes: list[str]) -> dict[str, tuple[str, ...]]:
-    """What each network may be called for --assume branch: first what it is, then the words of its place, and the place itself."""
+    """What each network may be called for --assume branch: first what it is, then its place, and the words of both.
+
+    Of several that are the same by what they are, the place is the name.
+    """
     averaged = any(side_of(prefix).startswith("raw") for prefix in prefixes)
-    names = {}
+    kinds = {}
     for prefix in prefixes:
         side = side_of(prefix)
-        first = side or ("average" if averaged else "trained")
-        words = re.split(r"[._]", prefix.lower().rstrip("."))
-        names[prefix] = tuple(
-            dict.fromkeys(
-                (first, *side.split(), *(("average",) if averaged and "raw" not in side else ()), *words, prefix.rstrip("."))
-            )
-        )
+        kinds[prefix] = f"average {side}".strip() if averaged and not side.startswith("raw") else side or "trained"
+    names = {}
+    for prefix, kind in kinds.items():
+        place = prefix.rstrip(".") or "top"
+        first = kind if list(kinds.values()).count(kind) == 1 else place
+        aliases = [alias for alias, of in ALIASES.items() if of in kind.split()]
+        names[prefix] = tuple(dict.fromkeys((first, kind, place, *kind.split(), *aliases, *re.split(r"[._]", place.lower()))))
     return names
 
 

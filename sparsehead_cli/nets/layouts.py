@@ -67,15 +67,14 @@ class Contents:
 class Layout:
     """Files of one origin: how they are recognised, and the facts that hold of them, by the keys of KEYS.
 
-    `by_kernel` holds more of them for ResNets whose first convolution has this side. `normalised_by_dataset`: images are normalised
-    with the usual numbers of the data set that the file names.
+    `by_kernel` holds more for ResNets whose first convolution has this side, `by_dataset` for files that name this data set.
     """
 
     name: str
     holds: Callable[[Contents], bool]
     facts: Mapping[str, object] = field(default_factory=dict)
     by_kernel: Mapping[int, Mapping[str, object]] = field(default_factory=dict)
-    normalised_by_dataset: bool = False
+    by_dataset: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
 
 class Facts:
@@ -93,8 +92,9 @@ class Facts:
         `special` layouts go before those of LAYOUTS.
         """
         self.layout = next(layout for layout in (*special, *LAYOUTS) if layout.holds(contents))
-        self.known = {**self.layout.facts, **self.layout.by_kernel.get(contents.kernel, {})}
-        self.dataset = contents.said(r"dataset|dataset_name|data_set|data\.dataset").lower()
+        self.dataset = contents.said(r"dataset|dataset_name|data_set").lower()
+        by_kernel, by_dataset = self.layout.by_kernel.get(contents.kernel, {}), self.layout.by_dataset.get(self.dataset, {})
+        self.known = {**self.layout.facts, **by_kernel, **by_dataset}
         return self.layout
 
     def take(self, key: str, *, read: object = None, known: object = None, guess: object = None) -> object:
@@ -175,7 +175,8 @@ def parse_assume(texts: Iterable[str]) -> dict[str, object]:
 def hints_of(state: object) -> dict[str, str]:
     """The plain values in nested dicts and settings objects, as text, by their whole names: hyper_parameters.method -> simclr.
 
-    Each dict is read once; what is too deep, too long or too much is left out. No code of an object is run.
+    Each dict is read once; what is too deep, too long or too much is left out. No code of an object is run. OmegaConf keeps values
+    as attributes `_val` of nodes in `_content`.
     """
     hints: dict[str, str] = {}
     seen: set[int] = set()
@@ -188,7 +189,11 @@ def hints_of(state: object) -> dict[str, str]:
         elif not isinstance(value, Tensor) and id(value) not in seen and len(names) < DEPTH:
             seen.add(id(value))
             inside = value if isinstance(value, Mapping) else getattr(value, "__dict__", {})
-            waiting += [((*names, str(key)), item) for key, item in reversed(list(inside.items()))]
+            for key, item in reversed(list(inside.items())):
+                if key in ("_content", "_val"):
+                    waiting.append((names, item))
+                elif not str(key).startswith("_"):
+                    waiting.append(((*names, str(key)), item))
     return hints
 
 
@@ -221,6 +226,13 @@ def whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
+def activations(text: str) -> str:
+    kinds = [kind.strip() for kind in text.lower().split(",")]
+    if not all(re.fullmatch(ACTIVATION, kind) for kind in kinds):
+        raise ValueError
+    return ",".join(kinds)
+
+
 def boolean(text: str) -> bool:
     return {"true": True, "yes": True, "false": False, "no": False}[one_of("true", "yes", "false", "no")(text)]
 
@@ -235,6 +247,7 @@ def numbers(low: float, high: float) -> Callable[[str], tuple[float, ...]]:
     return parse
 
 
+ACTIVATION = r"relu|gelu|silu|tanh|none|softmax(:[1-9][0-9]{0,4}(:[0-9]{0,3}\.?[0-9]{1,4})?)?"
 KEYS: dict[str, Key] = {
     "branch": Key(str, "a network of the file: trained, student, teacher, momentum, average, raw, or its place in the file"),
     "padding": Key(whole(0, 3), "the padding of the first convolution, 0 to 3"),
@@ -248,9 +261,14 @@ KEYS: dict[str, Key] = {
         "bicubic, offset (DINO's), antialias, or computed anew as fixed ones of MoCo v3 (rows) or MAE (columns)",
     ),
     "activation": Key(
-        one_of("relu", "gelu", "silu", "tanh", "none"), "relu, gelu, silu, tanh or none: what is between a projector's layers"
+        activations,
+        "what stands between a projector's layers: relu, gelu, silu, tanh, none, softmax, or softmax:V:T over each V features at "
+        "temperature T; one for all places, or one a place with commas between",
     ),
-    "layers": Key(lambda text: tuple(text.split(",")), "the parts of the projector that are used, in order, as layer1,layer3"),
+    "layers": Key(
+        lambda text: tuple(part.strip() for part in text.split(",")),
+        "the parts of the projector that are used, in order, as layer1,layer3",
+    ),
     "mean": Key(numbers(-1, 1), "1 or 3 numbers between -1 and 1 with commas between, for images in [0, 1]"),
     "std": Key(numbers(1e-3, 10), "1 or 3 numbers between 0.001 and 10 with commas between, for images in [0, 1]"),
 }
@@ -258,63 +276,83 @@ KEYS: dict[str, Key] = {
 # ---------------------------------------------------------------------------------------------- known layouts
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-
-TORCHVISION_STEM = {7: {"stem_stride": 2, "padding": 3, "pool": True}}
-PLAIN_RELU = {"stride": "3x3", "activation": "relu"}  # of what is built on torchvision's ResNets
+CIFAR10 = {"mean": (0.4914, 0.4822, 0.4465), "std": (0.2470, 0.2435, 0.2616), "image_size": 32}
+CIFAR100 = {"mean": (0.5071, 0.4865, 0.4409), "std": (0.2673, 0.2564, 0.2762), "image_size": 32}
+STL10 = {"mean": (0.4914, 0.4823, 0.4466), "std": (0.247, 0.243, 0.261), "image_size": 96}  # as solo-learn has it
+LARGE = {**IMAGENET, "image_size": 224}
+TORCHVISION = {"stride": "3x3", "stem_stride": 2, "padding": 3, "pool": True}  # its ResNets, and those built on it
+CIFAR_STEM = {"stem_stride": 1, "padding": 2, "pool": False}  # solo-learn's, and that of code grown from it
+RELU = {"activation": "relu"}
 SIDE = r"(^|[._])(teacher|student)[._]"
-PARTS = r"(^|\.)(backbone|encoder)\.conv1\.weight$"
 
 
 def is_solo_learn(file: Contents) -> bool:
-    """An online classifier beside the backbone in Lightning's files, and their settings; CaSSLe has frozen copies."""
+    """An online classifier beside the backbone in Lightning's files, or momentum copies of backbone and projector."""
     lightning = "pytorch-lightning_version" in file.hints
-    beside = file.has(PARTS, r"(^|\.)classifier\.weight$") and file.has(r"(^|\.)projector\.")
+    beside = file.has(r"(^|\.)(backbone|encoder)\.conv1\.weight$", r"(^|\.)classifier\.weight$", r"(^|\.)projector\.")
     return (lightning and beside) or file.has(r"(^|\.)momentum_(backbone|encoder)\.", r"(^|\.)momentum_projector\.")
 
 
+SOLO_LEARN = {
+    "facts": {**RELU, "stride": "3x3", "branch": "trained"},
+    "by_kernel": {7: TORCHVISION, 3: CIFAR_STEM},
+    "by_dataset": {"cifar10": CIFAR10, "cifar100": CIFAR100, "stl10": STL10, "imagenet100": LARGE, "imagenet": LARGE},
+}
 # the first that holds is taken
 LAYOUTS: tuple[Layout, ...] = (
-    Layout("lightly", lambda file: file.has(r"_head\.layers\."), PLAIN_RELU),
+    Layout("lightly", lambda file: file.has(r"_head\.layers\."), {}),
     Layout(
         "moco",
         lambda file: file.has(r"(^|\.)(encoder_q|base_encoder)\."),
-        {**PLAIN_RELU, **IMAGENET},
-        TORCHVISION_STEM,
+        {**RELU, "branch": "trained"},
+        {7: {**TORCHVISION, **LARGE}},
     ),
-    Layout("dino", lambda file: file.has(SIDE), {"branch": "teacher", "stride": "3x3", **IMAGENET}, TORCHVISION_STEM),
+    Layout(
+        "dino",
+        lambda file: file.has(SIDE, r"last_layer\.|head\.mlp\."),
+        {"branch": "teacher"},
+        {7: {**TORCHVISION, **LARGE}},
+    ),
     Layout(
         "msn",
         lambda file: file.has(r"^target_encoder\.", r"^encoder\.", r"^prototypes$"),
-        {"branch": "target", "stride": "3x3", "activation": "gelu", **IMAGENET},
-        TORCHVISION_STEM,
+        {"branch": "momentum", "activation": "gelu"},
+        {7: {**TORCHVISION, **LARGE}},
     ),
-    Layout("byol", lambda file: file.has(r"(online|target)_(encoder|network)"), {"activation": "relu"}),
+    Layout("byol", lambda file: file.has(r"(online|target)_(encoder|network)"), {**RELU, "branch": "trained"}),
     Layout(
         "swav",
         lambda file: file.has(r"prototypes\.weight$", r"projection_head"),
-        {**PLAIN_RELU, "mean": IMAGENET["mean"], "std": (0.228, 0.224, 0.225)},
-        TORCHVISION_STEM,
+        RELU,
+        {7: {**TORCHVISION, **LARGE, "std": (0.228, 0.224, 0.225)}},  # 0.228 in its code, too
+    ),
+    Layout("cassle", lambda file: file.has(r"(^|\.)frozen_encoder\.", r"(^|\.)projector\."), **SOLO_LEARN),
+    Layout("solo-learn", is_solo_learn, **SOLO_LEARN),
+    Layout(
+        "eb_jepa",
+        lambda file: file.kernel == 3 and file.has(r"(^|\.)backbone\.backbone\.conv1\.weight$", r"(^|\.)projector\."),
+        {**RELU, **CIFAR_STEM, **CIFAR10, "std": (0.2023, 0.1994, 0.2010)},
     ),
     Layout(
-        "solo-learn",
-        is_solo_learn,
-        PLAIN_RELU,
-        {**TORCHVISION_STEM, 3: {"stem_stride": 1, "padding": 2, "pool": False}},
-        normalised_by_dataset=True,
+        "simclr (sthalles)",
+        lambda file: file.has(r"(^|\.)backbone\.fc\.0\.weight$", r"(^|\.)backbone\.fc\.2\.weight$"),
+        {**RELU, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
+        {7: TORCHVISION},
     ),
+    Layout("timm's training", lambda file: file.has(r"^state_dict_ema\."), {"branch": "ema"}),
     Layout("lightning", lambda file: "pytorch-lightning_version" in file.hints),
     Layout(
         "barlow",
         lambda file: file.has(r"(^|\.)backbone\.conv1\.weight$", r"(^|\.)projector\.", r"(^|\.)bn\.running_mean$"),
-        {**PLAIN_RELU, **IMAGENET},
-        TORCHVISION_STEM,
+        RELU,
+        {7: {**TORCHVISION, **LARGE}},
     ),
     Layout("lightly", lambda file: file.has(r"\.shortcut\.0\.weight$") or file.has(r"(^|\.)[2-4]\.0\.conv1\.weight$")),
     Layout(
         "torchvision",
-        lambda file: "conv1.weight" in file.tensors and "fc.weight" in file.tensors,
-        {"stride": "3x3", **IMAGENET},
-        TORCHVISION_STEM,
+        lambda file: "conv1.weight" in file.tensors and file.shape(r"^fc\.weight$")[1:] != () and not file.has(r"^fc\.0\."),
+        {},
+        {7: {**TORCHVISION, **LARGE}},
     ),
     Layout("resnet", lambda file: file.model == "resnet"),
     Layout("timm", lambda file: True),

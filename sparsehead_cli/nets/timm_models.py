@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.errors import SparseheadError, did_you_mean
-from sparsehead_cli.nets.foreign import SEED, Found, head_words, left_out, where
+from sparsehead_cli.nets.foreign import SEED, Found, head_words, left_out, load_head, where
 from sparsehead_cli.nets.foreign_heads import Head, find_head
 from sparsehead_cli.nets.foreign_tensors import (
     COUNTER,
@@ -144,17 +144,17 @@ def find_timm(
     place = place_of(backbone, tensors, facts, source, skipped, name)
     normalise = usual_normalisation(backbone, place, contents, facts)
     if vit:
-        made = replace(made, settings=settings_of(backbone.net, place.file(), facts, source))
-        backbone = made.on_meta()
+        settings = settings_of(backbone.net, place.file(), facts, source)
+        made = replace(made, settings=settings)
+        backbone = made.on_meta() if settings else backbone
         place = place.changed(with_positions(backbone.net, place.file(), image_size, facts, source))
     found = fit(backbone.net, place.keys, place.tensors, source)
     lacking = require_whole(found, f"timm's {name} at {where(place.prefix)}", source, allow_partial=allow_partial)
     inside = set(place.keys.values())
     head = find_head(tensors, place.prefix, inside, backbone.dim, facts)
-    backbone, projector = loaded(made, head, found)
+    backbone, projector = loaded(backbone, made, head, found)
     backbone.normalise = normalise
-    if head:
-        projector.load_state_dict(head.fit(tensors, source).values, strict=False)
+    load_head(projector, head, tensors, source)
     report = (
         f"layout: {facts.layout.name}",
         f"backbone: {where(place.prefix)}, {name}, D = {backbone.dim}",
@@ -197,10 +197,9 @@ def usual_normalisation(backbone: TimmBackbone, place: Place, contents: Contents
     return Normalisation(**IMAGENET) if vit and not classified else backbone.normalise
 
 
-def loaded(made: Made, head: Head | None, found: Fit) -> tuple[TimmBackbone, nn.Module]:
-    """The model with the file's weights, and the projector that `head` describes with initial ones."""
-    backbone = made.on_meta()
-    if set(backbone.state_dict()) == {f"net.{name}" for name in found.values} and not list(backbone.buffers()):
+def loaded(backbone: TimmBackbone, made: Made, head: Head | None, found: Fit) -> tuple[TimmBackbone, nn.Module]:
+    """The model with the file's weights, and the projector that `head` describes; `backbone` is the model without numbers."""
+    if set(backbone.net.state_dict()) == set(found.values) and not list(backbone.buffers()):
         backbone.net.load_state_dict(found.values, assign=True)  # of large models initial values take longer than all the rest
         with torch.random.fork_rng(devices=[]):
             return backbone, head.build() if head else nn.Identity()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.foreign_tensors import plain
-from sparsehead_cli.nets.layouts import READ, Facts
+from sparsehead_cli.nets.layouts import Facts
 from sparsehead_cli.nets.vit_positions import ORDERS, order_of, resized, side_of_grid
 
 POOLS = {"class": "token", "average": "avg"}  # what r is, and what timm calls that
@@ -88,7 +88,7 @@ def with_positions(net: nn.Module, file: Mapping[str, Tensor], asked: int | None
         positions, first = positions[:, 1:], 0
     patch, old, side = net.patch_embed.patch_size[0], side_of_grid(positions.shape[1] - first), net.patch_embed.grid_size[0]
     if old == side:
-        facts.note("image_size", net.patch_embed.img_size[0], READ)
+        facts.take("image_size", read=net.patch_embed.img_size[0])
         return changed | {"pos_embed": positions}
     if asked is None:
         raise SparseheadError(

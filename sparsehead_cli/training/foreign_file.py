@@ -29,7 +29,10 @@ STATE_DICT = "Save its state_dict() instead: torch.save(model.state_dict(), FILE
 
 
 class StandIn(list):
-    """What stands for an object of an unknown class: takes any arguments, state and items, and keeps none."""
+    """What stands for an object of an unknown class: takes any arguments, state and items.
+
+    Of these it keeps a state of names and plain values as its attributes, which is what settings objects are; else nothing.
+    """
 
     def __new__(cls, *arguments: object) -> "StandIn":
         return super().__new__(cls)
@@ -38,7 +41,9 @@ class StandIn(list):
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Nothing is kept."""
+        """Attributes for `nets.layouts.hints_of` to read."""
+        if isinstance(state, dict):
+            self.__dict__.update({str(name): value for name, value in state.items()})
 
     def append(self, item: object) -> None:
         """Nothing is kept."""

@@ -107,7 +107,7 @@ def test_the_view_follows_the_stem_and_the_data_set(tmp_path, stem, channels, da
     assert subject.prepare.image == subject.network.backbone.image == subject.fresh().backbone.image == image
     assert subject.prepare.normalise == DATASETS[normalise].normalise
     assert subject.recipe == RECIPES["grey-small" if channels == 1 else "symmetric"]
-    assert f"images: {' x '.join(map(str, image))}, normalised" in subject.report[-1]
+    assert f"images: {' x '.join(map(str, image))}" in subject.report
 
 
 def test_normalisation_between_grey_and_colour(tmp_path):

@@ -10,9 +10,10 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import load_subject
 from sparsehead_cli.nets.layouts import GIVEN, GUESSED, KNOWN, READ, Facts, parse_assume
 from sparsehead_cli.nets.timm_models import Made, find_timm
-from tests.nets.vits import Reference, behind, fixed, in_chunks
+from tests.nets.vits import Reference, behind, fixed, in_chunks, register_short_models
 
 pytest.importorskip("timm")
+register_short_models()
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
@@ -52,27 +53,6 @@ def assert_same(found, expected, size=32, positions=None):
 # ---------------------------------------------------------------------------------------------- heads
 
 SMALL = {"dim": 384, "depth": 2, "mlp": 4}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def short():
-    """timm's models whose number of heads is another one than the authors', with two blocks only: short_small, short_base …"""
-    from timm.models import register_model
-    from timm.models.vision_transformer import VisionTransformer, _cfg
-
-    def define(name, **settings):
-        def create(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **more):
-            model = VisionTransformer(depth=2, **{**settings, **more})
-            model.pretrained_cfg = _cfg()
-            return model
-
-        create.__name__, create.__module__ = name, __name__
-        register_model(create)
-
-    define("short_small", embed_dim=384, num_heads=6)
-    define("short_base", embed_dim=768, num_heads=16, class_token=False, global_pool="avg", fc_norm=False)
-    define("short_dinov2", embed_dim=384, num_heads=6, patch_size=14, img_size=518, init_values=1e-5)
-    define("short_reg4_dinov2", embed_dim=384, num_heads=6, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import torch
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.layouts import GUESSED, KNOWN
 from sparsehead_cli.nets.vit_positions import order_of, sines
-from tests.nets.test_timm import SMALL, assert_same, found_in, msns_head, reference, short  # noqa: F401
+from tests.nets.test_timm import SMALL, assert_same, found_in, msns_head, reference
 from tests.nets.vits import behind, bicubic, fixed, in_chunks, resized
 
 pytest.importorskip("timm")

@@ -161,3 +161,24 @@ def hugging_faces_block(layer: str, parts: list[str], value: Tensor, *, scaled: 
         "mlp.fc2": "mlp.fc2" if scaled or version == 5 else "output.dense",
     }
     return {f"{layer}.{places['.'.join(parts[:-1])]}.{last}": value}
+
+
+def register_short_models() -> None:
+    """timm's models whose number of heads, tokens or positions are not all authors', with two blocks only: short_small …"""
+    from timm.models import is_model, register_model
+    from timm.models.vision_transformer import VisionTransformer, _cfg
+
+    def define(name, **settings):
+        def create(pretrained=False, pretrained_cfg=None, pretrained_cfg_overlay=None, cache_dir=None, **more):
+            model = VisionTransformer(depth=2, **{**settings, **more})
+            model.pretrained_cfg = _cfg()
+            return model
+
+        create.__name__, create.__module__ = name, __name__
+        if not is_model(name):
+            register_model(create)
+
+    define("short_small", embed_dim=384, num_heads=6)
+    define("short_base", embed_dim=768, num_heads=16, class_token=False, global_pool="avg", fc_norm=False)
+    define("short_dinov2", embed_dim=384, num_heads=6, patch_size=14, img_size=518, init_values=1e-5)
+    define("short_reg4_dinov2", embed_dim=384, num_heads=6, patch_size=14, init_values=1e-5, reg_tokens=4, no_embed_class=True)

@@ -144,10 +144,7 @@ def find_timm(
     place = place_of(backbone, tensors, facts, source, skipped, name)
     normalise = usual_normalisation(backbone, place, contents, facts)
     if vit:
-        settings = settings_of(backbone.net, place.file(), facts, source)
-        made = replace(made, settings=settings)
-        backbone = made.on_meta() if settings else backbone
-        place = place.changed(with_positions(backbone.net, place.file(), image_size, facts, source))
+        backbone, made, place = as_in_the_file(backbone, made, place, facts, source)
     found = fit(backbone.net, place.keys, place.tensors, source)
     lacking = require_whole(found, f"timm's {name} at {where(place.prefix)}", source, allow_partial=allow_partial)
     inside = set(place.keys.values())
@@ -163,6 +160,15 @@ def find_timm(
         *left_out(tensors, place.prefix, inside, head, skipped),
     )
     return Found("timm", name, backbone, projector, lambda: made.initialised(head), report)
+
+
+def as_in_the_file(backbone: TimmBackbone, made: Made, place: Place, facts: Facts, source: str) -> tuple[TimmBackbone, Made, Place]:
+    """The vision transformer with the heads and tokens of the file's, how it is made, and the file with fitting positions."""
+    settings = settings_of(backbone.net, place.file(), facts, source)
+    if settings:
+        made = replace(made, settings=settings)
+        backbone = made.on_meta()
+    return backbone, made, place.changed(with_positions(backbone.net, place.file(), made.image_size, facts, source))
 
 
 def place_of(
@@ -200,7 +206,8 @@ def usual_normalisation(backbone: TimmBackbone, place: Place, contents: Contents
 def loaded(backbone: TimmBackbone, made: Made, head: Head | None, found: Fit) -> tuple[TimmBackbone, nn.Module]:
     """The model with the file's weights, and the projector that `head` describes; `backbone` is the model without numbers."""
     if set(backbone.net.state_dict()) == set(found.values) and not list(backbone.buffers()):
-        backbone.net.load_state_dict(found.values, assign=True)  # of large models initial values take longer than all the rest
+        own = {name: value.clone() for name, value in found.values.items()}  # in a file two names may share their numbers
+        backbone.net.load_state_dict(own, assign=True)  # of large models initial values take longer than all the rest
         with torch.random.fork_rng(devices=[]):
             return backbone, head.build() if head else nn.Identity()
     backbone, projector = made.initialised(head)

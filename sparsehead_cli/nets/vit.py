@@ -35,7 +35,7 @@ def settings_of(net: nn.Module, file: Mapping[str, Tensor], facts: Facts, source
     has_class = has_class_token(net, file)
     if has_class != net.has_class_token:
         settings["class_token"] = has_class
-    registers = file["reg_token"].shape[1] if "reg_token" in file and file["reg_token"].ndim == 3 else 0
+    registers = count_of(file, "reg_token")
     if registers and registers != net.num_reg_tokens:
         settings |= {"reg_tokens": registers, "no_embed_class": True}
     if "blocks.0.ls1.gamma" in file and isinstance(net.blocks[0].ls1, nn.Identity):
@@ -45,8 +45,13 @@ def settings_of(net: nn.Module, file: Mapping[str, Tensor], facts: Facts, source
 
 def has_class_token(net: nn.Module, file: Mapping[str, Tensor]) -> bool:
     """Whether the file's network has a class token; timm's has where the file has lost its own."""
-    count = file["pos_embed"].shape[1] if "pos_embed" in file and file["pos_embed"].ndim == 3 else 0
-    return "cls_token" in file or (net.has_class_token and side_of_grid(count) is None)
+    return "cls_token" in file or (net.has_class_token and side_of_grid(count_of(file, "pos_embed")) is None)
+
+
+def count_of(file: Mapping[str, Tensor], name: str) -> int:
+    """How many tokens a tensor [1, tokens, D] holds; 0 where it is not there or of another kind."""
+    value = file.get(name)
+    return value.shape[1] if value is not None and not value.is_nested and value.ndim == 3 else 0
 
 
 def pooling_of(net: nn.Module, file: Mapping[str, Tensor], has_class: bool, facts: Facts, source: str) -> dict[str, object]:
@@ -75,13 +80,11 @@ def with_positions(net: nn.Module, file: Mapping[str, Tensor], asked: int | None
     `asked` is the side of the images that the user wants. Raises: SparseheadError that names the file's, where none is.
     """
     positions, kernel = file.get("pos_embed"), file.get("patch_embed.proj.weight")
-    fits = positions is not None and positions.ndim == 3 and positions.shape[2] == net.embed_dim and net.pos_embed is not None
-    if not fits or kernel is None or kernel.shape != net.patch_embed.proj.weight.shape:
-        return {}  # what does not fit is reported with all the rest
     firsts = (0, 1) if net.no_embed_class else (net.num_prefix_tokens, 1, 0)
-    first = next((n for n in firsts if side_of_grid(positions.shape[1] - n)), None)
-    if first is None:
-        return {}
+    first = next((n for n in firsts if side_of_grid(count_of(file, "pos_embed") - n)), None)
+    fits = first is not None and net.pos_embed is not None and positions.shape[::2] == (1, net.embed_dim)
+    if not fits or kernel is None or kernel.is_nested or kernel.shape != net.patch_embed.proj.weight.shape:
+        return {}  # what does not fit is reported with all the rest
     positions, changed = plain("pos_embed", positions, source), {}
     if first == 1 and net.no_embed_class and "cls_token" in file:  # timm gives patches alone a position
         changed["cls_token"] = plain("cls_token", file["cls_token"], source) + positions[:, :1]

@@ -5,11 +5,11 @@ r is (the class token behind the last norm, or the average of the patches' token
 made (vit_positions.py), `heads` are by the width. The fixed positions in a file are the best sign of who made it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
-from sparsehead_cli.nets.layouts import IMAGENET, Contents, Layout
+from sparsehead_cli.nets.layouts import IMAGENET, SOLO_LEARN, Contents, Layout
 from sparsehead_cli.nets.vit_positions import order_of
 
 USUAL = {192: 3, 384: 6, 768: 12, 1024: 16, 1280: 16, 1408: 16, 1536: 24}  # attention heads by width: 64 to 88 channels each
@@ -20,8 +20,8 @@ HUGGING_FACE = r"(?:^|\.)embeddings\.patch_embeddings\.projection\.weight$"
 HUGGING_FACE_SCALE = r"\.layer_scale1\.lambda1$"
 MASK_TOKEN = r"(?:^|\.)mask_token$"
 REGISTERS = r"(?:^|\.)register_tokens$"
-TEACHER = r"(?:^|\.)teacher\."
 METHOD = r"method|method_name"
+Holds = Callable[[Contents], bool]
 
 
 def fixed(file: Contents) -> str | None:
@@ -34,9 +34,23 @@ def first(tensors: Mapping[str, Tensor], pattern: str) -> Tensor:
     return next(value for name, value in tensors.items() if Contents({name: value}).has(pattern))
 
 
-def row(name: str, holds, heads: Mapping[int, int] = USUAL, *, positions: str, tokens: str = "class", **facts: object) -> Layout:
+def row(
+    name: str, holds: Holds, heads: Mapping[int, int] = USUAL, *, positions: str, tokens: str = "class", **facts: object
+) -> Layout:
     """A layout of weights that were trained on images normalised as ImageNet's."""
     return Layout(name, holds, {**IMAGENET, "heads": heads, "positions": positions, "tokens": tokens, **facts})
+
+
+def solo_learn(name: str, holds: Holds, heads: Mapping[int, int], positions: str | None = None) -> Layout:
+    """A layout of solo-learn's files, which name the data set whose images are normalised in its own way."""
+    facts = {"heads": heads, "positions": positions, "tokens": "class", "branch": "trained", "activation": "relu"}
+    return Layout(name, holds, facts, by_dataset=SOLO_LEARN["by_dataset"])
+
+
+def is_solo_learn(file: Contents) -> bool:
+    """A file of Lightning's with an online classifier or a decoder beside the backbone."""
+    beside = file.has(r"(?:^|\.)classifier\.weight$") or file.has(r"(?:^|\.)decoder\.decoder_embed\.")
+    return "pytorch-lightning_version" in file.hints and file.has(r"(?:^|\.)backbone\.patch_embed\.proj\.weight$") and beside
 
 
 def is_mocov3(file: Contents) -> bool:
@@ -59,6 +73,16 @@ def is_dinov2(file: Contents) -> bool:
     return file.has(MASK_TOKEN, r"\.ls1\.gamma$") or file.has(r"(?:^|\.)blocks\.\d+\.\d+\.norm1\.weight$")
 
 
+def is_ibot(file: Contents) -> bool:
+    """What stands for masked patches, or a second last layer, for the patches."""
+    return file.has(r"(?:^|\.)masked_embed$") or file.has(r"\.last_layer2\.")
+
+
+def is_dino(file: Contents) -> bool:
+    """A teacher, and DINO's head."""
+    return file.has(r"(?:^|\.)teacher\.", r"last_layer\.|head\.mlp\.")
+
+
 # the first that holds is taken
 VITS: tuple[Layout, ...] = (
     row(
@@ -75,29 +99,19 @@ VITS: tuple[Layout, ...] = (
     ),
     row(
         "Hugging Face's ViTMAE",
-        lambda file: file.has(HUGGING_FACE) and (file.has(r"(?:^|\.)decoder\.") or fixed(file) == "columns"),
+        lambda file: file.has(HUGGING_FACE) and (file.has(r"decoder\.decoder_embed\.") or fixed(file) == "columns"),
         positions="bicubic",
     ),
     Layout("Hugging Face's ViT", lambda file: file.has(HUGGING_FACE), {"positions": "bicubic", "tokens": "class"}),
-    row("solo-learn's MoCo v3", lambda file: file.says(METHOD, "mocov3"), TWELVE, positions="rows"),
-    row(
-        "solo-learn's MAE",
-        lambda file: file.says(METHOD, "mae") or file.has(r"(?:^|\.)backbone\.cls_token$", r"(?:^|\.)decoder\.decoder_embed\."),
-        TWELVE,
-        positions="bicubic",
-    ),
+    solo_learn("solo-learn's MoCo v3", lambda file: is_solo_learn(file) and file.says(METHOD, "mocov3"), TWELVE, "rows"),
+    solo_learn("solo-learn's MAE", lambda file: is_solo_learn(file) and file.has(r"decoder\.decoder_embed\."), TWELVE, "bicubic"),
+    solo_learn("solo-learn", is_solo_learn, USUAL),
     row("MoCo v3", is_mocov3, TWELVE, positions="rows", activation="relu"),
     row("MSN", is_msn, positions="bicubic", branch="target", activation="gelu"),
     row("I-JEPA", is_ijepa, positions="columns", tokens="average", branch="target"),
     row("DINOv2 with registers", lambda file: file.has(REGISTERS), positions="antialias", branch="teacher", activation="gelu"),
     row("DINOv2", is_dinov2, positions="offset", branch="teacher", activation="gelu"),
-    row(
-        "iBOT",
-        lambda file: file.has(r"(?:^|\.)masked_embed$") or file.has(r"\.last_layer2\."),
-        positions="offset",
-        branch="teacher",
-        activation="gelu",
-    ),
-    row("DINO", lambda file: file.has(TEACHER), positions="offset", branch="teacher", activation="gelu"),
+    row("iBOT", is_ibot, positions="offset", branch="teacher", activation="gelu"),
+    row("DINO", is_dino, positions="offset", branch="teacher", activation="gelu"),
     row("MAE", lambda file: file.has(r"(?:^|\.)decoder_embed\.") or fixed(file) == "columns", positions="bicubic"),
 )

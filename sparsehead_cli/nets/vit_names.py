@@ -49,7 +49,8 @@ def timms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     places = {match[1]: table for sign, table in signs for match in filter(None, map(sign.fullmatch, tensors))}
     renamed: dict[str, Tensor] = {}
     for name, value in tensors.items():
-        prefix = max((place for place in places if name.startswith(place)), key=len, default=None)
+        ends = [0, *(match.end() for match in re.finditer(r"\.", name))]
+        prefix = next((name[:end] for end in reversed(ends) if name[:end] in places), None)
         new = name if prefix is None else prefix + timms_name(name.removeprefix(prefix), places[prefix])
         renamed[name if new in renamed else new] = value
     return joined(renamed)
@@ -79,5 +80,6 @@ def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def can_join(parts: list[Tensor | None]) -> bool:
     """Whether these are three plain tensors of one shape and kind."""
-    kinds = {(part.shape, part.dtype, part.layout, part.device.type) if part is not None else None for part in parts}
-    return len(kinds) == 1 and None not in kinds and parts[0].layout == torch.strided and parts[0].ndim in (1, 2)
+    if any(part is None or part.is_nested or part.is_quantized or part.layout != torch.strided for part in parts):
+        return False
+    return len({(part.shape, part.dtype, part.device.type) for part in parts}) == 1 and parts[0].ndim in (1, 2)

@@ -145,40 +145,57 @@ def timms(name, **settings):
 # ---------------------------------------------------------------------------------------------- normalisation
 
 
-def files():
-    """Whose file, its contents, and the mean and std with what they rest on."""
-    vit = reference(heads=2, image=160).state_dict()
-    fixed_ones = reference("columns", heads=2, image=160).state_dict()
-    rows = reference("rows", heads=2, image=160).state_dict()
-    patches = reference("columns", heads=2, image=160, has_class=False).state_dict()
-    teacher, student = behind("backbone.", vit), behind("module.backbone.", vit)
-    last = {"module.head.last_layer.weight_v": torch.randn(9, 8)}
-    return [
-        ("dino", {"teacher": teacher, "student": student | last}, IMAGENET, KNOWN),
-        ("ibot", {"teacher": teacher, "student": student | {"module.backbone.masked_embed": torch.randn(1, 64)}}, IMAGENET, KNOWN),
-        ("dinov2", {"teacher": in_chunks(vit, 2)}, IMAGENET, KNOWN),
-        ("mae", {"model": fixed_ones | {"decoder_embed.weight": torch.randn(8, 64)}}, IMAGENET, KNOWN),
-        ("mae's encoder", {"model": fixed_ones}, IMAGENET, KNOWN),
-        ("moco-v3", {"state_dict": behind("module.base_encoder.", rows)}, IMAGENET, KNOWN),
-        ("i-jepa", {"target_encoder": behind("module.", patches), "encoder": behind("module.", patches)}, IMAGENET, KNOWN),
-        ("msn", {n: behind("module.", vit | msns_head()) for n in ("target_encoder", "encoder")}, IMAGENET, KNOWN),
-        ("no classifier", vit, IMAGENET, GUESSED),
-        ("timm's own", timms("test_vit"), HALF, KNOWN),
-        ("somebody's classifier", {"model": timms("test_vit")}, HALF, GUESSED),
-    ]
+def plain(positions=None, **settings):
+    return reference(positions, heads=2, image=160, **settings).state_dict()
+
+
+def students(**beside):
+    """A teacher and a student, whose head ends as DINO's."""
+    last = {"module.head.last_layer.weight_v": torch.randn(9, 8), **beside}
+    return {"teacher": behind("backbone.", plain()), "student": behind("module.backbone.", plain()) | last}
+
+
+def targets(state):
+    return {name: behind("module.", state) for name in ("target_encoder", "encoder")}
+
+
+def lightnings(**settings):
+    state = behind("backbone.", plain()) | {"classifier.weight": torch.randn(5, 64)}
+    return {"state_dict": state, "hyper_parameters": settings, "pytorch-lightning_version": "2.1"}
 
 
 def msns_head():
     return {f"fc.fc{i}.weight": torch.randn(8, 64 if i == 1 else 8) for i in (1, 2, 3)}
 
 
-@pytest.mark.parametrize("which", range(11))
-def test_images_are_normalised_as_the_authors_do(which, tmp_path):
-    name, file, (mean, std), rests_on = files()[which]
-    torch.save(file, tmp_path / "w.pt")
+CIFAR10 = (0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)
+FILES = {
+    "dino": (students, IMAGENET, KNOWN),
+    "ibot": (lambda: students(**{"module.backbone.masked_embed": torch.randn(1, 64)}), IMAGENET, KNOWN),
+    "dinov2": (lambda: {"teacher": behind("backbone.", in_chunks(plain(), 2))}, IMAGENET, KNOWN),
+    "mae": (lambda: {"model": plain("columns") | {"decoder_embed.weight": torch.randn(8, 64)}}, IMAGENET, KNOWN),
+    "mae's encoder": (lambda: {"model": plain("columns")}, IMAGENET, KNOWN),
+    "moco-v3": (lambda: {"state_dict": behind("module.base_encoder.", plain("rows"))}, IMAGENET, KNOWN),
+    "i-jepa": (lambda: targets(plain("columns", has_class=False)), IMAGENET, KNOWN),
+    "msn": (lambda: targets(plain() | msns_head()), IMAGENET, KNOWN),
+    "solo-learn": (lambda: lightnings(method="simclr", data={"dataset": "cifar10"}), CIFAR10, KNOWN),
+    "no classifier": (plain, IMAGENET, GUESSED),
+    "timm's own": (lambda: timms("test_vit"), HALF, KNOWN),
+    "somebody's classifier": (lambda: {"model": timms("test_vit")}, HALF, GUESSED),
+}
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_images_are_normalised_as_the_authors_do(name, tmp_path):
+    file, (mean, std), rests_on = FILES[name]
+    torch.save(file(), tmp_path / "w.pt")
     subject = load_subject("timm:test_vit", torch.device("cpu"), tmp_path, weights=tmp_path / "w.pt")
-    assert (subject.prepare.normalise.mean, subject.prepare.normalise.std) == (mean, std), name
-    assert {a.key: a.rests_on for a in subject.assumed}["mean"] == rests_on, name
+    assert (subject.prepare.normalise.mean, subject.prepare.normalise.std) == (mean, std)
+    assert {a.key: a.rests_on for a in subject.assumed}["mean"] == rests_on
+
+
+def test_mean_and_std_that_are_given(tmp_path):
+    torch.save(students(), tmp_path / "w.pt")
     given = ("mean=0.1,0.2,0.3", "std=0.5")
     subject = load_subject("timm:test_vit", torch.device("cpu"), tmp_path, weights=tmp_path / "w.pt", assume=given)
     assert (subject.prepare.normalise.mean, subject.prepare.normalise.std) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))

@@ -182,6 +182,11 @@ def without(arguments: Sequence[str], option: str) -> tuple[str, ...]:
     return tuple(kept)
 
 
+def emphasis(line: str) -> str:
+    """The style of a line about somebody else's checkpoint: what is not loaded is red, what is guessed yellow."""
+    return "bold red" if line.startswith("NOT ") else "yellow" if line.startswith("guessed") else ""
+
+
 def plus_minus(row: Row, scale: float, digits: int) -> str:
     """mean ± half of its interval, and below it the paired difference to λ 0 ± half of its own, where there is one."""
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from sparsehead_cli.display import emphasis
 from sparsehead_cli.evaluation.evaluate import Job, Moment
 from sparsehead_cli.evaluation.protocols import KS
+from sparsehead_cli.nets.layouts import guesses_in
 
 Row = dict[str, str]
 WIDE = 110  # columns in which the table with all base lines has room for intervals beside the numbers
@@ -45,8 +48,7 @@ class EvaluateDisplay:
 
     def tell(self, line: str) -> None:
         """A line about what was found in a checkpoint; one that a reader must not miss is in bold."""
-        style = "bold red" if line.startswith("NOT ") else ""
-        self.console.print(Text(f" {line}", style=style), soft_wrap=True)
+        self.console.print(Text(f" {line}", style=emphasis(line)), soft_wrap=True)
 
     def watch(self, moment: Moment) -> None:
         """Name the job when it begins; move the bar."""
@@ -168,6 +170,8 @@ def notes(rows: list[Row]) -> Iterator[str]:
     for name, bank in {row["eval_dataset"]: int(row["n_train"]) for row in rows if row["k"]}.items():
         if bank < max(KS):
             yield f"kNN     {name} has {bank:,} training images: a k beyond is left out"
+    if guesses := guesses_in(rows[0].get("assumed") or ""):
+        yield f"[bold]guessed {escape(', '.join(guesses))}: if wrong, so are these numbers; --assume KEY=VALUE[/]"
     first = rows[0]
     if first["total_steps"] and int(first["step"]) < int(first["total_steps"]):
         steps = f"{int(first['step']):,} of {int(first['total_steps']):,}"

@@ -13,13 +13,13 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from sparsehead_cli.display import plus_minus
+from sparsehead_cli.display import emphasis, plus_minus
 from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, Moment
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.head import READ_SHARE
 from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.labels import groups, judged, labels
+from sparsehead_cli.study.labels import groups, guess_notes, judged, labels
 
 Row = dict[str, str]
 Numbers = dict[tuple[str, str], Row]  # (features, metric) -> row
@@ -76,7 +76,7 @@ class SpectrumDisplay:
             self.began = time.monotonic()
             self.say(f"{moment.number}/{moment.checkpoints}  {moment.checkpoint}{before}")
             for line in moment.report:
-                self.say(f"     {line}", "bold red" if line.startswith("NOT ") else "")
+                self.say(f"     {line}", emphasis(line))
         elapsed = time.monotonic() - self.began
         if elapsed > PATIENCE_SECONDS and not self.status:  # on a terminal it is seen while it lasts
             self.say(f"     {elapsed:4.0f} s  {moment.doing}")
@@ -265,6 +265,7 @@ def notes(numbers: dict[str, Numbers], *, narrow: bool, lams: list[Row]) -> Iter
         yield f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns"
     if lams and min(row["seeds"] for row in lams) < FEW_SEEDS:
         yield f" fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all"
+    yield from (f" {note}" for note in guess_notes([row for found in numbers.values() for row in found.values()]))
     yield " verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. What each number is: --explain"
 
 

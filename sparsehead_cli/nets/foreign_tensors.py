@@ -21,6 +21,7 @@ SHOWN = 10  # names in an error
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COUNTER = "num_batches_tracked"  # of BatchNorm: no weight, and not in files from before 2018
 MOMENTUM = {"momentum", "ema", "target", "key", "k", "slow"}
+FROZEN = {"frozen", "old", "previous"}
 ALIASES = {"target": "momentum", "online": "trained"}  # what papers call them
 RAW = "current_model_state."  # where Lightning keeps the weights whose average is in state_dict
 TIMM_HINT = "For another architecture give its name in timm: timm:NAME --weights FILE."
@@ -61,17 +62,19 @@ def tensors_of(state: object) -> dict[str, Tensor]:
 
 
 def side_of(name: str) -> str:
-    """Which of a method's networks a name belongs to: "teacher", "student", "momentum" (target, key …) or "", the trained one.
+    """Which of a method's networks a name belongs to: "teacher", "student", "momentum" (target, key …), "frozen" or "".
+
+    The last is the one that is trained, "frozen" is that of a task before.
 
     "raw", alone or before one of them, are the weights of the last step in a file that has their average.
     """
-    if name.startswith(RAW):
-        return f"raw {side_of(name.removeprefix(RAW))}".strip()
+    if f"{name}.".startswith(RAW):
+        return f"raw {side_of(f'{name}.'.removeprefix(RAW))}".strip()
     words = set(re.split(r"[._]", name.lower()))
     for side in ("teacher", "student"):
         if side in words:
             return side
-    return "momentum" if words & MOMENTUM else ""
+    return "momentum" if words & MOMENTUM else "frozen" if words & FROZEN else ""
 
 
 def preferred(prefixes: Iterable[str]) -> list[str]:
@@ -81,7 +84,8 @@ def preferred(prefixes: Iterable[str]) -> list[str]:
     """
     prefixes = list(dict.fromkeys(prefixes))
     sides = {side_of(prefix) for prefix in prefixes}
-    order = ("teacher", "", "student", "momentum") if {"teacher", "student"} <= sides else ("", "student", "teacher", "momentum")
+    order = ("teacher", "", "student") if {"teacher", "student"} <= sides else ("", "student", "teacher")
+    order = (*order, "momentum", "frozen")
 
     def key(prefix: str) -> tuple:
         side = side_of(prefix)

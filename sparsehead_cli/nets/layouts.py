@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsehead_cli.errors import SparseheadError, unknown
 
 GIVEN, READ, KNOWN, GUESSED = "given by you", "read off the file", "known of this layout", "guessed"
+NAMED = {"method": "method", "dataset": "dataset|dataset_name|data_set", "network": "arch|backbone|encoder|backbone.name"}
 DEPTH, MOST, LONGEST = 8, 5_000, 200  # dicts within dicts, plain values, and letters of one value: what hints are looked for in
 
 
@@ -84,6 +85,7 @@ class Facts:
         self.given = dict(given or {})
         self.layout, self.known = Layout("unknown", lambda contents: False), {}
         self.assumptions: list[Assumption] = []
+        self.named: dict[str, str] = {}
         self.dataset = ""
 
     def recognise(self, contents: Contents, special: tuple[Layout, ...] = ()) -> Layout:
@@ -92,7 +94,8 @@ class Facts:
         `special` layouts go before those of LAYOUTS.
         """
         self.layout = next(layout for layout in (*special, *LAYOUTS) if layout.holds(contents))
-        self.dataset = contents.said(r"dataset|dataset_name|data_set").lower()
+        self.named = {name: text for name, key in NAMED.items() if (text := contents.said(key))}
+        self.dataset = self.named.get("dataset", "").lower()
         by_kernel, by_dataset = self.layout.by_kernel.get(contents.kernel, {}), self.layout.by_dataset.get(self.dataset, {})
         self.known = {**self.layout.facts, **by_kernel, **by_dataset}
         return self.layout
@@ -122,9 +125,10 @@ class Facts:
             )
 
     def report(self) -> tuple[str, ...]:
-        """A line for each of the four that facts rest on, for people; those that are guessed come last."""
+        """What the file names, and a line for each of the four that facts rest on, for people; guesses come last."""
         names = {KNOWN: f"known of {self.layout.name}"}
-        lines = []
+        named = ", ".join(f"{name} {text if text.isprintable() else '?'}" for name, text in self.named.items())
+        lines = [f"named in the file: {named}"] if named else []
         for how in (GIVEN, READ, KNOWN, GUESSED):
             facts = ", ".join(f"{a.key}={a.value}" for a in self.assumptions if a.rests_on == how)
             if facts:
@@ -339,6 +343,12 @@ LAYOUTS: tuple[Layout, ...] = (
         {**RELU, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)},
         {7: TORCHVISION},
     ),
+    Layout(
+        "simsiam",
+        lambda file: file.has(r"(^|\.)encoder\.fc\.0\.weight$", r"(^|\.)predictor\.0\.weight$") and file.says("arch", r"resnet\d+"),
+        RELU,
+        {7: {**TORCHVISION, **LARGE}},
+    ),
     Layout("timm's training", lambda file: file.has(r"^state_dict_ema\."), {"branch": "ema"}),
     Layout("lightning", lambda file: "pytorch-lightning_version" in file.hints),
     Layout(
@@ -347,10 +357,22 @@ LAYOUTS: tuple[Layout, ...] = (
         RELU,
         {7: {**TORCHVISION, **LARGE}},
     ),
+    Layout(
+        "vicreg",
+        lambda file: file.has(r"^model\.(module\.)?backbone\.conv1\.weight$", r"^model\.(module\.)?projector\."),
+        RELU,
+        {7: {**TORCHVISION, **LARGE}},
+    ),
     Layout("lightly", lambda file: file.has(r"\.shortcut\.0\.weight$") or file.has(r"(^|\.)[2-4]\.0\.conv1\.weight$")),
     Layout(
         "torchvision",
-        lambda file: "conv1.weight" in file.tensors and file.shape(r"^fc\.weight$")[1:] != () and not file.has(r"^fc\.0\."),
+        lambda file: "conv1.weight" in file.tensors and "fc.weight" in file.tensors,
+        {},
+        {7: {**TORCHVISION, **LARGE}},
+    ),
+    Layout(  # the training script of torchvision, and PyTorch's example
+        "torchvision",
+        lambda file: file.says("arch|model", r"(wide_)?res?net\w+") and file.shape(r"(^|\.)fc\.weight$")[:1] == (1000,),
         {},
         {7: {**TORCHVISION, **LARGE}},
     ),

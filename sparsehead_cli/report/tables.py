@@ -5,7 +5,7 @@ from collections import defaultdict
 
 from sparsehead_cli.report.page import Cell, Column, Line, Table, number_cell, plain, signed, text_cell
 from sparsehead_cli.study import by_lam
-from sparsehead_cli.study.labels import groups, judged, labels
+from sparsehead_cli.study.labels import groups, guess_notes, judged, labels
 from sparsehead_cli.study.summary import SETTING, name_of
 
 Row = dict[str, object]
@@ -112,6 +112,7 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
     ]
     columns = [Column("checkpoint", number=False), Column("features", number=False), *map(Column, SPECTRUM)]
     note = "95 % intervals in brackets: bootstrap over images. Verdicts are a rule of thumb; a high rank is no quality."
+    note = " ".join([note, *(f"{text}." for text in guess_notes(metrics))])
     found = [Table("spectra of checkpoints", [*columns, Column("verdict", number=False)], lines, note)]
     heads = {task: numbers[task, "head"] for task in names if (task, "head") in numbers}
     if heads:

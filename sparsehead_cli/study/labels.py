@@ -3,6 +3,7 @@
 from collections import defaultdict
 
 from sparsehead_cli.measure.spectrum import verdict
+from sparsehead_cli.nets.layouts import guesses_in
 
 Row = dict[str, str]
 JUDGED_BY = ("effective_rank", "std", "dims_99", "dim")  # metrics that every verdict needs
@@ -61,6 +62,13 @@ def is_sequence(rows: list[Row], grouped: dict[str, list[str]]) -> bool:
 
 
 def judged(found: dict[str, Row]) -> str:
-    """The verdict on the numbers of one checkpoint's features: metric -> row of spectrum_metrics.csv."""
+    """The verdict on the numbers of one checkpoint's features: metric -> row of spectrum_metrics.csv. "*": it rests on guesses."""
     numbers = (float(found[metric]["value"]) for metric in JUDGED_BY)
-    return verdict(*numbers, images=float(found["dim"]["images"]))
+    mark = " *" if guesses_in(found["dim"].get("assumed") or "") else ""
+    return verdict(*numbers, images=float(found["dim"]["images"])) + mark
+
+
+def guess_notes(rows: list[Row]) -> list[str]:
+    """What "*" at a verdict means: a sentence for each run whose file left something to be guessed."""
+    guesses = {row["run"]: guesses_in(row.get("assumed") or "") for row in rows}
+    return [f"* {run}: guessed {', '.join(g)}; if wrong, so are its numbers: --assume KEY=VALUE" for run, g in guesses.items() if g]

@@ -164,7 +164,7 @@ LAYOUTS = {
     "byol networks": (byol_networks, "byol", HEAD, ("momentum network target_network_state_dict",)),
     "swav": (swav, "swav", HEAD, ("prototypes",)),
     "barlow": (barlow, "barlow", HEAD, ("bn",)),
-    "vicreg": (vicreg, "resnet", HEAD, ()),
+    "vicreg": (vicreg, "vicreg", HEAD, ()),
     "dino": (dino, "dino", DINO_HEAD, ("student network student",)),
     "lightly dino": (lightly_dino, "lightly", DINO_HEAD, ("student network student_backbone",)),
     "named layers": (named_layers, "resnet", HEAD, ()),

@@ -80,14 +80,19 @@ def with_positions(net: nn.Module, file: Mapping[str, Tensor], asked: int | None
     `asked` is the side of the images that the user wants. Raises: SparseheadError that names the file's, where none is.
     """
     positions, kernel = file.get("pos_embed"), file.get("patch_embed.proj.weight")
+    if not net.patch_embed.num_patches:
+        raise SparseheadError(f"{source}: images of {asked} pixels hold no patch of {net.patch_embed.patch_size[0]}. Give more.")
     firsts = (0, 1) if net.no_embed_class else (net.num_prefix_tokens, 1, 0)
     first = next((n for n in firsts if side_of_grid(count_of(file, "pos_embed") - n)), None)
     fits = first is not None and net.pos_embed is not None and positions.shape[::2] == (1, net.embed_dim)
     if not fits or kernel is None or kernel.is_nested or kernel.shape != net.patch_embed.proj.weight.shape:
         return {}  # what does not fit is reported with all the rest
     positions, changed = plain("pos_embed", positions, source), {}
-    if first == 1 and net.no_embed_class and "cls_token" in file:  # timm gives patches alone a position
-        changed["cls_token"] = plain("cls_token", file["cls_token"], source) + positions[:, :1]
+    if first == 1 and net.no_embed_class and count_of(file, "cls_token") == 1:  # timm gives patches alone a position
+        token = plain("cls_token", file["cls_token"], source)
+        if token.shape != positions[:, :1].shape:
+            return {}
+        changed["cls_token"] = token + positions[:, :1]
         positions, first = positions[:, 1:], 0
     patch, old, side = net.patch_embed.patch_size[0], side_of_grid(positions.shape[1] - first), net.patch_embed.grid_size[0]
     if old == side:

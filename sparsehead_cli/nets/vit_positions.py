@@ -53,7 +53,8 @@ def sines(side: int, dim: int, *, rows_first: bool) -> Tensor:
 
 def order_of(positions: Tensor) -> str | None:
     """Which of ORDERS the fixed positions in a file are of, [1, (1 +) n², D]; None where they are learned."""
-    if positions.ndim != 3 or positions.shape[2] % 4 or not positions.dtype.is_floating_point or positions.device.type != "cpu":
+    plain = not (positions.is_nested or positions.is_quantized) and positions.layout == torch.strided and positions.is_cpu
+    if not plain or positions.ndim != 3 or positions.shape[2] % 4 or not positions.dtype.is_floating_point:
         return None
     for first in (0, 1):
         side = side_of_grid(positions.shape[1] - first)

@@ -23,6 +23,8 @@ def test_positions_of_another_size_name_the_size_that_fits():
         found_in("test_vit", vit.state_dict(), size=None)
     found, _ = found_in("test_vit", vit.state_dict(), size=64)
     assert_same(found, vit, size=64)
+    with pytest.raises(SparseheadError, match="images of 8 pixels hold no patch of 16"):
+        found_in("test_vit", vit.state_dict(), size=8)
 
 
 def dino(vit):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.foreign_tensors import COUNTER, Fit, fit, listed, printable, side_of
-from sparsehead_cli.nets.layouts import Facts
+from sparsehead_cli.nets.layouts import KNOWN, Facts
 
 # heads that no method calls its projector
 OTHERS = ("predict", "prototype", "classif", "probe", "decod", "queue", "logit", "last_layer", "eval")
@@ -117,6 +117,8 @@ def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts
             raise SparseheadError(f"--assume layers={','.join(given)}: no projector is a chain of these parts; {has}.")
     else:
         head = without_idle(head, parts, tensors, dim, facts)
+    if beside_last_layer(head.path, tensors):
+        facts.note("z", "before the l2 norm and last_layer", KNOWN)
     if not head.gaps:
         return head
     known = "gelu" if beside_last_layer(head.path, tensors) else None

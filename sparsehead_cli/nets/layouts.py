@@ -259,6 +259,11 @@ KEYS: dict[str, Key] = {
     "pool": Key(boolean, "true or false: whether a max-pool follows the first convolution"),
     "stride": Key(one_of("1x1", "3x3"), "1x1 or 3x3: which convolution of a bottleneck has the stride"),
     "heads": Key(whole(1, 128), "the number of attention heads, 1 to 128"),
+    "tokens": Key(one_of("class", "average"), "class or average: which of a vision transformer's tokens r is"),
+    "positions": Key(
+        one_of("bicubic", "offset", "antialias", "rows", "columns"),
+        "bicubic, offset (DINO's), antialias, or computed anew as fixed ones of MoCo v3 (rows) or MAE (columns)",
+    ),
     "activation": Key(
         activations,
         "what stands between a projector's layers: relu, gelu, silu, tanh, none, softmax, or softmax:V:T over each V features at "

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from types import ModuleType
 
 import torch
@@ -11,8 +12,20 @@ from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.errors import SparseheadError, did_you_mean
 from sparsehead_cli.nets.foreign import SEED, Found, head_words, left_out, load_head, where
 from sparsehead_cli.nets.foreign_heads import Head, find_head
-from sparsehead_cli.nets.foreign_tensors import COUNTER, choose_branch, fit, preferred, require_whole, tensors_of, without_network
-from sparsehead_cli.nets.layouts import Contents, Facts, hints_of
+from sparsehead_cli.nets.foreign_tensors import (
+    COUNTER,
+    Fit,
+    choose_branch,
+    fit,
+    preferred,
+    require_whole,
+    tensors_of,
+    without_network,
+)
+from sparsehead_cli.nets.layouts import IMAGENET, Contents, Facts, hints_of
+from sparsehead_cli.nets.vit import STRUCTURE, TOKENS, settings_of, with_positions
+from sparsehead_cli.nets.vit_layouts import VITS
+from sparsehead_cli.nets.vit_names import timms_names
 
 PREFIX = "timm:"
 ANCHORS = 5  # names of a model, spread over it, by which it is looked for in a file
@@ -22,12 +35,12 @@ class TimmBackbone(nn.Module):
     """A timm model without its classifier, images [B, C, h, w] -> representation [B, D], D = `dim`.
 
     `image` is the (C, h, w) that it is made for; `normalise` is that of its training images, `classifiers` are the
-    beginnings of the names that its classifier has in a file.
+    beginnings of the names that its classifier has in a file. `settings` go to timm, in place of what the name says.
     """
 
-    def __init__(self, name: str, image_size: int | None = None) -> None:
+    def __init__(self, name: str, image_size: int | None = None, settings: Mapping[str, object] | None = None) -> None:
         super().__init__()
-        self.net = created(name, image_size)
+        self.net = created(name, image_size, settings or {})
         known = self.net.pretrained_cfg
         channels, height, width = known["input_size"]
         self.image = (channels, image_size or height, image_size or width)
@@ -63,25 +76,63 @@ def require_timm() -> ModuleType:
     return timm
 
 
-def created(name: str, image_size: int | None) -> nn.Module:
+def created(name: str, image_size: int | None, settings: Mapping[str, object]) -> nn.Module:
     """The named model, newly initialised, without a classifier. Raises: SparseheadError for a name that timm does not know."""
     timm = require_timm()
     if not name or name.partition(".")[0] not in timm.list_models():  # names such as hf-hub:… would be looked up in the network
         raise SparseheadError(f'timm has no model "{name}"; timm.list_models() lists them.{did_you_mean(name, timm.list_models())}')
+    settings = {"num_classes": 0, "pretrained": False, **settings}
     try:
         try:
-            return timm.create_model(name, num_classes=0, pretrained=False, **({"img_size": image_size} if image_size else {}))
+            return timm.create_model(name, **settings, **({"img_size": image_size} if image_size else {}))
         except TypeError:  # convolutional models take images of any size
-            return timm.create_model(name, num_classes=0, pretrained=False)
+            return timm.create_model(name, **settings)
     except Exception as error:
         raise SparseheadError(f"timm cannot make {name}: {' '.join(str(error).split())[:200]}") from None
 
 
-def initialised(name: str, image_size: int | None, head: Head | None) -> tuple[TimmBackbone, nn.Module]:
-    """The model and its projector with initial weights, always the same; the global generator stays as it is."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        return TimmBackbone(name, image_size), head.build() if head else nn.Identity()
+def is_vit(net: nn.Module) -> bool:
+    """Whether it is a plain vision transformer, whose settings timm takes whatever its name."""
+    from timm.models.vision_transformer import VisionTransformer
+
+    return type(net) is VisionTransformer
+
+
+@dataclass(frozen=True)
+class Made:
+    """How a model is made: timm's name for it, the side of its images where that is not timm's, and what differs from timm's."""
+
+    name: str
+    image_size: int | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
+
+    def on_meta(self) -> TimmBackbone:
+        """The model without numbers, at once."""
+        with torch.device("meta"):
+            return TimmBackbone(self.name, self.image_size, self.settings)
+
+    def initialised(self, head: Head | None) -> tuple[TimmBackbone, nn.Module]:
+        """The model and its projector with initial weights, always the same; the global generator stays as it is."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(SEED)
+            return TimmBackbone(self.name, self.image_size, self.settings), head.build() if head else nn.Identity()
+
+
+@dataclass(frozen=True)
+class Place:
+    """A network of the file at `prefix`: `keys` maps timm's names to those of the `tensors`."""
+
+    prefix: str
+    keys: dict[str, str]
+    tensors: Mapping[str, Tensor]
+
+    def file(self) -> dict[str, Tensor]:
+        """Its tensors by timm's names."""
+        return {own: self.tensors[key] for own, key in self.keys.items()}
+
+    def changed(self, values: Mapping[str, Tensor]) -> "Place":
+        """The same with other values for some of timm's names."""
+        return replace(self, tensors={**self.tensors, **{self.keys[own]: value for own, value in values.items()}})
 
 
 def find_timm(
@@ -98,32 +149,84 @@ def find_timm(
 
     Raises: SparseheadError as `find_network`, and where timm or the model is not there.
     """
-    backbone, _ = initialised(name, image_size, None)
-    tensors, facts = tensors_of(state), facts or Facts()
+    tensors, facts, made = tensors_of(state), facts or Facts(), Made(name, image_size)
+    backbone = made.on_meta()
+    contents = Contents(tensors, hints_of(state), model=name)
+    vit = is_vit(backbone.net)
+    facts.recognise(contents, VITS if vit else ())
+    tensors = timms_names(tensors) if vit else tensors
+    place = place_of(backbone, tensors, facts, source, skipped, name)
+    normalise = usual_normalisation(backbone, place, contents, facts)
+    if vit:
+        backbone, made, place = as_in_the_file(backbone, made, place, facts, source)
+    found = fit(backbone.net, place.keys, place.tensors, source)
+    lacking = require_whole(found, f"timm's {name} at {where(place.prefix)}", source, allow_partial=allow_partial)
+    inside = set(place.keys.values())
+    head = find_head(tensors, place.prefix, inside, backbone.dim, facts)
+    backbone, projector = loaded(backbone, made, head, found)
+    backbone.normalise = normalise
+    load_head(projector, head, tensors, source)
+    report = (
+        f"layout: {facts.layout.name}",
+        f"backbone: {where(place.prefix)}, {name}, D = {backbone.dim}",
+        f"projector: {head_words(head)}",
+        *lacking,
+        *left_out(tensors, place.prefix, inside, head, skipped),
+    )
+    return Found("timm", name, backbone, projector, lambda: made.initialised(head), report)
+
+
+def as_in_the_file(backbone: TimmBackbone, made: Made, place: Place, facts: Facts, source: str) -> tuple[TimmBackbone, Made, Place]:
+    """The vision transformer with the heads and tokens of the file's, how it is made, and the file with fitting positions."""
+    settings = settings_of(backbone.net, place.file(), facts, source)
+    if settings:
+        made = replace(made, settings=settings)
+        backbone = made.on_meta()
+    return backbone, made, place.changed(with_positions(backbone.net, place.file(), made.image_size, facts, source))
+
+
+def place_of(
+    backbone: TimmBackbone, tensors: Mapping[str, Tensor], facts: Facts, source: str, skipped: tuple[str, ...], name: str
+) -> Place:
+    """The network of the file that is evaluated. Raises: SparseheadError where no name of the model's is in it."""
     expected = [key for key in backbone.net.state_dict() if not key.endswith(COUNTER)]
     prefixes = prefixes_of(expected, tensors)
     if not prefixes:
         raise without_network(tensors, source, skipped, name)
-    facts.recognise(Contents(tensors, hints_of(state), model=name))
     prefix = choose_branch(prefixes, facts, source)
-    parts = {key.partition(".")[0] for key in expected}
+    parts = {key.partition(".")[0] for key in expected} | (STRUCTURE if is_vit(backbone.net) else set())
     keys = {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)}
     keys = {own: key for own, key in keys.items() if own.partition(".")[0] in parts and not own.startswith(backbone.classifiers)}
-    found = fit(backbone.net, keys, tensors, source)
-    lacking = require_whole(found, f"timm's {name} at {where(prefix)}", source, allow_partial=allow_partial)
-    inside = set(keys.values())
-    head = find_head(tensors, prefix, inside, backbone.dim, facts)
-    backbone, projector = initialised(name, image_size, head)
+    return Place(prefix, keys, tensors)
+
+
+def usual_normalisation(backbone: TimmBackbone, place: Place, contents: Contents, facts: Facts) -> Normalisation:
+    """How images are normalised where nobody says it. What timm says becomes known where the weights are its own or of its tag.
+
+    A vision transformer without a classifier is hardly timm's own. It is guessed to be of a self-supervised method: all of
+    them normalise images as ImageNet's, most of timm's with 0.5.
+    """
+    classifiers = tuple(f"{place.prefix}{name}" for name in backbone.classifiers)
+    classified, vit = any(name.startswith(classifiers) for name in contents.tensors), is_vit(backbone.net)
+    owned = classified and place.prefix in ("", "state_dict.") and facts.layout.name == "timm"
+    if owned or "." in contents.model:
+        facts.known = {"mean": backbone.normalise.mean, "std": backbone.normalise.std, **facts.known}
+    if owned and vit:
+        own = {"heads": backbone.net.blocks[0].attn.num_heads, "tokens": TOKENS.get(backbone.net.global_pool)}
+        facts.known = {**own, **facts.known}
+    return Normalisation(**IMAGENET) if vit and not classified else backbone.normalise
+
+
+def loaded(backbone: TimmBackbone, made: Made, head: Head | None, found: Fit) -> tuple[TimmBackbone, nn.Module]:
+    """The model with the file's weights, and the projector that `head` describes; `backbone` is the model without numbers."""
+    if set(backbone.net.state_dict()) == set(found.values) and not list(backbone.buffers()):
+        own = {name: value.clone() for name, value in found.values.items()}  # in a file two names may share their numbers
+        backbone.net.load_state_dict(own, assign=True)  # of large models initial values take longer than all the rest
+        with torch.random.fork_rng(devices=[]):
+            return backbone, head.build() if head else nn.Identity()
+    backbone, projector = made.initialised(head)
     backbone.net.load_state_dict(found.values, strict=False)
-    load_head(projector, head, tensors, source)
-    report = (
-        f"layout: {facts.layout.name}",
-        f"backbone: {where(prefix)}, {name}, D = {backbone.dim}",
-        f"projector: {head_words(head)}",
-        *lacking,
-        *left_out(tensors, prefix, inside, head, skipped),
-    )
-    return Found("timm", name, backbone, projector, lambda: initialised(name, image_size, head), report)
+    return backbone, projector
 
 
 def prefixes_of(expected: list[str], tensors: Mapping[str, Tensor]) -> list[str]:

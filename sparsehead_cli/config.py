@@ -17,6 +17,8 @@ from sparsehead_cli.errors import SparseheadError, unknown
 
 PACKAGE = Path(__file__).parent
 METHOD_PREFIX = "method."
+DEEPEST = 1000  # residual blocks, or layers of a projector: no published network is much deeper, and each takes time to make
+LARGEST = 4096  # pixels of a side of the images that a network is made for
 SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
 LATER = ("image_size", "skip_bad_images")  # settings that came after runs had been named by all the others
 
@@ -73,12 +75,13 @@ class Config:
         """Everything wrong with the numbers, one sentence each; names are checked where their tables are."""
         rules = [
             ("lam", self.lam >= 0, "at least 0"),
-            ("projector_layers", self.projector_layers >= 1, "at least 1"),
+            ("projector_layers", 1 <= self.projector_layers <= DEEPEST, f"between 1 and {DEEPEST}"),
             ("projector_hidden", self.projector_hidden >= 1, "at least 1"),
             ("projector_out", self.projector_out >= 1, "at least 1"),
             ("widths", self.widths is None or min(self.widths) >= 1, "numbers of at least 1"),
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
-            ("image_size", self.image_size is None or self.image_size >= 8, "at least 8"),
+            ("blocks", self.blocks is None or sum(self.blocks) <= DEEPEST, f"{DEEPEST} together at most"),
+            ("image_size", self.image_size is None or 8 <= self.image_size <= LARGEST, f"between 8 and {LARGEST}"),
             ("workers", self.workers is None or self.workers >= 0, "at least 0"),
             ("epochs", self.epochs >= 1, "at least 1"),
             ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, f"between 0 and epochs ({self.epochs})"),

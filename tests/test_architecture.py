@@ -20,7 +20,7 @@ FLOORS = [
     {"ssl", "sparse"},
     {"nets"},
     {"data"},
-    {"config", "files", "distributed"},
+    {"archive", "config", "files", "distributed", "memory"},
     {"errors", "__init__"},
 ]
 

@@ -70,35 +70,40 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def require_sound(file: BinaryIO, *, checksums: bool = True) -> list[str]:
-    """The names of the entries of a zip archive, all of whose bytes are those that were written.
-
-    Without `checksums` an entry may lack its own, as other people's may: torch.save can be told to leave them out.
-
-    Raises: Unsound for another kind of file; for entries that are compressed, claim more bytes than there are, have a name
-    twice or another checksum; and for bytes before the first entry or behind the last record.
-    """
-    size = os.fstat(file.fileno()).st_size
+@contextmanager
+def zip_of(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
+    """The zip archive in an open file. Raises: Unsound for whatever is found to be wrong with it."""
     try:
         with zipfile.ZipFile(file) as archive:
-            entries = archive.infolist()
-            names = [entry.filename for entry in entries]
-            stored = all(e.compress_type == zipfile.ZIP_STORED and e.compress_size == e.file_size for e in entries)
-            if not stored or sum(entry.file_size for entry in entries) > size:
-                raise Unsound("its zip entries claim more bytes than it has, or are compressed")
-            if archive.comment or not ends_with_record(file) or min((e.header_offset for e in entries), default=0):
-                raise Unsound("it has bytes before its beginning or after its end")
-            if len(set(names)) < len(names):
-                raise Unsound("two of its zip entries have one name")
-            for entry in entries:
-                with archive.open(entry) as content:  # compares the name, and at the end the checksum
-                    while (checksums or entry.CRC) and content.read(CHUNK):
-                        pass
-    except Unsound:
+            yield archive
+    except (Unsound, SparseheadError):
         raise
     except Exception as error:  # of zipfile, struct, unicode, the disk …
         raise Unsound(" ".join(str(error).split())[:120] or type(error).__name__) from None
-    return names
+
+
+def require_sound(file: BinaryIO, *, checksums: bool = True) -> None:
+    """Raises: Unsound for a file that is not a zip archive all of whose bytes are those that were written.
+
+    Its entries are stored as they are, claim no more bytes than there are, and have each a name of its own and its checksum;
+    nothing stands before the first and behind the last record. Without `checksums` an entry may lack its own, as other
+    people's may: torch.save can be told to leave them out.
+    """
+    size = os.fstat(file.fileno()).st_size
+    with zip_of(file) as archive:
+        entries = archive.infolist()
+        names = [entry.filename for entry in entries]
+        stored = all(e.compress_type == zipfile.ZIP_STORED and e.compress_size == e.file_size for e in entries)
+        if not stored or sum(entry.file_size for entry in entries) > size:
+            raise Unsound("its zip entries claim more bytes than it has, or are compressed")
+        if archive.comment or not ends_with_record(file) or min((e.header_offset for e in entries), default=0):
+            raise Unsound("it has bytes before its beginning or after its end")
+        if len(set(names)) < len(names):
+            raise Unsound("two of its zip entries have one name")
+        for entry in entries:
+            with archive.open(entry) as content:  # compares the name, and at the end the checksum
+                while (checksums or entry.CRC) and content.read(CHUNK):
+                    pass
 
 
 def ends_with_record(file: BinaryIO) -> bool:
@@ -141,9 +146,9 @@ def finite(tensors: Iterable[Tensor]) -> bool:
 def pickle_start(path: Path, count: int = 200) -> bytes:
     """The first bytes of what says which values an archive holds; b"" where it cannot be found. Nothing is made of it."""
     try:
-        with open_file(path) as file, zipfile.ZipFile(file) as archive:
+        with open_file(path) as file, zip_of(file) as archive:
             name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
             with archive.open(name) as content:
                 return content.read(count)
-    except Exception:  # whatever it is, it is none of ours; the reader of other people's files says so
+    except (Unsound, SparseheadError):  # whatever it is, it is none of ours; the reader of other people's files says so
         return b""

@@ -198,9 +198,9 @@ def require_running(network: Encoder, image: tuple[int, int, int], device: torch
 def own_subject(state: dict, path: Path, device: torch.device, data_dir: Path) -> Subject:
     """The network of a checkpoint of ours. Raises: SparseheadError where its weights do not fit its settings."""
     config = config_of(state["identity"], path)
-    require_own_folder(path, state["identity"])
     image, normalise = made_for(state, config, data_dir)
     require_fitting(state["method"], config, image, path)
+    require_own_folder(path, state["identity"])
 
     def fresh() -> Encoder:
         method = build_method(config, image)

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import torch
 
-from sparsehead_cli.archive import Unsound, open_file, require_sound
+from sparsehead_cli.archive import Unsound, open_file, require_sound, zip_of
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.foreign_tensors import listed, printable, tensors_of
 
@@ -127,11 +127,12 @@ def require_sound_zip(path: Path) -> None:
     """
     try:
         with open_file(path) as file:
-            names = require_sound(file, checksums=False)
+            with zip_of(file) as archive:
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                    raise SparseheadError(f"{path} is a TorchScript archive. {STATE_DICT}")
+            require_sound(file, checksums=False)
     except Unsound as reason:
         raise damaged(path, printable(str(reason))) from None
-    if any(name.endswith("/constants.pkl") for name in names):
-        raise SparseheadError(f"{path} is a TorchScript archive. {STATE_DICT}")
 
 
 def unpickled(path: Path, names: set[str]) -> tuple[object, set[str]]:

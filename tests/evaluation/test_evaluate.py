@@ -210,7 +210,7 @@ def test_weights_of_another_architecture_are_refused(run_folder):
     state = load_checkpoint(path)
     state["identity"]["widths"] = [8, 8, 8, 8]
     save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
-    with pytest.raises(SparseheadError, match=r"weights in .*checkpoint.pt are of another architecture .*size mismatch"):
+    with pytest.raises(SparseheadError, match=r"weights in .*checkpoint.pt are of another architecture .*must be float32 \[8, 1"):
         evaluate(ask(run_folder))
     assert not (run_folder / "evaluations.csv").exists()
 

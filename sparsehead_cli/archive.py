@@ -20,6 +20,7 @@ from torch import Tensor
 from sparsehead_cli.errors import SparseheadError
 
 CHUNK = 2**20  # bytes that are held at once while an entry is compared with its checksum
+FOLDER = 0x10  # the bit that marks a folder in a zip entry's attributes
 END = 22  # bytes of the record that ends a zip file without a comment
 
 
@@ -98,6 +99,10 @@ def require_sound(file: BinaryIO, *, checksums: bool = True) -> None:
             raise Unsound("its zip entries claim more bytes than it has, or are compressed")
         if archive.comment or not ends_with_record(file) or min((e.header_offset for e in entries), default=0):
             raise Unsound("it has bytes before its beginning or after its end")
+        if any(
+            entry.is_dir() or entry.external_attr & FOLDER for entry in entries
+        ):  # torch would read nothing, and call it success
+            raise Unsound("one of its zip entries calls itself a folder")
         if len(set(names)) < len(names):
             raise Unsound("two of its zip entries have one name")
         for entry in entries:

@@ -141,7 +141,7 @@ def _is_plain(value: object, levels: int = NESTED) -> bool:
 
 
 def _is_settings(value: object) -> bool:
-    return isinstance(value, dict) and "method" in value and _is_plain(value)
+    return isinstance(value, dict) and "method" in value and isinstance(value.get("method_settings", {}), dict) and _is_plain(value)
 
 
 def _is_weights(value: object) -> bool:

@@ -107,14 +107,12 @@ def test_a_flipped_bit_is_an_error_or_changes_nothing(path):
 
 def test_a_flipped_bit_of_what_describes_the_entries_is_an_error_or_changes_nothing(path):
     data, good = path.read_bytes(), values(load_checkpoint(path))
-    last = data.rindex(
-        b"PK\x01\x02", 0, data.rindex(b"/data/")
-    )  # of a tensor's entry: one bit of it makes torch read nothing at all
+    last = data.rindex(b"PK\x01\x02", 0, data.rindex(b"/data/"))  # the entry of a tensor
     for bit in range(8 * last, 8 * last + 8 * 46):
         path.write_bytes(flip_bit(data, bit))
         outcome(path, good)
     path.write_bytes(flip_bit(data, 8 * (last + 38) + 4))
-    refused(path, "one of its zip entries calls itself a folder")
+    refused(path, "one of its zip entries calls itself a folder")  # torch reads nothing of it, without an error
 
 
 @pytest.mark.parametrize("damage", DAMAGES)

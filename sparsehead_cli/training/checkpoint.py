@@ -105,7 +105,7 @@ def load_optimizer(optimizer: torch.optim.Optimizer, given: dict, path: Path, *,
     own = optimizer.state_dict()["param_groups"]
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     names, state = remembered(optimizer), given["state"]
-    fits = [group.get("params") for group in given["param_groups"]] == [group["params"] for group in own]
+    fits = [group["params"] for group in given["param_groups"]] == [group["params"] for group in own]
     fits &= set(state) == set(range(len(parameters))) or (not state and not (begun and names))
     if not (fits and all(_is_memory(entry, parameters[index], names) for index, entry in state.items())):
         raise SparseheadError(f"{path} is damaged: its optimizer's state is not that of the run's weights. {REMEDY}")
@@ -159,7 +159,8 @@ def _is_optimizer(value: object) -> bool:
         and isinstance(value.get("state"), dict)
         and all(type(index) is int and isinstance(entry, dict) for index, entry in value["state"].items())
         and isinstance(value.get("param_groups"), list)
-        and all(isinstance(group, dict) for group in value["param_groups"])
+        and all(isinstance(group, dict) and isinstance(group.get("params"), list) for group in value["param_groups"])
+        and all(type(number) is int for group in value["param_groups"] for number in group["params"])
     )
 
 

@@ -233,6 +233,7 @@ ODD = [
     ("input", [{"image": (1, 28, 28), "mean": (float("nan"),), "std": (0.5,)}]),
     ("method", [{}, [], {"w": 3}, {3: one}, None]),
     ("optimizer", [{}, [], {"state": []}, {"state": {}, "param_groups": {}}, {"state": {"a": {}}, "param_groups": []}]),
+    ("optimizer", [{"state": {}, "param_groups": [group]} for group in ({}, {"params": 3}, {"params": [torch.ones(2)]})]),
 ]
 
 
@@ -323,7 +324,7 @@ def test_an_optimizer_that_remembers_something_else_is_refused(path, name):
         "no tensor": {0: {**first, entry: 3}, 1: good["state"][1]},
         "another type": {0: {**first, entry: first[entry].long()}, 1: good["state"][1]},
     }
-    groups = {"no groups": [], "of fewer": [{"params": [0]}], "without": [{}], "of another": [{"params": [1, 0]}]}
+    groups = {"no groups": [], "of fewer": [{"params": [0]}], "of another": [{"params": [1, 0]}]}
     for state in [{**good, "state": state} for state in odd.values()] + [{**good, "param_groups": g} for g in groups.values()]:
         with pytest.raises(SparseheadError, match="is damaged: its optimizer's state is not that of the run's weights"):
             load_optimizer(stepped(name), state, path, begun=True)

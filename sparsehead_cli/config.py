@@ -16,6 +16,8 @@ from sparsehead_cli.plain import folder_name, number, read_text, read_yaml, whol
 
 PACKAGE = Path(__file__).parent
 METHOD_PREFIX = "method."
+DEEPEST = 1000  # residual blocks, or layers of a projector: no published network is much deeper, and each takes time to make
+LARGEST = 4096  # pixels of a side of the images that a network is made for
 SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
 MOST_CHARACTERS = 20_000  # of the value of one --set
@@ -76,13 +78,14 @@ class Config:
         """Everything wrong with the numbers, one sentence each; names are checked where their tables are."""
         rules = [
             ("lam", self.lam >= 0, "at least 0"),
-            ("projector_layers", self.projector_layers >= 1, "at least 1"),
+            ("projector_layers", 1 <= self.projector_layers <= DEEPEST, f"between 1 and {DEEPEST}"),
             ("projector_hidden", self.projector_hidden >= 1, "at least 1"),
             ("projector_out", self.projector_out >= 1, "at least 1"),
             # below 8, oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer on processors with AVX2
             ("widths", self.widths is None or min(self.widths) >= 8, "numbers of at least 8"),
             ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
-            ("image_size", self.image_size is None or self.image_size >= 8, "at least 8"),
+            ("blocks", self.blocks is None or sum(self.blocks) <= DEEPEST, f"{DEEPEST} together at most"),
+            ("image_size", self.image_size is None or 8 <= self.image_size <= LARGEST, f"between 8 and {LARGEST}"),
             ("workers", self.workers is None or self.workers >= 0, "at least 0"),
             ("workers", self.workers is None or self.workers <= MOST_WORKERS, f"at most {MOST_WORKERS}"),
             ("epochs", self.epochs >= 1, "at least 1"),

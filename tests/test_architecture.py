@@ -20,7 +20,7 @@ FLOORS = [
     {"ssl", "sparse"},
     {"nets"},
     {"data"},
-    {"config", "plain", "files", "distributed", "streams"},
+    {"archive", "config", "plain", "files", "distributed", "streams", "memory"},
     {"errors", "__init__"},
 ]
 

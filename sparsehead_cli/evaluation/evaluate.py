@@ -17,7 +17,7 @@ from sparsehead_cli.evaluation.detection import DetectionSettings, detect, requi
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
 from sparsehead_cli.evaluation.table import COLUMNS, Row, Table, per_class_rows
-from sparsehead_cli.measure.features import Features, cached, extract
+from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.nets.layouts import in_words
 from sparsehead_cli.training.build import choose_device
@@ -87,12 +87,13 @@ ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detec
 def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = lambda line: None) -> tuple[list[Row], list[Row]]:
     """The rows of evaluations.csv that answer the request, and those of per_class.csv where they were asked for.
 
-    `tell` is called with each line about what was found in somebody else's checkpoint, before the first job.
+    `tell` is called with each line about what was found in somebody else's checkpoint, before the first job, and with one about
+    each file of kept features that is damaged and made anew.
 
     Raises: SparseheadError for whatever the user can mend; what had been finished stays in the tables.
     """
     check(request)
-    evaluation = Evaluation(request)
+    evaluation = Evaluation(request, tell)
     for line in evaluation.subject.report:
         tell(line)
     if "detection" in request.protocols:
@@ -203,8 +204,8 @@ def plan(request: Request, dataset: str) -> list[Job]:
 class Evaluation:
     """A checkpoint, and what its jobs share: the data set, the network and the features of the last job are kept for the next."""
 
-    def __init__(self, request: Request) -> None:
-        self.request = request
+    def __init__(self, request: Request, tell: Tell = lambda line: None) -> None:
+        self.request, self.tell = request, tell
         self.device = choose_device(request.device)
         self.subject = load_subject(
             request.checkpoint,
@@ -342,7 +343,8 @@ class Evaluation:
         if subject.model == "pixels":
             return extract(subject.network, split, subject.prepare)
         path = self.folder / "features" / f"{subject.digest}-{digest}.pt"
-        return cached(path, lambda: extract(subject.network, split, subject.prepare), self.device)
+        shape = {"labels": split.labels, "widths": widths_of(subject.network, subject.prepare, self.device)}
+        return cached(path, lambda: extract(subject.network, split, subject.prepare), self.device, **shape, tell=self.tell)
 
 
 DETECTION_PREFIX = "detection."

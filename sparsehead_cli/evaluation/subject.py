@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +11,20 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.config import Config
+from sparsehead_cli.config import FIELDS, Config, coerce
 from sparsehead_cli.data.augment import RECIPES, Normalisation, View, luma
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, Folder, Split, dataset_info
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.measure.features import BATCH, Encoder, Pixels, Prepare
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.nets.foreign import Found, find_network
+from sparsehead_cli.nets.foreign_tensors import listed
 from sparsehead_cli.nets.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
 from sparsehead_cli.nets.timm_models import PREFIX as TIMM
 from sparsehead_cli.nets.timm_models import find_timm
 from sparsehead_cli.ssl.methods import method_settings
-from sparsehead_cli.training.build import build_method
-from sparsehead_cli.training.checkpoint import FORMAT
+from sparsehead_cli.training.build import build_method, identity_digest, outline_method, unknown_names
+from sparsehead_cli.training.checkpoint import NEEDED, is_checkpoint, load_checkpoint, require_weights
 from sparsehead_cli.training.folder import code_version, identity_columns
 from sparsehead_cli.training.foreign_file import read_file
 
@@ -89,11 +91,13 @@ def load_subject(
         raise SparseheadError(f"image_size must be between 8 and {LARGEST}, given {image_size}.")
     timm, given = timm_name(checkpoint, weights), parse_assume(assume)
     path = weights or checkpoint_file(checkpoint)
-    state, skipped = read_file(path)
-    if timm is None and isinstance(state, dict) and state.get("format") == FORMAT:
+    if timm is None and is_checkpoint(path):
         if allow_partial or image_size or assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
-        return without_dust(own_subject(state, path, device, data_dir))
+        return without_dust(own_subject(load_checkpoint(path), path, device, data_dir))
+    state, skipped = read_file(path)
+    if isinstance(state, dict) and state.keys() >= NEEDED:
+        raise SparseheadError(f"{path} has all that a checkpoint of ours has but our format in it: it was changed or damaged.")
     facts = Facts(given | ({"image_size": image_size} if image_size else {}))
     options = {"facts": facts, "allow_partial": allow_partial, "skipped": skipped}
     if timm is not None:
@@ -218,17 +222,15 @@ def own_subject(state: dict, path: Path, device: torch.device, data_dir: Path) -
     """The network of a checkpoint of ours. Raises: SparseheadError where its weights do not fit its settings."""
     config = config_of(state["identity"], path)
     image, normalise = made_for(state, config, data_dir)
+    require_fitting(state["method"], config, image, path)
+    require_own_folder(path, state["identity"])
 
     def fresh() -> Encoder:
         method = build_method(config, image)
         return Encoder(method.backbone, method.projector)
 
     method = build_method(config, image)
-    try:
-        method.load_state_dict(state["method"])
-    except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SparseheadError(f"the weights in {path} are of another architecture than its settings say: {reason}") from None
+    method.load_state_dict(state["method"])
     prepare, columns = Prepare(image, normalise), run_columns(path, config, state)
     network = ready(Encoder(method.backbone, method.projector), device)
     return Subject(
@@ -254,16 +256,43 @@ def temperature_of(config: Config) -> float:
 
 
 def config_of(identity: dict[str, object], path: Path) -> Config:
-    """The settings in a checkpoint. Raises: SparseheadError for settings that this version does not know."""
-    known = {f.name for f in dataclasses.fields(Config)}
+    """The settings in a checkpoint, all of them checked. Raises: SparseheadError for settings that this version does not know."""
+    known = {f.name for f in dataclasses.fields(Config)} - {"experiment"}
     foreign = sorted(set(identity) - known - {"views", "processes", "eta"})
     if foreign:
-        raise SparseheadError(f"{path} has settings that this version does not know: {', '.join(foreign)}. Upgrade sparsehead.")
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in identity.items() if k in known}
-    config = Config(experiment=path.resolve().parent.parent.name, **values)
-    if config.recipe not in RECIPES:
-        raise SparseheadError(f"{path}: {unknown('recipe', config.recipe, RECIPES)} Upgrade sparsehead.")
+        raise SparseheadError(f"{path} has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
+    settings = identity.get("method_settings", {})
+    try:
+        values = {key: coerce(key, value) for key, value in identity.items() if key in FIELDS}
+        config = Config(experiment=path.resolve().parent.parent.name, method_settings=dict(settings), **values)
+        problems = [*config.problems(), *(f"{problem} Upgrade sparsehead." for problem in unknown_names(config))]
+        if not problems:
+            method_settings(config.method, config.method_settings)
+    except (ValueError, TypeError, SparseheadError) as error:
+        problems = [str(error)]
+    if problems:
+        raise SparseheadError(f"{path}: {' '.join(' '.join(problems).split())[:500]}")
     return config
+
+
+def require_own_folder(path: Path, identity: dict[str, object]) -> None:
+    """Raises: SparseheadError for a checkpoint in the folder of another run, whose name all rows about it would bear."""
+    folder = path.resolve().parent.name
+    named = re.search(r"-seed\d+-([0-9a-f]{7})$", folder)
+    if named and named[1] != identity_digest(identity):
+        raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
+
+
+def require_fitting(weights: dict[str, Tensor], config: Config, image: tuple[int, int, int], path: Path) -> None:
+    """Raises: SparseheadError where weights are not those of the settings' network, before a number of it is made."""
+    deep = config.projector_layers + sum(config.blocks or ())
+    if deep > len(weights):
+        raise SparseheadError(f"{path} has {len(weights)} tensors, too few for the {deep} layers and blocks of its settings.")
+    try:
+        expected = outline_method(config, image).state_dict()
+    except SparseheadError as error:
+        raise SparseheadError(f"{path}: {error}") from None
+    require_weights(weights, expected, path)
 
 
 def made_for(state: dict, config: Config, data_dir: Path) -> tuple[tuple[int, int, int], Normalisation]:

@@ -1,17 +1,20 @@
 """A network and a split -> features: extracted once, in eval mode, without augmentation, and kept beside the run."""
 
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from sparsehead_cli.archive import Unsound, finite, read_archive
 from sparsehead_cli.data.augment import Normalisation, luma, resize_weights, separable
 from sparsehead_cli.data.split import Split
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import make_folder, write_beside
 
 BATCH = 500
@@ -150,17 +153,86 @@ class Waiting:
         return self.waited / max(1e-9, time.perf_counter() - self.began)
 
 
-def cached(path: Path, make: Callable[[], Features], device: torch.device) -> Features:
+@torch.no_grad()
+def widths_of(network: nn.Module, prepare: Prepare, device: torch.device) -> dict[str, int]:
+    """The width of each of the features that a network with a size of its own makes, by name."""
+    with eval_mode(network):
+        features = network(prepare(torch.zeros(1, *prepare.image, dtype=torch.uint8, device=device)))
+    return {name: values.shape[1] for name, values in features.items()}
+
+
+def cached(
+    path: Path,
+    make: Callable[[], Features],
+    device: torch.device,
+    *,
+    labels: Tensor,
+    widths: dict[str, int],
+    tell: Callable[[str], None] = lambda line: None,
+) -> Features:
     """The features in the file at `path`, or else what `make` returns, which is then kept there.
 
-    The path must name all that they depend on. A file that cannot be read is made anew; of several processes one makes it, and
-    the others wait. Raises: SparseheadError when the folder cannot be written.
+    The path must name all that they depend on; `labels` int64 [N] and the `widths` by name are what they must be of. A file that
+    is damaged or holds something else is made anew, and `tell` is called with a line about it; of several processes one makes
+    it, and the others wait.
+
+    Raises: SparseheadError when the folder cannot be written, and for features that are NaN or infinite.
     """
     make_folder(path.parent)
-    with FileLock(path.with_suffix(".lock")):
-        try:
-            return Features(**torch.load(path, map_location=device, weights_only=True, mmap=True))
-        except Exception:  # not there, cut short or damaged: each raises something else, and none matters
-            features = make()
+    with locked(path.with_suffix(".lock")):
+        if os.path.lexists(path):
+            try:
+                return kept(path, device, labels, widths)
+            except (Unsound, SparseheadError) as reason:
+                tell(f"the features kept in {path} are damaged ({reason}): they are made anew")
+        features = make()
+        if not finite(features.by_name.values()):
+            raise SparseheadError("the network's features of these images are NaN or infinite: its weights do not fit them.")
         write_beside(path, lambda file: torch.save(vars(features), file))
     return features
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock at `path`, waiting for it. Raises: SparseheadError when it cannot be written."""
+    lock = FileLock(path)
+    try:
+        lock.acquire()
+    except OSError as error:
+        raise SparseheadError(f"cannot write {path}: {error.strerror}. Write elsewhere.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def kept(path: Path, device: torch.device, labels: Tensor, widths: dict[str, int]) -> Features:
+    """The features in a file. Raises: Unsound where it is damaged, or they are not features of these widths and labels."""
+    held = read_archive(path, device)
+    names = {field.name for field in fields(Features)}
+    if not (isinstance(held, dict) and {"by_name", "labels"} <= set(held) <= names and isinstance(held["by_name"], dict)):
+        raise Unsound("it holds something else")
+    features = Features(**held)
+    skipped, rows = features.skipped, features.labels
+    if not (type(skipped) is int and 0 <= skipped <= len(labels) and type(features.waiting_share) is float):
+        raise Unsound("its counts are none")
+    if not (type(rows) is Tensor and rows.dtype == labels.dtype and _is_rest(rows, labels, skipped)):
+        raise Unsound("its labels are of other images")
+    if set(features.by_name) != set(widths):
+        raise Unsound("it holds other features")
+    for name, values in features.by_name.items():
+        if not (type(values) is Tensor and values.dtype == torch.float32 and values.shape == (len(rows), widths[name])):
+            raise Unsound(f"its {name} has another shape or type")
+    if not finite(features.by_name.values()):
+        raise Unsound("some of its numbers are NaN or infinite")
+    return features
+
+
+def _is_rest(rows: Tensor, labels: Tensor, skipped: int) -> bool:
+    """Whether `rows` [N - skipped] are the labels of all images but the skipped ones, which may be any, in order."""
+    if rows.shape != (len(labels) - skipped,):
+        return False
+    if not skipped:
+        return torch.equal(rows, labels)
+    rest = iter(labels.tolist())
+    return all(label in rest for label in rows.tolist())

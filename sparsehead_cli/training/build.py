@@ -16,6 +16,7 @@ from sparsehead_cli.config import Config
 from sparsehead_cli.data.augment import RECIPES, Normalisation, make_views
 from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split, require_known
 from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.memory import memory_of
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.nets.heads import PROJECTORS, make_projector
 from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
@@ -90,6 +91,7 @@ def build(config: Config) -> Run:
     local_batch = check_batch(config, len(train))
     info = dataset_info(config.dataset, config.data_dir)
     size = config.image_size or info.size
+    require_memory(config, (info.channels, size, size), device)
     method = build_method(config, (info.channels, size, size)).to(device=device, memory_format=torch.channels_last)
     method.check(len(RECIPES[config.recipe]), config.batch_size)
     sparse = build_sparse_head(config, method.projector)
@@ -152,6 +154,35 @@ def build_method(config: Config, image: tuple[int, int, int]) -> Method:
     return method
 
 
+def outline_method(config: Config, image: tuple[int, int, int]) -> Method:
+    """`build_method` with weights that have names, shapes and types but no values, and take no memory.
+
+    Raises: SparseheadError for widths whose weights no machine could count.
+    """
+    try:
+        with torch.device("meta"):
+            return build_method(config, image)
+    except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for shapes beyond its own numbers
+        if "overflow" not in str(error).lower():
+            raise
+        raise SparseheadError(
+            "this network is larger than any machine. Choose smaller widths, projector_hidden, projector_out or method settings."
+        ) from None
+
+
+def require_memory(config: Config, image: tuple[int, int, int], device: torch.device) -> None:
+    """Raises: SparseheadError where weights, their gradients and what the optimizer keeps of them exceed the device's memory."""
+    method = outline_method(config, image)
+    of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
+    count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
+    needed, there = 4 * count, memory_of(device)
+    if needed > there:
+        raise SparseheadError(
+            f"this network needs {needed / 1e9:,.1f} GB for its weights, gradients and optimizer, and the {device.type} has "
+            f"{there / 1e9:,.1f} GB. Choose smaller widths, projector_hidden, projector_out or method settings."
+        )
+
+
 def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:
     """SparseHead with the run's λ, penalty, groups, layers and solver.
 
@@ -179,6 +210,17 @@ def image_views(config: Config) -> Callable[[Tensor, torch.Generator], list[Tens
 
 def check_names(config: Config) -> None:
     """Raises: SparseheadError that lists every setting whose value is in none of our tables."""
+    problems = unknown_names(config)
+    try:
+        require_known(config.dataset)
+    except SparseheadError as problem:
+        problems.append(str(problem))
+    if problems:
+        raise SparseheadError("\n".join(problems))
+
+
+def unknown_names(config: Config) -> list[str]:
+    """A sentence for each setting whose value is in none of our tables; the data set may be a folder, and is not among them."""
     tables = {
         "method": METHODS,
         "penalty": PENALTIES,
@@ -192,17 +234,7 @@ def check_names(config: Config) -> None:
         "optimizer": OPTIMIZERS,
         "precision": ("auto", *PRECISIONS),
     }
-    problems = []
-    for key, table in tables.items():
-        given = getattr(config, key)
-        if given not in table:
-            problems.append(str(unknown(key, given, table)))
-    try:
-        require_known(config.dataset)
-    except SparseheadError as problem:
-        problems.append(str(problem))
-    if problems:
-        raise SparseheadError("\n".join(problems))
+    return [str(unknown(key, getattr(config, key), table)) for key, table in tables.items() if getattr(config, key) not in table]
 
 
 def run_identity(config: Config) -> dict[str, object]:
@@ -217,9 +249,13 @@ def run_identity(config: Config) -> dict[str, object]:
 
 def run_name(config: Config, identity: dict[str, object]) -> str:
     """Readable, and ending in a hash of the identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
-    digest = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:7]
     lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
-    return f"{config.method}-{config.penalty}-lam{lam}-seed{config.seed}-{digest}"
+    return f"{config.method}-{config.penalty}-lam{lam}-seed{config.seed}-{identity_digest(identity)}"
+
+
+def identity_digest(identity: dict[str, object]) -> str:
+    """What the name of a run with this identity ends in: seven hexadecimals."""
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:7]
 
 
 def check_labels(config: Config, train: Split | Folder) -> None:

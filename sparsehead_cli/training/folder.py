@@ -2,6 +2,7 @@
 keeps a second process out.
 """
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +21,7 @@ from sparsehead_cli.config import Config
 from sparsehead_cli.errors import Busy, SparseheadError
 from sparsehead_cli.files import cannot_write, make_folder, read_csv, replace_csv, replace_file
 from sparsehead_cli.training.build import Run
-from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.training.checkpoint import load_checkpoint, load_optimizer, require_weights, save_checkpoint
 
 SPECTRA, LOCK = "spectrum_epochs.csv", ".lock"
 
@@ -71,21 +72,14 @@ def resume(run: Run) -> Position:
     Raises: SparseheadError for a checkpoint that is damaged, foreign, of another precision, or without its metrics.
     """
     path = run.folder / "checkpoint.pt"
-    if not path.exists():
+    if not os.path.lexists(path):  # a link to what is not there is no new run
         if distributed.rank() == 0:
             replace_file(run.folder / "config.yaml", describe(run).encode())
         return Position()
     state = load_checkpoint(path)
-    if state["identity"] != run.identity:
-        raise SparseheadError(f"{path} belongs to another run. Move it away to start anew.")
-    precision = run.precision_name
-    if state["precision"] != precision and state["step"] < run.total_steps:
-        raise SparseheadError(
-            f"{run.folder} was begun in {state['precision']}, this machine would go on in {precision}. "
-            f"Finish it on a machine like the first, or start anew with --precision {precision}."
-        )
+    require_of_run(state, run, path)
     run.method.load_state_dict(state["method"])
-    run.optimizer.load_state_dict(state["optimizer"])
+    load_optimizer(run.optimizer, state["optimizer"], path, begun=state["step"] > 0)
     epochs_done = state["step"] // run.steps_per_epoch
     rows = read_csv(run.folder / "metrics.csv")[:epochs_done]
     if len(rows) < epochs_done:
@@ -98,6 +92,31 @@ def resume(run: Run) -> Position:
         [row for row in read_csv(run.folder / name) if int(row["epoch"]) <= epochs_done] for name in ("layers.csv", SPECTRA)
     )
     return Position(state["step"], sums, state.get("skipped", 0), rows, layers, spectra)
+
+
+def require_of_run(state: dict, run: Run, path: Path) -> None:
+    """Raises: SparseheadError where a checkpoint is another run's, or this one's on other images or in another precision."""
+    if state["identity"] != run.identity:
+        raise SparseheadError(f"{path} belongs to another run. Move it away to start anew.")
+    if state.get("total_steps", run.total_steps) != run.total_steps or state["step"] > run.total_steps:
+        raise SparseheadError(
+            f"{path} is of a run of {state.get('total_steps', state['step']):,} steps, which would have {run.total_steps:,} now: "
+            f"the images of {run.config.dataset} have changed. Put them back, or move the file away to start anew."
+        )
+    if any(list(value) != list(input_of(run)[key]) for key, value in state.get("input", {}).items() if key in input_of(run)):
+        raise SparseheadError(
+            f"{path} was trained on images of another size or normalisation than {run.config.dataset} has now. "
+            "Move it away to start anew."
+        )
+    precision = run.precision_name
+    if state["precision"] != precision and state["step"] < run.total_steps:
+        raise SparseheadError(
+            f"{run.folder} was begun in {state['precision']}, this machine would go on in {precision}. "
+            f"Finish it on a machine like the first, or start anew with --precision {precision}."
+        )
+    if bool(state["sums"]) != bool(state["step"] % run.steps_per_epoch):
+        raise SparseheadError(f"{path} is damaged: its sums are not those of step {state['step']}. Move it away to start anew.")
+    require_weights(state["method"], run.method.state_dict(), path)
 
 
 def save(run: Run, position: Position) -> None:
@@ -119,11 +138,16 @@ def save(run: Run, position: Position) -> None:
             "total_steps": run.total_steps,
             "skipped": position.skipped,
             "sums": {name: value.cpu() for name, value in position.sums.items()},
-            "input": {"image": run.method.backbone.image, **asdict(run.normalise)},  # what a view of it looks like
+            "input": input_of(run),
             "method": run.method.state_dict(),
             "optimizer": run.optimizer.state_dict(),
         },
     )
+
+
+def input_of(run: Run) -> dict[str, tuple]:
+    """What a view of the run looks like: its (channels, height, width) and its normalisation."""
+    return {"image": run.method.backbone.image, **asdict(run.normalise)}
 
 
 def describe(run: Run) -> str:

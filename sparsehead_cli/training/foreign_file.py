@@ -10,7 +10,6 @@ import pickletools
 import re
 import sys
 import warnings
-import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from typing import NoReturn
 
 import torch
 
+from sparsehead_cli.archive import Unsound, open_file, require_sound, zip_of
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.foreign_tensors import listed, printable, tensors_of
 
@@ -128,24 +128,16 @@ def names_in(path: Path) -> set[str]:
 def require_sound_zip(path: Path) -> None:
     """Raises: SparseheadError where entries claim more bytes than the file has, or have other bytes than were written.
 
-    torch.save stores entries as they are, and may leave out their checksums. Its reader trusts the sizes, and checks no sum.
+    Other people's files may lack their checksums; what has one is compared with it.
     """
     try:
-        with zipfile.ZipFile(path) as file:
-            entries = file.infolist()
-            if any(entry.filename.endswith("/constants.pkl") for entry in entries):
-                raise SparseheadError(f"{path} is a TorchScript archive. {STATE_DICT}")
-            stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
-            if not stored or file.comment or sum(entry.file_size for entry in entries) > path.stat().st_size:
-                raise damaged(path, "its zip entries claim more bytes than it has, or are compressed")
-            for entry in entries:
-                with file.open(entry) as content:
-                    while entry.CRC and content.read(2**20):
-                        pass
-    except SparseheadError:
-        raise
-    except Exception as error:  # of zipfile, struct, unicode …
-        raise damaged(path, short(error)) from None
+        with open_file(path) as file:
+            with zip_of(file) as archive:
+                if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                    raise SparseheadError(f"{path} is a TorchScript archive. {STATE_DICT}")
+            require_sound(file, checksums=False)
+    except Unsound as reason:
+        raise damaged(path, printable(str(reason))) from None
 
 
 def unpickled(path: Path, names: set[str]) -> tuple[object, set[str]]:

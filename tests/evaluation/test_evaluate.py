@@ -13,6 +13,7 @@ from sparsehead_cli.evaluation.protocols import PROTOCOLS, Settings
 from sparsehead_cli.evaluation.subject import digest_of
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.damage import every_nth
 
 SHORT = Settings(sgd_epochs=2, finetune_epochs=1, semi_seeds=2, semi_epochs=(2, 1))
 
@@ -63,6 +64,18 @@ def test_features_are_extracted_once_and_kept(run_folder, monkeypatch):
 
     monkeypatch.setattr(module, "extract", never)
     evaluate(ask(run_folder, "linear", "semi"))
+
+
+def test_damaged_features_are_said_and_change_no_number(run_folder):
+    told = []
+    first = [row["value"] for row in evaluate(ask(run_folder, "knn"), tell=told.append)[0]]
+    assert told == []
+    for path in (run_folder / "features").glob("*.pt"):
+        path.write_bytes(every_nth(path.read_bytes(), 97))
+    (run_folder / "evaluations.csv").unlink()
+    assert [row["value"] for row in evaluate(ask(run_folder, "knn"), tell=told.append)[0]] == first
+    assert len(told) == 2
+    assert all("are damaged" in line and "made anew" in line for line in told)
 
 
 def test_an_error_leaves_what_was_finished(run_folder, monkeypatch):
@@ -208,9 +221,9 @@ def test_a_plan_keeps_what_belongs_together_together():
 def test_weights_of_another_architecture_are_refused(run_folder):
     path = run_folder / "checkpoint.pt"
     state = load_checkpoint(path)
-    state["identity"]["widths"] = [8, 8, 8, 8]
+    state["identity"]["widths"] = [16, 16, 16, 16]
     save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
-    with pytest.raises(SparseheadError, match=r"weights in .*checkpoint.pt are of another architecture .*size mismatch"):
+    with pytest.raises(SparseheadError, match=r"weights in .*checkpoint.pt are of another architecture .*must be float32 \[16, 1"):
         evaluate(ask(run_folder))
     assert not (run_folder / "evaluations.csv").exists()
 

@@ -1,6 +1,7 @@
 """What is evaluated: our own checkpoints, other people's, and timm's models."""
 
 import argparse
+import os
 import sys
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from sparsehead_cli.evaluation.protocols import Settings
 from sparsehead_cli.evaluation.subject import for_channels, load_subject, untrained
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from tests.damage import flip_bit
 
 CPU = torch.device("cpu")
 
@@ -70,6 +72,84 @@ def test_an_unknown_recipe_is_said(run_folder):
     save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
     with pytest.raises(SparseheadError, match='unknown recipe "symetric".*Did you mean "symmetric"'):
         load(path)
+
+
+def test_settings_that_do_not_fit_the_weights_end_in_one_line_before_a_network_is_made(run_folder, monkeypatch):
+    monkeypatch.setattr("sparsehead_cli.evaluation.subject.build_method", lambda *a: pytest.fail("made"))
+    state = load_checkpoint(run_folder / "checkpoint.pt")
+    path = run_folder / "odd.pt"
+    for changes, words in (
+        ({"projector_hidden": 10**9}, "of another architecture"),
+        ({"projector_hidden": 10**18}, "larger than any machine"),
+        ({"widths": [10**5] * 4}, "of another architecture"),
+        ({"blocks": [10**6] * 4}, "blocks must be 1000 together at most"),
+        ({"blocks": [200] * 4}, "has 80 tensors, too few for the 802 layers and blocks of its settings"),
+        ({"projector_layers": 900}, "too few for the 900 layers"),
+        ({"projector_layers": 10**9}, "projector_layers must be between 1 and 1000"),
+        ({"blocks": [1, 1]}, "must name the same number of stages"),
+        ({"widths": "8"}, "must name the same number of stages"),
+        ({"method": "simclear"}, 'unknown method "simclear".*Did you mean "simclr".*Upgrade'),
+        ({"backbone": "resnet17"}, 'unknown backbone "resnet17"'),
+        ({"projector": "mpl"}, 'unknown projector "mpl"'),
+        ({"method": "byol"}, "unknown setting of byol"),
+        ({"method": 7, "method_settings": {}}, 'unknown method "7"'),
+        ({"method_settings": []}, "its identity must be the run's settings by name"),
+        ({"method_settings": {"temperature": "warm"}}, "temperature must be float"),
+        ({"method_settings": {"temperature": -1.0}}, "temperature must be above 0"),
+        ({"lam": "big"}, "lam must be a number, given 'big'"),
+        ({"lam": float("nan")}, "lam must be finite"),
+        ({"seed": True}, "seed must be a whole number"),
+        ({"epochs": -1}, "epochs must be at least 1"),
+        ({"projector_batch_norm": "yes"}, "projector_batch_norm must be true or false"),
+        ({"experiment": "../../esc"}, "does not know: experiment"),
+        ({f"warp{i}": i for i in range(10)}, "does not know: warp0, warp1, warp2, warp3, warp4 and 5 more"),
+    ):
+        save_checkpoint(path, {**state, "identity": {**state["identity"], **changes}})
+        with pytest.raises(SparseheadError, match=words) as error:
+            load(path)
+        assert str(error.value).count("\n") == 0
+        assert len(str(error.value)) < 700
+
+
+def test_a_checkpoint_in_another_runs_folder_is_refused(run_folder):
+    path = run_folder / "checkpoint.pt"
+    state = load_checkpoint(path)
+    save_checkpoint(path, {**state, "identity": {**state["identity"], "seed": 1}})
+    with pytest.raises(SparseheadError, match="is not the checkpoint of the run that its folder is named after"):
+        load(path)
+    elsewhere = run_folder.parent / "mine" / "checkpoint.pt"
+    elsewhere.parent.mkdir()
+    path.rename(elsewhere)
+    assert load(elsewhere).config.seed == 1
+
+
+def test_a_checkpoint_whose_format_is_gone_is_not_taken_for_somebody_elses(run_folder):
+    path = run_folder / "checkpoint.pt"
+    state = load_checkpoint(path)
+    for named in ({}, {"format": 3}):
+        torch.save({**{k: v for k, v in state.items() if k != "format"}, **named}, path)
+        with pytest.raises(SparseheadError, match="has all that a checkpoint of ours has but our format"):
+            load(path)
+    torch.save({**state, "format": "sparsehead-run-7"}, path)  # which keeps its place, the first
+    with pytest.raises(SparseheadError, match="made by a newer sparsehead"):
+        load(path)
+
+
+@pytest.mark.parametrize("command", ["evaluate", "spectrum"])
+def test_a_flipped_bit_is_said_by_each_command_and_nothing_is_measured(run_folder, sparsehead, command, tmp_path):
+    path = run_folder / "checkpoint.pt"
+    weight = load_checkpoint(path)["method"]["projector.0.weight"].numpy().tobytes()
+    data = path.read_bytes()
+    path.write_bytes(flip_bit(data, 8 * data.index(weight) + 23))
+    before = sorted(run_folder.iterdir())
+    code, _, err = sparsehead(command, run_folder, *(["--out", tmp_path / "out"] if command == "spectrum" else []))
+    assert (code, err.count("\n")) == (1, 1)
+    assert "is damaged or not a checkpoint (Bad CRC-32" in err
+    assert sorted(run_folder.iterdir()) == before
+    path.unlink()
+    os.mkfifo(path)
+    code, _, err = sparsehead(command, run_folder, *(["--out", tmp_path / "out"] if command == "spectrum" else []))
+    assert (code, "is no file" in err) == (1, True)
 
 
 # ---------------------------------------------------------------------------------------------- other people's

@@ -1,3 +1,4 @@
+import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -8,7 +9,20 @@ from torchvision.transforms.functional import resize as torchvision_resize
 
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.datasets import Split
-from sparsehead_cli.measure.features import Encoder, Features, Pixels, Prepare, cached, eval_mode, extract, resize, with_channels
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.measure.features import (
+    Encoder,
+    Features,
+    Pixels,
+    Prepare,
+    cached,
+    eval_mode,
+    extract,
+    resize,
+    widths_of,
+    with_channels,
+)
+from tests.damage import DAMAGES, every_nth, flip_bit
 from tests.ssl.test_methods import build
 
 PREPARE = Prepare((1, 12, 12), Normalisation((0.5,), (0.5,)))
@@ -52,21 +66,119 @@ def test_eval_mode_restores_after_an_error():
     assert layer.training
 
 
-def test_kept_features_are_read_and_damaged_ones_made_anew(tmp_path):
-    path, made = tmp_path / "features" / "x.pt", []
+LABELS = torch.tensor([0, 1, 1, 2])
 
-    def make():
-        made.append(1)
-        return Features({"r": torch.rand(3, 2)}, torch.arange(3), skipped=2)
 
-    first = cached(path, make, torch.device("cpu"))
-    again = cached(path, make, torch.device("cpu"))
+class Kept:
+    """A file of kept features; `read()` reads it or makes it anew, and says what was told and how often it was made."""
+
+    def __init__(self, path, skipped=0):
+        self.path, self.made, self.told = path, 0, []
+        self.features = Features({"r": torch.rand(4 - skipped, 2)}, LABELS[skipped:], skipped=skipped)
+
+    def make(self):
+        self.made += 1
+        return self.features
+
+    def read(self):
+        self.told.clear()
+        return cached(self.path, self.make, torch.device("cpu"), labels=LABELS, widths={"r": 2}, tell=self.told.append)
+
+    def write(self, **changes):
+        torch.save({**vars(self.features), **changes}, self.path)
+
+
+@pytest.fixture
+def kept_features(tmp_path):
+    found = Kept(tmp_path / "features" / "x.pt")
+    found.read()
+    return found
+
+
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_kept_features_are_read_and_nothing_is_said(tmp_path, skipped):
+    file = Kept(tmp_path / "features" / "x.pt", skipped)
+    first, again = file.read(), file.read()
     assert torch.equal(first["r"], again["r"])
-    assert (again.labels.tolist(), again.skipped, len(made)) == ([0, 1, 2], 2, 1)
-    path.write_bytes(path.read_bytes()[:200])
-    cached(path, make, torch.device("cpu"))
-    assert len(made) == 2
-    assert not list(path.parent.glob("*.part"))
+    assert (again.labels.tolist(), again.skipped) == (LABELS[skipped:].tolist(), skipped)
+    assert (file.made, file.told) == (1, [])
+    assert not list(file.path.parent.glob("*.part"))
+
+
+def test_every_flipped_bit_of_kept_features_is_noticed_or_harmless(kept_features):
+    whole = kept_features.path.read_bytes()
+    for bit in range(0, 8 * len(whole), 61):
+        kept_features.path.write_bytes(flip_bit(whole, bit))
+        made = kept_features.made
+        assert torch.equal(kept_features.read()["r"], kept_features.features["r"])
+        assert (kept_features.made > made) == bool(kept_features.told)  # made anew if and only if it is said
+    assert kept_features.made > 10
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_features_are_made_anew_and_it_is_said(kept_features, damage):
+    whole = kept_features.path.read_bytes()
+    kept_features.path.write_bytes(DAMAGES[damage](every_nth(whole, 97), 1))
+    assert torch.equal(kept_features.read()["r"], kept_features.features["r"])
+    assert kept_features.made == 2
+    assert len(kept_features.told) == 1
+    assert f"{kept_features.path} are damaged" in kept_features.told[0]
+    assert "made anew" in kept_features.told[0]
+    kept_features.read()
+    assert kept_features.told == []
+
+
+WRONG = {
+    "another's rows": ({"by_name": {"r": torch.rand(3, 2)}}, "another shape"),
+    "another's width": ({"by_name": {"r": torch.rand(4, 3)}}, "another shape"),
+    "another type": ({"by_name": {"r": torch.rand(4, 2).double()}}, "another shape or type"),
+    "NaN": ({"by_name": {"r": torch.full((4, 2), float("nan"))}}, "NaN"),
+    "more features": ({"by_name": {"r": torch.rand(4, 2), "z": torch.rand(4, 2)}}, "other features"),
+    "other labels": ({"labels": LABELS.flip(0)}, "labels"),
+    "fewer labels": ({"labels": LABELS[1:], "by_name": {"r": torch.rand(3, 2)}}, "labels"),
+    "labels of another type": ({"labels": LABELS.int()}, "labels"),
+    "more skipped than there are": ({"skipped": 9}, "counts"),
+    "a flag for a count": ({"skipped": True}, "counts"),
+    "something else": ({"by_name": 3}, "something else"),
+    "an unknown field": ({"more": 3}, "something else"),
+    "one number shown as many": ({"by_name": {"r": torch.rand(1, 1).expand(4, 2)}}, "more numbers than it holds"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_features_that_are_whole_but_of_something_else_are_not_believed(kept_features, name):
+    changes, reason = WRONG[name]
+    kept_features.write(**changes)
+    assert torch.equal(kept_features.read()["r"], kept_features.features["r"])
+    assert reason in kept_features.told[0]
+
+
+def test_features_without_checksums_or_in_a_pipe_are_not_believed(kept_features):
+    torch.serialization.set_crc32_options(False)
+    try:
+        kept_features.write()
+    finally:
+        torch.serialization.set_crc32_options(True)
+    kept_features.read()
+    assert "CRC" in kept_features.told[0]
+    kept_features.path.unlink()
+    os.mkfifo(kept_features.path)
+    kept_features.read()
+    assert "a pipe" in kept_features.told[0]
+
+
+def test_features_that_are_no_numbers_are_an_error_and_not_kept(tmp_path):
+    file = Kept(tmp_path / "features" / "x.pt")
+    file.features["r"][1, 1] = float("inf")
+    with pytest.raises(SparseheadError, match="NaN or infinite"):
+        file.read()
+    assert not file.path.exists()
+
+
+def test_a_lock_that_cannot_be_written_is_said(tmp_path):
+    (tmp_path / "features" / "x.lock").mkdir(parents=True)
+    with pytest.raises(SparseheadError, match=r"cannot write .*x\.lock: Is a directory"):
+        Kept(tmp_path / "features" / "x.pt").read()
 
 
 def test_of_several_that_want_the_same_features_one_makes_them(tmp_path):
@@ -75,12 +187,20 @@ def test_of_several_that_want_the_same_features_one_makes_them(tmp_path):
     def make():
         made.append(1)
         time.sleep(0.1)
-        return Features({"r": torch.ones(3, 2)}, torch.arange(3))
+        return Features({"r": torch.ones(4, 2)}, LABELS)
 
+    read = lambda _: cached(tmp_path / "features" / "x.pt", make, torch.device("cpu"), labels=LABELS, widths={"r": 2})  # noqa: E731
     with ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(lambda _: cached(tmp_path / "features" / "x.pt", make, torch.device("cpu")), range(4)))
+        found = list(pool.map(read, range(4)))
     assert len(made) == 1
-    assert all(torch.equal(features["r"], torch.ones(3, 2)) for features in found)
+    assert all(torch.equal(features["r"], torch.ones(4, 2)) for features in found)
+
+
+def test_the_widths_of_features_are_those_that_are_extracted():
+    network = encoder().train()
+    features = extract(network, images(), PREPARE)
+    assert widths_of(network, PREPARE, torch.device("cpu")) == {name: features[name].shape[1] for name in ("r", "z")}
+    assert network.training
 
 
 @pytest.mark.parametrize("size", [8, 12, 30])

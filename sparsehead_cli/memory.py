@@ -1,0 +1,23 @@
+"""How much memory a process may use."""
+
+import os
+import resource
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup/memory.max")  # a container's limit, on Linux
+
+
+def memory_of(device: torch.device) -> int:
+    """The bytes of a GPU; for the CPU those of the machine, of its container or of `ulimit -v`, whichever are the fewest."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    limits = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    allowed, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if allowed != resource.RLIM_INFINITY:
+        limits.append(allowed)
+    with suppress(OSError, ValueError):  # no such limit, or "max"
+        limits.append(int(CGROUP.read_text()))
+    return min(limits)

@@ -5,6 +5,7 @@ Tiny-ImageNet's own. Of Tiny-ImageNet and ImageNet the official validation image
 """
 
 import os
+import stat
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import numpy as np
 from sparsehead_cli.errors import SparseheadError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in any case; what is inside decides how it is decoded
+BYTES = 2**29  # of a file: more than any image that is decoded can need
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,21 @@ class Layout:
     folders: tuple[str, ...]  # of the classes, below train/ and test/
     test: str = ""  # the folder of the test images
     annotations: str = ""  # a file below `test` that names each test image's class, where no folder does
+
+
+def read_file(path: str | Path) -> np.ndarray:
+    """The bytes of an image's file, uint8 [n]. Raises: OSError; ValueError for an empty file and for what is no file of images.
+
+    A pipe or a device would keep its reader waiting, or never end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a file")
+    if not status.st_size:
+        raise ValueError("the file is empty")
+    if status.st_size > BYTES:
+        raise ValueError(f"the file has {status.st_size:,} bytes, and more than {BYTES:,} are not read")
+    return np.fromfile(path, np.uint8)
 
 
 def image_folder(root: Path) -> Layout:

@@ -1,19 +1,18 @@
-"""What a reading process does: files -> decoded and cut images, a batch at a time. The only file that decodes."""
+"""What a reading process does: files -> decoded and cut images, a batch at a time."""
 
 import re
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from torchvision.io import ImageReadMode, decode_image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from sparsehead_cli.data.augment import Draw, random_boxes, stable_seed
+from sparsehead_cli.data.decoding import decode
 from sparsehead_cli.data.layouts import Listing
 from sparsehead_cli.data.split import Crops
 
@@ -76,17 +75,6 @@ class Reader(Dataset):
 
     def _cut(self, image: Tensor, number: int, turn: int) -> Tensor:
         return middle(image, self.size) if self.crops is None else random_crops(image, self.crops, number, turn)
-
-
-def decode(path: str | Path) -> Tensor:
-    """An image file as RGB, uint8 [3, H, W]: not turned by EXIF, alpha dropped, 16 bits rounded to 8. Raises whatever is wrong."""
-    data = np.fromfile(path, np.uint8)
-    if not len(data):
-        raise ValueError("the file is empty")
-    image = decode_image(torch.from_numpy(data), ImageReadMode.RGB)
-    if image.ndim != 3:
-        raise ValueError("it is an animation")
-    return image if image.dtype == torch.uint8 else (image.float() / 257).round().to(torch.uint8)
 
 
 def middle(image: Tensor, size: int) -> Tensor:

@@ -164,7 +164,7 @@ def test_every_kind_of_png_and_jpeg_is_rgb(damageable):
 DAMAGES = {
     "empty": (lambda data: b"", "the file is empty"),
     "cut": (lambda data: data[: len(data) // 2], "incomplete or truncated"),
-    "text": (lambda data: b"<html>404 not found, said the server</html>", "Unsupported image file"),
+    "text": (lambda data: b"<html>404 not found, said the server</html>", "it is no JPEG, PNG, WebP or GIF file"),
 }
 
 

@@ -7,6 +7,7 @@ processes nor on which batch was read before it.
 
 import hashlib
 import os
+import re
 import signal
 import sys
 import threading
@@ -19,7 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from sparsehead_cli.data.layouts import Listing
+from sparsehead_cli.data.layouts import Listing, read_file
 from sparsehead_cli.data.split import Crops, Split
 from sparsehead_cli.errors import SparseheadError
 
@@ -134,10 +135,10 @@ class Folder:
 
     def _digest_of(self, i: int) -> bytes:
         try:
-            content = self.listing.path(i).read_bytes()
-        except OSError as error:
+            content = read_file(self.listing.path(i))
+        except (OSError, ValueError) as error:
             if not self.skip_bad_images:
-                raise self._unreadable(i, error.strerror) from None
+                raise self._unreadable(i, reason_of(error)) from None
             content = b""
         found = hashlib.blake2b(content, digest_size=16)
         found.update(repr((self.listing.name(i), len(content), int(self.listing.labels[i]))).encode())
@@ -147,6 +148,12 @@ class Folder:
 def own_workers() -> int:
     """How many reading processes there are unless it is said: one a core that this process may use, at most WORKERS."""
     return min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in one line and without the place in the decoder's source."""
+    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"^.*\.cpp:\d+, ", "", text).strip().rstrip(".")
 
 
 def _as_it_is(batch: object) -> object:

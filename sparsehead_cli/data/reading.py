@@ -1,6 +1,5 @@
 """What a reading process does: files -> decoded and cut images, a batch at a time."""
 
-import re
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -13,6 +12,7 @@ from torchvision.transforms.v2 import functional
 
 from sparsehead_cli.data.augment import Draw, random_boxes, stable_seed
 from sparsehead_cli.data.decoding import decode
+from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.data.layouts import Listing
 from sparsehead_cli.data.split import Crops
 
@@ -96,9 +96,3 @@ def random_crops(image: Tensor, crops: Crops, number: int, turn: int) -> Tensor:
             box = functional.crop(image, top, left, rows, columns)
             cut.append(functional.resize(box, [crops.size, crops.size], InterpolationMode.BICUBIC, antialias=True))
     return torch.stack(cut)
-
-
-def reason_of(error: Exception) -> str:
-    """What is wrong with a file, in one line and without the place in the decoder's source."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return re.sub(r"^.*\.cpp:\d+, ", "", text.splitlines()[0]).strip().rstrip(".")

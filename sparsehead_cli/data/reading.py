@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from itertools import groupby
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
@@ -16,6 +17,7 @@ from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.data.layouts import Listing
 from sparsehead_cli.data.split import Crops
 
+READERS = 256  # reading processes whose images can be named
 IN_A_ROW = 100  # images that are tried for one place, until one can be read
 Bad = list[tuple[int, str]]  # places of unreadable images in a Folder, and why
 CPU = torch.device("cpu")
@@ -39,6 +41,7 @@ class Reader(Dataset):
         self.listing, self.index, self.size = listing, index, size
         self.places, self.batch, self.crops = places, batch, crops
         self.skip, self.replace = skip, replace
+        self.opened = torch.full((READERS,), -1).share_memory_()  # by each reading process: which image of the listing it decodes
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Bad, int]:
         places = self.places[number * self.batch : (number + 1) * self.batch]
@@ -61,12 +64,25 @@ class Reader(Dataset):
     def _find(self, place: int, number: int, turn: int, bad: Bad) -> tuple[Tensor, int] | None:
         """The image for a place, cut, and its label; of the first candidate that can be read: the others go into `bad`."""
         for candidate in self._candidates(place):
-            i = self.index[candidate]
+            i = self._note(self.index[candidate])
             try:
                 return self._cut(decode(self.listing.path(i)), number, turn), int(self.listing.labels[i])
             except Exception as error:  # whatever is wrong with a file, it must not end the process that reads
                 bad.append((candidate, reason_of(error)))
+            finally:
+                self._note(-1)
         return None
+
+    def _note(self, i: int) -> int:
+        """Let the main process know which image is decoded, so that it can name it if this process dies of it."""
+        worker = get_worker_info()
+        if worker is not None:
+            self.opened[worker.id % READERS] = i
+        return i
+
+    def unfinished(self) -> list[Path]:
+        """The files that reading processes had opened and not finished."""
+        return [self.listing.path(i) for i in self.opened.tolist() if i >= 0]
 
     def _candidates(self, place: int) -> Iterable[int]:
         """The image that is wanted, and those that may stand in for it."""

@@ -283,10 +283,16 @@ class Evaluation:
         if self.data is None or self.data.name != name:
             self.data = None  # makes room for the next
             request, size = self.request, self.subject.prepare.image[1]
+            classes = dataset_info(name, request.data_dir).classes
+            if len(classes) < 2:
+                raise SparseheadError(
+                    f"{name} has one class, {classes[0]}, and where no image can be classified wrongly accuracy is not defined. "
+                    "Sort its images into two classes or more, or measure without labels: sparsehead spectrum."
+                )
             reading = {"image_size": size, "skip_bad_images": request.skip_bad_images, "workers": request.workers}
             parts = [load_split(name, part, request.data_dir, **reading).to(self.device) for part in ("train+val", "test")]
             digests = tuple(part.digest() for part in parts)
-            self.data = Labelled(name, dataset_info(name, request.data_dir).classes, *parts, digests)
+            self.data = Labelled(name, classes, *parts, digests)
         return self.data
 
     def network(self, model: str) -> Subject:

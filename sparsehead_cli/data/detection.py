@@ -323,7 +323,7 @@ def read_instances(folder: Path, part: str) -> DetectionSet:
         classes = tuple(category["name"] for category in categories)
     except KeyError as error:
         raise SparseheadError(f"{path} is malformed (no {error}). Get this file anew.") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise SparseheadError(f"{path} is malformed ({error}). Get this file anew.") from None
     if not scenes:
         raise SparseheadError(f"{path} lists no images. Get this file anew.")

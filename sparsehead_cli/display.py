@@ -11,6 +11,7 @@ from rich.text import Text
 
 from sparsehead_cli.config import Config
 from sparsehead_cli.console import Console
+from sparsehead_cli.data.datasets import dataset_info
 from sparsehead_cli.errors import one_line, printable
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.training.build import Run
@@ -75,11 +76,12 @@ def describe(run: Run) -> list[tuple[str, str]]:
     if config.lam_schedule != "constant":
         strength += f" ({config.lam_schedule} over {config.lam_ramp_epochs:g} epochs)"
     head = describe_head(config, backbone.dim)
+    one_class = "" if len(dataset_info(config.dataset, config.data_dir).classes) > 1 else "; one class: accuracy is not defined"
     return [
         ("method", f"{config.method}, {config.epochs} epochs of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {config.warmup_epochs:g} warm-up epochs"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
-        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}"),
+        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}{one_class}"),
         ("network", f"{config.backbone}, {backbone.stem} stem, D = {backbone.dim}; head {head}; {parameters:,} parameters"),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}"),
         ("folder", str(run.folder)),

@@ -86,7 +86,11 @@ def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Spli
 
 
 def _check_labels(name: str, info: DatasetInfo, images: np.ndarray, labels: np.ndarray) -> None:
-    """Raises: SparseheadError where images and labels are not equally many, or a label has no class."""
+    """Raises: SparseheadError for no or other images, other than one label each, and a label that has no class."""
+    pixels = info.channels * info.size**2
+    if not len(images) or images[0].size != pixels:
+        found = f"images of shape {images.shape[1:]}" if len(images) else "no images"
+        raise SparseheadError(f"{name} is damaged: {found}, not of {info.size} x {info.size} pixels. Fetch its files again.")
     if len(images) != len(labels):
         raise SparseheadError(f"{name} is damaged: {len(images):,} images but {len(labels):,} labels. Fetch its files again.")
     if len(labels) and not (labels.min() >= 0 and labels.max() < len(info.classes)):

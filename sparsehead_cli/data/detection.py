@@ -2,7 +2,8 @@
 
 A box is its left, top, right and bottom edge in pixels from the image's top left corner: a box that is one pixel wide has
 right - left = 1. COCO writes edges and sizes; VOC writes the 1-based indices of the first and the last pixel that belong to
-the object, so its left and top are one less than written and its right and bottom are as written.
+the object, so its left and top are one less than written and its right and bottom are as written. Both count in the pixels as
+they are stored, as their publishers' tools do: an image with boxes is not turned by its EXIF orientation.
 """
 
 import json
@@ -18,7 +19,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.ops import clip_boxes_to_image
 
-from sparsehead_cli.data.reading import decode, reason_of
+from sparsehead_cli.data.decoding import decode
+from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.errors import SparseheadError, did_you_mean, unknown
 
 Target = dict[str, Tensor]
@@ -106,9 +108,9 @@ def load_detection(name: str, data_dir: Path) -> tuple[DetectionSet, DetectionSe
 
 
 def read_image(path: Path) -> Tensor:
-    """A JPEG or PNG file -> uint8 [3, H, W]. Raises: SparseheadError, naming the file."""
+    """An image file -> uint8 [3, H, W], as it is stored. Raises: SparseheadError, naming the file."""
     try:
-        return decode(path)
+        return decode(path, upright=False)  # as its boxes are
     except Exception as error:  # as many kinds as there are ways to be damaged
         raise SparseheadError(f"{path} cannot be read as an image ({reason_of(error)}). Get this file anew.") from None
 
@@ -321,7 +323,7 @@ def read_instances(folder: Path, part: str) -> DetectionSet:
         classes = tuple(category["name"] for category in categories)
     except KeyError as error:
         raise SparseheadError(f"{path} is malformed (no {error}). Get this file anew.") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise SparseheadError(f"{path} is malformed ({error}). Get this file anew.") from None
     if not scenes:
         raise SparseheadError(f"{path} lists no images. Get this file anew.")

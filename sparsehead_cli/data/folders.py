@@ -6,22 +6,30 @@ processes nor on which batch was read before it.
 """
 
 import hashlib
+import multiprocessing
 import os
+import re
 import signal
 import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from sparsehead_cli.data.layouts import Listing
+from sparsehead_cli.data.layouts import Listing, read_file
 from sparsehead_cli.data.split import Crops, Split
 from sparsehead_cli.errors import SparseheadError
+
+if TYPE_CHECKING:
+    from sparsehead_cli.data.reading import Reader
 
 WORKERS = 4  # reading processes, at most, unless it is said how many
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -92,7 +100,7 @@ class Folder:
         if not read and end > start:
             raise SparseheadError(f"not one of the {len(places):,} images below {self.listing.root} can be read.")
 
-    def _read(self, reader: Dataset, numbers: range) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, str]], int]]:
+    def _read(self, reader: "Reader", numbers: range) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, str]], int]]:
         """What `reader` makes of each batch's number, in order. Raises: SparseheadError for a reading process that died."""
         workers = min(own_workers() if self.workers is None else self.workers, len(numbers))
         loader = DataLoader(
@@ -106,15 +114,14 @@ class Folder:
             generator=torch.Generator(),  # it draws a seed, and the global generator must not notice
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
+        readers: list[BaseProcess] = []
         try:
-            yield from _without_its_signal(loader)
+            yield from _without_its_signal(loader, readers)
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
-            raise SparseheadError(
-                f"a process that reads images died ({' '.join(str(error).split())}). Most often memory, or /dev/shm, was too "
-                "small: choose fewer --workers or a smaller batch. With --workers 0 images are read without such processes."
-            ) from None
+            codes = [process.exitcode for process in readers if process.exitcode]
+            raise _died(codes[0] if codes else None, reader.unfinished()) from None
 
     def _unreadable(self, i: int, reason: str) -> SparseheadError:
         """The error for the i-th file of the listing."""
@@ -134,10 +141,10 @@ class Folder:
 
     def _digest_of(self, i: int) -> bytes:
         try:
-            content = self.listing.path(i).read_bytes()
-        except OSError as error:
+            content = read_file(self.listing.path(i))
+        except (OSError, ValueError) as error:
             if not self.skip_bad_images:
-                raise self._unreadable(i, error.strerror) from None
+                raise self._unreadable(i, reason_of(error)) from None
             content = b""
         found = hashlib.blake2b(content, digest_size=16)
         found.update(repr((self.listing.name(i), len(content), int(self.listing.labels[i]))).encode())
@@ -147,6 +154,20 @@ class Folder:
 def own_workers() -> int:
     """How many reading processes there are unless it is said: one a core that this process may use, at most WORKERS."""
     return min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _died(exit_code: int | None, unfinished: list[Path]) -> SparseheadError:
+    """The error for a reading process that died while it, or another one, had the `unfinished` files open."""
+    how = signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"
+    named = " or ".join(map(str, unfinished[:WORKERS]))
+    advice = ADVICE.get(how, "Remove the image, or try it alone. With --workers 0 images are read without such processes.")
+    return SparseheadError(f"a process that reads images died ({how}){f' while it read {named}' if named else ''}. {advice}")
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in one line and without the place in the decoder's source."""
+    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"^.*\.cpp:\d+, ", "", text).strip().rstrip(".")
 
 
 def _as_it_is(batch: object) -> object:
@@ -161,8 +182,8 @@ def _begin(worker: int) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # the decoder's remarks on files that it could read
 
 
-def _without_its_signal(loader: DataLoader) -> Iterator:
-    """The loader's batches. A reading process that dies is noticed when its batch is waited for, within seconds.
+def _without_its_signal(loader: DataLoader, readers: list[BaseProcess]) -> Iterator:
+    """The loader's batches; its processes go into `readers`. One that dies is noticed when its batch is waited for, within seconds.
 
     By itself the loader would raise in a signal handler, wherever the main process happens to be.
     """
@@ -171,8 +192,15 @@ def _without_its_signal(loader: DataLoader) -> Iterator:
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # the new processes inherit it, and are safe until `_begin`
     try:
         batches = iter(loader)
+        readers += multiprocessing.active_children()
     finally:
         if before is not None:
             signal.signal(signal.SIGCHLD, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     yield from batches
+
+
+ADVICE = {
+    "SIGKILL": "Where nobody killed it, the memory was too small: choose fewer --workers or a smaller batch.",
+    "SIGBUS": "Most often /dev/shm was too small: choose fewer --workers or a smaller batch, or --workers 0.",
+}

@@ -5,6 +5,7 @@ Tiny-ImageNet's own. Of Tiny-ImageNet and ImageNet the official validation image
 """
 
 import os
+import stat
 from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
+from sparsehead_cli.data.tree import SUFFIXES, Tree, entries, images_below, require_apart
 from sparsehead_cli.errors import SparseheadError
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in any case; what is inside decides how it is decoded
+BYTES = 2**29  # of a file: more than any image that is decoded can need
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,21 @@ class Layout:
     folders: tuple[str, ...]  # of the classes, below train/ and test/
     test: str = ""  # the folder of the test images
     annotations: str = ""  # a file below `test` that names each test image's class, where no folder does
+
+
+def read_file(path: str | Path) -> np.ndarray:
+    """The bytes of an image's file, uint8 [n]. Raises: OSError; ValueError for an empty file and for what is no file of images.
+
+    A pipe or a device would keep its reader waiting, or never end.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError("it is not a file")
+    if not status.st_size:
+        raise ValueError("the file is empty")
+    if status.st_size > BYTES:
+        raise ValueError(f"the file has {status.st_size:,} bytes, and more than {BYTES:,} are not read")
+    return np.fromfile(path, np.uint8)
 
 
 def image_folder(root: Path) -> Layout:
@@ -88,7 +105,8 @@ def tiny_imagenet(data_dir: Path) -> Layout:
 def list_images(layout: Layout, train: bool) -> Listing:
     """The training or test images in the order of their classes, then of their names.
 
-    Raises: SparseheadError for a folder that is missing, a class without images, and classes that training does not have.
+    Raises: SparseheadError for a folder that is missing, a class without images, classes that training does not have, and an
+    image that symbolic links put into two classes, or into training and test.
     """
     if not train and not layout.test:
         raise SparseheadError(f"{layout.root} has no test images: no folder test/ or val/ beside train/.")
@@ -97,16 +115,21 @@ def list_images(layout: Layout, train: bool) -> Listing:
         return _listing(layout.root, _annotated(layout, folder))
     if not train:
         _require_known(layout, folder)
-    here = [(label, folder / name) for label, name in enumerate(layout.folders)]
-    there = [(label, path) for label, path in here if train or path.is_dir()]  # a test set may lack a class
-    return _listing(layout.root, ((label, _images_of(path)) for label, path in there))
+    classes = [(label, folder / name) for label, name in enumerate(layout.folders)]
+    trees = [(label, path, _images_of(path)) for label, path in classes if train or path.is_dir()]  # a test set may lack a class
+    require_apart((f"{folder.name}/{path.name}", tree) for _, path, tree in trees)
+    if layout.test and any(tree.leaves(folder) for _, _, tree in trees):
+        other = layout.root / (layout.test if train else "train")
+        theirs = [images_below(other / name) for name in layout.folders if (other / name).is_dir()]
+        require_apart([(folder.name, tree) for _, _, tree in trees] + [(other.name, tree) for tree in theirs])
+    return _listing(layout.root, ((label, tree.paths) for label, _, tree in trees))
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:
     """The names of the folders in `folder`, sorted. Raises: SparseheadError where there are none."""
     if not folder.is_dir():
         raise SparseheadError(f"there is no folder {folder}. Images belong in {folder}/<class>/, one folder a class.")
-    names = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+    names = [name for name, is_folder, _ in entries(folder) if is_folder and not name.startswith(".")]
     if not names:
         raise SparseheadError(f"{folder} has no folder of a class in it. Sort its images into {folder}/<class>/.")
     return tuple(names)
@@ -115,7 +138,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
 def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Listing:
     """(label, paths) of each class -> a Listing with names relative to `root`."""
     names, ends, labels = bytearray(), array("q"), array("q")
-    start = len(os.fsencode(root)) + 1
+    start = len(os.fsencode(os.path.join(root, ""))) if root != Path() else 0  # Path() / "train" is "train"
     for label, paths in classes:
         for path in paths:
             names += os.fsencode(path)[start:]
@@ -124,15 +147,13 @@ def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Listing:
     return Listing(root, *(np.frombuffer(part, kind) for part, kind in ((names, np.uint8), (ends, np.int64), (labels, np.int64))))
 
 
-def _images_of(folder: Path) -> list[str]:
-    """The image files in and below the folder of one class, sorted. Raises: SparseheadError where there are none."""
-    found = []
-    for base, _, files in os.walk(folder, followlinks=True):
-        found += [os.path.join(base, file) for file in files if file.lower().endswith(SUFFIXES) and not file.startswith(".")]
-    if not found:
+def _images_of(folder: Path) -> Tree:
+    """The image files in and below the folder of one class. Raises: SparseheadError where there are none."""
+    tree = images_below(folder) if folder.is_dir() else Tree()
+    if not tree.paths:
         state = "has no images in it" if folder.is_dir() else "is missing"
         raise SparseheadError(f"the class folder {folder} {state} ({', '.join(SUFFIXES)}). Fill it, or remove the class.")
-    return sorted(found)
+    return tree
 
 
 def _require_known(layout: Layout, folder: Path) -> None:
@@ -152,7 +173,7 @@ def _annotated(layout: Layout, folder: Path) -> list[tuple[int, list[str]]]:
     if not all(len(parts) >= 2 and parts[1] in labels for parts in named):
         raise SparseheadError(f"{path} is damaged: a line without an image and a class of wnids.txt. {_TINY}")
     there = {file for file in (os.listdir(images) if images.is_dir() else ()) if file.lower().endswith(SUFFIXES)}
-    if there != {parts[0] for parts in named}:
+    if sorted(there) != sorted(parts[0] for parts in named):  # each once
         raise SparseheadError(f"{path} names {len(named):,} images, {images} holds {len(there):,} or others. {_TINY}")
     for name, wnid, *_ in sorted(named):
         classes[labels[wnid]].append(str(images / name))
@@ -162,8 +183,8 @@ def _annotated(layout: Layout, folder: Path) -> list[tuple[int, list[str]]]:
 def _lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty. Raises: SparseheadError where it is missing or empty."""
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line for line in read_file(path).tobytes().decode().splitlines() if line.strip()]
+    except (OSError, ValueError) as error:
         raise SparseheadError(f"tiny-imagenet: cannot read {path} ({getattr(error, 'strerror', error)}). {_TINY}") from None
     if not lines:
         raise SparseheadError(f"tiny-imagenet: {path} is empty. {_TINY}")

@@ -5,7 +5,8 @@ Each lies below data_dir in its publisher's own files, and is downloaded where i
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,10 @@ def _is_the_other(name: str, labels: Path) -> bool:
 
     other = torchvision.datasets.MNIST if name == "FashionMNIST" else torchvision.datasets.FashionMNIST
     published = dict(getattr(other, "resources", ()))  # file -> MD5
-    return labels.exists() and hashlib.md5(labels.read_bytes()).hexdigest() == published.get(labels.name)
+    if not labels.is_file():
+        return False
+    with open(labels, "rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest() == published.get(labels.name)
 
 
 def read_cifar10(data_dir: Path, train: bool) -> Arrays:
@@ -96,11 +100,22 @@ def _torchvision(name: str, data_dir: Path, **chosen: object) -> object:
     """
     import torchvision.datasets
 
+    places = (data_dir / name / "raw", data_dir / name, data_dir, *data_dir.parents)  # torchvision makes them to download into
+    missing = [place for place in places if not place.exists()]
     try:
         return getattr(torchvision.datasets, name)(str(data_dir), download=True, **chosen)
     except Exception as error:  # a download fails in as many ways as there are networks
         ours, what = SOURCES[name]
         raise SparseheadError(f"{ours} is not complete in {data_dir} and cannot be downloaded ({error}). {what}") from None
+    finally:
+        _remove_empty(missing)
+
+
+def _remove_empty(folders: Iterable[Path]) -> None:
+    """Remove those that are there and empty, the innermost first."""
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 # torchvision's name -> ours, and how to get it by hand

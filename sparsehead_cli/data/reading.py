@@ -1,6 +1,5 @@
-"""What a reading process does: files -> decoded and cut images, a batch at a time. The only file that decodes."""
+"""What a reading process does: files -> decoded and cut images, a batch at a time."""
 
-import re
 from collections.abc import Iterable
 from itertools import groupby
 from pathlib import Path
@@ -8,15 +7,17 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
-from torchvision.io import ImageReadMode, decode_image
+from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from sparsehead_cli.data.augment import Draw, random_boxes, stable_seed
+from sparsehead_cli.data.decoding import decode
+from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.data.layouts import Listing
 from sparsehead_cli.data.split import Crops
 
+READERS = 256  # reading processes whose images can be named
 IN_A_ROW = 100  # images that are tried for one place, until one can be read
 Bad = list[tuple[int, str]]  # places of unreadable images in a Folder, and why
 CPU = torch.device("cpu")
@@ -40,6 +41,7 @@ class Reader(Dataset):
         self.listing, self.index, self.size = listing, index, size
         self.places, self.batch, self.crops = places, batch, crops
         self.skip, self.replace = skip, replace
+        self.opened = torch.full((READERS,), -1).share_memory_()  # by each reading process: which image of the listing it decodes
 
     def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Bad, int]:
         places = self.places[number * self.batch : (number + 1) * self.batch]
@@ -62,12 +64,25 @@ class Reader(Dataset):
     def _find(self, place: int, number: int, turn: int, bad: Bad) -> tuple[Tensor, int] | None:
         """The image for a place, cut, and its label; of the first candidate that can be read: the others go into `bad`."""
         for candidate in self._candidates(place):
-            i = self.index[candidate]
+            i = self._note(self.index[candidate])
             try:
                 return self._cut(decode(self.listing.path(i)), number, turn), int(self.listing.labels[i])
             except Exception as error:  # whatever is wrong with a file, it must not end the process that reads
                 bad.append((candidate, reason_of(error)))
+            finally:
+                self._note(-1)
         return None
+
+    def _note(self, i: int) -> int:
+        """Let the main process know which image is decoded, so that it can name it if this process dies of it."""
+        worker = get_worker_info()
+        if worker is not None:
+            self.opened[worker.id % READERS] = i
+        return i
+
+    def unfinished(self) -> list[Path]:
+        """The files that reading processes had opened and not finished."""
+        return [self.listing.path(i) for i in self.opened.tolist() if i >= 0]
 
     def _candidates(self, place: int) -> Iterable[int]:
         """The image that is wanted, and those that may stand in for it."""
@@ -76,17 +91,6 @@ class Reader(Dataset):
 
     def _cut(self, image: Tensor, number: int, turn: int) -> Tensor:
         return middle(image, self.size) if self.crops is None else random_crops(image, self.crops, number, turn)
-
-
-def decode(path: str | Path) -> Tensor:
-    """An image file as RGB, uint8 [3, H, W]: not turned by EXIF, alpha dropped, 16 bits rounded to 8. Raises whatever is wrong."""
-    data = np.fromfile(path, np.uint8)
-    if not len(data):
-        raise ValueError("the file is empty")
-    image = decode_image(torch.from_numpy(data), ImageReadMode.RGB)
-    if image.ndim != 3:
-        raise ValueError("it is an animation")
-    return image if image.dtype == torch.uint8 else (image.float() / 257).round().to(torch.uint8)
 
 
 def middle(image: Tensor, size: int) -> Tensor:
@@ -108,9 +112,3 @@ def random_crops(image: Tensor, crops: Crops, number: int, turn: int) -> Tensor:
             box = functional.crop(image, top, left, rows, columns)
             cut.append(functional.resize(box, [crops.size, crops.size], InterpolationMode.BICUBIC, antialias=True))
     return torch.stack(cut)
-
-
-def reason_of(error: Exception) -> str:
-    """What is wrong with a file, in one line and without the place in the decoder's source."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return re.sub(r"^.*\.cpp:\d+, ", "", text.splitlines()[0]).strip().rstrip(".")

@@ -136,14 +136,15 @@ def check(request: Request) -> None:
             dataset_info(name, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
 
 
-def require_classes(name: str, data_dir: Path) -> None:
-    """Raises: SparseheadError for a data set of one class, whose accuracy is 100 % whatever the network does."""
+def require_classes(name: str, data_dir: Path) -> tuple[str, ...]:
+    """The classes of a data set. Raises: SparseheadError for one class, where accuracy is 100 % whatever the network does."""
     classes = dataset_info(name, data_dir).classes
     if len(classes) == 1:
         raise SparseheadError(
-            f'{name} has one class, "{classes[0]}": an accuracy on it means nothing. Give images of several classes, or look at '
-            f"its features without labels: sparsehead spectrum CHECKPOINT --dataset {name}"
+            f"{name} has one class, {classes[0]}, and where no image can be classified wrongly accuracy is not defined. Give images "
+            f"of several classes, or look at its features without labels: sparsehead spectrum CHECKPOINT --dataset {name}"
         )
+    return classes
 
 
 def require_stages(subject: Subject) -> None:
@@ -298,11 +299,11 @@ class Evaluation:
         if self.data is None or self.data.name != name:
             self.data = None  # makes room for the next
             request, size = self.request, self.subject.prepare.image[1]
-            require_classes(name, request.data_dir)
+            classes = require_classes(name, request.data_dir)
             reading = {"image_size": size, "skip_bad_images": request.skip_bad_images, "workers": request.workers}
             parts = [load_split(name, part, request.data_dir, **reading).to(self.device) for part in ("train+val", "test")]
             digests = tuple(part.digest() for part in parts)
-            self.data = Labelled(name, dataset_info(name, request.data_dir).classes, *parts, digests)
+            self.data = Labelled(name, classes, *parts, digests)
         return self.data
 
     def network(self, model: str) -> Subject:

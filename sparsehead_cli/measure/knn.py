@@ -1,5 +1,6 @@
 """k-nearest-neighbour classification: functions of features and labels, blockwise, on the device where they are."""
 
+import math
 from collections.abc import Iterable, Iterator
 
 import torch
@@ -66,6 +67,11 @@ def knn_predict(
 
 
 def knn_accuracy(bank: Tensor, labels: Tensor, queries: Tensor, truth: Tensor, *, k: int, classes: int) -> float:
-    """Share of queries that the weighted cosine vote of k neighbours gets right, in [0, 1]."""
+    """Share of queries that the weighted cosine vote of k neighbours gets right, in [0, 1]; NaN where there is one class only.
+
+    Where nothing can be wrong, 1 would not be a measurement.
+    """
+    if classes < 2:
+        return math.nan
     predicted = knn_predict(bank, labels, queries, classes=classes, ks=[k])[k, "weighted"]
     return float((predicted == truth).double().mean())

@@ -1,6 +1,8 @@
 import gzip
 import hashlib
+import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,6 +106,80 @@ def test_header_that_claims_more_images_than_there_are(idx_folder):
     write_idx(path, np.zeros((3, 28, 28), np.uint8), claimed=(4, 28, 28))
     with pytest.raises(SparseheadError, match="header does not fit"):
         read_idx(path)
+
+
+HEADERS = {
+    "sides whose product overflows": b"\0\0\x08\x03" + np.array([2**31, 2**31, 4], ">u4").tobytes(),
+    "4 GB": b"\0\0\x08\x01" + b"\xff" * 4,
+    "255 sides": b"\0\0\x08\xff" + b"\0\0\0\1" * 255 + b"x",
+    "no side": b"\0\0\x08\0x",
+    "floats": b"\0\0\x0d\x01\0\0\0\1" + b"x" * 4,
+    "another kind": b"\x93NUMPY",
+}
+
+
+@pytest.mark.parametrize("header", HEADERS)
+@pytest.mark.parametrize("packed", [True, False])
+def test_headers_that_claim_the_impossible_end_in_one_line(tmp_path, header, packed):
+    path = tmp_path / ("images.gz" if packed else "images")
+    path.write_bytes(gzip.compress(HEADERS[header]) if packed else HEADERS[header])
+    with pytest.raises(SparseheadError, match=r"images.* is damaged: [^\n]*Fetch it again\.$"):
+        read_idx(path)
+
+
+def test_a_gz_that_expands_without_end_is_not_unpacked(idx_folder):
+    path = idx_folder / FILES[True][0]
+    header = b"\0\0\x08\x03" + np.array([40, 28, 28], ">u4").tobytes()
+    path.write_bytes(gzip.compress(header + bytes(40 * 28 * 28)) + 20 * gzip.compress(bytes(10_000_000)))
+    tracemalloc.start()
+    with pytest.raises(SparseheadError, match=r"train-images.*does not fit its more than 31,360 bytes"):
+        load_split("fashion-mnist", "train", idx_folder)
+    assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    tracemalloc.stop()
+
+
+def test_a_pipe_is_no_idx_file(idx_folder):
+    path = idx_folder / FILES[True][0]
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(SparseheadError, match="it is not a file"):
+        load_split("fashion-mnist", "train", idx_folder)
+
+
+@pytest.mark.parametrize("shape", [(40, 32, 32), (40, 784), (0, 28, 28)])
+def test_images_of_another_shape_are_refused(idx_folder, shape):
+    write_idx(idx_folder / FILES[True][0], np.zeros(shape, np.uint8))
+    write_idx(idx_folder / FILES[True][1], np.zeros(shape[0], np.uint8))
+    with pytest.raises(SparseheadError, match=r"shape|no images"):
+        load_split("fashion-mnist", "train", idx_folder)
+
+
+@pytest.mark.parametrize("name", ["MNIST", "FashionMNIST", "CIFAR10", "CIFAR100", "SVHN", "STL10"])
+def test_a_download_that_fails_leaves_no_empty_folder(tmp_path, monkeypatch, name):
+    """torchvision makes the folder before it asks the network."""
+    monkeypatch.setattr(published, "DEBIAN", tmp_path / "nowhere")
+    monkeypatch.setattr("urllib.request.urlopen", lambda *a, **k: (_ for _ in ()).throw(OSError("no network")))
+    (tmp_path / "kept").mkdir()
+    for folder in ("a/data", "kept"):
+        with pytest.raises(SparseheadError, match="cannot be downloaded"):
+            load_split(published.SOURCES[name][0], "train", tmp_path / folder)
+    assert [path.name for path in tmp_path.rglob("*")] == ["kept"]
+
+
+def test_a_pickle_with_code_is_not_run(cifar_folder, tmp_path, monkeypatch):
+    class Code:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "ran"),)
+
+    monkeypatch.setattr(CIFAR10, "download", lambda self: None)
+    for name in ("data_batch_1", "batches.meta"):
+        path = cifar_folder / "cifar-10-batches-py" / name
+        sound = path.read_bytes()
+        path.write_bytes(pickle.dumps(Code()))
+        with pytest.raises(SparseheadError, match="is not complete"):
+            load_split("cifar10", "train", cifar_folder)
+        path.write_bytes(sound)
+    assert not (tmp_path / "ran").exists()
 
 
 def test_fewer_labels_than_images(idx_folder):

@@ -143,6 +143,17 @@ def test_images_of_more_than_8_bits_are_rounded_to_8(voc):
     assert image.shape == (3, 20, 30)
 
 
+def test_boxes_count_in_the_pixels_as_they_are_stored(voc):
+    """Their publishers' tools do not turn an image by its EXIF orientation either."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(np.full((20, 30), 7, dtype=np.uint8)).save(voc / "JPEGImages/lying.jpg", exif=exif)
+    (voc / "Annotations/000000.xml").write_text(voc_xml("lying.jpg", 20, [("cat", 20, 5, 30, 15)]))
+    image, target = load_detection("voc", voc.parent)[0][0]
+    assert image.shape == (3, 20, 30)
+    assert target["boxes"].tolist() == [[20, 5, 30, 15]]
+
+
 def test_voc_that_is_not_there_says_where_to_get_it(tmp_path):
     message = refused("voc", tmp_path)
     assert f"voc is not in {tmp_path}" in message
@@ -269,7 +280,7 @@ def test_a_bad_coco_annotation_is_named(coco, change, message):
         load_detection("coco", coco.parent)
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '"text"', "null"])
+@pytest.mark.parametrize("text", ["{", "[]", '"text"', "null", "[" * 100_000])
 def test_coco_files_of_another_kind_are_malformed(coco, text):
     (coco / "annotations/instances_val2017.json").write_text(text)
     assert "instances_val2017.json is malformed" in refused("coco", coco.parent)

@@ -139,7 +139,14 @@ def test_damaged_image_folders(damageable, damage):
 
 TINY_DAMAGES = {
     "no annotations": (lambda root: (root / "val" / "val_annotations.txt").unlink(), r"val_annotations.txt \(No such file"),
-    "empty annotations": (lambda root: (root / "val" / "val_annotations.txt").write_text(""), r"val_annotations.txt is empty"),
+    "empty annotations": (
+        lambda root: (root / "val" / "val_annotations.txt").write_text(""),
+        r"val_annotations.txt \(the file is empty",
+    ),
+    "image named twice": (
+        lambda root: (root / "val" / "val_annotations.txt").open("a").write("val_0.JPEG\tn02124075\t0\n"),
+        r"names 7 images, .* holds 6",
+    ),
     "short annotations": (lambda root: shorten(root / "val" / "val_annotations.txt", 5), r"names 5 images, .* holds 6"),
     "half a line": (
         lambda root: (root / "val" / "val_annotations.txt").write_text("val_0.JPEG"),

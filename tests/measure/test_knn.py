@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 from sklearn.neighbors import KNeighborsClassifier
@@ -65,3 +67,9 @@ def test_rotation_and_scale_change_no_neighbour():
         a = knn_predict(bank, labels, queries, classes=4, ks=[5], distance=distance)
         b = knn_predict(3 * bank @ rotation, labels, 3 * queries @ rotation, classes=4, ks=[5], distance=distance)
         assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_accuracy_is_not_defined_where_there_is_one_class():
+    features, labels = torch.randn(6, 3), torch.zeros(6, dtype=torch.int64)
+    assert math.isnan(knn_accuracy(features, labels, features, labels, k=2, classes=1))
+    assert knn_accuracy(features, labels, features, labels, k=2, classes=2) == 1

@@ -1,11 +1,14 @@
 """A run on images that stream from files: the same as any run, whoever reads them and whenever it is stopped."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
 
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.data.split import Split
+from sparsehead_cli.display import describe
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import read_csv
 from sparsehead_cli.training import build as build_module
@@ -87,6 +90,24 @@ def test_the_command_line(sparsehead, photographs, tmp_path):
     assert "there is no such folder" in err
     code, out, err = sparsehead("pretrain", "--help")
     assert all(name in out for name in (*(n for n in DATASETS if n != "fashion1k"), "train/CLASS/", "--skip-bad-images"))
+
+
+def test_where_there_is_one_class_accuracy_is_not_defined(sparsehead, streamed, damageable):
+    """And not 100 %."""
+    for part in ("train", "test"):
+        for name in ("cat", "dog"):
+            shutil.rmtree(damageable / part / name)
+    config = streamed(dataset=str(damageable), epochs=1, batch_size=9)
+    result = train(config)
+    assert {name for name, value in result.rows[0].items() if value != value} == {
+        "knn_accuracy",
+        "knn_accuracy_z",
+        "knn_accuracy_z_pruned",
+    }
+    assert any("one class: accuracy is not defined" in text for _, text in describe(result.run))
+    code, _, err = sparsehead("evaluate", result.run.folder, "--workers", "0")
+    assert code == 1
+    assert "has one class, bird" in err
 
 
 def test_another_view_size_for_images_in_memory(tiny):

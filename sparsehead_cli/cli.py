@@ -4,6 +4,7 @@ Heavy imports stand inside the commands, so that --help answers at once.
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ import typer
 
 from sparsehead_cli import __version__
 from sparsehead_cli.errors import SparseheadError, Stopped
+from sparsehead_cli.launch import command_alone, launched, rank
 
 app = typer.Typer(
     help="Self-supervised learning with a structured-sparse projection head (arXiv 2307.08913).",
@@ -43,17 +45,39 @@ def main() -> None:
         from rich.console import Console
         from rich.text import Text
 
+        beginning = beginning_of(error)
         stopped = isinstance(error, Stopped)  # on request, which is no error
-        text = Text(str(error), style="yellow") if stopped else Text(f"Error: {error}", style="bold red")
-        Console(stderr=True).print(text, soft_wrap=True)
+        text = Text(str(error), style="yellow") if stopped else Text(f"Error{beginning}: {error}", style="bold red")
+        if beginning is not None:
+            Console(stderr=True).print(text, soft_wrap=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 
+def beginning_of(error: SparseheadError) -> str | None:
+    """What stands behind "Error": which of several processes it is of, where that is of interest; None: another one says it."""
+    if not launched():
+        return ""
+    from sparsehead_cli.distributed import speaker, tell_torchrun
+
+    tell_torchrun(error)
+    return speaker(error)
+
+
 @app.callback(invoke_without_command=True)
-def _sparsehead(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def _sparsehead(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
     if version:
         print(f"sparsehead {__version__}")
         raise typer.Exit
+    command = context.invoked_subcommand
+    if launched() and command != "pretrain":
+        again = shlex.join([*command_alone(), *sys.argv[1:]])
+        raise SparseheadError(
+            f"{command} works in one process, and was started in {os.environ['WORLD_SIZE']}; only pretrain can be shared. "
+            f"Start it without torchrun: {again}"
+        )
 
 
 @app.command()
@@ -107,7 +131,7 @@ def pretrain(
     from sparsehead_cli.training.build import build
     from sparsehead_cli.training.loop import pretrain as run_pretrain
 
-    console = Console(quiet=int(os.environ.get("RANK", 0)) > 0)
+    console = Console(quiet=rank() > 0)
     try:
         with PretrainDisplay(console) as display:
             run = build(config)

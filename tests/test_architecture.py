@@ -21,7 +21,7 @@ FLOORS = [
     {"nets"},
     {"data"},
     {"config", "files", "distributed"},
-    {"errors", "__init__"},
+    {"errors", "launch", "__init__"},
 ]
 
 

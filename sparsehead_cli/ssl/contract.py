@@ -43,6 +43,10 @@ class Method(nn.Module):
         if views != 2:
             raise SparseheadError(f"{type(self).__name__} compares two views; the recipe makes {views}. Choose another recipe.")
 
+    def suspects(self) -> list[str]:
+        """What of its own settings may be the reason where its numbers are no longer finite, the likeliest first."""
+        return []
+
     def constant_lr(self) -> Iterable[nn.Parameter]:
         """The parameters whose learning rate stays at its peak through the run."""
         return ()

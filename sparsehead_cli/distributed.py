@@ -20,7 +20,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.launch import launched
 from sparsehead_cli.launch import rank as launched_rank
 
-PATIENCE = timedelta(seconds=5)  # that a process waits for the first to say what both have to say
+PATIENCE = timedelta(seconds=5)  # that a process waits for another one to say what it would have to say itself
 CONTACT = timedelta(seconds=3)  # that it tries to reach the others' store
 
 
@@ -121,7 +121,7 @@ def speaker(error: SparseheadError) -> str | None:
     """How an error's message begins in this process: "" or the process's number; None where another one says the same.
 
     What all processes have to say, the first one says. What one alone has to say, it says itself, with its number. That a
-    process was deserted is said only where the one that is gone could say nothing.
+    process was deserted is said only where the one that is gone has said nothing.
     """
     if not launched():
         return ""
@@ -130,20 +130,27 @@ def speaker(error: SparseheadError) -> str | None:
     try:
         store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False, timeout=CONTACT)
         attempt = f"sparsehead/{os.environ.get('TORCHELASTIC_RUN_ID')}/{os.environ.get('TORCHELASTIC_RESTART_COUNT')}"
-        message = f"{attempt}/{hashlib.sha256(str(error).encode()).hexdigest()}"
         if isinstance(error, Deserted):
-            return "" if store.add(f"{attempt}/said", 1) == 1 else None
-        store.add(f"{attempt}/said", 1)
+            said = _comes(store, f"{attempt}/said")
+            return named if not said and store.add(f"{attempt}/deserted", 1) == 1 else None
+        store.set(f"{attempt}/said", "")
+        message = f"{attempt}/{hashlib.sha256(str(error).encode()).hexdigest()}"
         if me == 0:
             store.set(f"{message}/by-first", "")
             return ""
-        try:
-            store.wait([f"{message}/by-first"], PATIENCE)
-            return None
-        except dist.DistError:
-            return named if store.add(f"{message}/by-another", 1) == 1 else None
+        said = _comes(store, f"{message}/by-first")
+        return named if not said and store.add(f"{message}/by-another", 1) == 1 else None
     except (RuntimeError, ValueError):  # nobody keeps the store any more: better twice than never
         return named
+
+
+def _comes(store: dist.TCPStore, key: str) -> bool:
+    """Whether another process sets the key within PATIENCE."""
+    try:
+        store.wait([key], PATIENCE)
+    except dist.DistError:
+        return False
+    return True
 
 
 def tell_torchrun(error: SparseheadError) -> None:

@@ -9,8 +9,10 @@ from sparsehead_cli.distributed import all_gather, world
 def join_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:
     """The module with every BatchNorm's statistics joined over the processes; names, weights and buffers stay.
 
-    On a GPU by torch's own SyncBatchNorm, which is for GPUs only.
+    On a GPU by torch's own SyncBatchNorm, which is for GPUs only. For one process the module is left as it is.
     """
+    if world() == 1:
+        return module
     if device.type == "cuda":
         return nn.SyncBatchNorm.convert_sync_batchnorm(module)
     for norm in module.modules():

@@ -118,6 +118,17 @@ class Prototypes(nn.Module):
         self.learning.fill_(progress >= self.frozen)
 
 
+def too_low(**temperatures: float) -> list[str]:
+    """Of the settings that scores are divided by, those so low that the quotients may leave float32's exponents."""
+    return [f"method.{name} {value:g} (too low?)" for name, value in temperatures.items() if value < 0.01]
+
+
+def reads(projector: nn.Module) -> float:
+    """How many numbers the projector's last linear layer reads, infinitely many where there is none: z has at most this rank."""
+    linears = [module for module in projector.modules() if isinstance(module, nn.Linear)]
+    return linears[-1].in_features if linears else math.inf
+
+
 def positive(name: str, value: float) -> float:
     """`value`. Raises: SparseheadError where it is not above 0."""
     if not (math.isfinite(value) and value > 0):

@@ -91,9 +91,7 @@ def build(config: Config) -> Run:
     local_batch = check_batch(config, len(train))
     info = dataset_info(config.dataset, config.data_dir)
     size = config.image_size or info.size
-    method = build_method(config, (info.channels, size, size))
-    if distributed.world() > 1:
-        method = join_batch_norms(method, device)
+    method = join_batch_norms(build_method(config, (info.channels, size, size)), device)
     method = method.to(device=device, memory_format=torch.channels_last)
     method.check(len(RECIPES[config.recipe]), config.batch_size)
     sparse = build_sparse_head(config, method.projector)

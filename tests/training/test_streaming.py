@@ -75,7 +75,7 @@ def test_an_unreadable_image_stops_the_run_with_its_name(streamed, damageable):
 
 
 def test_the_command_line(sparsehead, photographs, tmp_path):
-    fast = ["--epochs", "1", "--batch-size", "20", "--set", "widths=4,4,8,8", "--set", "recipe=symmetric", "--results", tmp_path]
+    fast = ["--epochs", "1", "--batch-size", "20", "--set", "widths=8,8,8,8", "--set", "recipe=symmetric", "--results", tmp_path]
     fast += ["--precision", "float32", "--set", "projector_hidden=16", "--set", "projector_out=8"]
     streaming = ["--dataset", photographs, "--image-size", "16", "--workers", "1", "--skip-bad-images"]
     code, out, err = sparsehead("pretrain", *streaming, *fast)

@@ -348,7 +348,7 @@ def test_what_is_said_when_processes_end(tmp_path, number, whom):
     while not (line := started.stdout.readline()).startswith("epoch "):
         assert line, started.stderr.read()
     os.kill(started.pid if whom == "torchrun" else workers(started.pid)[1], getattr(signal, number))
-    out, err = started.communicate(timeout=300)
+    _, err = started.communicate(timeout=300)
     assert started.returncode == 1  # torchrun's, whatever the cause
     assert "gloo" not in err
     assert "sparsehead_cli/" not in err.replace(str(tmp_path), "")

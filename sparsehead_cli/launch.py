@@ -40,6 +40,6 @@ def command_alone() -> list[str]:
     """What stands before the arguments of a command that runs in one process, started as this one was."""
     if launched():
         return ["python", "-m", MODULE]
-    if Path(sys.argv[0]).name == "__main__.py":
+    if Path(sys.argv[0]).parts[-2:] == (MODULE, "__main__.py"):
         return sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]  # python -m sparsehead_cli, as it was typed
     return ["sparsehead"]

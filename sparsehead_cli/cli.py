@@ -4,6 +4,7 @@ Heavy imports stand inside the commands, so that --help answers at once.
 """
 
 import os
+import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +15,7 @@ from typer.core import TyperGroup
 
 from sparsehead_cli import __version__
 from sparsehead_cli.errors import SparseheadError, Stopped
+from sparsehead_cli.launch import command_alone, launched, rank
 from sparsehead_cli.streams import open_streams, told_by_the_machine
 
 MOST_TOLD = 8_000  # characters of an error
@@ -67,18 +69,40 @@ def main() -> None:
     except SparseheadError as error:
         from sparsehead_cli.console import Console
 
+        beginning = beginning_of(error)
         stopped = isinstance(error, Stopped)  # on request, which is no error
-        text = str(error)[:MOST_TOLD] if stopped else f"Error: {error}"[:MOST_TOLD]
-        with suppress(OSError):  # where nobody hears it, the exit code tells
-            Console(stderr=True).print(text, style="yellow" if stopped else "bold red", soft_wrap=True)
+        text = str(error)[:MOST_TOLD] if stopped else f"Error{beginning}: {error}"[:MOST_TOLD]
+        if beginning is not None:
+            with suppress(OSError):  # where nobody hears it, the exit code tells
+                Console(stderr=True).print(text, style="yellow" if stopped else "bold red", soft_wrap=True)
         sys.exit(getattr(error, "exit_code", 1))
 
 
+def beginning_of(error: SparseheadError) -> str | None:
+    """What stands behind "Error": which of several processes it is of, where that is of interest; None: another one says it."""
+    if not launched():
+        return ""
+    from sparsehead_cli.distributed import speaker, tell_torchrun
+
+    tell_torchrun(error)
+    return speaker(error)
+
+
 @app.callback(invoke_without_command=True)
-def _sparsehead(version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False) -> None:
+def _sparsehead(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+) -> None:
     if version:
         print(f"sparsehead {__version__}")
         raise typer.Exit
+    command = context.invoked_subcommand
+    if launched() and command != "pretrain":
+        again = shlex.join([*command_alone(), *sys.argv[1:]])
+        raise SparseheadError(
+            f"{command} works in one process, and was started in {os.environ['WORLD_SIZE']}; only pretrain can be shared. "
+            f"Start it without torchrun: {again}"
+        )
 
 
 @app.command()
@@ -131,7 +155,7 @@ def pretrain(
     from sparsehead_cli.training.build import build
     from sparsehead_cli.training.loop import pretrain as run_pretrain
 
-    console = Console(quiet=int(os.environ.get("RANK", 0)) > 0)
+    console = Console(quiet=rank() > 0)
     try:
         with PretrainDisplay(console) as display:
             run = build(config)

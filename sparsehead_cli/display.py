@@ -9,10 +9,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
 from sparsehead_cli.console import Console
 from sparsehead_cli.data.datasets import dataset_info
 from sparsehead_cli.errors import one_line, printable
+from sparsehead_cli.launch import command, command_alone
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import SPECTRA
@@ -77,13 +79,14 @@ def describe(run: Run) -> list[tuple[str, str]]:
         strength += f" ({config.lam_schedule} over {config.lam_ramp_epochs:g} epochs)"
     head = describe_head(config, backbone.dim)
     one_class = "" if len(dataset_info(config.dataset, config.data_dir).classes) > 1 else "; one class: accuracy is not defined"
+    shared = f", {distributed.world()} processes of {run.local_batch} images a step" if distributed.world() > 1 else ""
     return [
         ("method", f"{config.method}, {config.epochs} epochs of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {config.warmup_epochs:g} warm-up epochs"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}{one_class}"),
         ("network", f"{config.backbone}, {backbone.stem} stem, D = {backbone.dim}; head {head}; {parameters:,} parameters"),
-        ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}"),
+        ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
         ("folder", str(run.folder)),
     ]
 
@@ -153,7 +156,8 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     if run.config.projector == "mlp":
         lines.append(f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}")
     over_time = " --over-time" if (run.folder / SPECTRA).exists() else ""
-    lines.append(f" collapse its spectrum: sparsehead spectrum {shlex.quote(str(run.folder))}{over_time}")
+    spectrum = shlex.join([*command_alone(), "spectrum", str(run.folder)])
+    lines.append(f" collapse its spectrum: {spectrum}{over_time}")
     for line in lines:
         console.print(line, soft_wrap=True)
 
@@ -171,8 +175,8 @@ def layer_table(layers: list[Row]) -> Table:
 
 
 def twin_command(arguments: list[str], lam: str) -> str:
-    """The command line that was typed, with another λ."""
-    return shlex.join(["sparsehead", *without(arguments, "--lam"), "--lam", lam])
+    """The command line that was typed, started as it was, with another λ."""
+    return shlex.join([*command(), *without(arguments, "--lam"), "--lam", lam])
 
 
 def without(arguments: Sequence[str], option: str) -> tuple[str, ...]:

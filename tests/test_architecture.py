@@ -21,7 +21,7 @@ FLOORS = [
     {"nets"},
     {"data"},
     {"archive", "config", "plain", "files", "distributed", "streams", "memory"},
-    {"errors", "__init__"},
+    {"errors", "launch", "__init__"},
 ]
 
 

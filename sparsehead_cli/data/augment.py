@@ -61,26 +61,45 @@ def _on_device(normalise: Normalisation, device: torch.device) -> tuple[Tensor, 
 
 
 def make_views(
-    images: Tensor, recipe: tuple[View, ...], normalise: Normalisation, size: int, generator: torch.Generator
+    images: Tensor,
+    recipe: tuple[View, ...],
+    normalise: Normalisation,
+    size: int,
+    generator: torch.Generator,
+    part: tuple[int, int] = (0, 1),
 ) -> list[Tensor]:
     """uint8 [B, C, H, W] -> a list of V normalised float32 views [B, C, size, size].
 
     Ready crops [B, V, C, size, size], made where the images were read, are only flipped and coloured. Draws only from
     `generator` (a CPU generator); the same state gives the same views on every device. Consecutive views of equal strengths
-    are made as one batch of their images: fewer, larger steps.
+    are made as one batch of their images: fewer, larger steps. `images` may be one of several equal parts of a batch: with
+    `part` = (number from 0, of how many) they get the views that they have in the whole batch.
     """
     views: list[Tensor] = []
     cropped = images.ndim == 5
     for view, equal in groupby(recipe):
         count = len(list(equal))
         own = images[:, len(views) : len(views) + count].transpose(0, 1).flatten(0, 1) if cropped else images.repeat(count, 1, 1, 1)
-        views += normalise(make_view(own, view, size, generator, cropped=cropped)).chunk(count)
+        made = make_view(own, view, size, generator, cropped=cropped, count=count, part=part)
+        views += normalise(made).chunk(count)
     return views
 
 
-def make_view(images: Tensor, view: View, size: int, generator: torch.Generator, *, cropped: bool = False) -> Tensor:
-    """uint8 [B, C, H, W] -> one augmented view, float32 in [0, 1], [B, C, size, size]; `cropped`: that was done before."""
-    draw = Draw(len(images), generator, images.device)
+def make_view(
+    images: Tensor,
+    view: View,
+    size: int,
+    generator: torch.Generator,
+    *,
+    cropped: bool = False,
+    count: int = 1,
+    part: tuple[int, int] = (0, 1),
+) -> Tensor:
+    """uint8 [B, C, H, W] -> one augmented view, float32 in [0, 1], [B, C, size, size]; `cropped`: that was done before.
+
+    B is `count` times the images, one behind the other, of this `part` of the batch.
+    """
+    draw = Draw(len(images), generator, images.device, count=count, part=part)
     x = flip(images, view, draw) if cropped else random_resized_crop(images, view, size, draw)
     x = jitter(x, view, draw)
     if view.grey_p and x.shape[1] == 3:
@@ -99,12 +118,19 @@ def stable_seed(*parts: object) -> int:
 
 
 class Draw:
-    """The random numbers of one view of a batch: one table [B, COLUMNS] of uniforms, handed out a column at a time."""
+    """The random numbers of one view of a batch: one table [B, COLUMNS] of uniforms, handed out a column at a time.
+
+    `count` views of equal strengths may be drawn as one batch. Of a batch that is shared in equal parts, part (number, of)
+    gets the rows that its images have in the whole batch's table.
+    """
 
     COLUMNS = 2 * ATTEMPTS + 16
 
-    def __init__(self, batch: int, generator: torch.Generator, device: torch.device) -> None:
-        table = torch.rand(batch, self.COLUMNS, generator=generator)
+    def __init__(
+        self, batch: int, generator: torch.Generator, device: torch.device, *, count: int = 1, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        number, of = part
+        table = torch.rand(count, of, batch // count, self.COLUMNS, generator=generator)[:, number].flatten(0, 1)
         self.order = torch.randperm(4, generator=generator).tolist()  # of the colour steps; from the CPU: no wait
         self._table = (table.pin_memory() if device.type == "cuda" else table).to(device, non_blocking=True)
         self._next = 0

@@ -102,7 +102,7 @@ def middle(image: Tensor, size: int) -> Tensor:
 
 def random_crops(image: Tensor, crops: Crops, number: int, turn: int) -> Tensor:
     """The crops of the image at place `turn` of batch `number`, one a view, [3, H, W] -> [V, 3, size, size]."""
-    seed = stable_seed("crops", crops.seed, crops.step + number, turn, crops.process)
+    seed = stable_seed("crops", crops.seed, crops.step + number, crops.first + turn, 0)  # 0: what was the process's number
     generator = torch.Generator().manual_seed(seed)
     cut = []
     for _, equal in groupby(crops.recipe, key=lambda view: (view.area, view.ratio)):

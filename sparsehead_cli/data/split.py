@@ -14,14 +14,15 @@ from sparsehead_cli.data.augment import View
 class Crops:
     """How a batch of training images is cropped while it is read: one crop a view of `recipe`, each `size` pixels wide.
 
-    `step` is the step of batch 0 of the order, `process` the rank: with the seed and the place in the batch they fix each box.
+    `step` is the step of batch 0 of the order, `first` the place of a batch's first image in the batch that all processes
+    share: with the seed and the place behind it they fix each box.
     """
 
     recipe: tuple[View, ...]
     size: int
     seed: int
     step: int = 0
-    process: int = 0
+    first: int = 0
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,10 @@ class Method(nn.Module):
         if views != 2:
             raise SparseheadError(f"{type(self).__name__} compares two views; the recipe makes {views}. Choose another recipe.")
 
+    def suspects(self) -> list[str]:
+        """What of its own settings may be the reason where its numbers are no longer finite, the likeliest first."""
+        return []
+
     def constant_lr(self) -> Iterable[nn.Parameter]:
         """The parameters whose learning rate stays at its peak through the run."""
         return ()
@@ -112,6 +116,17 @@ class Prototypes(nn.Module):
         """Back to length 1, and thawed in time."""
         self.directions.copy_(nn.functional.normalize(self.directions, dim=1))
         self.learning.fill_(progress >= self.frozen)
+
+
+def too_low(**temperatures: float) -> list[str]:
+    """Of the settings that scores are divided by, those so low that the quotients may leave float32's exponents."""
+    return [f"method.{name} {value:g} (too low?)" for name, value in temperatures.items() if value < 0.01]
+
+
+def reads(projector: nn.Module) -> float:
+    """How many numbers the projector's last linear layer reads, infinitely many where there is none: z has at most this rank."""
+    linears = [module for module in projector.modules() if isinstance(module, nn.Linear)]
+    return linears[-1].in_features if linears else math.inf
 
 
 def positive(name: str, value: float) -> float:

@@ -23,9 +23,11 @@ from sparsehead_cli.ssl.contract import (
     output_dim,
     positive,
     predictor_of,
+    reads,
     rising,
     share,
     teacher_of,
+    too_low,
 )
 from sparsehead_cli.ssl.generative import MAE, Autoencoder
 
@@ -40,6 +42,9 @@ class SimCLR(Method):
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.2) -> None:
         super().__init__(backbone, projector)
         self.temperature = positive("temperature", temperature)
+
+    def suspects(self) -> list[str]:
+        return too_low(temperature=self.temperature)
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(torch.cat(views))
@@ -57,6 +62,9 @@ class SupCon(Method):
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.1) -> None:
         super().__init__(backbone, projector)
         self.temperature = positive("temperature", temperature)
+
+    def suspects(self) -> list[str]:
+        return too_low(temperature=self.temperature)
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(torch.cat(views))
@@ -88,6 +96,9 @@ class MoCo(Method):
             raise SparseheadError(f"method.queue must be at least 1, given {queue}.")
         self.register_buffer("queue", torch.randn(queue, output_dim(projector, backbone.dim)))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))  # where the next key goes
+
+    def suspects(self) -> list[str]:
+        return too_low(temperature=self.temperature)
 
     def check(self, views: int, batch: int) -> None:
         super().check(views, batch)
@@ -199,7 +210,8 @@ class WMSE(Method):
     """Near views after whitening over the batch. Source: Ermolov et al. 2021.
 
     `eps` mixes the identity into the covariance. The whole joined batch is whitened at once, without sub-batches, so it must
-    be larger than the embedding is wide; twice as large is their choice.
+    be larger than the embedding is wide; twice as large is their choice. Without `eps` the embedding must not be wider than what
+    the head's last layer reads.
     """
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: float = 0.0) -> None:
@@ -214,6 +226,17 @@ class WMSE(Method):
                 f"wmse whitens a batch in {self.dim} dimensions and needs more than {self.dim} images in it, given {batch}. "
                 f"Choose a larger --batch-size or --set projector_out={max(1, batch // 2)}."
             )
+        rank = reads(self.projector)
+        if self.dim > rank and self.eps == 0:
+            raise SparseheadError(
+                f"wmse cannot whiten {self.dim} dimensions of z: the head's last layer reads {rank}, so their covariance is "
+                f"singular. Choose --set projector_out={rank} or less (half of it whitens well), or --set method.eps=0.01."
+            )
+
+    def suspects(self) -> list[str]:
+        if self.eps:
+            return []
+        return [f"the covariance of z in {self.dim} dimensions (singular? try a smaller projector_out, or --set method.eps=0.01)"]
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         return objective(losses.w_mse, *(self.embed(view)[1] for view in views), eps=self.eps), {}
@@ -240,6 +263,9 @@ class SwAV(Method):
         self.temperature, self.epsilon = positive("temperature", temperature), positive("epsilon", epsilon)
         self.iterations = int(positive("iterations", iterations))
         self.prototypes = Prototypes(prototypes, output_dim(projector, backbone.dim), frozen)
+
+    def suspects(self) -> list[str]:
+        return too_low(temperature=self.temperature, epsilon=self.epsilon)
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(torch.cat(views))
@@ -278,6 +304,9 @@ class DINO(Method):
         self.teacher = teacher_of(backbone, projector)
         self.register_buffer("teacher_prototypes", self.prototypes.directions.detach().clone())
         self.register_buffer("centre", torch.zeros(prototypes))
+
+    def suspects(self) -> list[str]:
+        return too_low(**self.temperatures)
 
     def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(torch.cat(views))

@@ -19,6 +19,7 @@ from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.memory import memory_of
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.nets.heads import PROJECTORS, make_projector
+from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
 from sparsehead_cli.sparse.sparse_head import LAYERS, SCHEDULES, SOLVERS, SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
@@ -92,7 +93,8 @@ def build(config: Config) -> Run:
     info = dataset_info(config.dataset, config.data_dir)
     size = config.image_size or info.size
     require_memory(config, (info.channels, size, size), device)
-    method = build_method(config, (info.channels, size, size)).to(device=device, memory_format=torch.channels_last)
+    method = join_batch_norms(build_method(config, (info.channels, size, size)), device)
+    method = method.to(device=device, memory_format=torch.channels_last)
     method.check(len(RECIPES[config.recipe]), config.batch_size)
     sparse = build_sparse_head(config, method.projector)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
@@ -148,10 +150,7 @@ def build_method(config: Config, image: tuple[int, int, int]) -> Method:
     projector = make_projector(
         backbone.dim, hidden, config.projector_out, batch_norm=config.projector_batch_norm, kind=config.projector
     )
-    method = METHODS[config.method](backbone, projector, **method_settings(config.method, config.method_settings))
-    if distributed.world() > 1 and torch.cuda.is_available():
-        method = nn.SyncBatchNorm.convert_sync_batchnorm(method)
-    return method
+    return METHODS[config.method](backbone, projector, **method_settings(config.method, config.method_settings))
 
 
 def outline_method(config: Config, image: tuple[int, int, int]) -> Method:
@@ -205,7 +204,8 @@ def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:
 def image_views(config: Config) -> Callable[[Tensor, torch.Generator], list[Tensor]]:
     """images -> views for this run's recipe and data set. The loop never looks inside either."""
     info = dataset_info(config.dataset, config.data_dir)
-    return partial(make_views, recipe=RECIPES[config.recipe], normalise=info.normalise, size=config.image_size or info.size)
+    size, part = config.image_size or info.size, (distributed.rank(), distributed.world())
+    return partial(make_views, recipe=RECIPES[config.recipe], normalise=info.normalise, size=size, part=part)
 
 
 def check_names(config: Config) -> None:
@@ -243,7 +243,7 @@ def run_identity(config: Config) -> dict[str, object]:
     identity["method_settings"] = method_settings(config.method, config.method_settings)
     identity["views"] = [asdict(view) for view in RECIPES[config.recipe]]
     identity |= adaptation(config.optimizer)
-    identity["processes"] = distributed.world()
+    identity["processes"] = 1  # how many share the work is no part of what a run is; the entry keeps the names of older runs
     return json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
 
 

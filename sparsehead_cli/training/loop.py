@@ -1,8 +1,8 @@
 """pretrain(build(config)) -> a run folder. One batch from disk to loss is `train_step`, one run is `train`.
 
 Nothing random has a memory: the order of an epoch, the views of a step and whatever a method draws are functions of
-(seed, epoch or step, process). So a checkpoint needs no generator's state, and a resumed run is bit for bit the run that
-was never stopped.
+(seed, epoch or step, place in the batch). So a checkpoint needs no generator's state, a resumed run is bit for bit the run that
+was never stopped, and the number of processes that share the batches changes only how sums are rounded.
 """
 
 import math
@@ -24,7 +24,7 @@ from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import Position, identity_columns, locked, resume, save
-from sparsehead_cli.training.signals import Interrupted, catch_signals
+from sparsehead_cli.training.signals import Interrupted, Stop, catch_signals
 
 NEIGHBOURS = 20
 WATCH_SECONDS = 0.25  # between two looks at the loss, each of which waits for the device
@@ -57,13 +57,26 @@ def pretrain(run: Run, watch: Callable[[Moment], None] = lambda moment: None) ->
 
     Raises: SparseheadError for whatever the user can mend; Interrupted, after saving, for SIGINT and SIGTERM.
     """
-    with locked(run.folder):
+    with distributed.deserted(), locked(run.folder):
         position = resume(run)
+        share_position(position, run.device)
         was_finished = position.step == run.total_steps
         if not was_finished:
             with run.sparse.attach(run.optimizer) if run.sparse.solver == "proximal" else nullcontext():
                 train(run, position, watch)
     return Result(run, position.rows, position.layers, was_finished)
+
+
+def share_position(position: Position, device: torch.device) -> None:
+    """Where all processes go on together. Raises: SparseheadError where they do not read the same files."""
+    steps = distributed.all_gather(torch.tensor([position.step], device=device))
+    if (steps != position.step).any():
+        raise SparseheadError(
+            f"the processes of this run see different checkpoints (steps {', '.join(map(str, steps.tolist()))}). Give them all "
+            "the same --results, on a disk that all machines share."
+        )
+    if distributed.rank() > 0:
+        position.skipped = 0  # the first process goes on counting for all
 
 
 def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None:
@@ -79,14 +92,21 @@ def train(run: Run, position: Position, watch: Callable[[Moment], None]) -> None
                 position.skipped += batch.skipped
                 if clock.is_time():
                     watch(clock.moment(epoch, logged["loss"].item()))
-                if stop.requested and position.step % run.steps_per_epoch:
+                if stop.requested() and position.step % run.steps_per_epoch:
                     require_finite(run, position)
+                    position.skipped = total_skipped(position, run.device)
                     save(run, position)
-                    raise Interrupted(stop.signal, run.folder, position.step, run.total_steps)
+                    raise stopped(run, position, stop)
             row = finish_epoch(run, position, epoch, clock)
             watch(clock.moment(epoch, row["loss"], row))
-            if stop.requested and position.step < run.total_steps:
-                raise Interrupted(stop.signal, run.folder, position.step, run.total_steps)
+            if stop.requested(wait=True):
+                raise stopped(run, position, stop)
+
+
+def stopped(run: Run, position: Position, stop: Stop) -> Interrupted:
+    """The end of a run that has saved on request; no process ends before the first has saved."""
+    stop.requested(wait=True)
+    return Interrupted(stop.agreed, run.folder, position.step, run.total_steps)
 
 
 def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
@@ -96,7 +116,7 @@ def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
         group["lr"] = run.config.lr if group["constant_lr"] else run.lr(step)
     run.sparse.lam = run.lam(step)
     run.generator.manual_seed(stable_seed("method", seed, step))  # masks and noise, drawn for the joined batch
-    generator = torch.Generator().manual_seed(stable_seed("views", seed, step, distributed.rank()))
+    generator = torch.Generator().manual_seed(stable_seed("views", seed, step, 0))  # likewise, and 0 was the process's number
     views = run.views(batch.images, generator=generator)
 
     with run.autocast():
@@ -112,7 +132,7 @@ def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
 def epoch_batches(run: Run, epoch: int, first: int) -> Iterator[Split]:
     """The batches of this process in this epoch, from the epoch's step `first` on; streamed images come as crops."""
     size, step = run.method.backbone.image[1], epoch * run.steps_per_epoch
-    crops = Crops(RECIPES[run.config.recipe], size, run.config.seed, step, distributed.rank())
+    crops = Crops(RECIPES[run.config.recipe], size, run.config.seed, step, first=distributed.rank() * run.local_batch)
     return run.train.batches(run.local_batch, order=epoch_order(run, epoch), start=first, crops=crops)
 
 
@@ -157,8 +177,12 @@ def streaming_columns(run: Run, position: Position, clock: "Clock") -> dict[str,
     """Of images that stream from files: how many of this epoch could not be read, and the share of time spent waiting."""
     if not isinstance(run.train, Folder):
         return {}
-    skipped = distributed.all_gather(torch.tensor([position.skipped], device=run.device))
-    return {"skipped_images": int(skipped.sum()), "waiting_share": round(clock.waiting.share(), 4)}
+    return {"skipped_images": total_skipped(position, run.device), "waiting_share": round(clock.waiting.share(), 4)}
+
+
+def total_skipped(position: Position, device: torch.device) -> int:
+    """The unreadable images of the unfinished epoch, those of all processes."""
+    return int(distributed.all_gather(torch.tensor([position.skipped], device=device)).sum())
 
 
 def is_tracked(epoch: int, epochs: int) -> bool:
@@ -210,14 +234,15 @@ def require_finite(run: Run, position: Position) -> None:
 
 
 def diverged(run: Run) -> SparseheadError:
-    """The error of a run whose numbers are no longer numbers."""
+    """The error of a run whose numbers are no longer numbers; it suspects only what is at work."""
     config = run.config
     kept = "The last good checkpoint is kept. " if (run.folder / "checkpoint.pt").exists() else ""
-    return SparseheadError(
-        f"the loss or its gradient is no longer finite. {kept}"
-        f"Suspects: lr {config.lr:g} (too high?), lam {config.lam:g} (too strong?), precision {run.precision_name} "
-        "(try --set precision=float32)."
-    )
+    suspects = [*run.method.suspects(), f"lr {config.lr:g} (too high?)"]
+    if config.lam:
+        suspects.append(f"lam {config.lam:g} (too strong?)")
+    if run.precision != torch.float32:
+        suspects.append(f"precision {run.precision_name} (try --set precision=float32)")
+    return SparseheadError(f"the loss or its gradient is no longer finite. {kept}Suspects: {', '.join(suspects)}.")
 
 
 class Clock:

@@ -167,3 +167,15 @@ def test_views_are_the_same_on_a_gpu():
     here = make_view(images, RECIPES["symmetric"][0], 16, generator())
     there = make_view(images.to("cuda"), RECIPES["symmetric"][0], 16, generator())
     torch.testing.assert_close(here, there.cpu(), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", ["symmetric", "asymmetric"])
+def test_parts_of_a_batch_get_the_views_that_they_have_in_the_whole(recipe):
+    """However many processes share a batch; a part is told apart from the others."""
+    images = torch.randint(0, 256, (8, 3, 20, 20), generator=generator(), dtype=torch.uint8)
+    normalise = Normalisation((0.5,) * 3, (0.25,) * 3)
+    whole = make_views(images, RECIPES[recipe], normalise, 12, generator())
+    for of in (2, 4):
+        parts = [make_views(images.chunk(of)[i], RECIPES[recipe], normalise, 12, generator(), (i, of)) for i in range(of)]
+        for view, shares in zip(whole, zip(*parts, strict=True), strict=True):
+            torch.testing.assert_close(torch.cat(shares), view, atol=1e-4, rtol=0)

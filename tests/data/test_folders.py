@@ -88,17 +88,18 @@ def test_reading_leaves_the_global_generator_alone(photographs):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_crops_are_a_function_of_seed_step_place_and_process(photographs):
+def test_crops_are_a_function_of_seed_step_and_place(photographs):
     def crops(order, **changes):
         chosen = Crops(RECIPES["symmetric"], 16, **{"seed": 3, **changes})
-        return everything(load(photographs).batches(4, order=torch.tensor(order), crops=chosen))[0]
+        return everything(load(photographs).batches(min(4, len(order)), order=torch.tensor(order), crops=chosen))[0]
 
     first = crops([5] * 4)
     assert not torch.equal(first[0], first[1])  # the place
     assert not torch.equal(first[0, 0], first[0, 1])  # the view
-    for changes in ({"seed": 4}, {"step": 1}, {"process": 1}):
+    for changes in ({"seed": 4}, {"step": 1}, {"first": 4}):
         assert not torch.equal(crops([5] * 4, **changes), first)
     assert torch.equal(crops([1, 2, 5, 4])[2], first[2])  # not the images beside it
+    assert torch.equal(crops([5] * 2, first=2), first[2:])  # nor which process has the place
     assert torch.equal(crops([0] * 4 + [5] * 4)[4:], crops([5] * 4, step=1))  # nor where the order began
 
 

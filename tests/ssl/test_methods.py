@@ -286,3 +286,32 @@ def test_batches_that_do_not_suit():
         build("moco", queue=8, symmetric=True).check(2, 8)
     with pytest.raises(SparseheadError, match=r"whitens a batch in 6 dimensions and needs more than 6 images in it, given 6"):
         build("wmse").check(2, 6)
+
+
+def test_wmse_does_not_whiten_more_dimensions_than_the_head_can_fill():
+    """z is a linear function of what the last layer reads: with more dimensions the covariance is singular, and all is NaN."""
+
+    def wide(hidden, **settings):
+        backbone = make_backbone("narrow", channels=1, image_size=12, widths=(4, 8), blocks=(1, 1))
+        return METHODS["wmse"](backbone, make_projector(backbone.dim, hidden, 12), **settings)
+
+    torch.manual_seed(0)
+    for hidden, read in (([], 8), ([10], 10)):
+        with pytest.raises(
+            SparseheadError, match=rf"cannot whiten 12 dimensions of z: .* reads {read}, .*projector_out={read} or less"
+        ):
+            wide(hidden).check(2, 64)
+        assert not wide(hidden)(views(batch=64), LABELS.repeat(8))[0].isfinite()  # what it is refused for
+        eased = wide(hidden, eps=0.01)
+        eased.check(2, 64)
+        assert eased(views(batch=64), LABELS.repeat(8))[0].isfinite()
+    wide([12]).check(2, 64)
+
+
+def test_each_method_suspects_what_its_own_numbers_cannot_bear():
+    assert [name for name in METHODS if build(name).suspects()] == ["wmse"]
+    assert "projector_out" in build("wmse").suspects()[0]
+    assert not build("wmse", eps=0.1).suspects()
+    for name in ("simclr", "supcon", "moco", "swav"):
+        assert build(name, temperature=1e-5).suspects() == ["method.temperature 1e-05 (too low?)"]
+    assert build("dino", teacher_temperature=1e-5).suspects() == ["method.teacher_temperature 1e-05 (too low?)"]

@@ -3,7 +3,6 @@
 import dataclasses
 import gzip
 import io
-import json
 import os
 import pickle
 import random
@@ -21,6 +20,8 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from PIL import Image
+from sparsehead_cli.table_files import read_csv
+from sparsehead_cli.tables import TABLES
 
 from sparsehead_cli import cli
 from sparsehead_cli.config import FIELDS, Config, load_config, parse_set
@@ -33,8 +34,6 @@ from sparsehead_cli.evaluation import evaluate
 from sparsehead_cli.evaluation.subject import load_subject
 from sparsehead_cli.measure.features import Features, cached
 from sparsehead_cli.study import spectra, sweep
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.tables import TABLES
 from sparsehead_cli.training import build, loop
 from sparsehead_cli.training.checkpoint import load_checkpoint
 from sparsehead_cli.training.folder import resume
@@ -460,7 +459,7 @@ def pictures() -> dict[str, bytes]:
     noise = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
     found = {}
     for name, image in (("smooth", smooth), ("noise", noise)):
-        for kind, modes in {"PNG": "1 L LA P RGB RGBA I;16".split(), "JPEG": "L RGB CMYK".split(), "GIF": ["P"], "WEBP": ["RGB"], "BMP": ["RGB"], "TIFF": ["RGB"]}.items():  # fmt: skip
+        for kind, modes in {"PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"], "JPEG": ["L", "RGB", "CMYK"], "GIF": ["P"], "WEBP": ["RGB"], "BMP": ["RGB"], "TIFF": ["RGB"]}.items():  # fmt: skip
             for mode in modes:
                 buffer = io.BytesIO()
                 made = (

@@ -100,6 +100,17 @@ def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkey
     assert outcome(result.run.folder) == outcome(whole.run.folder)
 
 
+@pytest.mark.parametrize("step", [10, 18])
+def test_a_signal_in_the_last_epoch_is_not_swallowed(tiny, monkeypatch, step):
+    """A run that was just finished is kept as finished, and whoever wanted the process to end gets an end."""
+    stop_after(monkeypatch, [step])
+    how = "The run is finished; the same command shows it." if step == 18 else "The same command goes on."
+    with pytest.raises(Interrupted, match=rf"stopped by SIGTERM at step {step} of 18, saved in .*\. {how}") as stopped:
+        train(tiny())
+    assert stopped.value.exit_code == 143
+    assert train(tiny()).was_finished == (step == 18)
+
+
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_goes_on_bit_identically(tiny, tmp_path, monkeypatch, optimizer):
     config = tiny(optimizer=optimizer, lr=0.003)
@@ -298,10 +309,19 @@ def test_a_second_process_is_refused(tiny):
     assert "another process is training this run" in problem[0]
 
 
-@pytest.mark.parametrize("change", [{"lr": 1e30, "warmup_epochs": 0.0}, {"lam": 1e30, "warmup_epochs": 0.0}])
-def test_divergence_stops_with_the_suspects_named(tiny, change):
-    with pytest.raises(SparseheadError, match=r"no longer finite.*lr .*lam .*precision float32"):
-        train(tiny(**change))
+@pytest.mark.parametrize(
+    ("change", "suspects"),
+    [
+        ({"lr": 1e30, "lam": 0.0}, r"lr 1e\+30 \(too high\?\)\.$"),
+        ({"lam": 1e30}, r"lr 0\.25 \(too high\?\), lam 1e\+30 \(too strong\?\)\.$"),
+        ({"lr": 1e30, "lam": 0.0, "precision": "bfloat16"}, r"\), precision bfloat16 \(try --set precision=float32\)\.$"),
+        ({"lam": 0.0, "method_settings": {"temperature": 1e-42}}, r"Suspects: method\.temperature 1e-42 \(too low\?\), lr"),
+        ({"lr": 1e30, "lam": 0.0, "method": "wmse"}, r"Suspects: the covariance of z in 8 dimensions .*method\.eps.*, lr 1e\+30"),
+    ],
+)
+def test_divergence_suspects_what_is_at_work_and_nothing_else(tiny, change, suspects):
+    with pytest.raises(SparseheadError, match=suspects):
+        train(tiny(warmup_epochs=0.0, epochs=1, **change))
 
 
 def test_divergence_keeps_the_last_good_checkpoint(tiny, monkeypatch):

@@ -141,8 +141,8 @@ def require_classes(name: str, data_dir: Path) -> tuple[str, ...]:
     classes = dataset_info(name, data_dir).classes
     if len(classes) == 1:
         raise SparseheadError(
-            f"{name} has one class, {classes[0]}, and where no image can be classified wrongly accuracy is not defined. Give images "
-            f"of several classes, or look at its features without labels: sparsehead spectrum CHECKPOINT --dataset {name}"
+            f"{name} has one class, {classes[0]}, and where no image can be classified wrongly accuracy is not defined. Give "
+            f"images of several classes, or look at features without labels: sparsehead spectrum CHECKPOINT --dataset {name}"
         )
     return classes
 

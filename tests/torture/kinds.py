@@ -1,5 +1,6 @@
 """The kinds of inputs for `tests.torture.inputs`: how each is drawn, and what reads it."""
 
+import contextlib
 import dataclasses
 import gzip
 import io
@@ -274,10 +275,8 @@ def read_odd_checkpoint(data: bytes) -> None:
     """As `evaluate` and `spectrum` read it, and as `pretrain` resumes from it."""
     (copied() / "checkpoint.pt").write_bytes(data)
     for read in (partial(load_subject, copied(), CPU, Path("data")), resumed):
-        try:
+        with contextlib.suppress(SparseheadError):
             read()
-        except SparseheadError:
-            pass
 
 
 def resumed() -> loop.Position:
@@ -451,6 +450,13 @@ def read_idx_file(given: tuple[str, bytes]) -> None:
         Path(name).write_bytes(whole)
 
 
+FORMATS = {
+    "PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"],
+    "JPEG": ["L", "RGB", "CMYK"],
+    **{kind: ["RGB"] for kind in ("GIF", "WEBP", "BMP", "TIFF")},
+}
+
+
 @cache
 def pictures() -> dict[str, bytes]:
     """Small images in the formats and modes that people have."""
@@ -459,7 +465,7 @@ def pictures() -> dict[str, bytes]:
     noise = Image.fromarray(rng.integers(0, 256, (24, 32, 3), dtype=np.uint8))
     found = {}
     for name, image in (("smooth", smooth), ("noise", noise)):
-        for kind, modes in {"PNG": ["1", "L", "LA", "P", "RGB", "RGBA", "I;16"], "JPEG": ["L", "RGB", "CMYK"], "GIF": ["P"], "WEBP": ["RGB"], "BMP": ["RGB"], "TIFF": ["RGB"]}.items():  # fmt: skip
+        for kind, modes in FORMATS.items():
             for mode in modes:
                 buffer = io.BytesIO()
                 made = (
@@ -476,7 +482,7 @@ def pictures() -> dict[str, bytes]:
 
 def read_picture(given: tuple[str, bytes]) -> None:
     """Decoded or refused, whatever is in it; the process that reads lives."""
-    name, data = given
+    _, data = given
     Path("picture").write_bytes(data)
     try:
         image = decode("picture")
@@ -554,7 +560,7 @@ LIST = [
         read_command_line,
         without_work,
         8,
-    ),  # fmt: skip
+    ),
     Kind(
         "our checkpoints, damaged",
         damaged((trained() / "checkpoint.pt").read_bytes(), "checkpoint.pt"),

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import torch
 
-from sparsehead_cli.files import replace_csv
 from sparsehead_cli.study.engines import cores, processes
 from sparsehead_cli.study.grid import read_grid, trials
 from sparsehead_cli.study.trial import run_trial
+from sparsehead_cli.table_files import replace_csv
 from sparsehead_cli.training.folder import code_version
 
 SWEEP = ["--lams", "0,1e-3,3e-3,1e-2,3e-2,1e-1", "--seeds", "2", "--epochs", "2"]
@@ -83,7 +83,8 @@ def main() -> None:
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
         row = {name: round(value, 3) for name, value in numbers.items()}
-        replace_csv(out, [{**row, "cores": cores(), "torch": torch.__version__, "commit": code_version()}])
+        machine = {"cores": cores(), "torch": str(torch.__version__), "commit": code_version()}
+        replace_csv(out, [{**row, **machine}], "overhead.csv")
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ FULL = DATASETS["fashion10k"]
 DATASETS["fashion1k"] = dataclasses.replace(FULL, read=lambda folder, train: tuple(a[:1010] for a in FULL.read(folder, train)))
 TINY = {
     "dataset": "fashion1k",
-    "widths": (4, 4, 8, 8),
+    "widths": (8, 8, 8, 8),
     "projector_hidden": 16,
     "projector_out": 8,
     "epochs": 2,

@@ -20,7 +20,8 @@ FLOORS = [
     {"ssl", "sparse"},
     {"nets"},
     {"data"},
-    {"config", "files", "distributed"},
+    {"table_files"},
+    {"config", "files", "tables", "readable", "distributed"},
     {"errors", "__init__"},
 ]
 

@@ -9,10 +9,10 @@ import time
 import pytest
 
 from sparsehead_cli.data import published
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.table_files import read_csv
 
 FAST = ["--dataset", "fashion1k", "--epochs", "2", "--batch-size", "100", "--precision", "float32"]
-FAST += ["--set", "widths=4,4,8,8", "--set", "projector_hidden=16", "--set", "projector_out=8"]
+FAST += ["--set", "widths=8,8,8,8", "--set", "projector_hidden=16", "--set", "projector_out=8"]
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ def test_a_run_from_start_to_table(pretrain, tmp_path):
 def test_progress_bar_on_a_terminal(tmp_path):
     """On a terminal there is a bar with epoch, loss, images/s and the time left."""
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "sparsehead_cli", "pretrain", "--epochs", "1", "--set", "widths=4,4,8,8"]
+    command = [sys.executable, "-m", "sparsehead_cli", "pretrain", "--epochs", "1", "--set", "widths=8,8,8,8"]
     process = subprocess.Popen(
         [*command, "--results", str(tmp_path)], stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(python|yaml)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE)
-SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=4,4,8,8"]
+SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=8,8,8,8"]
 
 
 def test_the_worked_example_adds_a_method(tmp_path):

@@ -11,8 +11,8 @@ import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli import SparseHead, distributed
-from sparsehead_cli.files import read_csv
 from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training.checkpoint import load_checkpoint
 from tests.conftest import method_recipe
 
@@ -109,7 +109,7 @@ def test_one_process_needs_no_group():
 
 def test_torchrun_trains_one_run(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "sparsehead_cli"]
-    options = ["pretrain", "--epochs", "1", "--batch-size", "500", "--set", "widths=4,4,8,8", "--results", str(tmp_path)]
+    options = ["pretrain", "--epochs", "1", "--batch-size", "500", "--set", "widths=8,8,8,8", "--results", str(tmp_path)]
     done = subprocess.run(command + options, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / "quickstart").iterdir()

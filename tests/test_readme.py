@@ -34,7 +34,7 @@ SPARSEHEAD = [c.removeprefix(".venv/bin/") for c in COMMANDS if re.match(r"(\.ve
 EVALUATION = "sgd_epochs=1 finetune_epochs=1 semi_seeds=1 semi_epochs=1,1 detection.epochs=1 detection.batch_size=2"
 EVALUATION += " detection.min_size=64 detection.max_size=64 detection.workers=0 detection.regions=16"
 SHORT_EVALUATION = [part for setting in EVALUATION.split() for part in ("--set", setting)]
-SHORT = shlex.split("--epochs 1 --batch-size 500 --set widths=4,4,8,128 --set warmup_epochs=1 --set projector_hidden=128")
+SHORT = shlex.split("--epochs 1 --batch-size 500 --set widths=8,8,8,128 --set warmup_epochs=1 --set projector_hidden=128")
 
 
 def small_colour_images(folder, train):

@@ -11,10 +11,10 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
 from sparsehead_cli.evaluation.spectrum import Request, spectra
 from sparsehead_cli.evaluation.subject import load_subject
-from sparsehead_cli.files import read_csv
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training.build import build
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.training.loop import pretrain

@@ -2,12 +2,12 @@
 
 import pytest
 
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study import prune
 from sparsehead_cli.study.prune import Halving, dropped
 from sparsehead_cli.study.results import read_pruned
 from sparsehead_cli.study.summary import SETTING, without_pruned
 from sparsehead_cli.study.trial import folder_of
+from sparsehead_cli.table_files import read_csv, replace_csv
 from tests.test_cli import assert_one_error
 
 EPOCHS = 8  # rungs after 2, 4, 8 epochs of the first seed, 8 of the second

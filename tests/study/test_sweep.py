@@ -13,13 +13,13 @@ import time
 import pytest
 
 from sparsehead_cli.config import parse_set
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study import trial
 from sparsehead_cli.study.engines import Task, run_local
 from sparsehead_cli.study.grid import read_grid
 from sparsehead_cli.study.summary import SETTING
 from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG, attempt, folder_of
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.training.folder import locked
 from tests.study.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error

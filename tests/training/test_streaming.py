@@ -7,7 +7,7 @@ import torch
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.data.split import Split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training import build as build_module
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.build import bank_of, build
@@ -75,7 +75,7 @@ def test_an_unreadable_image_stops_the_run_with_its_name(streamed, damageable):
 
 
 def test_the_command_line(sparsehead, photographs, tmp_path):
-    fast = ["--epochs", "1", "--batch-size", "20", "--set", "widths=4,4,8,8", "--set", "recipe=symmetric", "--results", tmp_path]
+    fast = ["--epochs", "1", "--batch-size", "20", "--set", "widths=8,8,8,8", "--set", "recipe=symmetric", "--results", tmp_path]
     fast += ["--precision", "float32", "--set", "projector_hidden=16", "--set", "projector_out=8"]
     streaming = ["--dataset", photographs, "--image-size", "16", "--workers", "1", "--skip-bad-images"]
     code, out, err = sparsehead("pretrain", *streaming, *fast)

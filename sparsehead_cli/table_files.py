@@ -155,7 +155,7 @@ def require_sequence(path: Path, table: Table, keys: list[tuple[str, ...]], reme
     last: dict[tuple[str, ...], int] = {}
     for i, key in enumerate(keys):
         if key in seen:
-            raise damaged(path, table, 1 + i, f"{', '.join(table.key)} are those of another line", remedy)
+            raise damaged(path, table, 1 + i, f"it is a second line of {', '.join(filter(None, key))}", remedy)
         seen.add(key)
         if table.counts:
             rest, count = counted(table, key)

@@ -108,10 +108,10 @@ def test_rows_say_what_was_chosen(everything):
     chosen = {
         "linear": ("l2", "val_accuracy", "n_val"),
         "knn": ("k", "distance", "vote"),
-        "linear-sgd": ("lr", "epochs", "batch_size", "val_accuracy", "n_val", "eval_seed"),
-        "finetune": ("lr", "epochs", "batch_size"),
+        "linear-sgd": ("eval_lr", "eval_epochs", "eval_batch_size", "val_accuracy", "n_val", "eval_seed"),
+        "finetune": ("eval_lr", "eval_epochs", "eval_batch_size"),
         "semi-linear": ("l2", "label_share", "eval_seed"),
-        "semi-finetune": ("lr", "epochs", "batch_size", "label_share", "eval_seed"),
+        "semi-finetune": ("eval_lr", "eval_epochs", "eval_batch_size", "label_share", "eval_seed"),
     }
     for row in rows:
         assert all(row[column] for column in chosen[row["protocol"]]), row

@@ -86,7 +86,7 @@ def test_later_seeds_count_in_the_mean(sweep):
     assert of(halving, halving.unwanted()) == [(1e-1, 0), (1e-1, 1), (1e-1, 2)]
     (row,) = read_csv(halving.folder / "pruned.csv")
     assert (row["seed"], row["epoch"]) == ("1", str(EPOCHS))
-    assert float(row["knn_accuracy"]) == pytest.approx(0.65)
+    assert float(row["mean_knn_accuracy"]) == pytest.approx(0.65)
 
 
 def test_what_was_pruned_is_not_averaged_in_any_seed():

@@ -188,9 +188,7 @@ def plus_minus(row: Row, scale: float, digits: int) -> str:
 
     def text(middle: object, high: object, sign: str = "") -> str:
         half = number(high) - number(middle)
-        return readable(middle, digits, scale, sign=f"{sign}z") + (
-            "" if math.isnan(half) else f" ± {readable(half, digits, scale)}"
-        )
+        return readable(middle, digits, scale, sign=sign) + ("" if math.isnan(half) else f" ± {readable(half, digits, scale)}")
 
     line = text(row["mean"], row["high"])
     return line if math.isnan(number(row["difference"])) else f"{line}\n{text(row['difference'], row['difference_high'], '+')}"

@@ -255,12 +255,15 @@ def words(found: Numbers) -> Iterator[str]:
             f" a linear probe gets {100 * value['probe_r']:.1f} % from r, {100 * value['probe_read']:.1f} % from what the head "
             f"reads, {100 * value['probe_unread']:.1f} % from what it does not."
         )
-    if "batch_overlap" in value:
+    if "batch_features_median" in value:
+        shared, chance = (value.get(name) for name in ("batch_overlap", "batch_overlap_by_chance"))
         yield (
             f" to keep its loss within 1 %, a batch needs {value['batch_features_median']:.0f} features "
             f"({value['batch_features_min']:.0f} to {value['batch_features_max']:.0f}); two batches share "
-            f"{100 * value['batch_overlap']:.0f} % of theirs (by chance {100 * value['batch_overlap_by_chance']:.0f} %)."
+            f"{readable(shared, 0, 100, ' %')} of theirs (by chance {readable(chance, 0, 100, ' %')})."
         )
+    elif ("head", "batch_features_median") in found:
+        yield " the loss of a batch is that of chance with and without features of r: which ones it needs is not defined."
 
 
 def notes(numbers: dict[str, Numbers], *, narrow: bool, lams: list[Row]) -> Iterator[str]:

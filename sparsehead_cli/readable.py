@@ -1,4 +1,4 @@
-"""Numbers of tables as people read them: what is not defined (empty in the CSV, NaN in memory) is "–", never 0 and never nan."""
+"""Numbers of tables as people read them: what is not defined (empty in the CSV, NaN in memory) is "–", never 0 and never nan. There is no -0.0."""
 
 import math
 
@@ -13,7 +13,7 @@ def number(value: object) -> float:
 def readable(value: object, digits: int, scale: float = 1, suffix: str = "", sign: str = "") -> str:
     """scale · value with so many digits and its suffix; "–" for what is not defined. `sign` is "+" for differences."""
     found = scale * number(value)
-    return UNDEFINED if math.isnan(found) else f"{found:{sign}.{digits}f}{suffix}"
+    return UNDEFINED if math.isnan(found) else f"{found:{sign}z.{digits}f}{suffix}"
 
 
 def share(part: object, whole: object) -> float:

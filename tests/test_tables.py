@@ -303,7 +303,7 @@ def test_what_is_not_defined_is_empty_in_tables_and_a_dash_for_people(tmp_path):
     replace_csv(tmp_path / LAYERS, rows)
     assert [row["stable_rank"] for row in read_csv(tmp_path / LAYERS)] == ["", ""]
     assert [readable(value, 1, 100, " %") for value in ("", None, float("nan"), "0.5", 0)] == ["–", "–", "–", "50.0 %", "0.0 %"]
-    assert readable(0.25, 1, sign="+") == "+0.2"
+    assert [readable(value, 1, sign="+") for value in (0.25, -0.01)] == ["+0.2", "+0.0"]
     assert share(3, 4) == 0.75
     assert readable(share(0, 0), 0) == readable(share("", 4), 0) == "–"
     assert number("2") == 2

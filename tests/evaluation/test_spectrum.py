@@ -135,10 +135,14 @@ def test_without_a_projector_there_is_only_r(tiny, look):
 
 def test_a_collapsed_embedding_is_described_and_does_not_crash(look, run_folder):
     change_weights(run_folder, lambda name, w: w.zero_() if name == "projector.3.weight" else None)
-    numbers, _ = look()
-    assert value(numbers, "z", "effective_rank") == 0
-    assert value(numbers, "z", "lidar") == 0
-    assert value(numbers, "head", "read_dims") == value(numbers, "head", "batch_features_max") == 0
+    numbers, (batches, _, _) = look()
+    for metric in ("effective_rank", "lidar", "dims_99", "stable_rank", "participation_ratio"):
+        assert numbers["z", metric]["value"] == numbers["z", metric]["low"] == ""
+    for metric in ("read_dims", "read_variance_share", "read_overlap", "functional_features"):
+        assert numbers["head", metric]["value"] == ""
+    for metric in ("batch_features_min", "batch_features_median", "batch_overlap", "batch_overlap_by_chance"):
+        assert numbers["head", metric]["value"] == ""
+    assert {row["features_kept"] for row in batches} == {""}
     assert ("head", "probe_read") not in numbers
     assert value(numbers, "head", "probe_unread") > 0.2
 
@@ -215,12 +219,25 @@ def test_one_checkpoint_from_file_to_words(command, run_folder, tmp_path):
     assert re.search(r"representation r: \w+ ?\w*\. \d of 8 dimensions carry 99 % of the variance \(fewer than 2 is", out)
     assert re.search(r"the head reads (only a part of r|all that varies in r): it responds to \d of 8 directions", out)
     assert re.search(r"a linear probe gets \d\d\.\d % from r, \d\d\.\d % from what the head reads", out)
-    assert re.search(r"a batch needs \d features \(\d to \d\)", out)
+    assert re.search(r"a batch needs \d features \(\d to \d\)|which ones it needs is not defined", out)
     for name in ("spectrum.csv", "spectrum_metrics.csv", "spectrum_batches.csv"):
         assert read_csv(tmp_path / "out" / name)
     assert (tmp_path / "spectra.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "spectra.svg").read_text()
     assert "(measured before)" in command()[1]
+
+
+def test_what_a_collapsed_embedding_does_not_have_is_a_dash(command, run_folder):
+    change_weights(run_folder, lambda name, w: w.zero_() if name == "projector.3.weight" else None)
+    code, out, err = command()
+    assert (code, err) == (0, "")
+    assert "embedding z: fully collapsed. It does not vary at all." in out
+    assert "which ones it needs is not defined" in out
+    (line,) = [line for line in out.splitlines() if re.search(r"^│ +│ z ", line)]
+    cells = [cell.strip() for cell in line.split("│")[3:]]
+    assert [cells[i] for i in (0, 2, 3, 4)] == ["–"] * 4  # effective rank, 99 % in, α and LiDAR; RankMe is not centred
+    assert "100.0" not in out
+    assert "nan" not in out.lower().replace("dominant", "")
 
 
 def test_tables_fit_into_eighty_columns(sparsehead, run_folder, tmp_path, monkeypatch):

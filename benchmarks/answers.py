@@ -113,7 +113,7 @@ def penalties() -> Figure:
     summary = summary_of("lambda-penalties")
     above = summary[summary["lam"] > 0]
     held_out = above[above["metric"] == "val_accuracy"]
-    best = held_out.loc[held_out.groupby(["penalty", "groups"])["mean"].idxmax(), ["penalty", "groups", "lam"]]
+    best = held_out.loc[held_out.groupby("penalty")["mean"].idxmax(), ["penalty", "lam"]]
     figure = Figure(figsize=(7.2, 2.5), layout="constrained")
     metrics = {
         "accuracy": (100, "linear probe, points", BLUE, "o"),
@@ -121,11 +121,11 @@ def penalties() -> Figure:
         "effective_rank_z": (1, "effective rank of z", ORANGE, "s"),
     }
     for ax, (metric, (scale, label, color, marker)) in zip(figure.subplots(1, 3, sharey=True), metrics.items(), strict=True):
-        rows = best.merge(above[above["metric"] == metric], on=["penalty", "groups", "lam"])
+        rows = best.merge(above[above["metric"] == metric], on=["penalty", "lam"])
         bars(ax, [-i for i in range(len(rows))], rows, scale, sideways=True, fmt=marker, color=color)
         ax.axvline(0, color=GREY, lw=0.8, ls=":")
         ax.set_xlabel(f"{label},\nchange from λ 0")
-        names = [f"{row.penalty}{'-output' * (row.groups == 'output')}, λ {row.lam:g}" for row in rows.itertuples()]
+        names = [f"{row.penalty}, λ {row.lam:g}" for row in rows.itertuples()]
         ax.set_yticks([-i for i in range(len(rows))], names)
     return figure
 

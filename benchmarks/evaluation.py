@@ -18,8 +18,8 @@ import torch
 from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.evaluation.protocols import Labelled, Settings, Task, knn, linear, sgd
 from sparsehead_cli.evaluation.subject import load_subject
-from sparsehead_cli.files import replace_csv
 from sparsehead_cli.measure.features import BATCH, eval_mode, extract
+from sparsehead_cli.table_files import replace_csv
 from sparsehead_cli.training.folder import code_version
 
 REPEATS = 5
@@ -105,7 +105,7 @@ def main() -> None:
     for name, value in row.items():
         print(f"{name:>34}  {value}")
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    replace_csv(options.out, [row])
+    replace_csv(options.out, [row], "speed.csv")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,10 @@ from pathlib import Path
 import torch
 
 from sparsehead_cli.config import load_config
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
 from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.training.build import build
 from sparsehead_cli.training.folder import identity_columns
 from sparsehead_cli.training.loop import NEIGHBOURS, epoch_order, probe_epoch
@@ -80,8 +80,7 @@ def main() -> None:
         rows.append(row)
         order = ["pixels", "untrained", *METHODS]
         rows.sort(key=lambda r: (order.index(r["method"]), float(r["lam"]), int(r["seed"])))
-        columns = list(dict.fromkeys(column for r in rows for column in r))
-        replace_csv(table, [{column: r.get(column, "") for column in columns} for r in rows])
+        replace_csv(table, rows)
         print(f"{row['method']:>12}  λ {float(row['lam']):g}  kNN {100 * float(row['knn_accuracy']):.1f} %", flush=True)
 
     if ("pixels", 0.0, 0) not in have:

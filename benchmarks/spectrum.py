@@ -17,11 +17,11 @@ from pathlib import Path
 import torch
 
 from sparsehead_cli.evaluation.spectrum import VIEWED, VIEWS, spectrum_numbers
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.measure.features import BATCH
 from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.moments import BlockMoments
 from sparsehead_cli.measure.spectrum import Spectrum
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.training.folder import code_version
 
 
@@ -57,7 +57,7 @@ def look(rows: int, dim: int) -> dict[str, float]:
         "true_effective_rank": float(torch.special.entr(share).sum().exp()),
         **{
             name: numbers["effective_rank"][column]
-            for name, column in (("effective_rank", "value"), ("low", "low"), ("high", "high"))
+            for name, column in (("effective_rank", "value"), ("rank_low", "low"), ("rank_high", "high"))
         },
         "commit": code_version(),
     }
@@ -74,7 +74,7 @@ def main() -> None:
     for name, value in row.items():
         print(f"{name:>30}  {value}")
     if options.out:
-        replace_csv(options.out, [*read_csv(options.out), row])
+        replace_csv(options.out, [*read_csv(options.out, "cost.csv"), row], "cost.csv")
 
 
 if __name__ == "__main__":

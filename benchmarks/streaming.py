@@ -32,7 +32,7 @@ from torchvision.io import encode_jpeg
 
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import Crops, load_split
-from sparsehead_cli.files import read_csv, replace_csv
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.training.build import RECIPES, Run, build
 from sparsehead_cli.training.folder import code_version
 from sparsehead_cli.training.loop import train_step
@@ -236,7 +236,7 @@ def main() -> None:
     machine = {"images": images, "workers": options.workers, "cores": os.cpu_count(), "torch": str(torch.__version__)}
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_csv(options.out, [{**row, **machine, "commit": code_version()} for row in rows])
+        replace_csv(options.out, [{**row, **machine, "commit": code_version()} for row in rows], "streaming.csv")
 
 
 if __name__ == "__main__":

@@ -20,10 +20,10 @@ from pathlib import Path
 
 import torch
 
-from sparsehead_cli.files import replace_csv
 from sparsehead_cli.study.engines import cores, processes
 from sparsehead_cli.study.grid import read_grid, trials
 from sparsehead_cli.study.trial import run_trial
+from sparsehead_cli.table_files import replace_csv
 from sparsehead_cli.training.folder import code_version
 
 LAMS, SEEDS, EPOCHS = "0,1e-3,3e-3,1e-2,3e-2,1e-1", 2, 2  # twelve trials
@@ -86,7 +86,8 @@ def main() -> None:
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         row = {name: round(value, 3) for name, value in numbers.items()}
-        replace_csv(options.out, [{**row, "cores": cores(), "torch": torch.__version__, "commit": code_version()}])
+        machine = {"cores": cores(), "torch": str(torch.__version__), "commit": code_version()}
+        replace_csv(options.out, [{**row, **machine}], "overhead.csv")
 
 
 if __name__ == "__main__":

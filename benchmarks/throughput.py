@@ -24,8 +24,8 @@ import torch
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.augment import RECIPES, View
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
-from sparsehead_cli.files import replace_csv
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
+from sparsehead_cli.table_files import replace_csv
 from sparsehead_cli.training.build import Run, build
 from sparsehead_cli.training.folder import code_version
 from sparsehead_cli.training.loop import epoch_order, train_step
@@ -136,7 +136,7 @@ def report(network: str, batch_size: int, seconds: dict[str, list[float]]) -> li
     for name, times in seconds.items():
         ratio = statistics.median(b / t for b, t in zip(base, times, strict=True))
         speed = batch_size / statistics.median(times)
-        rows.append({"network": network, "step": name, "images_per_second": round(speed, 1), "ratio": round(ratio, 3)})
+        rows.append({"network": network, "workload": name, "images_per_second": round(speed, 1), "ratio": round(ratio, 3)})
         print(f"{network:>12}  {name:<22} {speed:9,.1f} images/s   {ratio:6.3f} × {next(iter(seconds))}", flush=True)
     return rows
 
@@ -159,7 +159,8 @@ def main() -> None:
         rows += report(backbone, 256, alternate(steps, 1 if options.quick else rounds, block=1 if options.quick else block))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_csv(options.out, [{**row, "commit": code_version(), "torch": str(torch.__version__)} for row in rows])
+        machine = {"commit": code_version(), "torch": str(torch.__version__)}
+        replace_csv(options.out, [{**row, **machine} for row in rows], "throughput.csv")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from sparsehead_cli.data.datasets import dataset_info
 from sparsehead_cli.errors import one_line, printable
 from sparsehead_cli.launch import command, command_alone
 from sparsehead_cli.measure.spectrum import is_collapsed
+from sparsehead_cli.readable import UNDEFINED, number, readable
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import SPECTRA
 from sparsehead_cli.training.loop import Moment, Result
@@ -109,22 +110,22 @@ def epoch_line(row: Row, epochs: int) -> str:
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {float(row['loss']):.3f}"
         f"  kNN {100 * float(row['knn_accuracy']):.1f} %"
-        f"  rank r {float(row['effective_rank_r']):.1f}  z {float(row['effective_rank_z']):.1f}"
-        f"  groups {row['active_groups']}/{row['groups']}  {float(row['images_per_second']):,.0f} images/s{waiting}{skipped}"
+        f"  rank r {readable(row['effective_rank_r'], 1)}  z {readable(row['effective_rank_z'], 1)}"
+        f"  groups {row['active_groups']}/{row['n_groups']}  {float(row['images_per_second']):,.0f} images/s{waiting}{skipped}"
     )
 
 
 def collapsed(row: Row) -> list[str]:
     """Which of "r" and "z" have collapsed in this row of metrics.csv."""
-    return [f for f in ("r", "z") if is_collapsed(float(row[f"effective_rank_{f}"]), float(row[f"std_{f}"]))]
+    return [f for f in ("r", "z") if is_collapsed(number(row[f"effective_rank_{f}"]), float(row[f"std_{f}"]))]
 
 
 def collapse_text(features: str, row: Row) -> Text:
     """The loud line for collapsed features."""
     name = {"r": "representation r", "z": "embedding z"}[features]
-    rank, std = float(row[f"effective_rank_{features}"]), float(row[f"std_{features}"])
+    rank, std = readable(row[f"effective_rank_{features}"], 2), float(row[f"std_{features}"])
     return Text(
-        f"COLLAPSED: the {name} has effective rank {rank:.2f} and relative standard deviation {std:.3f}. "
+        f"COLLAPSED: the {name} has effective rank {rank} and relative standard deviation {std:.3f}. "
         "The loss does not show it. Lower --lam or --lr.",
         style="bold red",
     )
@@ -170,7 +171,7 @@ def layer_table(layers: list[Row]) -> Table:
     columns = ("layer", "inputs", "active_inputs", "functional_inputs", "outputs", "active_outputs", "dead_outputs")
     for row in layers:
         if row["epoch"] == layers[-1]["epoch"]:
-            table.add_row(*(one_line(str(row[column])) for column in columns))
+            table.add_row(*(UNDEFINED if row[column] in (None, "") else one_line(str(row[column])) for column in columns))
     return table
 
 
@@ -197,24 +198,24 @@ def emphasis(line: str) -> str:
 def plus_minus(row: Row, scale: float, digits: int) -> str:
     """mean ± half of its interval, and below it the paired difference to λ 0 ± half of its own, where there is one."""
 
-    def text(middle: float, high: float, sign: str = "") -> str:
-        half = "" if math.isnan(high) else f" ± {scale * (high - middle):.{digits}f}"
-        return f"{scale * middle:{sign}z.{digits}f}{half}"
+    def text(middle: object, high: object, sign: str = "") -> str:
+        half = number(high) - number(middle)
+        return readable(middle, digits, scale, sign=sign) + ("" if math.isnan(half) else f" ± {readable(half, digits, scale)}")
 
     line = text(row["mean"], row["high"])
-    return line if row["difference"] == "" else f"{line}\n{text(row['difference'], row['difference_high'], '+')}"
+    return line if math.isnan(number(row["difference"])) else f"{line}\n{text(row['difference'], row['difference_high'], '+')}"
 
 
 def _percent(column: str) -> Callable[[Row], str]:
-    return lambda row: f"{100 * float(row[column]):.1f} %"
+    return lambda row: readable(row[column], 1, 100, " %")
 
 
 def _number(column: str, digits: int) -> Callable[[Row], str]:
-    return lambda row: f"{float(row[column]):.{digits}f}"
+    return lambda row: readable(row[column], digits)
 
 
 def _share(part: str, whole: str) -> Callable[[Row], str]:
-    return lambda row: f"{row[part]} of {row[whole]}"
+    return lambda row: f"{readable(row[part], 0)} of {row[whole]}" if int(row[whole]) else UNDEFINED
 
 
 _ROWS = (
@@ -224,7 +225,7 @@ _ROWS = (
     ("kNN accuracy of z, inactive groups pruned", _percent("knn_accuracy_z_pruned")),
     ("effective rank of r", _number("effective_rank_r", 1)),
     ("effective rank of z", _number("effective_rank_z", 1)),
-    ("groups active by norm (> 1 % of the largest)", _share("active_groups", "groups")),
-    ("features of r the head reads, by norm", _share("active_features", "features")),
-    ("features of r the head needs (z within 1 %)", _share("functional_features", "features")),
+    ("groups active by norm (> 1 % of the largest)", _share("active_groups", "n_groups")),
+    ("features of r the head reads, by norm", _share("active_features", "n_features")),
+    ("features of r the head needs (z within 1 %)", _share("functional_features", "n_features")),
 )

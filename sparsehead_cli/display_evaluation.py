@@ -1,5 +1,6 @@
 """What `sparsehead evaluate` shows: the job at hand while it runs, then tables of what came out."""
 
+import math
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.evaluate import Job, Moment
 from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.nets.layouts import guesses_in
+from sparsehead_cli.readable import UNDEFINED, number, readable
 
 Row = dict[str, str]
 WIDE = 110  # columns in which the table with all base lines has room for intervals beside the numbers
@@ -112,14 +114,14 @@ def label(row: Row) -> str:
     if row["k"]:
         return f"kNN, k = {row['k']}" + ("" if (row["distance"], row["vote"]) == ("cosine", "weighted") else f", {row['distance']}")
     few = f", {100 * float(row['label_share']):g} % of labels" if row["label_share"] else ""
-    return f"{row['protocol']}{few}" + (f", {row['epochs']} epochs" if row["epochs"] else "")
+    return f"{row['protocol']}{few}" + (f", {row['eval_epochs']} epochs" if row["eval_epochs"] else "")
 
 
 def cell(rows: list[Row], narrow: bool) -> str:
     """One accuracy with its interval, or the mean and standard deviation over seeds."""
-    if not rows:
-        return "–"
-    values = [100 * float(row["value"]) for row in rows]
+    values = [100 * number(row["value"]) for row in rows]
+    if not rows or any(map(math.isnan, values)):
+        return UNDEFINED
     if len(rows) > 1:
         return f"{statistics.mean(values):.1f} ± {statistics.stdev(values):.1f}"
     interval = f"{100 * float(rows[0]['low']):.1f}–{100 * float(rows[0]['high']):.1f}"
@@ -140,7 +142,7 @@ def class_table(dataset: str, rows: list[Row]) -> Table:
     for name in dict.fromkeys(row["class"] for row in rows):
         of_class = [row for row in rows if row["class"] == name]
         values = [[row["value"] for row in of_class if label(row) == head] for head in heads]
-        cells = [f"{100 * statistics.mean(map(float, v)):.1f}" if v and all(v) else "–" for v in values]
+        cells = [f"{100 * statistics.mean(map(float, v)):.1f}" if v and all(v) else UNDEFINED for v in values]
         table.add_row(one_line(name), f"{int(of_class[0]['n_test']):,}", *cells)
     return table
 
@@ -156,7 +158,7 @@ def precision_table(rows: list[Row]) -> Table:
         table.add_column(model, justify="right")
     for metric in dict.fromkeys(row["metric"] for row in rows):
         found = {row["model"]: row["value"] for row in rows if row["metric"] == metric}
-        table.add_row(one_line(metric), *(f"{100 * float(found[model]):.1f}" if model in found else "–" for model in models))
+        table.add_row(one_line(metric), *(readable(found.get(model), 1, 100) for model in models))
     return table
 
 

@@ -18,6 +18,7 @@ from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.head import READ_SHARE
 from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank
+from sparsehead_cli.readable import UNDEFINED, readable
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.labels import groups, guess_notes, judged, labels
 
@@ -124,7 +125,7 @@ def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow
         for features in dict.fromkeys(f for f, _ in numbers[task] if f != "head"):
             found = {metric: r for (f, metric), r in numbers[task].items() if f == features}
             cells = [cell(found.get(metric), digits, narrow) for metric, digits in shown.values()]
-            cells[2] += f" of {found['dim']['value']}"
+            cells[2] += "" if cells[2] == UNDEFINED else f" of {found['dim']['value']}"
             table.add_row(one_line(name), features, *cells, judged(found))
             name = ""
     return table
@@ -132,10 +133,8 @@ def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow
 
 def cell(row: Row | None, digits: int, narrow: bool = True) -> str:
     """A number with its interval, where it has one; "–" for none."""
-    if row is None or row["value"] == "nan":
-        return "–"
-    text = f"{float(row['value']):.{digits}f}"
-    if row["low"] == "":
+    text = readable(row and row["value"], digits)
+    if row is None or row["low"] == "":
         return text
     interval = f"{float(row['low']):.{digits}f}–{float(row['high']):.{digits}f}"
     return f"{text}\n{interval}" if narrow else f"{text} ({interval})"
@@ -143,7 +142,7 @@ def cell(row: Row | None, digits: int, narrow: bool = True) -> str:
 
 def percent(row: Row | None) -> str:
     """A share without its interval, in percent; "–" for none."""
-    return "–" if row is None else f"{100 * float(row['value']):.1f}"
+    return readable(row and row["value"], 1, 100)
 
 
 def head_table(names: dict[str, str], numbers: dict[str, Numbers]) -> Table:
@@ -158,9 +157,11 @@ def head_table(names: dict[str, str], numbers: dict[str, Numbers]) -> Table:
             continue
         cells = [percent(found.get(metric)) for metric in ("read_variance_share", "probe_r", "probe_read", "probe_unread")]
         ends = "–".join(cell(found.get(f"batch_features_{end}"), 0) for end in ("min", "max"))
-        needs = f"{cell(found.get('batch_features_median'), 0)}\n{ends}"
-        shared = f"{percent(found.get('batch_overlap'))}\n({percent(found.get('batch_overlap_by_chance'))})"
-        read = f"{cell(found['read_dims'], 0)} of {numbers[task]['r', 'dim']['value']}"
+        needs, shared = cell(found.get("batch_features_median"), 0), percent(found.get("batch_overlap"))
+        needs += "" if needs == UNDEFINED else f"\n{ends}"
+        shared += "" if shared == UNDEFINED else f"\n({percent(found.get('batch_overlap_by_chance'))})"
+        read = cell(found["read_dims"], 0)
+        read += "" if read == UNDEFINED else f" of {numbers[task]['r', 'dim']['value']}"
         table.add_row(one_line(name), read, *cells, needs, shared)
     return table
 
@@ -182,7 +183,9 @@ def lam_table(lams: list[Row]) -> Table:
     for own in by_setting.values():
         for lam in dict.fromkeys(row["lam"] for row in own):
             found = {(row["features"], row["metric"]): row for row in own if row["lam"] == lam}
-            cells = [plus_minus(found[key], scale, digits) if key in found else "–" for key, (scale, digits) in BY_LAM.items()]
+            cells = [
+                plus_minus(found[key], scale, digits) if key in found else UNDEFINED for key, (scale, digits) in BY_LAM.items()
+            ]
             table.add_row(f"{lam:g}", str(max(row["seeds"] for row in found.values())), *cells, end_section=True)
     return table
 
@@ -198,7 +201,8 @@ def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Pat
             for features in ("r", "z"):
                 values = [float(row["eigenvalue"]) for row in rows if (row["epoch"], row["features"]) == (epoch, features)]
                 spectrum = torch.tensor(values, dtype=torch.float64)
-                cells += [f"{effective_rank(spectrum):.1f}", f"{dims_for(spectrum, 0.99)} of {len(values)}"]
+                dims = dims_for(spectrum, 0.99)
+                cells += [readable(effective_rank(spectrum), 1), f"{dims} of {len(values)}" if dims else UNDEFINED]
             table.add_row(epoch, *cells, curve(values, 16))
         console.print(table)
     if files:
@@ -234,26 +238,32 @@ def words(found: Numbers) -> Iterator[str]:
         own = {metric: row for (f, metric), row in found.items() if f == features}
         if own:
             dim, dims = int(own["dim"]["value"]), own["dims_99"]["value"]
+            if not dims:
+                yield f" {called}: {judged(own)}. It does not vary at all."
+                continue
             yield (
                 f" {called}: {judged(own)}. {dims} of {dim} dimensions carry 99 % of the variance "
                 f"(fewer than {math.ceil(PARTIAL_SHARE * dim)} is partial collapse)."
             )
-    value = {metric: float(row["value"]) for (f, metric), row in found.items() if f == "head"}
-    if value:
+    value = {metric: float(row["value"]) for (f, metric), row in found.items() if f == "head" and row["value"]}
+    if {"read_variance_share", "read_dims"} <= value.keys():
         share, part = value["read_variance_share"], f"{value['read_dims']:.0f} of {found['r', 'dim']['value']} directions"
         verdict_on_head = "reads only a part of r" if share < READ_SHARE else "reads all that varies in r"
         yield f" the head {verdict_on_head}: it responds to {part}, which hold {100 * share:.0f} % of the variance."
-    if "probe_unread" in value:
+    if {"probe_r", "probe_read", "probe_unread"} <= value.keys():
         yield (
             f" a linear probe gets {100 * value['probe_r']:.1f} % from r, {100 * value['probe_read']:.1f} % from what the head "
             f"reads, {100 * value['probe_unread']:.1f} % from what it does not."
         )
-    if "batch_overlap" in value:
+    if "batch_features_median" in value:
+        shared, chance = (value.get(name) for name in ("batch_overlap", "batch_overlap_by_chance"))
         yield (
             f" to keep its loss within 1 %, a batch needs {value['batch_features_median']:.0f} features "
             f"({value['batch_features_min']:.0f} to {value['batch_features_max']:.0f}); two batches share "
-            f"{100 * value['batch_overlap']:.0f} % of theirs (by chance {100 * value['batch_overlap_by_chance']:.0f} %)."
+            f"{readable(shared, 0, 100, ' %')} of theirs (by chance {readable(chance, 0, 100, ' %')})."
         )
+    elif ("head", "batch_features_median") in found:
+        yield " the loss of a batch is that of chance with and without features of r: which ones it needs is not defined."
 
 
 def notes(numbers: dict[str, Numbers], *, narrow: bool, lams: list[Row]) -> Iterator[str]:

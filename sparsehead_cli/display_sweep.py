@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 
 from rich.live import Live
@@ -11,12 +12,15 @@ from rich.table import Table
 from sparsehead_cli.console import Console
 from sparsehead_cli.display import epoch_line, plus_minus, without
 from sparsehead_cli.errors import SparseheadError, one_line
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.readable import UNDEFINED, readable
 from sparsehead_cli.study.engines import Task, default_jobs, processes
 from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts
 from sparsehead_cli.study.sweep import Request, Standing, estimate
 from sparsehead_cli.study.trial import LOG
+from sparsehead_cli.table_files import read_csv
+from sparsehead_cli.tables import penalty_name
+from sparsehead_cli.training.folder import METRICS
 from sparsehead_cli.training.loop import Moment
 
 Row = dict[str, object]
@@ -26,7 +30,7 @@ SHOWN = {
     "linear\nprobe, %": ("accuracy", 100, 1),
     "effective\nrank of r": ("effective_rank_r", 1, 1),
     "effective\nrank of z": ("effective_rank_z", 1, 1),
-    "groups\nactive, %": ("active_groups", 100, 0),
+    "groups\nactive, %": ("active_groups_share", 100, 0),
 }
 
 
@@ -88,13 +92,13 @@ class SweepDisplay:
         for name in ("running", "epoch", "loss", "kNN", "rank of r", "rank of z"):
             table.add_column(name, justify="left" if name == "running" else "right")
         for task in running:
-            rows = read_csv(task.folder / "metrics.csv")
+            rows = rows_so_far(task.folder)
             epochs = self.standing.configs[task.folder.name].epochs
             if not rows:
-                table.add_row(task.folder.name, f"0/{epochs}", *["–"] * 4)
+                table.add_row(task.folder.name, f"0/{epochs}", *[UNDEFINED] * 4)
                 continue
             last = rows[-1]
-            numbers = (f"{float(last[f'effective_rank_{f}']):.1f}" for f in ("r", "z"))
+            numbers = (readable(last[f"effective_rank_{f}"], 1) for f in ("r", "z"))
             knn = f"{100 * float(last['knn_accuracy']):.1f} %"
             table.add_row(task.folder.name, f"{last['epoch']}/{epochs}", f"{float(last['loss']):.3f}", knn, *numbers)
         return table
@@ -108,6 +112,14 @@ class SweepDisplay:
         best = max(standing.rows.values(), key=lambda row: float(row["val_accuracy"]), default=None)
         told = f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}" if best else ""
         return f"{len(standing.rows)} of {len(standing.configs)} trials finished{left}{told}"
+
+
+def rows_so_far(folder: Path) -> list[Row]:
+    """A running trial's rows of metrics.csv; none where they are damaged, for the trial itself ends with that error."""
+    try:
+        return read_csv(folder / METRICS)
+    except SparseheadError:
+        return []
 
 
 def minutes(seconds: float) -> str:
@@ -146,7 +158,7 @@ def lams_of(standing: Standing) -> list[str]:
     found: dict[str, dict[float, None]] = {}
     for config in standing.configs.values():
         if config.lam:
-            name = f"{config.method}, {config.penalty} ({config.groups}), {config.solver}, E = {config.projector_out}"
+            name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
             found.setdefault(name, {})[config.lam] = None
     return [f"{name}: λ 0, {', '.join(f'{lam:g}' for lam in lams)}" for name, lams in found.items()]
 
@@ -176,7 +188,7 @@ def summary_table(title: str, rows: list[Row], pruned: dict[float, Row]) -> Tabl
         table.add_column(name, justify="left" if name == "chosen" else "right", no_wrap=True)
     for lam in sorted({row["lam"] for row in rows} | set(pruned)):
         if lam in pruned:
-            table.add_row(f"{lam:g}", "", *["–"] * len(SHOWN), "pruned", end_section=True)
+            table.add_row(f"{lam:g}", "", *[UNDEFINED] * len(SHOWN), "pruned", end_section=True)
             continue
         found = {row["metric"]: row for row in rows if row["lam"] == lam}
         first = next(iter(found.values()))

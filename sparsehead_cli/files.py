@@ -1,8 +1,6 @@
 """Files that are either the old one or the new one, never a half: written beside, flushed to the disk, moved into place."""
 
-import csv
 import errno
-import io
 import os
 from collections.abc import Callable
 from contextlib import suppress
@@ -73,21 +71,3 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def replace_csv(path: Path, rows: list[dict[str, object]]) -> None:
-    """Write a tidy table atomically; the columns are those of all rows, and empty where a row has none."""
-    text = io.StringIO()
-    columns = dict.fromkeys(column for row in rows for column in row)
-    writer = csv.DictWriter(text, fieldnames=list(columns), restval="", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    replace_file(path, text.getvalue().encode(errors="backslashreplace"))  # a path may have bytes that are no UTF-8
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """The rows of a table as text, exactly as written; [] where there is no file."""
-    if not path.exists():
-        return []
-    with open(path, newline="", encoding="utf-8") as f:
-        return list(csv.DictReader(f))

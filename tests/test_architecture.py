@@ -20,7 +20,8 @@ FLOORS = [
     {"ssl", "sparse"},
     {"nets"},
     {"data"},
-    {"archive", "config", "plain", "files", "distributed", "streams", "memory"},
+    {"table_files"},
+    {"archive", "config", "plain", "files", "tables", "readable", "distributed", "streams", "memory"},
     {"errors", "launch", "__init__"},
 ]
 

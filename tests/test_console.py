@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.table_files import read_csv
 
 ODD = "[/red][bold]:smile:\x1b[31m"
 SEEN = "[/red][bold]:smile:\\x1b[31m"

@@ -3,7 +3,7 @@ import pytest
 from sparsehead_cli.display import collapse_text, collapsed, epoch_line, twin_command
 
 ROW = {"epoch": "3", "loss": "2.5", "knn_accuracy": "0.801", "effective_rank_r": "12.34", "effective_rank_z": "1.04"}
-ROW |= {"active_groups": "9", "groups": "10", "images_per_second": "1234.5", "std_r": "0.5", "std_z": "0.9"}
+ROW |= {"active_groups": "9", "n_groups": "10", "images_per_second": "1234.5", "std_r": "0.5", "std_z": "0.9"}
 
 
 def test_epoch_line_reads_rows_from_memory_and_from_the_file_alike():

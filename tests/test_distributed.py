@@ -19,9 +19,9 @@ from torch.nn.parallel import DistributedDataParallel
 from sparsehead_cli import SparseHead, distributed
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
-from sparsehead_cli.files import read_csv
 from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.build import build as build_run
 from sparsehead_cli.training.checkpoint import load_checkpoint

@@ -4,23 +4,25 @@ import os
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import make_folder, read_csv, replace_csv, replace_file, write_beside
+from sparsehead_cli.files import make_folder, replace_file, write_beside
+from sparsehead_cli.table_files import read_csv, replace_csv
 
 
 def test_table_round_trip_is_exact(tmp_path):
-    rows = [{"a": "x, y", "b": 1e-17}, {"a": 'q"', "b": 0.1}]
-    replace_csv(tmp_path / "t.csv", rows)
-    text = (tmp_path / "t.csv").read_bytes()
-    again = read_csv(tmp_path / "t.csv")
-    assert again == [{k: str(v) for k, v in row.items()} for row in rows]
-    replace_csv(tmp_path / "t.csv", again)
-    assert (tmp_path / "t.csv").read_bytes() == text
-    assert read_csv(tmp_path / "none.csv") == []
+    rows = [{"network": text, "workload": "w", "ratio": number} for text, number in (("x, y", 1e-17), ('q"', 0.1))]
+    rows = [{**row, "images_per_second": 1, "commit": "é", "torch": "2"} for row in rows]
+    replace_csv(tmp_path / "throughput.csv", rows)
+    text = (tmp_path / "throughput.csv").read_bytes()
+    again = read_csv(tmp_path / "throughput.csv")
+    assert again == [{k: str(row[k]) for k in again[0]} for row in rows]
+    replace_csv(tmp_path / "another name.csv", again, "throughput.csv")
+    assert (tmp_path / "another name.csv").read_bytes() == text
 
 
 def test_a_path_that_is_no_utf_8_is_written_all_the_same(tmp_path):
-    replace_csv(tmp_path / "t.csv", [{"dataset": "caf\udce9"}])
-    assert read_csv(tmp_path / "t.csv") == [{"dataset": "caf\\udce9"}]
+    row = {"network": "caf\udce9", "workload": "w", "images_per_second": 1, "ratio": 1, "commit": "c", "torch": "2"}
+    replace_csv(tmp_path / "throughput.csv", [row])
+    assert read_csv(tmp_path / "throughput.csv")[0]["network"] == "caf\\udce9"
 
 
 @pytest.mark.parametrize(

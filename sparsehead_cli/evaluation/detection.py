@@ -329,7 +329,7 @@ def predictions(
 
 
 def average_precision(pairs: Iterable[tuple[Target, Target]], masks: bool, ignoring: bool) -> dict[str, float]:
-    """COCO's average precision of (found, there) pairs: map, map_50, map_75; with masks segm_map … as well.
+    """COCO's average precision of (found, there) pairs: map, map_50, map_75; with masks segm_map … as well. NaN without objects.
 
     Crowds are ignored by COCO's rule, in the metric. With `ignoring`, objects marked `ignore` are so by VOC's rule, which
     depends on the threshold: each threshold then has a metric, and its own share of what was found, of its own.
@@ -349,7 +349,7 @@ def average_precision(pairs: Iterable[tuple[Target, Target]], masks: bool, ignor
         values[f"{prefix}map"] = sum(result[f"{source}map"].item() for result in results) / len(results)
         for name in ("map_50", "map_75"):  # -1 where the threshold is another
             values[f"{prefix}{name}"] = max(result[f"{source}{name}"].item() for result in results)
-    return values
+    return {name: value if value >= 0 else math.nan for name, value in values.items()}  # -1: nothing is there to be found
 
 
 def counted(found: Target, there: Target, threshold: float) -> tuple[Target, Target]:

@@ -16,7 +16,7 @@ from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
-from sparsehead_cli.evaluation.table import COLUMNS, Row, Table, per_class_rows
+from sparsehead_cli.evaluation.table import Row, Table, per_class_rows
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.nets.layouts import in_words
@@ -278,8 +278,14 @@ class Evaluation:
             steps,
         )
         common = self.common(job, subject, key, time.perf_counter() - began)
-        common |= {"features": "r", "eval_seed": job.seed, "skipped_images": 0, "lr": settings.lr, "epochs": settings.epochs}
-        common |= {"batch_size": settings.batch_size, **{n: int(found.pop(n)) for n in ("n_train", "n_test")}, "n_val": 0}
+        common |= {
+            "features": "r",
+            "eval_seed": job.seed,
+            "skipped_images": 0,
+            "eval_lr": settings.lr,
+            "eval_epochs": settings.epochs,
+        }
+        common |= {"eval_batch_size": settings.batch_size, **{n: int(found.pop(n)) for n in ("n_train", "n_test")}, "n_val": 0}
         return [{**common, "metric": metric, "value": value} for metric, value in found.items()]
 
     def common(self, job: Job, subject: Subject, key: str, seconds: float) -> Row:
@@ -290,7 +296,7 @@ class Evaluation:
             "checkpoint": self.subject.digest,
             "model": subject.model,
             "assumed": in_words(subject.assumed),
-            **dict.fromkeys(COLUMNS, ""),
+            "waiting_share": "",
             **about,
         }
 

@@ -206,7 +206,7 @@ def tuned(task: Task, train: Split | Folder, epochs: int, **columns: object) -> 
             seed=task.part_seed(),
             watch=task.watch,
         )
-        chosen = {"lr": schedule.lr, "epochs": epochs, "batch_size": schedule.batch_size, **columns}
+        chosen = {"eval_lr": schedule.lr, "eval_epochs": epochs, "eval_batch_size": schedule.batch_size, **columns}
         yield classified(task, name, found["logits"].argmax(dim=1), found.labels, n_train=len(train), n_val=0, **chosen)
 
 

@@ -112,7 +112,12 @@ def best_head(
     """The predictions on test of the head that is best on val, of equals the one with the lower learning rate."""
     scores = [float((head(val).argmax(dim=1) == labels).double().mean()) for head in heads]
     best = max(range(len(heads)), key=lambda i: (scores[i], -i))
-    chosen = {"lr": LRS[best], "val_accuracy": scores[best], "epochs": schedule.epochs, "batch_size": schedule.batch_size}
+    chosen = {
+        "eval_lr": LRS[best],
+        "val_accuracy": scores[best],
+        "eval_epochs": schedule.epochs,
+        "eval_batch_size": schedule.batch_size,
+    }
     return heads[best](test).argmax(dim=1), chosen
 
 

@@ -18,7 +18,6 @@ from sparsehead_cli.data.datasets import Folder, Split, dataset_info, held_out_m
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject
 from sparsehead_cli.evaluation.table import Row, TaskTables
-from sparsehead_cli.files import read_csv
 from sparsehead_cli.measure.features import BATCH, with_channels
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
@@ -29,6 +28,7 @@ from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
 from sparsehead_cli.nets.layouts import in_words
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training.build import choose_device
 
 KEPT = 10_000  # images, at most, whose features are held at once: for the probes, and r for what the head reads
@@ -249,14 +249,17 @@ class Look:
         first = next((layer for _, layer in linear_layers(projector)), projector)
         pairs = self.views(BATCHES * BATCH_SIZE, 2, BATCH_SIZE, "batches")
         batches = [fewest_features(projector, torch.cat([*p["r"].unbind(1)]), self.subject.temperature) for p in pairs]
-        counts = torch.tensor([float(batch.kept.sum()) for batch in batches], dtype=torch.float64)
+        counts = torch.tensor([count for batch in batches if (count := batch.needed())], dtype=torch.float64)
         numbers = {
-            "read_dims": reading.count,
+            "read_dims": reading.count or None,
             "read_variance_share": reading.variance_share(covariance),
             "read_overlap": reading.overlap(covariance),
-            "read_overlap_by_chance": reading.count / r.shape[1],
+            "read_overlap_by_chance": reading.count / r.shape[1] if reading.count else None,
             "functional_features": functional_inputs(projector, first, r[:BATCH]),
-            **{f"batch_features_{name}": float(getattr(counts, name)()) for name in ("min", "median", "max")},
+            **{
+                f"batch_features_{name}": float(getattr(counts, name)()) if len(counts) else None
+                for name in ("min", "median", "max")
+            },
         }
         if len(batches) > 1:
             numbers["batch_overlap"], numbers["batch_overlap_by_chance"] = overlap_of([batch.kept for batch in batches])
@@ -311,7 +314,7 @@ def spectrum_numbers(features: str, spectrum: Spectrum, seed: int) -> Iterator[R
         yield metric(features, name, number(spectrum), *(bounds.get(name) or ()))
 
 
-def metric(features: str, name: str, value: float, low: float | str = "", high: float | str = "") -> Row:
+def metric(features: str, name: str, value: float | None, low: float | str = "", high: float | str = "") -> Row:
     """The own columns of a row of spectrum_metrics.csv; low and high bound the 95 % interval."""
     return {"features": features, "metric": name, "value": value, "low": low, "high": high}
 
@@ -324,5 +327,5 @@ def eigenvalue_rows(features: str, eigenvalues: Tensor) -> Iterator[Row]:
 
 def batch_row(number: int, batch: BatchSubset) -> Row:
     """The own columns of a row of spectrum_batches.csv."""
-    count = int(batch.kept.sum())
-    return {"batch": number, "features_kept": count, "features": len(batch.kept), "loss": batch.loss, "loss_kept": batch.loss_kept}
+    losses = {"batch_loss": batch.loss, "batch_loss_kept": batch.loss_kept}
+    return {"batch": number, "features_kept": batch.needed(), "n_features": len(batch.kept), **losses}

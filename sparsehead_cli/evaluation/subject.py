@@ -308,8 +308,7 @@ def made_for(state: dict, config: Config, data_dir: Path) -> tuple[tuple[int, in
 def run_columns(path: Path, config: Config, state: dict) -> dict[str, object]:
     """The columns that every table of ours begins with, and the step at which the checkpoint was saved."""
     step = {"step": state["step"], "total_steps": state.get("total_steps", "")}
-    penalty = f"{config.penalty}-output" if config.groups == "output" else config.penalty  # two penalties, to whoever compares runs
-    return {**identity_columns(config, path.resolve().parent.name), "penalty": penalty, **step}
+    return {**identity_columns(config, path.resolve().parent.name), **step}
 
 
 def ready(network: Encoder, device: torch.device) -> Encoder:

@@ -6,16 +6,11 @@ from pathlib import Path
 from filelock import FileLock
 
 from sparsehead_cli.evaluation.protocols import Outcome
-from sparsehead_cli.files import cannot_write, make_folder, read_csv, replace_csv
+from sparsehead_cli.files import cannot_write, make_folder
 from sparsehead_cli.measure.intervals import wilson
+from sparsehead_cli.table_files import read_csv, replace_csv
 
 Row = dict[str, object]
-COLUMNS = (
-    *("protocol", "features", "eval_dataset", "label_share", "eval_seed", "n_train", "n_val", "n_test"),
-    *("skipped_images", "waiting_share"),
-    *("k", "distance", "vote", "l2", "lr", "epochs", "batch_size", "val_accuracy"),
-    *("metric", "value", "low", "high", "seconds", "task"),
-)
 
 
 class Table:
@@ -87,9 +82,8 @@ class TaskTables:
 def put_rows(file: Path, task: str, rows: list[Row]) -> None:
     """Replace a task's rows in a table. A column that an older version did not have is empty in its rows."""
     kept = [row for row in read_csv(file) if row["task"] != task] + rows
-    columns = dict.fromkeys(column for row in kept for column in row)
     if kept:
-        replace_csv(file, [{**dict.fromkeys(columns, ""), **row} for row in kept])
+        replace_csv(file, kept)
 
 
 def rows_of(file: Path, tasks: list[str]) -> list[Row]:
@@ -101,10 +95,10 @@ def rows_of(file: Path, tasks: list[str]) -> list[Row]:
 
 
 def per_class_rows(row: Row, outcome: Outcome, classes: tuple[str, ...]) -> Iterator[Row]:
-    """The accuracy within each class of the test images; empty where there are none of it."""
+    """The accuracy within each class of the test images; not defined where there are none of it."""
     columns = {key: row[key] for key in row if key not in ("value", "low", "high", "n_test", "val_accuracy", "seconds")}
     for i, name in enumerate(classes):
         right, count = int(outcome.right[i]), int(outcome.all[i])
-        low, high = wilson(right, count)
-        value = right / count if count else ""
+        low, high = wilson(right, count) if count else (None, None)
+        value = right / count if count else None
         yield {**columns, "class": name, "n_test": count, "value": value, "low": low, "high": high}

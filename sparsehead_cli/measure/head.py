@@ -3,6 +3,7 @@
 Mechanism 1 of the SparseHead paper (arXiv 2307.08913), made measurable. Projectors are in eval mode and without gradients.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import combinations
@@ -60,18 +61,23 @@ class Reading:
         """From E[JᵀJ] [D, D]."""
         eigenvalues, directions = torch.linalg.eigh(response)
         eigenvalues = eigenvalues.flip(0).clamp(min=0)
-        return cls(eigenvalues.sqrt(), directions.flip(1), dims_for(eigenvalues, READ_SHARE))
+        return cls(eigenvalues.sqrt(), directions.flip(1), dims_for(eigenvalues, READ_SHARE) or 0)
 
     def variance_share(self, covariance: Tensor) -> float:
-        """The share of the variance of r, covariance [D, D], that lies in the read directions, in [0, 1]."""
+        """The share of the variance of r, covariance [D, D], in the read directions, in [0, 1]; NaN where one has none."""
         read = self.directions[:, : self.count]
         total = covariance.trace()
-        return float((read * (covariance @ read)).sum() / total) if total > 0 else 0.0
+        return float((read * (covariance @ read)).sum() / total) if total > 0 and self.count else math.nan
 
     def overlap(self, covariance: Tensor) -> float:
-        """How far the read directions are r's own `count` principal ones: mean squared cosine, in [0, 1]; by chance count / D."""
+        """How far the read directions are r's own `count` principal ones: mean squared cosine, in [0, 1]; by chance count / D.
+
+        NaN where nothing is read, or r does not vary.
+        """
+        if not self.count or covariance.trace() <= 0:
+            return math.nan
         principal = torch.linalg.eigh(covariance)[1].flip(1)[:, : self.count]
-        return float((self.directions[:, : self.count].T @ principal).square().sum() / max(1, self.count))
+        return float((self.directions[:, : self.count].T @ principal).square().sum() / self.count)
 
     def part(self, r: Tensor) -> tuple[Tensor, Tensor]:
         """r [N, D] in read [N, count] and unread coordinates [N, D - count], float32."""
@@ -86,6 +92,10 @@ class BatchSubset:
     kept: Tensor
     loss: float
     loss_kept: float
+
+    def needed(self) -> int | None:
+        """How many features are kept; None where the loss stays without any: it is that of chance, and says nothing about them."""
+        return int(self.kept.sum()) or None
 
 
 def fewest_features(projector: nn.Module, r: Tensor, temperature: float) -> BatchSubset:
@@ -129,12 +139,13 @@ def _bisect(order: Tensor, loss: float, loss_with: Callable[[Tensor], float]) ->
 def overlap_of(subsets: list[Tensor]) -> tuple[float, float]:
     """How far the subsets bool [D] of different batches agree: mean |A ∩ B| / |A ∪ B| over all pairs, and the same by chance.
 
-    By chance: two random subsets of those sizes would share |A| · |B| / D features. 1 for empty ones.
+    By chance: two random subsets of those sizes would share |A| · |B| / D features. Empty ones are left out: they are those of
+    batches that do not say what they need. NaN without a pair.
     """
     found, chance = [], []
-    for a, b in combinations(subsets, 2):
+    for a, b in combinations([subset for subset in subsets if subset.any()], 2):
         sizes, both = float(a.sum() + b.sum()), float((a & b).sum())
         expected = float(a.sum()) * float(b.sum()) / len(a)
-        found.append(both / (sizes - both) if sizes else 1.0)
-        chance.append(expected / (sizes - expected) if sizes else 1.0)
-    return sum(found) / len(found), sum(chance) / len(chance)
+        found.append(both / (sizes - both))
+        chance.append(expected / (sizes - expected))
+    return (sum(found) / len(found), sum(chance) / len(chance)) if found else (math.nan, math.nan)

@@ -1,5 +1,7 @@
 """What augmented views of the same images say of a representation: pure functions of features [n, q, D], q views of n images."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -16,7 +18,7 @@ def lidar(features: Tensor) -> float:
     exp of the entropy of p = s / Σs + 1e-7 for the eigenvalues s of Σ_w^(-1/2) Σ_b Σ_w^(-1/2): Σ_b is the covariance of the n
     images' mean features around their mean, Σ_w the covariance of views around their image's mean plus δ times the identity,
     δ = 1e-4, both divided by their number. Because of δ it depends on the scale of the features where they vary by less than
-    about 0.01. 0.0 where images do not differ. Source: LiDAR (Thilak et al. 2024), section 3.
+    about 0.01. NaN where images do not differ. Source: LiDAR (Thilak et al. 2024), section 3.
     """
     x = features.double()
     means = x.mean(dim=1)
@@ -29,7 +31,7 @@ def lidar(features: Tensor) -> float:
     eigenvalues = eigenvalues_of(torch.linalg.solve_triangular(root, half.T, upper=False))
     total = eigenvalues.sum()
     if total <= 0:
-        return 0.0
+        return math.nan
     return float(torch.exp(torch.special.entr(eigenvalues / total + LIDAR_EPSILON).sum()))
 
 

@@ -141,7 +141,8 @@ class BlockMoments(Moments):
 
         2θ - mean(θ*) ± t · sd(θ*), with t of (blocks - 1) degrees of freedom and sd scaled up by √(blocks / (blocks - 1)). The
         first part takes away the bias that few samples give a rank; so where N is small against D the interval lies above
-        the number itself. For ranks: bounds are kept within [1, min(N, D)]. None with fewer blocks than BLOCKS allows.
+        the number itself. For ranks: bounds are kept within [1, min(N, D)]. None with fewer blocks than BLOCKS allows, and where
+        the number is not defined for all samples.
         """
         self.close()
         blocks = len(self.blocks)
@@ -153,5 +154,6 @@ class BlockMoments(Moments):
         for number, values in zip(numbers, drawn.T, strict=True):
             centre, half = 2 * number(self) - float(values.mean()), width * float(values.std())
             most = float(min(self.count, len(self.mean)))
-            found.append(tuple(min(max(1.0, bound), most) for bound in (centre - half, centre + half)))
+            bounds = tuple(min(max(1.0, bound), most) for bound in (centre - half, centre + half))
+            found.append(bounds if math.isfinite(centre + half) else None)
         return found

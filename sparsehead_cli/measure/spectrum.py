@@ -1,5 +1,6 @@
 """Eigenvalues of features and the effective dimension read off them. Float64, centred unless a name says otherwise."""
 
+import math
 from collections.abc import Callable
 from functools import cached_property
 
@@ -21,37 +22,37 @@ def eigenvalues_of(matrix: Tensor) -> Tensor:
 
 
 def effective_rank(eigenvalues: Tensor) -> float:
-    """exp of the entropy of the eigenvalues' shares, [D] -> a number in [1, D]; 0.0 where there is no variance at all.
+    """exp of the entropy of the eigenvalues' shares, [D] -> a number in [1, D]; NaN where there is no variance at all.
 
     Source: Roy & Vetterli 2007, on the covariance's eigenvalues.
     """
     total = eigenvalues.sum()
     if total <= 0:
-        return 0.0
+        return math.nan
     share = eigenvalues / total
     return float(torch.exp(torch.special.entr(share).sum()))
 
 
 def rankme(singular: Tensor, epsilon: float = RANKME_EPSILON) -> float:
-    """exp of the entropy of p = σ / Σσ + epsilon, for the singular values of features that are not centred; 0.0 for zeros.
+    """exp of the entropy of p = σ / Σσ + epsilon, for the singular values of features that are not centred; NaN for zeros.
 
     Source: RankMe (Garrido et al. 2023), eq. 1 and 2.
     """
     total = singular.sum()
     if total <= 0:
-        return 0.0
+        return math.nan
     return float(torch.exp(torch.special.entr(singular / total + epsilon).sum()))
 
 
 def participation_ratio(eigenvalues: Tensor) -> float:
-    """(Σs)² / Σs², [D] -> a number in [1, D]; 0.0 without variance."""
+    """(Σs)² / Σs², [D] -> a number in [1, D]; NaN without variance."""
     squares = eigenvalues.square().sum()
-    return float(eigenvalues.sum().square() / squares) if squares > 0 else 0.0
+    return float(eigenvalues.sum().square() / squares) if squares > 0 else math.nan
 
 
 def stable_rank(eigenvalues: Tensor) -> float:
-    """Σs / max s, [D] -> a number in [1, D]; 0.0 without variance."""
-    return float(eigenvalues.sum() / eigenvalues[0]) if eigenvalues[0] > 0 else 0.0
+    """Σs / max s, [D] -> a number in [1, D]; NaN without variance."""
+    return float(eigenvalues.sum() / eigenvalues[0]) if eigenvalues[0] > 0 else math.nan
 
 
 def numerical_rank(eigenvalues: Tensor) -> int:
@@ -59,10 +60,10 @@ def numerical_rank(eigenvalues: Tensor) -> int:
     return int((eigenvalues > NUMERICAL * eigenvalues[0]).sum())
 
 
-def dims_for(eigenvalues: Tensor, share: float) -> int:
-    """The smallest k whose k largest eigenvalues have `share` of the variance, [D] -> an int; 0 without variance."""
+def dims_for(eigenvalues: Tensor, share: float) -> int | None:
+    """The smallest k whose k largest eigenvalues have `share` of the variance, [D] -> an int; None without variance."""
     if eigenvalues[0] <= 0:
-        return 0
+        return None
     sums = eigenvalues.cumsum(0) / eigenvalues.sum()
     return min(len(sums), int((sums < share - 1e-12).sum()) + 1)  # rounding must not add a dimension
 
@@ -76,7 +77,7 @@ def alpha(eigenvalues: Tensor) -> float:
     used = eigenvalues[first - 1 : last]
     used = used[used > ALPHA_FLOOR * eigenvalues[0]]
     if len(used) < ALPHA_POINTS:
-        return torch.nan
+        return math.nan
     x = torch.arange(first, first + len(used), dtype=torch.float64, device=used.device).log()
     x, y = x - x.mean(), used.double().log()
     return float(-(x @ (y - y.mean())) / x.square().sum())
@@ -112,8 +113,8 @@ class Spectrum:
 
 
 def is_collapsed(rank: float, std: float) -> bool:
-    """Whether features of this effective rank and relative standard deviation have fully collapsed."""
-    return rank < COLLAPSED_RANK or std < COLLAPSED_STD
+    """Whether features of this effective rank and relative standard deviation have fully collapsed; NaN is without variance."""
+    return not rank >= COLLAPSED_RANK or std < COLLAPSED_STD
 
 
 def verdict(rank: float, std: float, dims_99: float, dim: float, images: float) -> str:
@@ -135,7 +136,7 @@ COLLAPSED_STD = 0.01  # all images at one point; evenly spread features have 1
 PARTIAL_SHARE = 0.25  # 99 % of the variance in fewer than this share of the dimensions
 
 # what is read off one spectrum, by name
-NUMBERS: dict[str, Callable[[Spectrum], float]] = {
+NUMBERS: dict[str, Callable[[Spectrum], float | None]] = {
     "effective_rank": lambda s: effective_rank(s.eigenvalues),
     "rankme": lambda s: rankme(s.singular),
     "participation_ratio": lambda s: participation_ratio(s.eigenvalues),

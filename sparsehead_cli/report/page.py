@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from sparsehead_cli.readable import UNDEFINED, number
 from sparsehead_cli.study.figures import drawn
 
 PIXELS_PER_INCH = 96
@@ -104,9 +105,9 @@ def text_cell(text: str) -> Cell:
 
 
 def number_cell(text: str, value: float | str) -> Cell:
-    """A cell that shows `text` and is sorted by `value`; "–" and last for what is no number or nan."""
-    number = math.nan if value == "" else float(value)
-    return Cell("–" if value != "" else "", "") if math.isnan(number) else Cell(text, key_of(number))
+    """A cell that shows `text` and is sorted by `value`; "–" and last for what is not defined."""
+    found = number(value)
+    return Cell(UNDEFINED, "") if math.isnan(found) else Cell(text, key_of(found))
 
 
 def key_of(number: float) -> str:
@@ -151,8 +152,8 @@ def is_numeric(text: str) -> bool:
 
 def rounded(text: str) -> str:
     """A number with at most four digits, a whole one with all of its own; "" stays."""
-    number = float(text or "nan")
-    if text == "" or not math.isfinite(number):
+    value = number(text)
+    if not math.isfinite(value):
         return text
-    size = f"{abs(number):.0f}" if number.is_integer() and abs(number) < 1e15 else f"{abs(number):.4g}"
-    return f"−{size}" if number < 0 else size
+    size = f"{abs(value):.0f}" if value.is_integer() and abs(value) < 1e15 else f"{abs(value):.4g}"
+    return f"−{size}" if value < 0 else size

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sparsehead_cli.files import replace_csv, replace_file
+from sparsehead_cli.files import replace_file
 from sparsehead_cli.report.page import render
 from sparsehead_cli.report.sections import facts_of, lead_of, sections_of, title_of
 from sparsehead_cli.report.study import Study
@@ -17,6 +17,7 @@ from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.labels import groups
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, SUMMARY_CSV
 from sparsehead_cli.study.spectra import BY_LAM
+from sparsehead_cli.table_files import replace_csv
 
 PAGE, SPECTRA = "report.html", "spectra"
 MOST_SPECTRA = 12  # groups of checkpoints in one picture: no more can be told apart

@@ -5,10 +5,10 @@ import re
 from matplotlib.figure import Figure
 
 from sparsehead_cli.report.page import Drawing, Section, drawing, raw_table
-from sparsehead_cli.report.study import EIGENVALUES_CSV, METRICS_CSV, Study
+from sparsehead_cli.report.study import Study
 from sparsehead_cli.report.tables import by_lam_tables, spectra_tables, summary_tables
 from sparsehead_cli.study.figures_sweep import COLUMNS, curves_figures, sweep_figures
-from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
+from sparsehead_cli.study.results import CURVES_CSV, EIGENVALUES_CSV, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import by_setting, verdicts
 
 Row = dict[str, str]

@@ -4,17 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.spectrum import TABLES
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.figures import PANELS
 from sparsehead_cli.study.labels import JUDGED_BY
-from sparsehead_cli.study.results import SWEEP_CSV, read_pruned, read_sweep, read_table
+from sparsehead_cli.study.results import EIGENVALUES_CSV, METRICS_CSV, PRUNED_CSV, SWEEP_CSV, read_spectra, read_sweep
 from sparsehead_cli.study.spectra import tracked_runs
 from sparsehead_cli.study.summary import summarise, without_pruned
+from sparsehead_cli.table_files import read_csv
 
 Row = dict[str, str]
-_, EIGENVALUES_CSV, METRICS_CSV = TABLES
 
 
 @dataclass(frozen=True)
@@ -54,31 +53,24 @@ def read_study(folder: Path) -> Study:
         raise SparseheadError(f"{folder} is no folder. Give that of a sweep or of spectra, such as results/lambda-quick.")
     trials = list(read_sweep(folder).values())
     eigenvalues, metrics = read_spectra(folder)
+    require_judged(folder, metrics)
     if not trials and not metrics:
         raise SparseheadError(
             f"{folder} has no rows in {SWEEP_CSV} (of `sparsehead sweep-lambda`), nor in {EIGENVALUES_CSV} and {METRICS_CSV} "
             f"(of `sparsehead spectrum CHECKPOINT --out {folder}`). Run one of them, or give another folder."
         )
-    pruned = read_pruned(folder)
+    pruned = read_csv(folder / PRUNED_CSV)
     curves, lams = merged_curves(folder, trials), by_lam(metrics)
     return Study(
         folder, trials, pruned, summarise(without_pruned(trials, pruned)), curves, eigenvalues, metrics, lams, tracked_runs(folder)
     )
 
 
-def read_spectra(folder: Path) -> tuple[list[Row], list[Row]]:
-    """The rows of spectrum.csv and spectrum_metrics.csv. Raises: SparseheadError for a damaged one, or one without the other."""
-    texts, common = ("task", "features", "run", "checkpoint", "eval_dataset", "split"), ("lam", "seed")
-    words = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "commit")
-    eigenvalues = read_table(folder / EIGENVALUES_CSV, texts, ("index", "eigenvalue"), common, words)
-    metrics = read_table(folder / METRICS_CSV, (*texts, "metric"), ("images", "value"), (*common, "low", "high"), words)
+def require_judged(folder: Path, metrics: list[Row]) -> None:
+    """Raises: SparseheadError for features without the numbers that a verdict needs."""
     found = dict.fromkeys((row["task"], row["features"], row["metric"]) for row in metrics)
     for task, features in dict.fromkeys(key[:2] for key in found if key[1] in PANELS):
         for metric in JUDGED_BY:
             if (task, features, metric) not in found:
                 remedy = "Remove all lines of that task, and measure it again."
                 raise SparseheadError(f"{folder / METRICS_CSV} lacks the {metric} of {features} of task {task}. {remedy}")
-    if bool(eigenvalues) != bool(metrics):
-        there, missing = (EIGENVALUES_CSV, METRICS_CSV) if eigenvalues else (METRICS_CSV, EIGENVALUES_CSV)
-        raise SparseheadError(f"{folder} has {there}, but no rows in {missing}, which belongs to it. Put it back or measure again.")
-    return eigenvalues, metrics

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 
+from sparsehead_cli.readable import UNDEFINED, number, readable
 from sparsehead_cli.report.page import Cell, Column, Line, Table, number_cell, plain, signed, text_cell
 from sparsehead_cli.study import by_lam
 from sparsehead_cli.study.labels import groups, guess_notes, judged, labels
@@ -15,7 +16,7 @@ MEANS = {  # heading -> (number of sweep_summary.csv, scale, digits)
     "probe\nof z, %": ("accuracy_z", 100, 1),
     "effective\nrank of r": ("effective_rank_r", 1, 1),
     "effective\nrank of z": ("effective_rank_z", 1, 1),
-    "groups\nactive, %": ("active_groups", 100, 0),
+    "groups\nactive, %": ("active_groups_share", 100, 0),
 }
 CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best, sparsest"}
 SPECTRUM = {  # heading -> (number of spectrum_metrics.csv, digits)
@@ -82,19 +83,20 @@ def lam_cell(lam: float) -> Cell:
 
 def mean_cell(row: Row, scale: float, digits: int) -> Cell:
     """mean ± half of its 95 % interval, where there are several seeds."""
-    half = "" if math.isnan(row["high"]) else f" ± {scale * (row['high'] - row['mean']):.{digits}f}"
-    return number_cell(f"{scale * row['mean']:.{digits}f}{half}", row["mean"])
+    half = number(row["high"]) - number(row["mean"])
+    text = readable(row["mean"], digits, scale) + ("" if math.isnan(half) else f" ± {readable(half, digits, scale)}")
+    return number_cell(text, row["mean"])
 
 
 def difference_cell(row: Row, scale: float, digits: int) -> Cell:
-    """The paired difference to λ 0; empty where there is none."""
-    return number_cell("" if row["difference"] == "" else signed(scale * row["difference"], digits), row["difference"])
+    """The paired difference to λ 0; "–" where there is none."""
+    return number_cell(signed(scale * number(row["difference"]), digits), row["difference"])
 
 
 def interval_cell(row: Row, kind: str) -> Cell:
     """The interval of the difference, in points, sorted by its lower end."""
-    low, high = row[f"{kind}_low"], row[f"{kind}_high"]
-    return number_cell("" if low == "" else f"{signed(100 * low, 1)} to {signed(100 * high, 1)}", low)
+    low, high = number(row[f"{kind}_low"]), number(row[f"{kind}_high"])
+    return number_cell(f"{signed(100 * low, 1)} to {signed(100 * high, 1)}", low)
 
 
 def spectra_tables(metrics: list[Row]) -> list[Table]:
@@ -125,17 +127,17 @@ def spectrum_cells(found: dict[str, Row]) -> list[Cell]:
     """The numbers of one checkpoint's features, with their intervals."""
     cells = []
     for metric, digits in SPECTRUM.values():
-        row = found.get(metric, {"value": "nan", "low": ""})
+        row = found.get(metric, {"value": "", "low": ""})
         interval = "" if row["low"] == "" else f" ({float(row['low']):.{digits}f}–{float(row['high']):.{digits}f})"
         dim = f" of {found['dim']['value']}" if metric == "dims_99" else ""
-        cells.append(number_cell(f"{plain(float(row['value']), digits)}{dim}{interval}", row["value"]))
+        cells.append(number_cell(f"{plain(number(row['value']), digits)}{dim}{interval}", row["value"]))
     return cells
 
 
 def head_cells(found: dict[str, Row]) -> list[Cell]:
     """The numbers of one checkpoint's head."""
-    values = [(found[metric]["value"] if metric in found else "nan", scale, digits) for metric, scale, digits in HEAD.values()]
-    return [number_cell(f"{scale * float(value):.{digits}f}", value) for value, scale, digits in values]
+    values = [(found[metric]["value"] if metric in found else "", scale, digits) for metric, scale, digits in HEAD.values()]
+    return [number_cell(readable(value, digits, scale), value) for value, scale, digits in values]
 
 
 def by_lam_tables(rows: list[Row]) -> list[Table]:
@@ -163,16 +165,9 @@ def by_lam_line(lam: float, numbers: dict[tuple[str, str], Row], shown: dict[str
     for key, scale, digits in shown.values():
         row = numbers.get(key)
         if row is None:
-            cells += [Cell("–", ""), Cell("", "")]
+            cells += [Cell(UNDEFINED, ""), Cell(UNDEFINED, "")]
             continue
-        half = (
-            ""
-            if row["difference"] == "" or math.isnan(row["difference_high"])
-            else scale * (row["difference_high"] - row["difference"])
-        )
-        difference = difference_cell(row, scale, digits)
-        cells += [
-            mean_cell(row, scale, digits),
-            Cell(difference.text + (f" ± {half:.{digits}f}" if half != "" else ""), difference.key),
-        ]
+        half, difference = number(row["difference_high"]) - number(row["difference"]), difference_cell(row, scale, digits)
+        text = difference.text + ("" if math.isnan(half) else f" ± {readable(half, digits, scale)}")
+        cells += [mean_cell(row, scale, digits), Cell(text, difference.key)]
     return Line(cells)

@@ -13,6 +13,7 @@ from sparsehead_cli.sparse.sparse_head import SparseHead
 
 ACTIVE_SHARE = 0.01  # a group is active when its norm is above this share of the largest in its layer
 TOLERANCE = 0.01  # relative error of the embedding that a functionally inactive input may cause
+ROUNDING = 1e-6  # of the embedding: what varies by no more does not vary
 DEAD_SHARE = 1e-6  # a unit is dead when its standard deviation is at most this share of the largest in its layer
 
 
@@ -24,15 +25,15 @@ def active_groups(weight: Tensor, groups: str) -> Tensor:
 
 @torch.no_grad()
 def stable_rank(weight: Tensor) -> float:
-    """‖W‖_F² / ‖W‖₂² of a weight [out, in]: from 1 to its rank; 0 for a zero weight, NaN for one that is not finite."""
+    """‖W‖_F² / ‖W‖₂² of a weight [out, in]: from 1 to its rank; NaN for a zero weight and for one that is not finite."""
     if not weight.isfinite().all():
         return torch.nan
     singular = torch.linalg.svdvals(weight)
-    return (singular / singular[0]).square().sum().item() if singular[0] > 0 else 0.0
+    return (singular / singular[0]).square().sum().item() if singular[0] > 0 else torch.nan
 
 
 @torch.no_grad()
-def functional_inputs(projector: nn.Module, layer: nn.Module, r: Tensor, tolerance: float = TOLERANCE) -> int:
+def functional_inputs(projector: nn.Module, layer: nn.Module, r: Tensor, tolerance: float = TOLERANCE) -> int | None:
     """The fewest inputs of `layer` that keep the embedding of r [N, D] within `tolerance`, an upper bound found by bisection.
 
     `layer` is a module inside the projector that reads features [N, in] or channels [N, in, h, w], or the projector itself.
@@ -40,7 +41,8 @@ def functional_inputs(projector: nn.Module, layer: nn.Module, r: Tensor, toleran
     layer that is not linear; for a projector without linear layers, by how far the embedding moves without them), and
     dropped from the end of that list; a dropped input is replaced by its mean over the samples (which pruning folds into
     the bias). The error is ‖z_kept - z‖_F / ‖z - mean(z)‖_F. Unlike the norms this cannot be fooled by a BatchNorm that undoes
-    a layer's scale. `projector` must be in eval mode. A constant embedding needs 0.
+    a layer's scale. `projector` must be in eval mode. None for an embedding that does not vary:
+    there is nothing to keep then.
 
     Raises: SparseheadError for a layer that the projector does not use.
     """
@@ -55,6 +57,8 @@ def functional_inputs(projector: nn.Module, layer: nn.Module, r: Tensor, toleran
     shape = _channel_shape(layer)
     mean = inputs.mean(dim=0)
     scale = torch.linalg.vector_norm(z - z.mean(dim=0))
+    if scale <= ROUNDING * torch.linalg.vector_norm(z):
+        return None
 
     def close_enough(k: int) -> bool:
         kept = torch.zeros_like(mean, dtype=torch.bool).index_fill_(0, order[:k], True)
@@ -99,10 +103,10 @@ def layer_sparsity(sparse: SparseHead, r: Tensor) -> list[dict[str, object]]:
 
 
 @torch.no_grad()
-def head_sparsity(sparse: SparseHead, r: Tensor, layers: list[dict[str, object]] | None = None) -> dict[str, float]:
+def head_sparsity(sparse: SparseHead, r: Tensor, layers: list[dict[str, object]] | None = None) -> dict[str, float | None]:
     """The sparsity columns of metrics.csv, for representations r [N, D] and a projector in eval mode.
 
-    groups, active_groups: of all penalised layers, by norm. features, active_features: inputs of the first linear layer, by
+    n_groups, active_groups: of all penalised layers, by norm. n_features, active_features: inputs of the first linear layer, by
     norm. functional_features: its functional_inputs. Without linear layers: the D features of r, and those that matter to z.
     `layers`: what layer_sparsity(sparse, r) gave, where it is at hand, so that nothing is measured twice.
     """
@@ -112,9 +116,9 @@ def head_sparsity(sparse: SparseHead, r: Tensor, layers: list[dict[str, object]]
     first = linear[0][1] if linear else unwrap(sparse.projector)
     return {
         "penalty_value": sparse.value_of_penalty().item(),
-        "groups": sum(group_norms(w, sparse.groups).numel() for w in weights),
+        "n_groups": sum(group_norms(w, sparse.groups).numel() for w in weights),
         "active_groups": sum(int(active_groups(w, sparse.groups)) for w in weights),
-        "features": matrix(first).shape[1] if linear else r.shape[1],
+        "n_features": matrix(first).shape[1] if linear else r.shape[1],
         "active_features": int(read),
         "functional_features": layers[0]["functional_inputs"] if layers else functional_inputs(sparse.projector, first, r),
     }

@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 
+from sparsehead_cli.readable import number
 from sparsehead_cli.study.stats import paired_columns
 
 Row = dict[str, object]
@@ -36,8 +37,8 @@ def settings(rows: list[Row]) -> dict[tuple, Runs]:
     for row in rows:
         if row["lam"] == "" or row["seed"] == "":
             continue  # somebody else's
-        if not math.isfinite(float(row["value"])):
-            continue  # α of features with too few dimensions
+        if math.isnan(number(row["value"])):
+            continue  # such as α of features with too few dimensions
         setting = tuple(row[column] for column in SETTING)
         found[setting][float(row["lam"])][row["seed"]][row["features"], row["metric"]] = float(row["value"])
         runs[*setting, float(row["lam"]), row["seed"]].add(row["checkpoint"])

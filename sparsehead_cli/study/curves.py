@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from sparsehead_cli.files import replace_csv
-from sparsehead_cli.study.results import CURVES_CSV, read_table
+from sparsehead_cli.readable import share
+from sparsehead_cli.study.results import CURVES_CSV
+from sparsehead_cli.table_files import cell, read_csv, replace_csv
+from sparsehead_cli.tables import HEAD, RUN
 
 Row = dict[str, str]
-IDENTITY = ("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "commit")
-OF_TRIAL = ("groups", "batch_norm", "projector_out", "epochs")  # taken from sweep.csv: a run's own tables lack them
 MEASURED = ("epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z", "penalty_value")
-SHARES = {"active_groups": "groups", "active_features": "features"}  # counts in metrics.csv, of how many; shares here
+SHARES = {"active_groups": "n_groups", "active_features": "n_features"}  # counts in metrics.csv, of how many; shares here
 
 
 def keep_curves(folder: Path, trials: list[Row]) -> list[Row]:
@@ -29,8 +29,7 @@ def merged_curves(folder: Path, trials: list[Row]) -> list[Row]:
     Raises: SparseheadError for a damaged table.
     """
     curves: dict[str, dict[str, Row]] = {trial["run"]: {} for trial in trials}  # run -> epoch -> row
-    numbers = ("lam", "seed", "epochs", *MEASURED, *SHARES)
-    for row in read_table(folder / CURVES_CSV, tuple(c for c in (*IDENTITY, *OF_TRIAL) if c not in numbers), numbers):
+    for row in read_csv(folder / CURVES_CSV):
         curves.setdefault(row["run"], {})[row["epoch"]] = row
     for trial in trials:
         found = {row["epoch"]: row for row in curves_of(folder / trial["run"] / "metrics.csv", trial)}
@@ -40,12 +39,11 @@ def merged_curves(folder: Path, trials: list[Row]) -> list[Row]:
 
 def curves_of(path: Path, trial: Row) -> list[Row]:
     """metrics.csv of a trial's run -> its rows of curves.csv; [] where there is none. Raises: SparseheadError for a damaged one."""
-    counts = tuple(dict.fromkeys((*SHARES, *SHARES.values())))
-    texts = tuple(column for column in IDENTITY if column not in ("lam", "seed"))
     return [
-        {column: row[column] for column in IDENTITY}
-        | {column: trial[column] for column in OF_TRIAL}
+        {column: row[column] for column in RUN}
+        | {"penalty": trial["penalty"]}  # older versions named it without its groups
+        | {column: trial[column] for column in HEAD}
         | {column: row[column] for column in MEASURED}
-        | {part: str(float(row[part]) / max(1.0, float(row[whole]))) for part, whole in SHARES.items()}
-        for row in read_table(path, texts, ("lam", "seed", *MEASURED, *counts))
+        | {f"{part}_share": cell(share(row[part], row[whole])) for part, whole in SHARES.items()}
+        for row in read_csv(path)
     ]

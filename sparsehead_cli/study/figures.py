@@ -22,6 +22,7 @@ from matplotlib.ticker import MaxNLocator
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import make_folder, replace_file
 from sparsehead_cli.measure.spectrum import NUMERICAL, effective_rank
+from sparsehead_cli.readable import number
 from sparsehead_cli.study.labels import SETTING, groups, is_sequence
 from sparsehead_cli.study.stats import mean_interval
 
@@ -173,7 +174,7 @@ def ranks(ax: Axes, rows: list[Row], looks: dict[str, Look], shown: list[str]) -
             found = [row for row in rows if row["features"] == name and row["task"] in look.tasks]
             if not found:
                 continue
-            values, y = [float(row["value"]) for row in found], len(looks) - 1 - i + shift
+            values, y = [number(row["value"]) for row in found], len(looks) - 1 - i + shift
             middle, low, high = mean_interval(values) if len(values) > 1 else (values[0], *bounds(found[0]))
             ax.plot([low, high], [y, y], color=look.color, lw=1.5)
             ax.plot(middle, y, marker, color=look.color, ms=6, mfc=look.color if name == "r" else "white")
@@ -196,7 +197,7 @@ def ranks(ax: Axes, rows: list[Row], looks: dict[str, Look], shown: list[str]) -
 
 def bounds(row: Row) -> tuple[float, float]:
     """A row's interval, or NaN where it has none."""
-    return (float(row["low"]), float(row["high"])) if row["low"] != "" else (math.nan, math.nan)
+    return number(row["low"]), number(row["high"])
 
 
 def over_time_figure(runs: dict[str, list[Row]]) -> Figure:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from sparsehead_cli.readable import number
 from sparsehead_cli.study.figures import OKABE_ITO, STYLE
 from sparsehead_cli.study.summary import SETTING, by_setting, name_of
 
@@ -24,13 +25,13 @@ SHARE_LIMITS = (-2, 104)  # of shares in %, with room for the markers at 0 and 1
 SWEPT = {  # label of a row of panels -> name -> (number of sweep.csv, scale, colour, marker)
     "linear probe of r, %": {"r": ("accuracy", 100, OKABE_ITO[0], "o")},
     "effective rank": {"r": ("effective_rank_r", 1, OKABE_ITO[0], "o"), "z": ("effective_rank_z", 1, OKABE_ITO[4], "s")},
-    "active groups, %": {"by norm": ("active_groups", 100, OKABE_ITO[2], "^")},
+    "active groups, %": {"by norm": ("active_groups_share", 100, OKABE_ITO[2], "^")},
 }
 CURVES = {  # label of a row of panels -> (number of curves.csv, scale)
     "kNN accuracy of r, %": ("knn_accuracy", 100),
     "effective rank of r": ("effective_rank_r", 1),
     "effective rank of z": ("effective_rank_z", 1),
-    "active groups, %": ("active_groups", 100),
+    "active groups, %": ("active_groups_share", 100),
 }
 POINTS = "_points"  # label, in no legend, of lines that are numbers of single seeds
 MOST_NAMED = 9  # values of λ in a legend or at an axis; more have a colour bar, or ticks at powers of ten
@@ -114,7 +115,9 @@ def equal_axes(columns: list[list[Axes]]) -> None:
     """
     for alike in zip(*columns, strict=True):
         ends = [end for ax in alike for end in ax.dataLim.intervaly if math.isfinite(end)]
-        if points := [y for ax in alike for line in ax.lines for y in line.get_ydata() if line.get_label() == POINTS]:
+        if points := [
+            y for ax in alike for line in ax.lines for y in line.get_ydata() if line.get_label() == POINTS and math.isfinite(y)
+        ]:
             beyond = (max(points) - min(points)) / 2
             ends = [min(max(end, min(points) - beyond), max(points) + beyond) for end in ends]
         low, high = min(ends, default=0.0), max(ends, default=1.0)
@@ -179,7 +182,7 @@ def over_lam(
     """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
     metric = summary[0]["metric"]
     for lam, seeds in by_lam.items():
-        values = [scale * float(row[metric]) for row in seeds.values()]
+        values = [scale * number(row[metric]) for row in seeds.values()]
         ax.plot([places[lam]] * len(seeds), values, ".", color=color, ms=3, alpha=0.5, label=POINTS)
     x, means = [places[row["lam"]] for row in summary], [scale * row["mean"] for row in summary]
     halves = [0.0 if math.isnan(row["high"]) else scale * (row["high"] - row["mean"]) for row in summary]
@@ -231,7 +234,7 @@ def over_epochs(ax: Axes, by_lam: Runs, lams: list[float], metric: str, scale: f
         color, top = color_of(lam, lams), 4 if lam == 0 else 3
         by_epoch: dict[int, list[float]] = defaultdict(list)
         for rows in runs:
-            epochs, values = [int(row["epoch"]) for row in rows], [scale * float(row[metric]) for row in rows]
+            epochs, values = [int(row["epoch"]) for row in rows], [scale * number(row[metric]) for row in rows]
             for epoch, value in zip(epochs, values, strict=True):
                 by_epoch[epoch].append(value)
             if len(runs) > 1:

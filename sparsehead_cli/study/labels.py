@@ -4,6 +4,7 @@ from collections import defaultdict
 
 from sparsehead_cli.measure.spectrum import verdict
 from sparsehead_cli.nets.layouts import guesses_in
+from sparsehead_cli.readable import number
 
 Row = dict[str, str]
 JUDGED_BY = ("effective_rank", "std", "dims_99", "dim")  # metrics that every verdict needs
@@ -63,7 +64,7 @@ def is_sequence(rows: list[Row], grouped: dict[str, list[str]]) -> bool:
 
 def judged(found: dict[str, Row]) -> str:
     """The verdict on the numbers of one checkpoint's features: metric -> row of spectrum_metrics.csv. "*": it rests on guesses."""
-    numbers = (float(found[metric]["value"]) for metric in JUDGED_BY)
+    numbers = (number(found[metric]["value"]) for metric in JUDGED_BY)
     mark = " *" if guesses_in(found["dim"].get("assumed") or "") else ""
     return verdict(*numbers, images=float(found["dim"]["images"])) + mark
 

@@ -16,9 +16,9 @@ from types import ModuleType
 from sparsehead_cli.config import FIELDS, Config
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
 from sparsehead_cli.study.trial import setting_columns
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.training.folder import identity_columns
 
 Row = dict[str, str]
@@ -93,7 +93,7 @@ class Halving:
         if name in dropped(self.configs, self.rows):
             return
         config = self.configs[name]
-        numbers = {"epoch": epoch, "knn_accuracy": reached, "best_knn_accuracy": best}
+        numbers = {"epoch": epoch, "mean_knn_accuracy": reached, "best_knn_accuracy": best}
         self.rows.append({**identity_columns(config, name), **setting_columns(config), **numbers})
         replace_csv(self.folder / PRUNED_CSV, self.rows)
 

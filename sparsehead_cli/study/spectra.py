@@ -6,11 +6,10 @@ from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.spectrum import TABLES, Moment, Request, spectra
-from sparsehead_cli.files import replace_csv
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.figures import check_figure, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.study.labels import labels
-from sparsehead_cli.study.results import read_table
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.training.folder import SPECTRA
 
 Row = dict[str, str]
@@ -46,7 +45,7 @@ def spectra_over_time(checkpoints: tuple[str, ...], figure: Path | None) -> tupl
     for checkpoint in dict.fromkeys(checkpoints):
         path = Path(checkpoint)
         folder = path if path.is_dir() else path.parent
-        found = read_epochs(folder)
+        found = read_csv(folder / SPECTRA)
         if not found:
             raise SparseheadError(
                 f"there is no {folder / SPECTRA}: spectra over training are kept by `sparsehead pretrain --track-spectrum`. "
@@ -60,11 +59,6 @@ def spectra_over_time(checkpoints: tuple[str, ...], figure: Path | None) -> tupl
     return runs, save_figure(over_time_figure(runs), figure) if figure else []
 
 
-def read_epochs(folder: Path) -> list[Row]:
-    """A run's rows of spectrum_epochs.csv; [] where there are none. Raises: SparseheadError for a damaged line."""
-    return read_table(folder / SPECTRA, (*OF_SETTING, "run", "features"), ("lam", "seed", "epoch", "index", "eigenvalue"))
-
-
 def tracked_runs(folder: Path) -> dict[str, dict[str, list[Row]]]:
     """Spectra over training in a study's run folders: setting -> label -> rows of spectrum_epochs.csv; a run a λ, its first seed.
 
@@ -72,7 +66,7 @@ def tracked_runs(folder: Path) -> dict[str, dict[str, list[Row]]]:
     """
     first: dict[tuple, dict[float, tuple[int, Path]]] = defaultdict(dict)
     for path in sorted(folder.glob(f"*/{SPECTRA}")):
-        for row in read_epochs(path.parent)[:1]:
+        for row in read_csv(path)[:1]:
             own, lam = first[tuple(row[column] for column in OF_SETTING)], float(row["lam"])
             own[lam] = min(own.get(lam, (int(row["seed"]), path.parent)), (int(row["seed"]), path.parent))
     told = [i for i in range(len(OF_SETTING)) if len({setting[i] for setting in first}) > 1]

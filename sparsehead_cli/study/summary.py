@@ -5,21 +5,22 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
+from sparsehead_cli.readable import number
 from sparsehead_cli.study.stats import bootstrap_interval, differences, paired_columns
 
 Row = dict[str, str]
-SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "groups", "solver", "batch_norm", "projector_out", "epochs")
-SHARED = ("penalty", "groups", "solver")  # of which λ 0 is none: its trials belong to all
+SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "batch_norm", "projector_out", "epochs")
+SHARED = ("penalty", "solver")  # of which λ 0 is none: its trials belong to all
 NUMBERS = (
     *("accuracy", "accuracy_z", "knn_accuracy", "val_accuracy", "effective_rank_r", "effective_rank_z"),
-    *("active_groups", "active_features", "functional_features"),
+    *("active_groups_share", "active_features_share", "functional_features_share"),
 )
 CHOOSE_BY = "val_accuracy"  # of held-out images: the test images must not choose
 TELL = "accuracy"
 
 
 def by_setting(rows: list[Row]) -> dict[tuple, dict[float, dict[str, Row]]]:
-    """setting -> λ -> seed -> row. The trials with λ 0 stand under every penalty, group and solver of their kind."""
+    """setting -> λ -> seed -> row. The trials with λ 0 stand under every penalty and solver of their kind."""
     found: dict[tuple, dict[float, dict[str, Row]]] = defaultdict(lambda: defaultdict(dict))
     for row in rows:
         if float(row["lam"]) > 0:
@@ -77,8 +78,8 @@ def choose(by_lam: dict[float, dict[str, Row]]) -> tuple[float, float]:
 
 def compare(by_lam: dict[float, dict[str, Row]], lam: float, name: str) -> dict[str, object]:
     """One number at one λ: over seeds, and against the same seeds at λ 0."""
-    here = {seed: float(row[name]) for seed, row in by_lam[lam].items()}
-    zero = {seed: float(row[name]) for seed, row in by_lam.get(0.0, {}).items()} if lam else here
+    here = {seed: number(row[name]) for seed, row in by_lam[lam].items()}
+    zero = {seed: number(row[name]) for seed, row in by_lam.get(0.0, {}).items()} if lam else here
     sd = statistics.stdev(here.values()) if len(here) > 1 else math.nan
     paired = differences(here, zero)
     low, high = bootstrap_interval(paired) if paired else ("", "")
@@ -95,7 +96,7 @@ def verdicts(summary: list[dict[str, object]], pruned: Sequence[Row] = ()) -> li
         larger = [float(row["lam"]) for row in pruned if setting == tuple(str(row[c]) for c in SETTING)]
         found.append(f"{name_of(own[0], told)}: {sentence(own, max(larger, default=0.0))}")
     for row in pruned:
-        reached, best = (100 * float(row[name]) for name in ("knn_accuracy", "best_knn_accuracy"))
+        reached, best = (100 * float(row[name]) for name in ("mean_knn_accuracy", "best_knn_accuracy"))
         found.append(
             f"{name_of(row, told)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with kNN "
             f"at {reached:.1f} % where the best λ had {best:.1f} %. It is neither averaged nor chosen."
@@ -130,4 +131,4 @@ def name_of(row: dict[str, object], others: list[dict[str, object]]) -> str:
     return ", ".join(NAMES.get(c, "{}").format(row[c]) for c in told)
 
 
-NAMES = {"projector_out": "E = {}", "groups": "{} groups", "batch_norm": "BatchNorm {}", "epochs": "{} epochs"}
+NAMES = {"projector_out": "E = {}", "batch_norm": "BatchNorm {}", "epochs": "{} epochs"}

@@ -15,7 +15,6 @@ import torch
 from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import require_known
 from sparsehead_cli.errors import SparseheadError, shown
-from sparsehead_cli.files import replace_csv
 from sparsehead_cli.study.auto import auto_lams
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.engines import Ended, Look, Task, cores, default_jobs, run_local
@@ -24,10 +23,13 @@ from sparsehead_cli.study.figures_sweep import sweep_figure
 from sparsehead_cli.study.grid import Grid, trials
 from sparsehead_cli.study.on_ray import check_ray, run_ray
 from sparsehead_cli.study.prune import Halving, dropped
-from sparsehead_cli.study.results import FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_pruned, read_sweep, read_trials
+from sparsehead_cli.study.results import FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
-from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial
+from sparsehead_cli.study.trial import FAILED, TRIAL, folder_of, run_trial, setting_columns
+from sparsehead_cli.table_files import read_csv, replace_csv
+from sparsehead_cli.tables import HEAD, TABLES
 from sparsehead_cli.training.build import build, check_names
+from sparsehead_cli.training.folder import identity_columns
 from sparsehead_cli.training.loop import epoch_batches, train_step
 
 Row = dict[str, str]
@@ -73,7 +75,7 @@ class Standing:
 
     def pruned(self) -> list[Row]:
         """The rows of pruned.csv."""
-        return read_pruned(self.folder)
+        return read_csv(self.folder / PRUNED_CSV)
 
     def save(self) -> list[Row]:
         """Write sweep.csv, and return its rows."""
@@ -116,26 +118,37 @@ def stand(request: Request) -> Standing:
 
 def known_rows(standing: Standing) -> dict[str, Row]:
     """The rows of sweep.csv, and of trials that finished since. Raises: SparseheadError for a damaged or foreign sweep.csv."""
-    rows = read_sweep(standing.folder)
+    path, rows = standing.folder / SWEEP_CSV, read_sweep(standing.folder)
     foreign = [name for name in rows if name not in standing.configs]
     if foreign:
         raise SparseheadError(
-            f"{standing.folder / SWEEP_CSV} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): "
+            f"{path} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): "
             "it is another sweep's. Ask for a grid that has them, or choose another --results."
         )
     for name, config in standing.configs.items():
-        if name not in rows and (row := row_of_trial(standing.folder / name / TRIAL, config)):
+        if name in rows:
+            require_own(path, rows[name], name, config, TABLES[SWEEP_CSV].remedy)
+        elif row := row_of_trial(standing.folder / name / TRIAL, config):
             rows[name] = row
     return rows
 
 
 def row_of_trial(path: Path, config: Config) -> Row | None:
     """A finished trial's own row, or None. Raises: SparseheadError for a file that is damaged, or is another trial's."""
-    remedy = "Remove the file: the trial is then evaluated again."
-    rows = read_trials(path, remedy)
-    if rows and (rows[0]["run"], float(rows[0]["lam"]), int(rows[0]["seed"])) != (path.parent.name, config.lam, config.seed):
-        raise SparseheadError(f"{path} is another trial's. {remedy}")
+    rows = read_csv(path)
+    for row in rows:
+        require_own(path, row, path.parent.name, config, TABLES[TRIAL].remedy)
     return rows[0] if rows else None
+
+
+def require_own(path: Path, row: Row, name: str, config: Config, remedy: str) -> None:
+    """Raises: SparseheadError for a row that does not have the settings of the trial whose name it has."""
+    own = {**identity_columns(config, name), **setting_columns(config)}
+    for column in ("run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", *HEAD):
+        if row[column] != str(own[column]):
+            raise SparseheadError(
+                f"{path} is another trial's: {column} is {row[column]}, that of {name} is {own[column]}. {remedy}"
+            )
 
 
 def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row], list[dict[str, object]]]:

@@ -16,7 +16,9 @@ from pathlib import Path
 from sparsehead_cli.config import Config
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
-from sparsehead_cli.files import make_folder, replace_csv, replace_file
+from sparsehead_cli.files import make_folder, replace_file
+from sparsehead_cli.readable import number, share
+from sparsehead_cli.table_files import replace_csv
 from sparsehead_cli.training.build import Run, build, run_identity, run_name
 from sparsehead_cli.training.folder import identity_columns, locked
 from sparsehead_cli.training.loop import Moment, pretrain
@@ -48,7 +50,6 @@ def trial_row(run: Run, metrics: list[Row], evaluations: list[Row]) -> Row:
     config, last = run.config, metrics[-1]
     linear = {row["features"]: row for row in evaluations}
     of_z = linear.get("z", linear["r"])
-    number = {name: float(last[name]) for name in last if name in LAST}
     return {
         **identity_columns(config, run.name),
         **setting_columns(config),
@@ -56,27 +57,20 @@ def trial_row(run: Run, metrics: list[Row], evaluations: list[Row]) -> Row:
         "val_accuracy": float(linear["r"]["val_accuracy"]),
         "accuracy": float(linear["r"]["value"]),
         "accuracy_z": float(of_z["value"]),
-        "knn_accuracy": number["knn_accuracy"],
-        "effective_rank_r": number["effective_rank_r"],
-        "effective_rank_z": number["effective_rank_z"],
-        "active_groups": number["active_groups"] / max(1, number["groups"]),
-        "active_features": number["active_features"] / number["features"],
-        "functional_features": number["functional_features"] / number["features"],
-        "loss": number["loss"],
+        "knn_accuracy": float(last["knn_accuracy"]),
+        "effective_rank_r": number(last["effective_rank_r"]),
+        "effective_rank_z": number(last["effective_rank_z"]),
+        "active_groups_share": share(last["active_groups"], last["n_groups"]),
+        "active_features_share": share(last["active_features"], last["n_features"]),
+        "functional_features_share": share(last["functional_features"], last["n_features"]),
+        "loss": float(last["loss"]),
         "train_seconds": round(sum(float(row["seconds"]) for row in metrics), 1),
     }
 
 
 def setting_columns(config: Config) -> dict[str, object]:
     """What tells trials of a sweep apart, beside the identity columns."""
-    batch_norm, width = config.projector_batch_norm, config.projector_out
-    return {"groups": config.groups, "batch_norm": batch_norm, "projector_out": width, "epochs": config.epochs}
-
-
-LAST = (
-    *("knn_accuracy", "effective_rank_r", "effective_rank_z", "groups", "active_groups", "features", "active_features"),
-    *("functional_features", "loss"),
-)
+    return {"batch_norm": config.projector_batch_norm, "projector_out": config.projector_out, "epochs": config.epochs}
 
 
 def attempt(config: Config) -> str:

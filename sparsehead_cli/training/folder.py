@@ -1,5 +1,5 @@
-"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), checkpoint.pt, and the lock that
-keeps a second process out.
+"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), digests.csv of these,
+checkpoint.pt, and the lock that keeps a second process out.
 """
 
 import os
@@ -19,11 +19,14 @@ from torch import Tensor
 from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
 from sparsehead_cli.errors import Busy, SparseheadError
-from sparsehead_cli.files import cannot_write, make_folder, read_csv, replace_csv, replace_file
+from sparsehead_cli.files import cannot_write, make_folder, replace_file
+from sparsehead_cli.table_files import digests, read_csv, replace_csv
+from sparsehead_cli.tables import PUT_BACK, penalty_name
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.checkpoint import load_checkpoint, load_optimizer, require_weights, save_checkpoint
 
-SPECTRA, LOCK = "spectrum_epochs.csv", ".lock"
+METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"
+DIGESTS, LOCK = "digests.csv", ".lock"
 
 
 @dataclass
@@ -81,17 +84,55 @@ def resume(run: Run) -> Position:
     run.method.load_state_dict(state["method"])
     load_optimizer(run.optimizer, state["optimizer"], path, begun=state["step"] > 0)
     epochs_done = state["step"] // run.steps_per_epoch
-    rows = read_csv(run.folder / "metrics.csv")[:epochs_done]
-    if len(rows) < epochs_done:
-        raise SparseheadError(
-            f"{run.folder / 'metrics.csv'} has {len(rows)} of the {epochs_done} epochs in the checkpoint beside it. "
-            "Put the file back, or move the folder away to start anew."
-        )
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
-    layers, spectra = (
-        [row for row in read_csv(run.folder / name) if int(row["epoch"]) <= epochs_done] for name in ("layers.csv", SPECTRA)
-    )
-    return Position(state["step"], sums, state.get("skipped", 0), rows, layers, spectra)
+    return Position(state["step"], sums, state.get("skipped", 0), *kept_tables(run, epochs_done))
+
+
+def kept_tables(run: Run, epochs_done: int) -> list[list[dict[str, object]]]:
+    """The rows of metrics.csv, layers.csv and spectrum_epochs.csv up to the checkpoint's epoch, as they were written.
+
+    Raises: SparseheadError for tables that lack epochs, are another run's, or are not what digests.csv says of them (a run of
+    an older version has none, and its tables are believed where their types are right).
+    """
+    digest_rows, found = read_csv(run.folder / DIGESTS), []
+    for name in (METRICS, LAYERS, SPECTRA):
+        path = run.folder / name
+        rows = [row for row in read_csv(path) if int(row["epoch"]) <= epochs_done]
+        require_epochs(path, rows, epochs_done)
+        if digest_rows:
+            require_written(path, rows, {int(r["epoch"]): r["sha256"] for r in digest_rows if r["table"] == name}, epochs_done)
+        found.append([own_row(path, row, run) for row in rows])
+    return found
+
+
+def require_epochs(path: Path, rows: list[dict[str, str]], epochs_done: int) -> None:
+    """Raises: SparseheadError where epochs are missing. A layer's may begin later: older versions had no layers.csv."""
+    epochs = sorted({int(row["epoch"]) for row in rows})
+    whole = epochs[-epochs_done:] if path.name == METRICS else list(range(epochs[0], epochs_done + 1)) if epochs else []
+    if (path.name == METRICS and len(epochs) < epochs_done) or (path.name == LAYERS and epochs != whole):
+        raise SparseheadError(f"{path} has {len(epochs)} of the {epochs_done} epochs in the checkpoint beside it. {PUT_BACK}")
+
+
+def require_written(path: Path, rows: list[dict[str, str]], written: dict[int, str], epochs_done: int) -> None:
+    """Raises: SparseheadError for rows that are not those whose digests were kept, with the first epoch that differs."""
+    found = digests(rows)
+    for epoch in sorted({*found, *(epoch for epoch in written if epoch <= epochs_done)}):
+        if found.get(epoch) != written.get(epoch):
+            line = next((i for i, row in enumerate(rows, 2) if int(row["epoch"]) == epoch), len(rows) + 2)
+            raise SparseheadError(
+                f"{path} is damaged from line {line} on: epoch {epoch} is not what {DIGESTS} says was written. {PUT_BACK} "
+                f"If it was changed on purpose, remove {DIGESTS}."
+            )
+
+
+def own_row(path: Path, row: dict[str, str], run: Run) -> dict[str, object]:
+    """A row of this run, whose penalty older versions named without its groups. Raises: SparseheadError for another run's."""
+    own = identity_columns(run.config, run.name)
+    row = {**row, "penalty": own["penalty"] if row["penalty"] == run.config.penalty else row["penalty"]}
+    for column in ("run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed"):
+        if row[column] != str(own[column]):
+            raise SparseheadError(f"{path}: {column} is {row[column]}, this run's is {own[column]}. {PUT_BACK}")
+    return row
 
 
 def require_of_run(state: dict, run: Run, path: Path) -> None:
@@ -123,12 +164,11 @@ def save(run: Run, position: Position) -> None:
     """Write the tables, then checkpoint.pt, each atomically; a kill in between leaves rows too many, cut at resume."""
     if distributed.rank() > 0:
         return
-    if position.rows:
-        replace_csv(run.folder / "metrics.csv", position.rows)
-    if position.layers:
-        replace_csv(run.folder / "layers.csv", position.layers)
-    if position.spectra:
-        replace_csv(run.folder / SPECTRA, position.spectra)
+    tables = {METRICS: position.rows, LAYERS: position.layers, SPECTRA: position.spectra}
+    written = [{"epoch": e, "table": name, "sha256": d} for name, rows in tables.items() for e, d in digests(rows).items()]
+    for name, rows in {DIGESTS: written, **tables}.items():  # digests first: they then have the epoch of any checkpoint
+        if rows:
+            replace_csv(run.folder / name, rows)
     save_checkpoint(
         run.folder / "checkpoint.pt",
         {
@@ -165,7 +205,7 @@ def describe(run: Run) -> str:
 def identity_columns(config: Config, name: str) -> dict[str, object]:
     """The columns that every table of ours begins with; `name` is the run's."""
     columns = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed")
-    of_run = {column: getattr(config, column) for column in columns}
+    of_run = {column: getattr(config, column) for column in columns} | {"penalty": penalty_name(config.penalty, config.groups)}
     return {"experiment": config.experiment, "run": name, **of_run, "commit": code_version()}
 
 

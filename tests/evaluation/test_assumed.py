@@ -181,5 +181,5 @@ def test_accuracy_on_one_class_means_nothing(tmp_path, photographs):
     for part in ("train", "test"):
         (one / part).mkdir(parents=True)
         (one / part / "cat").symlink_to(photographs / part / "cat")
-    with pytest.raises(SparseheadError, match=r'has one class, cat, .* accuracy is not defined. .*sparsehead spectrum'):
+    with pytest.raises(SparseheadError, match=r"has one class, cat, .* accuracy is not defined. .*sparsehead spectrum"):
         evaluate(Request(written(tmp_path), ("knn",), dataset=str(one)))

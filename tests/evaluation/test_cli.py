@@ -7,7 +7,7 @@ import torch
 
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.evaluation.table import Table
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.data.detection_sets import write_voc
 from tests.evaluation.test_subject import checkpoint

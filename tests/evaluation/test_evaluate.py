@@ -11,7 +11,7 @@ from sparsehead_cli.evaluation import evaluate as module
 from sparsehead_cli.evaluation.evaluate import Evaluation, Job, Request, evaluate, plan, read_settings
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, Settings
 from sparsehead_cli.evaluation.subject import digest_of
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.damage import every_nth
 
@@ -121,10 +121,10 @@ def test_rows_say_what_was_chosen(everything):
     chosen = {
         "linear": ("l2", "val_accuracy", "n_val"),
         "knn": ("k", "distance", "vote"),
-        "linear-sgd": ("lr", "epochs", "batch_size", "val_accuracy", "n_val", "eval_seed"),
-        "finetune": ("lr", "epochs", "batch_size"),
+        "linear-sgd": ("eval_lr", "eval_epochs", "eval_batch_size", "val_accuracy", "n_val", "eval_seed"),
+        "finetune": ("eval_lr", "eval_epochs", "eval_batch_size"),
         "semi-linear": ("l2", "label_share", "eval_seed"),
-        "semi-finetune": ("lr", "epochs", "batch_size", "label_share", "eval_seed"),
+        "semi-finetune": ("eval_lr", "eval_epochs", "eval_batch_size", "label_share", "eval_seed"),
     }
     for row in rows:
         assert all(row[column] for column in chosen[row["protocol"]]), row

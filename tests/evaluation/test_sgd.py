@@ -142,7 +142,7 @@ def test_linear_sgd_without_augmentation_comes_near_logistic_regression(subject,
     ]
     assert min(accuracies) > 0.7
     assert abs(accuracies[0] - accuracies[1]) < 0.05
-    assert chosen["lr"] in LRS
+    assert chosen["eval_lr"] in LRS
     assert chosen["val_accuracy"] > 0.8  # of images that it was trained on here
 
 

@@ -11,10 +11,11 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
 from sparsehead_cli.evaluation.spectrum import Request, spectra
 from sparsehead_cli.evaluation.subject import load_subject
-from sparsehead_cli.files import read_csv
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
+from sparsehead_cli.readable import number
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training.build import build
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.training.loop import pretrain
@@ -42,7 +43,7 @@ def look(run_folder, tmp_path):
 
 
 def value(numbers, features, metric):
-    return float(numbers[features, metric]["value"])
+    return number(numbers[features, metric]["value"])
 
 
 def change_weights(folder, change):
@@ -64,14 +65,15 @@ def test_the_numbers_are_those_of_the_features(look, run_folder, tmp_path):
         assert [float(row["eigenvalue"]) for row in eigenvalues if row["features"] == name] == pytest.approx(
             exact.eigenvalues.tolist(), rel=1e-5, abs=1e-9
         )
-        for metric, number in NUMBERS.items():
-            assert value(numbers, name, metric) == pytest.approx(number(exact), rel=1e-5, nan_ok=True)
+        for metric, of in NUMBERS.items():
+            assert value(numbers, name, metric) == pytest.approx(of(exact), rel=1e-5, nan_ok=True)
         for metric in ("effective_rank", "rankme"):
             assert 0 < float(numbers[name, metric]["low"]) < float(numbers[name, metric]["high"]) <= 8
     assert [row["index"] for row in eigenvalues if row["features"] == "response"] == [str(i + 1) for i in range(8)]
     assert {row["images"] for row in metrics} == {"1010"}
-    assert [row["features"] for row in batches] == ["8"] * 3
-    assert all(0 <= int(row["features_kept"]) <= 8 for row in batches)  # none, where the loss is that of chance
+    assert [row["n_features"] for row in batches] == ["8"] * 3
+    kept = [row["features_kept"] for row in batches if row["features_kept"]]  # the loss of others is that of chance
+    assert all(1 <= int(count) <= 8 for count in kept)
     assert {row["lam"] for row in metrics} == {"0.001"}
     assert all(row["commit"] for table in (batches, eigenvalues, metrics) for row in table)
 
@@ -81,9 +83,12 @@ def test_what_the_head_reads_adds_up(look):
     assert 1 <= value(numbers, "head", "read_dims") <= 8
     assert 0 < value(numbers, "head", "read_variance_share") <= 1
     assert value(numbers, "head", "read_overlap_by_chance") == value(numbers, "head", "read_dims") / 8
-    kept = sorted(float(row["features_kept"]) for row in batches)
-    assert [value(numbers, "head", f"batch_features_{name}") for name in ("min", "median", "max")] == kept
-    assert all(float(row["loss_kept"]) <= 1.01 * float(row["loss"]) + 1e-6 for row in batches)
+    kept = torch.tensor([number(row["features_kept"]) for row in batches])
+    expected = [kept.nan_to_num(torch.inf).min(), kept.nanmedian(), kept.nan_to_num(-torch.inf).max()]
+    expected = expected if kept.isfinite().any() else [torch.nan] * 3
+    found = [value(numbers, "head", f"batch_features_{name}") for name in ("min", "median", "max")]
+    assert found == pytest.approx([float(end) for end in expected], nan_ok=True)
+    assert all(float(row["batch_loss_kept"]) <= 1.01 * float(row["batch_loss"]) + 1e-6 for row in batches)
     for probe in ("probe_r", "probe_read"):
         assert 0.2 < value(numbers, "head", probe) < 1
         assert float(numbers["head", probe]["low"]) < value(numbers, "head", probe) < float(numbers["head", probe]["high"])
@@ -130,10 +135,14 @@ def test_without_a_projector_there_is_only_r(tiny, look):
 
 def test_a_collapsed_embedding_is_described_and_does_not_crash(look, run_folder):
     change_weights(run_folder, lambda name, w: w.zero_() if name == "projector.3.weight" else None)
-    numbers, _ = look()
-    assert value(numbers, "z", "effective_rank") == 0
-    assert value(numbers, "z", "lidar") == 0
-    assert value(numbers, "head", "read_dims") == value(numbers, "head", "batch_features_max") == 0
+    numbers, (batches, _, _) = look()
+    for metric in ("effective_rank", "lidar", "dims_99", "stable_rank", "participation_ratio"):
+        assert numbers["z", metric]["value"] == numbers["z", metric]["low"] == ""
+    for metric in ("read_dims", "read_variance_share", "read_overlap", "functional_features"):
+        assert numbers["head", metric]["value"] == ""
+    for metric in ("batch_features_min", "batch_features_median", "batch_overlap", "batch_overlap_by_chance"):
+        assert numbers["head", metric]["value"] == ""
+    assert {row["features_kept"] for row in batches} == {""}
     assert ("head", "probe_read") not in numbers
     assert value(numbers, "head", "probe_unread") > 0.2
 
@@ -210,12 +219,25 @@ def test_one_checkpoint_from_file_to_words(command, run_folder, tmp_path):
     assert re.search(r"representation r: \w+ ?\w*\. \d of 8 dimensions carry 99 % of the variance \(fewer than 2 is", out)
     assert re.search(r"the head reads (only a part of r|all that varies in r): it responds to \d of 8 directions", out)
     assert re.search(r"a linear probe gets \d\d\.\d % from r, \d\d\.\d % from what the head reads", out)
-    assert re.search(r"a batch needs \d features \(\d to \d\)", out)
+    assert re.search(r"a batch needs \d features \(\d to \d\)|which ones it needs is not defined", out)
     for name in ("spectrum.csv", "spectrum_metrics.csv", "spectrum_batches.csv"):
         assert read_csv(tmp_path / "out" / name)
     assert (tmp_path / "spectra.png").read_bytes().startswith(b"\x89PNG")
     assert "<svg" in (tmp_path / "spectra.svg").read_text()
     assert "(measured before)" in command()[1]
+
+
+def test_what_a_collapsed_embedding_does_not_have_is_a_dash(command, run_folder):
+    change_weights(run_folder, lambda name, w: w.zero_() if name == "projector.3.weight" else None)
+    code, out, err = command()
+    assert (code, err) == (0, "")
+    assert "embedding z: fully collapsed. It does not vary at all." in out
+    assert "which ones it needs is not defined" in out
+    (line,) = [line for line in out.splitlines() if re.search(r"^│ +│ z ", line)]
+    cells = [cell.strip() for cell in line.split("│")[3:]]
+    assert [cells[i] for i in (0, 2, 3, 4)] == ["–"] * 4  # effective rank, 99 % in, α and LiDAR; RankMe is not centred
+    assert "100.0" not in out
+    assert "nan" not in out.lower().replace("dominant", "")
 
 
 def test_tables_fit_into_eighty_columns(sparsehead, run_folder, tmp_path, monkeypatch):

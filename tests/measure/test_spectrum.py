@@ -115,13 +115,18 @@ def test_scale_changes_the_variance_and_nothing_else_rotation_nothing():
     assert turned == pytest.approx({name: value for name, value in before.items() if name != "std"})
 
 
-def test_constant_and_zero_features_have_rank_zero_and_are_collapsed():
+def test_constant_and_zero_features_are_collapsed_and_have_no_effective_rank():
     for features in (torch.ones(10, 4), torch.zeros(10, 4)):
         spectrum = Spectrum.of(features)
-        ranks = ("effective_rank", "participation_ratio", "stable_rank", "numerical_rank", "dims_90", "dims_99", "variance", "std")
-        assert {name: NUMBERS[name](spectrum) for name in ranks} == pytest.approx(dict.fromkeys(ranks, 0), abs=1e-9)
-        assert verdict(NUMBERS["effective_rank"](spectrum), spectrum.std, 0, 4, images=10) == "fully collapsed"
-    assert rankme(Spectrum.of(torch.zeros(10, 4)).singular) == 0
+        zeros = ("numerical_rank", "variance", "std")
+        assert {name: NUMBERS[name](spectrum) for name in zeros} == pytest.approx(dict.fromkeys(zeros, 0), abs=1e-9)
+        assert all(
+            math.isnan(NUMBERS[name](spectrum)) for name in ("effective_rank", "participation_ratio", "stable_rank", "alpha")
+        )
+        assert (NUMBERS["dims_90"](spectrum), NUMBERS["dims_99"](spectrum)) == (None, None)
+        assert verdict(NUMBERS["effective_rank"](spectrum), spectrum.std, math.nan, 4, images=10) == "fully collapsed"
+    assert math.isnan(rankme(Spectrum.of(torch.zeros(10, 4)).singular))
+    assert is_collapsed(math.nan, 1.0)
 
 
 def test_relative_std():

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.table_files import read_csv
 
 TINY = "--set widths=8,8,8,8 --set projector_hidden=16 --set projector_out=8 --set warmup_epochs=1 --set batch_size=300"
 SMALL = shlex.split(f"--lams 0,3e-2 --seeds 2 --epochs 2 {TINY} --set precision=float32")

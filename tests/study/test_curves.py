@@ -4,13 +4,14 @@ import pytest
 
 from sparsehead_cli.config import Config
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study import figures_sweep
-from sparsehead_cli.study.curves import IDENTITY, OF_TRIAL, keep_curves
+from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.figures import drawn
 from sparsehead_cli.study.figures_sweep import curves_figures
 from sparsehead_cli.study.results import CURVES_CSV
 from sparsehead_cli.study.summary import summarise
+from sparsehead_cli.table_files import read_csv, replace_csv
+from sparsehead_cli.tables import RUN, TABLES
 from sparsehead_cli.training.folder import identity_columns
 from tests.study.test_summary import row as sweep_row
 
@@ -22,9 +23,10 @@ def trial(lam, seed, **changes):
 
 def metrics(of, epochs, knn=0.5):
     """Rows of its run's metrics.csv."""
-    identity = {column: of[column] for column in IDENTITY}
-    numbers = {"loss": 4, "effective_rank_r": 3, "effective_rank_z": 2, "penalty_value": 280.5}
-    numbers |= {"groups": 8, "active_groups": 6, "features": 4, "active_features": 1, "images_per_second": 99.0}
+    identity = {column: of[column] for column in RUN}
+    numbers = dict.fromkeys(("gradient_norm", "lr", "knn_accuracy_z", "std_r", "std_z", "functional_features", "seconds"), 1)
+    numbers |= {"loss": 4, "effective_rank_r": 3, "effective_rank_z": 2, "penalty_value": 280.5}
+    numbers |= {"n_groups": 8, "active_groups": 6, "n_features": 4, "active_features": 1, "images_per_second": 99.0}
     return [{**identity, **numbers, "epoch": epoch, "knn_accuracy": knn + epoch / 10} for epoch in range(1, epochs + 1)]
 
 
@@ -43,18 +45,15 @@ def folder(tmp_path, trials):
 
 
 def test_the_identity_is_that_of_every_table():
-    assert list(identity_columns(Config(), "a run")) == list(IDENTITY)
+    assert list(identity_columns(Config(), "a run")) == list(RUN)
 
 
 def test_rows_are_collected_in_the_order_of_the_grid_and_counts_become_shares(folder, trials):
     rows = keep_curves(folder, trials)
     assert rows == read_csv(folder / CURVES_CSV)
     assert [(row["run"], row["epoch"]) for row in rows] == [(of["run"], str(epoch)) for of in trials for epoch in (1, 2, 3)]
-    assert list(rows[0]) == [
-        *(*IDENTITY, *OF_TRIAL, "epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z"),
-        *("penalty_value", "active_groups", "active_features"),
-    ]
-    assert (rows[0]["active_groups"], rows[0]["active_features"], rows[0]["groups"]) == ("0.75", "0.25", "input")
+    assert list(rows[0]) == list(TABLES[CURVES_CSV].columns)
+    assert (rows[0]["active_groups_share"], rows[0]["active_features_share"]) == ("0.75", "0.25")
 
 
 def test_curves_outlive_their_run_folders_and_longer_ones_replace_them(folder, trials):
@@ -90,9 +89,9 @@ def test_a_damaged_table_is_told_with_its_line_and_left_alone(folder, trials, na
     path = folder / name
     lines = path.read_text().splitlines()
     lines[2] = lines[2][:40]
-    path.write_text("\n".join(lines))
+    path.write_text("\n".join(lines) + "\n")
     kept = (folder / CURVES_CSV).read_bytes()
-    with pytest.raises(SparseheadError, match=f"{name} is damaged in line 3. Mend or remove that line."):
+    with pytest.raises(SparseheadError, match=f"{name} is damaged in line 3: it has [0-9]+ cells"):
         keep_curves(folder, trials)
     assert (folder / CURVES_CSV).read_bytes() == kept
 
@@ -101,7 +100,7 @@ def test_a_damaged_table_is_told_with_its_line_and_left_alone(folder, trials, na
 def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
     trials = [trial(lam, s, method=f"m{i}", run=f"{i} {lam} {s}") for i in range(settings) for lam in (0.0, 1e-3) for s in (0, 1)]
     curves = [
-        {**row, "epoch": str(row["epoch"]), "active_groups": "0.75"}
+        {**row, "epoch": str(row["epoch"]), "active_groups_share": "0.75"}
         for i, of in enumerate(trials)
         for row in metrics(of, 3, knn=0.1 * (i % 2))
     ]
@@ -122,7 +121,7 @@ def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
 
 def test_colours_go_from_dark_to_light_and_many_lams_have_a_bar():
     trials = [trial(lam, 0) for lam in (0.0, *(10 ** -(i / 4) for i in range(16, 0, -1)))]
-    curves = [{**row, "active_groups": "0.75"} for of in trials for row in metrics(of, 2)]
+    curves = [{**row, "active_groups_share": "0.75"} for of in trials for row in metrics(of, 2)]
     (figure,) = curves_figures(trials, curves, summarise(trials))
     colors = [line.get_color() for line in figure.axes[0].get_lines()]
     lightness = [sum(color[:3]) for color in colors if color != "black"]

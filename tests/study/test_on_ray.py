@@ -2,8 +2,8 @@
 
 import pytest
 
-from sparsehead_cli.files import read_csv
 from sparsehead_cli.study.on_ray import shares
+from sparsehead_cli.table_files import read_csv
 from tests.study.conftest import TWO_TRIALS, same
 from tests.test_cli import assert_one_error
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study import prune
 from sparsehead_cli.study.prune import Halving, dropped
-from sparsehead_cli.study.results import read_pruned
 from sparsehead_cli.study.summary import SETTING, without_pruned
 from sparsehead_cli.study.trial import folder_of
+from sparsehead_cli.table_files import read_csv, replace_csv
+from tests.rows import full_row
 from tests.test_cli import assert_one_error
 
 EPOCHS = 8  # rungs after 2, 4, 8 epochs of the first seed, 8 of the second
@@ -35,7 +35,8 @@ def sweep(tiny, monkeypatch):
 def write(configs, folder, reached):
     """metrics.csv of each run."""
     for name, config in configs.items():
-        rows = [{"epoch": i, "knn_accuracy": value} for i, value in enumerate(reached[config.lam][config.seed], 1)]
+        values = enumerate(reached[config.lam][config.seed], 1)
+        rows = [full_row("metrics.csv", epoch=i, knn_accuracy=value) for i, value in values]
         if rows:
             (folder / name).mkdir(parents=True, exist_ok=True)
             replace_csv(folder / name / "metrics.csv", rows)
@@ -49,8 +50,9 @@ def test_what_is_clearly_behind_at_a_rung_is_dropped_with_all_its_seeds(sweep):
     halving = sweep({0.0: [[0.7, 0.8], [], []], 1e-3: [[0.7, 0.8], [], []], 1e-1: [[0.7, 0.5], [], []]})
     assert of(halving, halving.unwanted()) == [(1e-1, 0), (1e-1, 1), (1e-1, 2)]
     (row,) = read_csv(halving.folder / "pruned.csv")
-    assert (row["lam"], row["seed"], row["epoch"], row["knn_accuracy"], row["best_knn_accuracy"]) == ("0.1", "0", "2", "0.5", "0.8")
-    again = Halving(halving.configs, halving.folder, read_pruned(halving.folder))
+    columns = ("lam", "seed", "epoch", "mean_knn_accuracy", "best_knn_accuracy")
+    assert [row[column] for column in columns] == ["0.1", "0", "2", "0.5", "0.8"]
+    again = Halving(halving.configs, halving.folder, read_csv(halving.folder / "pruned.csv"))
     assert again.unwanted() == halving.unwanted()  # also in a later call, and once
     assert len(read_csv(halving.folder / "pruned.csv")) == 1
 
@@ -84,7 +86,7 @@ def test_later_seeds_count_in_the_mean(sweep):
     assert of(halving, halving.unwanted()) == [(1e-1, 0), (1e-1, 1), (1e-1, 2)]
     (row,) = read_csv(halving.folder / "pruned.csv")
     assert (row["seed"], row["epoch"]) == ("1", str(EPOCHS))
-    assert float(row["knn_accuracy"]) == pytest.approx(0.65)
+    assert float(row["mean_knn_accuracy"]) == pytest.approx(0.65)
 
 
 def test_what_was_pruned_is_not_averaged_in_any_seed():
@@ -110,7 +112,7 @@ def test_without_prune_what_was_pruned_is_pending_again(sparsehead, tmp_path, mo
     folder = tmp_path / "lambda-quick"
     for name, value in zip(runs[:2], (0.8, 0.2), strict=True):
         (folder / name).mkdir(parents=True)
-        replace_csv(folder / name / "metrics.csv", [{"epoch": 1, "knn_accuracy": value}])
+        replace_csv(folder / name / "metrics.csv", [full_row("metrics.csv", epoch=1, knn_accuracy=value)])
     from sparsehead_cli.study import sweep as module
 
     def engine(tasks, jobs, look):

@@ -14,13 +14,13 @@ import pytest
 
 from sparsehead_cli.config import parse_set
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv, replace_csv
 from sparsehead_cli.study import engines, trial
 from sparsehead_cli.study.engines import UNWRITABLE, Task, ended, run_local, run_task
 from sparsehead_cli.study.grid import read_grid
-from sparsehead_cli.study.summary import SETTING
 from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG, attempt, folder_of
+from sparsehead_cli.table_files import read_csv, replace_csv
+from sparsehead_cli.tables import HEAD, RUN
 from sparsehead_cli.training.folder import locked
 from tests.study.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error
@@ -79,9 +79,9 @@ def test_trials_run_elsewhere_become_tables_and_a_verdict(finished, sweep, folde
     assert [row["run"] for row in rows] == finished
     assert [(row["lam"], row["seed"]) for row in rows] == [("0.0", "0"), ("0.03", "0"), ("0.0", "1"), ("0.03", "1")]
     assert all(0.1 < float(row["accuracy"]) < 1 and 0.1 < float(row["val_accuracy"]) < 1 for row in rows)
-    assert float(rows[1]["active_groups"]) <= float(rows[0]["active_groups"]) == 1
+    assert float(rows[1]["active_groups_share"]) <= float(rows[0]["active_groups_share"]) == 1
     summary = read_csv(folder / "sweep_summary.csv")
-    assert {row["metric"] for row in summary} >= {"accuracy", "effective_rank_r", "effective_rank_z", "active_groups"}
+    assert {row["metric"] for row in summary} >= {"accuracy", "effective_rank_r", "effective_rank_z", "active_groups_share"}
     assert "λ 0" in out
     assert not list(folder.glob("*/features"))
     assert sweep("--engine", "print")[1] == ""  # nothing is left to run
@@ -189,8 +189,8 @@ def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, 
     """A rung at the end of a run, whose evaluation was faster than the look. Without --prune the lam is completed."""
     pytest.importorskip("optuna")
     named = read_csv(folder / finished[1] / "trial.csv")[0]
-    numbers = {"epoch": "2", "knn_accuracy": "0.2", "best_knn_accuracy": "0.8"}
-    replace_csv(folder / "pruned.csv", [{column: named[column] for column in ("run", "lam", "seed", *SETTING)} | numbers])
+    numbers = {"epoch": "2", "mean_knn_accuracy": "0.2", "best_knn_accuracy": "0.8"}
+    replace_csv(folder / "pruned.csv", [{column: named[column] for column in (*RUN, *HEAD)} | numbers])
     shutil.rmtree(folder / finished[3])
     assert sweep("--prune")[0] == 0
     assert [float(row["lam"]) for row in read_csv(folder / "sweep.csv")] == [0, 3e-2, 0]
@@ -204,8 +204,8 @@ def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, 
 @pytest.mark.parametrize(
     ("damage", "says"),
     [
-        (lambda text: text[:-60], "is damaged in line 2. Remove the file: the trial is then evaluated again"),
-        (lambda text: text.replace(",0.03,", ",0.3,"), "is another trial's. Remove the file"),
+        (lambda text: text[:-60], "is damaged in line 2: it is cut off. Remove the file: the trial is then evaluated again"),
+        (lambda text: text.replace(",0.03,", ",0.3,"), "is another trial's: lam is 0.3, that of"),
         (lambda text: re.sub(r"(\d+\.\d+,)0\.", r"\g<1>7.", text), "is damaged in line 2"),
     ],
 )
@@ -224,7 +224,7 @@ def test_a_line_twice_in_sweep_csv_is_told(finished, sweep, folder):
     sweep()
     with open(folder / "sweep.csv", "a") as file:
         file.write((folder / "sweep.csv").read_text().splitlines()[-1] + "\n")
-    assert f"has two lines of {finished[-1]}" in assert_one_error(sweep()).replace("\n", "")
+    assert f"it is a second line of {finished[-1]}" in assert_one_error(sweep()).replace("\n", "")
 
 
 def test_settings_of_reading_hold_for_the_evaluation_too(tiny, monkeypatch):

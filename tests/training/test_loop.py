@@ -13,11 +13,11 @@ import torch
 
 from sparsehead_cli.data.datasets import Split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv
 from sparsehead_cli.measure.features import Encoder, Prepare, extract
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.build import build, choose_device, choose_precision, has_fast_bfloat16
 from sparsehead_cli.training.folder import locked
@@ -41,7 +41,8 @@ def outcome(folder):
 def test_a_run_writes_its_folder_and_learns(tiny):
     result = train(tiny(epochs=3))
     folder = result.run.folder
-    assert {p.name for p in folder.iterdir()} == {"config.yaml", "metrics.csv", "layers.csv", "checkpoint.pt", ".lock"}
+    tables = {"metrics.csv", "layers.csv", "digests.csv"}
+    assert {p.name for p in folder.iterdir()} == {"config.yaml", *tables, "checkpoint.pt", ".lock"}
     assert folder.name.startswith("simclr-l21-lam1e-03-seed0-")
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]

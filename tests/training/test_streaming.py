@@ -10,7 +10,7 @@ from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.data.split import Split
 from sparsehead_cli.display import describe
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import read_csv
+from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training import build as build_module
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.build import bank_of, build

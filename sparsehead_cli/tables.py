@@ -1,0 +1,388 @@
+"""Every CSV that the suite writes or reads: its columns, once. `table_files` reads and writes them by this.
+
+A column is declared once for all tables, so that a name means one thing wherever it stands and tables can be joined. What is
+not defined (an effective rank without variance, an interval over one seed) is an empty cell, never a number.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a name means in every table: its kind (a key of KINDS), its unit ("" for none) and its meaning."""
+
+    kind: str
+    unit: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """The columns of one CSV, in the order in which they are written, and what its rows have to fulfil together.
+
+    `empty` names columns whose cells may be empty, `added` those that files of older versions lack. Columns of numbers that
+    are not declared (a method's loss terms) may follow directly behind `extra`. No two rows agree in all columns of `key`.
+    `counts`, one of `key`, goes 1, 2, 3, … among rows that agree in the rest of it, so that a lost line is noticed; `falls`
+    never rises meanwhile. All values of `repeats`, one of `key`, have the same rows otherwise. `renamed` has names of older
+    versions; `remedy` says what to do about a damaged line.
+    """
+
+    columns: tuple[str, ...]
+    empty: tuple[str, ...] = ()
+    added: tuple[str, ...] = ()
+    extra: str = ""
+    key: tuple[str, ...] = ()
+    counts: str = ""
+    falls: str = ""
+    repeats: str = ""
+    renamed: dict[str, str] = field(default_factory=dict)
+    remedy: str = "Mend or remove that line."
+
+
+NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
+LONGEST = 4096  # characters of a cell; more is damage
+
+
+def is_number(text: str, low: float = -float("inf"), high: float = float("inf")) -> bool:
+    """Whether a cell is a finite number as Python writes it, from `low` to `high`."""
+    return bool(NUMBER.fullmatch(text)) and abs(value := float(text)) != float("inf") and low <= value <= high
+
+
+def penalty_name(penalty: str, groups: str) -> str:
+    """A penalty with its groups, as tables and --penalties write it: two penalties, to whoever compares runs."""
+    return f"{penalty}-output" if groups == "output" else penalty
+
+
+KINDS: dict[str, Callable[[str], bool]] = {
+    "text": lambda text: len(text) <= LONGEST and text.isprintable(),
+    "truth": lambda text: text in ("True", "False"),
+    "whole": lambda text: len(text) <= 18 and text.isascii() and text.isdigit(),
+    "share": lambda text: is_number(text, 0, 1),
+    "amount": lambda text: is_number(text, 0),
+    "number": is_number,
+}
+
+COLUMNS = {
+    # ------------------------------------------------------------------------------- which run
+    "experiment": Column("text", "", "key of experiments.yaml, the folder of the run"),
+    "run": Column("text", "", "the run's name, which ends in its identity's hash"),
+    "method": Column("text", "", "self-supervised method, or the layout of somebody else's checkpoint"),
+    "dataset": Column("text", "", "data set of the pretraining"),
+    "backbone": Column("text", "", "network from images to r"),
+    "penalty": Column("text", "", "penalty of SparseHead; -output at its end where a group is a unit's weights"),
+    "solver": Column("text", "", "how the penalty is applied: subgradient or proximal"),
+    "lam": Column("amount", "", "λ, the strength of the penalty"),
+    "seed": Column("whole", "", "seed of the pretraining"),
+    "commit": Column("text", "", "commit or version of the code that measured the row"),
+    "batch_norm": Column("truth", "", "whether the head has BatchNorm"),
+    "projector_out": Column("whole", "", "E, the width of the embedding"),
+    "epochs": Column("whole", "epochs", "length of the pretraining"),
+    "sum_lr": Column("amount", "", "sum of the learning rates of all steps"),
+    # ------------------------------------------------------------------------------- where in it
+    "epoch": Column("whole", "epochs", "how many epochs of the pretraining were done"),
+    "step": Column("whole", "steps", "how many steps the checkpoint has done"),
+    "total_steps": Column("whole", "steps", "how many steps the whole pretraining has"),
+    "checkpoint": Column("text", "", "digest of the weights"),
+    "assumed": Column("text", "", "what somebody else's file does not say of its network, and what each value rests on"),
+    # ------------------------------------------------------------------------------- the pretraining
+    "loss": Column("number", "", "objective of the pretraining without the penalty, mean over the steps of an epoch"),
+    "gradient_norm": Column("amount", "", "norm of the whole gradient, mean over the steps of an epoch"),
+    "lr": Column("amount", "", "learning rate of the pretraining's last step in an epoch"),
+    "knn_accuracy": Column("share", "", "kNN accuracy of r on held-out images"),
+    "knn_accuracy_z": Column("share", "", "kNN accuracy of z on held-out images"),
+    "knn_accuracy_z_pruned": Column("share", "", "the same without the groups that are inactive by norm"),
+    "mean_knn_accuracy": Column("share", "", "kNN accuracy of r on held-out images, mean over the seeds that got so far"),
+    "best_knn_accuracy": Column("share", "", "the same of the best λ at that time"),
+    "effective_rank_r": Column("amount", "dimensions", "effective rank of r on held-out images"),
+    "effective_rank_z": Column("amount", "dimensions", "effective rank of z on held-out images"),
+    "std_r": Column("amount", "", "relative standard deviation of r: 1 spread evenly, 0 collapsed"),
+    "std_z": Column("amount", "", "relative standard deviation of z: 1 spread evenly, 0 collapsed"),
+    "penalty_value": Column("amount", "", "the penalty without λ"),
+    "n_groups": Column("whole", "groups", "groups of the penalised layers"),
+    "active_groups": Column("whole", "groups", "those with a norm above 1 % of the largest in their layer"),
+    "active_groups_share": Column("share", "", "active_groups / n_groups"),
+    "n_features": Column("whole", "features", "features of r that the head is given"),
+    "active_features": Column("whole", "features", "those of n_features that the first layer reads, by norm"),
+    "active_features_share": Column("share", "", "active_features / n_features"),
+    "functional_features": Column("whole", "features", "the fewest of n_features that keep z within 1 %"),
+    "functional_features_share": Column("share", "", "functional_features / n_features"),
+    "images_per_second": Column("amount", "images/s", "speed of the training"),
+    "train_seconds": Column("amount", "s", "what the pretraining took, its measurements included"),
+    "seconds": Column("amount", "s", "what the work behind the row took"),
+    "skipped_images": Column("whole", "images", "unreadable images that were left out"),
+    "waiting_share": Column("share", "", "share of the time in which no batch of images was ready"),
+    # ------------------------------------------------------------------------------- layers of the head
+    "layer": Column("text", "", "name of a linear layer of the head"),
+    "inputs": Column("whole", "features", "inputs of the layer"),
+    "active_inputs": Column("whole", "features", "those whose column has a norm above 1 % of the largest"),
+    "functional_inputs": Column("whole", "features", "the fewest inputs that keep z within 1 %"),
+    "outputs": Column("whole", "features", "outputs of the layer"),
+    "active_outputs": Column("whole", "features", "those whose row has a norm above 1 % of the largest"),
+    "dead_outputs": Column("whole", "features", "those that the next layer sees as constant"),
+    "stable_rank": Column("amount", "", "squared Frobenius norm over squared spectral norm of the weight"),
+    # ------------------------------------------------------------------------------- what was measured of what
+    "model": Column("text", "", "checkpoint, untrained or pixels"),
+    "protocol": Column("text", "", "how r or z was evaluated"),
+    "features": Column("text", "", "what the row is about: r, z, a hidden layer, pixels, the head or its response"),
+    "eval_dataset": Column("text", "", "data set of the measurement"),
+    "split": Column("text", "", "split of eval_dataset"),
+    "images": Column("whole", "images", "how many were measured on"),
+    "label_share": Column("share", "", "share of the labels that was known"),
+    "eval_seed": Column("whole", "", "seed of the evaluation"),
+    "n_train": Column("whole", "images", "images that the evaluation learnt from"),
+    "n_val": Column("whole", "images", "those of them that only chose"),
+    "n_test": Column("whole", "images", "images that it was tested on"),
+    "k": Column("whole", "", "neighbours of kNN"),
+    "distance": Column("text", "", "distance of kNN"),
+    "vote": Column("text", "", "vote of kNN"),
+    "l2": Column("amount", "", "strength of the logistic regression's L2 penalty"),
+    "eval_lr": Column("amount", "", "learning rate of the evaluation"),
+    "eval_epochs": Column("whole", "epochs", "length of the evaluation's training"),
+    "eval_batch_size": Column("whole", "images", "batch size of the evaluation"),
+    "val_accuracy": Column("share", "", "accuracy of the linear or other evaluation on the images that chose its setting"),
+    "accuracy": Column("share", "", "linear evaluation of r on test images"),
+    "accuracy_z": Column("share", "", "linear evaluation of z on test images"),
+    "class": Column("text", "", "class of the test images"),
+    "task": Column("text", "", "key of the measurement, the same in all tables that it fills"),
+    # ------------------------------------------------------------------------------- numbers by name
+    "metric": Column("text", "", "name of the number in value or mean"),
+    "value": Column("number", "", "the number that metric or measurement names"),
+    "low": Column("number", "", "lower end of the 95 % interval of value or mean"),
+    "high": Column("number", "", "upper end of the 95 % interval of value or mean"),
+    "index": Column("whole", "", "rank of the eigenvalue, 1 for the largest"),
+    "eigenvalue": Column("amount", "", "eigenvalue of the features' covariance, or of the response E[JᵀJ]"),
+    "batch": Column("whole", "", "number of a batch, from 1"),
+    "features_kept": Column("whole", "features", "the fewest of n_features with which the batch's NT-Xent rises by at most 1 %"),
+    "batch_loss": Column("number", "", "NT-Xent of the batch with all features of r"),
+    "batch_loss_kept": Column("number", "", "NT-Xent of the batch with features_kept of them"),
+    # ------------------------------------------------------------------------------- over seeds
+    "seeds": Column("whole", "seeds", "how many the mean is over"),
+    "chosen": Column("text", "", "best, sparsest or both, for a λ that held-out images chose"),
+    "mean": Column("number", "", "mean over seeds"),
+    "sd": Column("amount", "", "standard deviation over seeds"),
+    "difference": Column("number", "", "mean paired difference to λ 0"),
+    "difference_low": Column("number", "", "lower end of its 95 % interval, Student's t"),
+    "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
+    "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
+    "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
+    # ------------------------------------------------------------------------------- what a run's files were when saved
+    "table": Column("text", "", "name of a table"),
+    "sha256": Column("text", "", "digest of that table's rows up to that epoch"),
+    # ------------------------------------------------------------------------------- benchmarks
+    "network": Column("text", "", "network of a benchmark"),
+    "workload": Column("text", "", "what a benchmark ran"),
+    "ratio": Column("amount", "", "images_per_second over that of the first workload"),
+    "torch": Column("text", "", "version of PyTorch"),
+    "cores": Column("whole", "cores", "processors that were used"),
+    "threads": Column("whole", "threads", "threads of PyTorch"),
+    "workers": Column("whole", "processes", "processes that read images"),
+    "measurement": Column("text", "", "name of the number in value"),
+    "unit": Column("text", "", "unit of value"),
+    "bare_seconds": Column("amount", "s", "forward passes alone"),
+    "extraction_seconds": Column("amount", "s", "extraction of the features"),
+    "extraction_share": Column("amount", "", "bare_seconds / extraction_seconds"),
+    "linear_seconds": Column("amount", "s", "linear evaluation"),
+    "knn_seconds": Column("amount", "s", "kNN evaluation"),
+    "evaluation_seconds": Column("amount", "s", "extraction, linear and kNN evaluation"),
+    "sgd_epochs": Column("whole", "epochs", "epochs of SGD that were timed"),
+    "sgd_seconds_of_100_epochs": Column("amount", "s", "what 100 epochs of SGD take"),
+    "times_faster": Column("amount", "", "sgd_seconds_of_100_epochs over evaluation_seconds"),
+    "megabytes_over_data_and_features": Column("number", "MB", "peak of memory beyond data and features"),
+    "linear_r": Column("share", "", "linear evaluation of r"),
+    "linear_z": Column("share", "", "linear evaluation of z"),
+    "linear_sgd_r": Column("share", "", "linear evaluation of r by SGD"),
+    "linear_sgd_z": Column("share", "", "linear evaluation of z by SGD"),
+    "bare_alone": Column("amount", "s", "a trial without the suite around it, alone"),
+    "bare_beside": Column("amount", "s", "the same beside others"),
+    "speed_up": Column("amount", "", "how much faster several beside each other are"),
+    "sweep": Column("amount", "s", "a sweep of them"),
+    "ideal": Column("amount", "s", "what the sweep would take without any cost of its own"),
+    "overhead": Column("amount", "", "sweep / ideal"),
+    "rows": Column("whole", "images", "rows of the features of a benchmark"),
+    "dim": Column("whole", "features", "their width"),
+    "moments_seconds": Column("amount", "s", "taking them in"),
+    "numbers_and_intervals_seconds": Column("amount", "s", "reading numbers and intervals off them"),
+    "invariance_seconds": Column("amount", "s", "LiDAR, alignment and uniformity"),
+    "generating_seconds": Column("amount", "s", "making them"),
+    "peak_mb": Column("amount", "MB", "peak of memory"),
+    "true_effective_rank": Column("amount", "dimensions", "of the distribution that they were drawn from"),
+    "effective_rank": Column("amount", "dimensions", "as measured; low and high bound it"),
+    "rank_low": Column("amount", "dimensions", "lower end of the 95 % interval of effective_rank"),
+    "rank_high": Column("amount", "dimensions", "upper end of the 95 % interval of effective_rank"),
+}
+
+RUN = ("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "commit")
+FOREIGN = ("experiment", "dataset", "penalty", "solver", "lam", "seed", "step", "total_steps")  # that other people's files lack
+KIND = ("experiment", "method", "dataset", "backbone", "penalty", "solver")
+HEAD = ("batch_norm", "projector_out", "epochs")
+RANKS = ("effective_rank_r", "effective_rank_z")
+COUNTS = ("penalty_value", "n_groups", "active_groups", "n_features", "active_features", "functional_features")
+SHARES = ("active_groups_share", "active_features_share", "functional_features_share")
+PROBED = (
+    *("knn_accuracy", "knn_accuracy_z", "knn_accuracy_z_pruned", *RANKS, "std_r", "std_z", *COUNTS),
+    *("skipped_images", "waiting_share", "images_per_second", "seconds"),
+)
+ADDED = ("knn_accuracy_z", "knn_accuracy_z_pruned", "skipped_images", "waiting_share")
+MEASURED = (*RUN, "step", "total_steps", "checkpoint")
+ON = ("eval_dataset", "split", "images")
+EVALUATION = ("protocol", "features", "eval_dataset", "label_share", "eval_seed", "n_train", "n_val")
+SETTINGS = ("skipped_images", "waiting_share", "k", "distance", "vote", "l2", "eval_lr", "eval_epochs", "eval_batch_size")
+PERHAPS = (*FOREIGN, "assumed", "label_share", "eval_seed", *SETTINGS, "val_accuracy", "value", "low", "high")
+OLD_COUNTS = {"groups": "n_groups", "features": "n_features"}
+OLD_SHARES = {name.removesuffix("_share"): name for name in SHARES}
+OLD_EVALUATION = {name.removeprefix("eval_"): name for name in ("eval_lr", "eval_epochs", "eval_batch_size")}
+DIFFERENCES = ("difference", "difference_low", "difference_high")
+BOOTSTRAP = ("bootstrap_low", "bootstrap_high")
+PUT_BACK = "Put the file back, or move the folder away to start anew."
+AGAIN = "Remove all lines of that task, and measure it again."
+
+SWEEP = Table(
+    (*RUN, *HEAD, "sum_lr", "val_accuracy", "accuracy", "accuracy_z", "knn_accuracy", *RANKS, *SHARES, "loss", "train_seconds"),
+    empty=(*RANKS, *SHARES),
+    added=("sum_lr", "loss", "train_seconds"),
+    key=("run",),
+    renamed=OLD_SHARES,
+    remedy="Mend or remove that line; its trial is then run again, if its folder is gone, too.",
+)
+
+TABLES = {
+    "metrics.csv": Table(
+        (*RUN, "epoch", "loss", "gradient_norm", "lr", *PROBED),
+        empty=(*RANKS, "functional_features"),
+        added=ADDED,
+        extra="loss",
+        key=("run", "epoch"),
+        counts="epoch",
+        renamed=OLD_COUNTS,
+        remedy=PUT_BACK,
+    ),
+    "layers.csv": Table(
+        (
+            *(*RUN, "epoch", "layer", "inputs", "active_inputs", "functional_inputs"),
+            *("outputs", "active_outputs", "dead_outputs", "stable_rank"),
+        ),
+        empty=("functional_inputs", "stable_rank"),
+        key=("run", "epoch", "layer"),
+        repeats="epoch",
+        remedy=PUT_BACK,
+    ),
+    "spectrum_epochs.csv": Table(
+        (*RUN, "epoch", "features", "index", "eigenvalue"),
+        key=("run", "epoch", "features", "index"),
+        counts="index",
+        falls="eigenvalue",
+        repeats="epoch",
+        remedy=PUT_BACK,
+    ),
+    "digests.csv": Table(("epoch", "table", "sha256"), key=("epoch", "table"), remedy="Remove the file: nothing depends on it."),
+    "evaluations.csv": Table(
+        (
+            *(*MEASURED, "model", "assumed", *EVALUATION, "n_test", *SETTINGS, "val_accuracy"),
+            *("metric", "value", "low", "high", "seconds", "task"),
+        ),
+        empty=PERHAPS,
+        added=("assumed", "skipped_images", "waiting_share"),
+        key=("task", "features", "metric", "k", "distance", "vote"),
+        renamed=OLD_EVALUATION,
+        remedy=AGAIN,
+    ),
+    "per_class.csv": Table(
+        (*MEASURED, "model", "assumed", *EVALUATION, *SETTINGS, "metric", "task", "class", "n_test", "value", "low", "high"),
+        empty=PERHAPS,
+        added=("assumed", "skipped_images", "waiting_share"),
+        key=("task", "features", "metric", "k", "distance", "vote", "class"),
+        renamed=OLD_EVALUATION,
+        remedy=AGAIN,
+    ),
+    "spectrum.csv": Table(
+        (*MEASURED, "assumed", *ON, "features", "index", "eigenvalue", "task"),
+        empty=(*FOREIGN, "assumed"),
+        added=("assumed",),
+        key=("task", "features", "index"),
+        counts="index",
+        falls="eigenvalue",
+        remedy=AGAIN,
+    ),
+    "spectrum_metrics.csv": Table(
+        (*MEASURED, "assumed", *ON, "features", "metric", "value", "low", "high", "task"),
+        empty=(*FOREIGN, "assumed", "value", "low", "high"),
+        added=("assumed",),
+        key=("task", "features", "metric"),
+        remedy=AGAIN,
+    ),
+    "spectrum_batches.csv": Table(
+        (*MEASURED, "assumed", *ON, "batch", "features_kept", "n_features", "batch_loss", "batch_loss_kept", "task"),
+        empty=(*FOREIGN, "assumed", "features_kept"),
+        added=("assumed",),
+        key=("task", "batch"),
+        counts="batch",
+        renamed={"features": "n_features", "loss": "batch_loss", "loss_kept": "batch_loss_kept"},
+        remedy=AGAIN,
+    ),
+    "spectrum_by_lam.csv": Table(
+        (*KIND, "eval_dataset", "split", "lam", "features", "metric", "seeds", "mean", "low", "high", *DIFFERENCES),
+        empty=(*FOREIGN, "low", "high", *DIFFERENCES),
+        key=(*KIND, "eval_dataset", "split", "lam", "features", "metric"),
+        remedy="Remove the file: it is made of spectrum_metrics.csv.",
+    ),
+    "sweep.csv": SWEEP,
+    "trial.csv": Table(**{**vars(SWEEP), "remedy": "Remove the file: the trial is then evaluated again."}),
+    "sweep_summary.csv": Table(
+        (*KIND, *HEAD, "lam", "seeds", "chosen", "metric", "mean", "sd", "low", "high", *DIFFERENCES, *BOOTSTRAP),
+        empty=("chosen", "mean", "sd", "low", "high", *DIFFERENCES, *BOOTSTRAP),
+        key=(*KIND, *HEAD, "lam", "metric"),
+        remedy="Remove the file: it is made of sweep.csv.",
+    ),
+    "curves.csv": Table(
+        (*RUN, *HEAD, "epoch", "loss", "knn_accuracy", *RANKS, "penalty_value", "active_groups_share", "active_features_share"),
+        empty=(*RANKS, "active_groups_share", "active_features_share"),
+        key=("run", "epoch"),
+        counts="epoch",
+        renamed=OLD_SHARES,
+        remedy="Remove all lines of that run; if its folder is there, they come back.",
+    ),
+    "pruned.csv": Table(
+        (*RUN, *HEAD, "epoch", "mean_knn_accuracy", "best_knn_accuracy"),
+        key=("run",),
+        renamed={"knn_accuracy": "mean_knn_accuracy"},
+    ),
+    "methods.csv": Table(
+        (
+            *(*RUN, "epoch", "knn_accuracy", "effective_rank_r", "std_r", "knn_accuracy_z", "knn_accuracy_z_pruned"),
+            *("effective_rank_z", "std_z", *COUNTS, "loss", "gradient_norm", "lr", "images_per_second", "seconds"),
+        ),
+        empty=("run", "loss", "gradient_norm", "lr", *PROBED),
+        extra="seconds",
+        key=("method", "lam", "seed"),
+        renamed=OLD_COUNTS,
+    ),
+    "throughput.csv": Table(
+        ("network", "workload", "images_per_second", "ratio", "commit", "torch"),
+        key=("network", "workload", "commit"),
+        renamed={"step": "workload"},
+    ),
+    "speed.csv": Table(
+        (
+            *("commit", "dataset", "n_train", "n_test", "threads", "bare_seconds", "extraction_seconds", "extraction_share"),
+            *("linear_seconds", "knn_seconds", "evaluation_seconds", "sgd_epochs", "sgd_seconds_of_100_epochs", "times_faster"),
+            *("megabytes_over_data_and_features", "linear_r", "linear_z", "linear_sgd_r", "linear_sgd_z"),
+        ),
+        empty=("linear_r", "linear_z", "linear_sgd_r", "linear_sgd_z"),
+    ),
+    "streaming.csv": Table(
+        ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
+    ),
+    "overhead.csv": Table(
+        ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),
+    ),
+    "cost.csv": Table(
+        (
+            *("rows", "dim", "threads", "moments_seconds", "numbers_and_intervals_seconds", "invariance_seconds"),
+            *("generating_seconds", "peak_mb", "true_effective_rank", "effective_rank", "rank_low", "rank_high", "commit"),
+        ),
+        empty=("invariance_seconds", "rank_low", "rank_high"),
+        renamed={"low": "rank_low", "high": "rank_high"},
+    ),
+}

@@ -1,6 +1,7 @@
 """Does a folder of images stream? Memory, speed and waiting while `pretrain` and `evaluate` read JPEGs from the disk.
 
     python benchmarks/streaming.py --out results/streaming/streaming.csv         # 20,000 images, three epochs; some minutes
+    python benchmarks/streaming.py --quick                                       # whether it runs, not how fast
 
 Writes an image folder of JPEGs, 160 x 120 pixels in ten classes (the images of fashion10k, enlarged and coloured at random), and
 trains the narrow network on it through the command line. Each second the memory of the command and of its reading processes is
@@ -17,6 +18,7 @@ added up: "rss" counts pages that they share once for each of them, "pss" once. 
 """
 
 import argparse
+import math
 import os
 import statistics
 import subprocess
@@ -142,16 +144,15 @@ def watch_evaluation(results: Path, workers: int) -> list[dict[str, object]]:
     if started.returncode:
         raise SystemExit(f"the evaluation ended with {started.returncode}")
     quarter = max(1, len(values) // 4)
-    rows = [
-        row(f"evaluate_pss_maximum_of_quarter_{i + 1}", max(values[i * quarter : (i + 1) * quarter] or values[-1:]), "MB", "")
-        for i in range(4)
-    ]
+    values = values or [math.nan]  # few images are read before anybody looks
+    quarters = [values[i * quarter : (i + 1) * quarter] or values[-1:] for i in range(4)]
+    rows = [row(f"evaluate_pss_maximum_of_quarter_{i + 1}", max(part), "MB", "") for i, part in enumerate(quarters)]
     first = read_csv(run / "evaluations.csv")[0]
     rows += [row(f"evaluate_{name}", float(first[name]), "", "") for name in ("n_train", "n_test", "waiting_share", "value")]
     return rows
 
 
-def speeds(folder: Path, workers: int) -> list[dict[str, object]]:
+def speeds(folder: Path, workers: int, times: int) -> list[dict[str, object]]:
     """Images a second of the bare network, of the step on ready crops, and of reading alone; medians."""
     run = build(Config(dataset=str(folder), workers=workers, results=Path(tempfile.gettempdir()), **SETTINGS))
     crops = Crops(RECIPES[run.config.recipe], run.method.backbone.image[1], 0)
@@ -162,8 +163,8 @@ def speeds(folder: Path, workers: int) -> list[dict[str, object]]:
         count += len(another)
     reading = count / (time.perf_counter() - started)
     views = run.views(batch.images, generator=torch.Generator())
-    bare = per_second(run, lambda: bare_step(run, views, batch.labels))
-    step = per_second(run, lambda: train_step(run, batch, 0))
+    bare = per_second(run, lambda: bare_step(run, views, batch.labels), times)
+    step = per_second(run, lambda: train_step(run, batch, 0), times)
     return [row(name, value, "images/s", "") for name, value in (("bare", bare), ("step", step), ("reading", reading))]
 
 
@@ -174,7 +175,7 @@ def bare_step(run: Run, views: list[torch.Tensor], labels: torch.Tensor) -> None
     run.optimizer.step()
 
 
-def per_second(run: Run, step: object, times: int = 20) -> float:
+def per_second(run: Run, step: object, times: int) -> float:
     """Images a second of `step`, by the median."""
     seconds = []
     for _ in range(times + 3):
@@ -231,7 +232,7 @@ def main() -> None:
         write_folder(folder, images)
         rows = watch_memory(folder, Path(scratch, "results"), options.workers, epochs)
         rows += watch_evaluation(Path(scratch, "results"), options.workers)
-        rows += speeds(folder, options.workers)
+        rows += speeds(folder, options.workers, times=1 if options.quick else 20)
         rows += corrupt(folder, Path(scratch, "corrupt"), options.workers)
     machine = {"images": images, "workers": options.workers, "cores": os.cpu_count(), "torch": str(torch.__version__)}
     if options.out:

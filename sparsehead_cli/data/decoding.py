@@ -45,15 +45,14 @@ def jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
 
     Source: ITU-T T.81, annex B: segments of a marker and a length, up to the first start of frame.
     """
-    if bytes(data[:2]) != b"\xff\xd8":
+    octets = memoryview(data)
+    if octets[:2] != b"\xff\xd8":
         return None
     start = 2
-    while bytes(data[start : start + 1]) == b"\xff" and start + 9 <= len(data):
-        marker, high, low = data[start + 1 : start + 4].tolist()
-        if marker in FRAMES:
-            height, width = np.frombuffer(data[start + 5 : start + 9], ">u2").tolist()
-            return width, height
-        start += 2 + 256 * high + low
+    while start + 9 <= len(octets) and octets[start] == 0xFF:
+        if octets[start + 1] in FRAMES:
+            return 256 * octets[start + 7] + octets[start + 8], 256 * octets[start + 5] + octets[start + 6]
+        start += 2 + 256 * octets[start + 2] + octets[start + 3]
     return None
 
 

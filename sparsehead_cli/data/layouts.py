@@ -59,14 +59,21 @@ def read_file(path: str | Path) -> np.ndarray:
 
     A pipe or a device would keep its reader waiting, or never end.
     """
-    status = os.stat(path)
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError("it is not a file")
-    if not status.st_size:
-        raise ValueError("the file is empty")
-    if status.st_size > BYTES:
-        raise ValueError(f"the file has {status.st_size:,} bytes, and more than {BYTES:,} are not read")
-    return np.fromfile(path, np.uint8)
+    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # no pipe is waited for
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a file")
+        if not status.st_size:
+            raise ValueError("the file is empty")
+        if status.st_size > BYTES:
+            raise ValueError(f"the file has {status.st_size:,} bytes, and more than {BYTES:,} are not read")
+        data = np.empty(status.st_size, np.uint8)
+        if os.readv(file, [data]) != len(data):
+            raise ValueError("the file could not be read to its end")
+        return data
+    finally:
+        os.close(file)
 
 
 def image_folder(root: Path) -> Layout:

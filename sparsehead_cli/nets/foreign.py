@@ -187,9 +187,12 @@ def places_in(tensors: Mapping[str, Tensor]) -> list[Place]:
 
 def same_network(a: Place, b: Place, tensors: Mapping[str, Tensor]) -> bool:
     """Whether a network is in the file under two names, as encoder.0 and backbone, with the same numbers."""
-    return a.keys.keys() == b.keys.keys() and all(
-        torch.equal(tensors[key], tensors[b.keys[name]]) for name, key in a.keys.items() if tensors[key].device.type == "cpu"
+    pairs = [(tensors[key], tensors[b.keys[name]]) for name, key in a.keys.items() if name in b.keys]
+    plain = all(
+        t.layout == torch.strided and t.device.type == "cpu" and t.dtype.is_floating_point for t in sum(pairs, ()) if t.ndim
     )
+    alike = all((x.dtype, x.shape) == (y.dtype, y.shape) for x, y in pairs)
+    return a.keys.keys() == b.keys.keys() and plain and alike and all(torch.equal(x, y) for x, y in pairs)
 
 
 def place_at(prefix: str, start: int | None, tensors: Mapping[str, Tensor]) -> Place:

@@ -237,6 +237,8 @@ def test_each_network_of_a_file_can_be_chosen(prefixes, known, names):
 def test_a_network_that_is_in_the_file_twice_is_one():
     state = {**under("backbone.", NETS[7, 0]), **under("encoder.0.", NETS[7, 0])}
     assert "branch" not in find(state)[1]
+    half = {name: value.half() if value.is_floating_point() else value for name, value in state.items() if name.startswith("enc")}
+    assert find({**state, **half})[1]["branch"] == ("backbone", GUESSED)
 
 
 # ---------------------------------------------------------------------------------------------- heads

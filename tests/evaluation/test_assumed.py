@@ -8,6 +8,7 @@ import torch
 
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation import spectrum
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.evaluation.subject import load_subject, untrained
 from sparsehead_cli.nets.layouts import CIFAR100, IMAGENET, STL10
@@ -152,7 +153,9 @@ def test_evaluate_lists_what_is_assumed_and_keeps_rows_apart(tmp_path, sparsehea
     assert "measured before" in out
 
 
-def test_spectrum_marks_a_verdict_that_rests_on_guesses(tmp_path, sparsehead):
+def test_spectrum_marks_a_verdict_that_rests_on_guesses(tmp_path, sparsehead, monkeypatch):
+    for name, value in {"VIEWED": 40, "VIEWS": 4, "BATCHES": 3, "BATCH_SIZE": 32, "RESPONSE_IMAGES": 50}.items():
+        monkeypatch.setattr(spectrum, name, value)
     path = written(tmp_path)
     options = ("--dataset", "fashion1k", "--out", tmp_path / "spectra")
     code, out, _ = sparsehead("spectrum", path, *options)

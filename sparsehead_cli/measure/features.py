@@ -102,18 +102,6 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     return separable(x, *weights).clamp_(0, 1)  # bicubic overshoots
 
 
-@contextmanager
-def eval_mode(module: nn.Module) -> Iterator[None]:
-    """`module` in eval mode; every submodule's own mode is put back, so BatchNorm buffers and frozen parts stay."""
-    modes = {m: m.training for m in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
-
-
 @torch.no_grad()
 def extract(network: nn.Module, split: Split, prepare: Prepare) -> Features:
     """The features of every image of a split, on its device; never more in memory than they are. The caller chooses autocast."""

@@ -9,6 +9,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.norms import JOINED
 from sparsehead_cli.sparse.layers import CONVOLUTIONS, RawMatrices, unwrap
 from sparsehead_cli.sparse.select import SelectFeatures
 
@@ -137,7 +138,7 @@ def _prunable_parts(module: nn.Module) -> list[str]:
 
 LAYERS = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
 ZERO = ((0,), (0, 0), (0, 0, 0))
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)  # SyncBatchNorm: what several processes train with
+BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm, *JOINED.values())  # the last: of several processes
 ELEMENTWISE = (
     nn.ReLU,
     nn.ReLU6,

@@ -1,4 +1,4 @@
-"""Numbers of tables for people: what is not defined (empty in the CSV, NaN in memory) is "–", never 0 or nan. There is no -0.0."""
+"""Numbers of tables as people read them: what is not defined (empty in the CSV, NaN in memory) is "–", never 0, nan or -0.0."""
 
 import math
 

@@ -95,22 +95,32 @@ def load_subject(
         if allow_partial or image_size or assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
         return without_dust(own_subject(load_checkpoint(path), path, device, data_dir))
-    state, skipped = read_file(path)
-    if isinstance(state, dict) and state.keys() >= NEEDED:
-        raise SparseheadError(f"{path} has all that a checkpoint of ours has but our format in it: it was changed or damaged.")
     facts = Facts(given | ({"image_size": image_size} if image_size else {}))
-    options = {"facts": facts, "allow_partial": allow_partial, "skipped": skipped}
-    if timm is not None:
-        found = find_timm(timm, state, str(path), image_size=image_size, **options)
-        prepare = Prepare(found.backbone.image, normalisation_of(facts, found.backbone.normalise))
-        if "image_size" not in {a.key for a in facts.assumptions}:
-            facts.note("image_size", prepare.image[1], GIVEN if image_size else GUESSED)
-    else:
-        found = find_network(state, str(path), **options)
-        prepare = prepare_for(found.backbone, dataset_info(dataset, data_dir) if dataset else None, facts)
+    info = dataset_info(dataset, data_dir) if dataset and timm is None else None
+    found, prepare = find_in(path, timm, facts, info, allow_partial=allow_partial)
     found.backbone.image = prepare.image
     facts.require_used(str(path))
     return foreign_subject(found, prepare, path, device, facts)
+
+
+def find_in(path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None, *, allow_partial: bool) -> tuple[Found, Prepare]:
+    """The network in somebody else's file, and the views that it expects; `info` is the data set that it is measured on.
+
+    Raises: SparseheadError where there is none, and for a checkpoint of ours that has lost its format.
+    """
+    state, skipped = read_file(path)
+    if isinstance(state, dict) and state.keys() >= NEEDED:
+        raise SparseheadError(f"{path} has all that a checkpoint of ours has but our format in it: it was changed or damaged.")
+    options = {"facts": facts, "allow_partial": allow_partial, "skipped": skipped}
+    if timm is None:
+        found = find_network(state, str(path), **options)
+        return found, prepare_for(found.backbone, info, facts)
+    given = facts.given.get("image_size")
+    found = find_timm(timm, state, str(path), image_size=given, **options)
+    prepare = Prepare(found.backbone.image, normalisation_of(facts, found.backbone.normalise))
+    if "image_size" not in {a.key for a in facts.assumptions}:
+        facts.note("image_size", prepare.image[1], GIVEN if given else GUESSED)
+    return found, prepare
 
 
 def normalisation_of(facts: Facts, guess: Normalisation) -> Normalisation:

@@ -16,6 +16,7 @@ from sparsehead_cli.data.augment import Normalisation, luma, resize_weights, sep
 from sparsehead_cli.data.split import Split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.files import make_folder, write_beside
+from sparsehead_cli.sparse.layers import eval_mode
 
 BATCH = 500
 

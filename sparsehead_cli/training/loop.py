@@ -18,9 +18,10 @@ from sparsehead_cli import distributed
 from sparsehead_cli.data.augment import RECIPES, stable_seed
 from sparsehead_cli.data.datasets import Crops, Folder, Split, dataset_info
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.measure.features import Encoder, Prepare, Waiting, eval_mode, extract
+from sparsehead_cli.measure.features import Encoder, Prepare, Waiting, extract
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
+from sparsehead_cli.sparse.layers import eval_mode
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.folder import Position, identity_columns, locked, resume, save

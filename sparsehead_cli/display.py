@@ -109,7 +109,7 @@ def epoch_line(row: Row, epochs: int) -> str:
     skipped = f"  skipped {row['skipped_images']}" if int(row.get("skipped_images", 0)) else ""
     return (
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  loss {float(row['loss']):.3f}"
-        f"  kNN {100 * float(row['knn_accuracy']):.1f} %"
+        f"  kNN {readable(row['knn_accuracy'], 1, 100, ' %')}"
         f"  rank r {readable(row['effective_rank_r'], 1)}  z {readable(row['effective_rank_z'], 1)}"
         f"  groups {row['active_groups']}/{row['n_groups']}  {float(row['images_per_second']):,.0f} images/s{waiting}{skipped}"
     )

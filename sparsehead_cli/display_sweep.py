@@ -99,7 +99,7 @@ class SweepDisplay:
                 continue
             last = rows[-1]
             numbers = (readable(last[f"effective_rank_{f}"], 1) for f in ("r", "z"))
-            knn = f"{100 * float(last['knn_accuracy']):.1f} %"
+            knn = readable(last["knn_accuracy"], 1, 100, " %")
             table.add_row(task.folder.name, f"{last['epoch']}/{epochs}", f"{float(last['loss']):.3f}", knn, *numbers)
         return table
 

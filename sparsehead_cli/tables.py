@@ -250,7 +250,7 @@ SWEEP = Table(
 TABLES = {
     "metrics.csv": Table(
         (*RUN, "epoch", "loss", "gradient_norm", "lr", *PROBED),
-        empty=(*RANKS, "functional_features"),
+        empty=("knn_accuracy", "knn_accuracy_z", "knn_accuracy_z_pruned", *RANKS, "functional_features"),
         added=ADDED,
         extra="loss",
         key=("run", "epoch"),

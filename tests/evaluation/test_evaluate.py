@@ -208,7 +208,7 @@ def test_a_plan_keeps_what_belongs_together_together():
 def test_weights_of_another_architecture_are_refused(run_folder):
     path = run_folder / "checkpoint.pt"
     state = load_checkpoint(path)
-    state["identity"]["widths"] = [8, 8, 8, 8]
+    state["identity"]["widths"] = [16, 16, 16, 16]
     save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
     with pytest.raises(SparseheadError, match=r"weights in .*checkpoint.pt are of another architecture .*size mismatch"):
         evaluate(ask(run_folder))

@@ -45,4 +45,27 @@ def swap(data: bytes, first: bytes, second: bytes) -> bytes:
     return data.replace(first, mark).replace(second, first).replace(mark, second)
 
 
+def lose_line(data: bytes, seed: int) -> bytes:
+    """`data` without one of its lines, drawn from `seed`."""
+    lines = data.splitlines(keepends=True)
+    del lines[random.Random(seed).randrange(len(lines))]
+    return b"".join(lines)
+
+
+def repeat_line(data: bytes, seed: int) -> bytes:
+    """`data` with one of its lines twice."""
+    lines = data.splitlines(keepends=True)
+    at = random.Random(seed).randrange(len(lines))
+    return b"".join([*lines[: at + 1], *lines[at:]])
+
+
+def insert(data: bytes, seed: int) -> bytes:
+    """`data` with random bytes, or what editors and shells leave, somewhere in it."""
+    draw = random.Random(seed)
+    at = draw.choice([0, len(data), draw.randrange(len(data) + 1)])
+    new = draw.choice([b"\xff\xfe", b"\xef\xbb\xbf", bytes(8), b'"', b"\n", b",,,", draw.randbytes(5), b"9" * 200_000])
+    return data[:at] + new + data[at:]
+
+
 DAMAGES = {"flip_bits": flip_bits, "truncate": truncate, "zero_block": zero_block, "append": append}
+OF_TEXT = {"lose_line": lose_line, "repeat_line": repeat_line, "insert": insert}

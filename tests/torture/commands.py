@@ -14,6 +14,7 @@ import signal
 import sys
 import time
 import traceback
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,7 +108,7 @@ def become(arguments: list[str], folder: Path, out: Path, err: Path, plant: Call
         for number, path in ((1, out), (2, err)):
             os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
         sys.stdout, sys.stderr = text_to(1), text_to(2)
-        sys.argv = ["sparsehead", *arguments]
+        sys.argv, sys.modules["__main__"] = ["sparsehead", *arguments], types.ModuleType("__main__")  # as in a command of its own
         os.environ |= {"COLUMNS": "100", "OMP_NUM_THREADS": "1"}
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         plant()

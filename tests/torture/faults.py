@@ -29,7 +29,7 @@ import pandas as pd
 from sparsehead_cli.evaluation import spectrum
 from tests.torture import commands
 from tests.torture.commands import Ended, start
-from tests.torture.damage import DAMAGES
+from tests.torture.damage import FILES
 
 SECONDS = 120  # until a command counts as hung
 MEGABYTES = 2048
@@ -211,7 +211,7 @@ def draw_case(number: int, seed: int, names: list[str]) -> tuple[str, str, rando
     """The command and the fault of a case, and the generator of everything else about it."""
     draw = random.Random(f"{seed} {number}")
     name = draw.choices(names, [COMMANDS[name][2] for name in names])[0]
-    kinds = [*planted(draw), *SIGNALS, *OTHERS, *[f"damage: {kind}" for kind in DAMAGES] * 2]
+    kinds = [*planted(draw), *SIGNALS, *OTHERS, *[f"damage: {kind}" for kind in FILES] * 2]
     return name, draw.choice(kinds), draw
 
 
@@ -247,7 +247,7 @@ def damage_one(folder: Path, kind: str, draw: random.Random) -> str:
     """Damage one of the files that a command left; its name."""
     files = [path for path in sorted((folder / "results").rglob("*")) if path.is_file() and not path.name.endswith(".lock")]
     path = draw.choice(files)
-    DAMAGES[kind](path, draw)
+    FILES[kind](path, draw.randrange(2**32))
     return path.name if path.suffix != ".pt" or path.name == "checkpoint.pt" else "features/*.pt"
 
 

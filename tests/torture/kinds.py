@@ -6,7 +6,6 @@ import gzip
 import io
 import os
 import pickle
-import random
 import shutil
 import struct
 import sys
@@ -21,8 +20,6 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from PIL import Image
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.tables import TABLES
 
 from sparsehead_cli import cli
 from sparsehead_cli.config import FIELDS, Config, load_config, parse_set
@@ -35,11 +32,13 @@ from sparsehead_cli.evaluation import evaluate
 from sparsehead_cli.evaluation.subject import load_subject
 from sparsehead_cli.measure.features import Features, cached
 from sparsehead_cli.study import spectra, sweep
+from sparsehead_cli.table_files import read_csv
+from sparsehead_cli.tables import TABLES
 from sparsehead_cli.training import build, loop
 from sparsehead_cli.training.checkpoint import load_checkpoint
 from sparsehead_cli.training.folder import resume
 from tests.conftest import TINY
-from tests.torture.damage import DAMAGES
+from tests.torture.damage import CONTENTS
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
@@ -136,7 +135,7 @@ def yaml_files() -> SearchStrategy:
     return st.one_of(
         st.binary(max_size=200),
         entries.map(lambda text: text.encode(errors="surrogatepass")),
-        damaged(whole, "mine.yaml"),
+        damaged(whole),
         st.just(BOMB.encode()),
     )
 
@@ -172,18 +171,9 @@ def without_work(folder: Path) -> None:
 # ---------------------------------------------------------------------------------------------- what a run leaves
 
 
-def damaged(data: bytes, name: str) -> SearchStrategy:
-    """The bytes of a file, damaged as `tests.torture.damage` does it."""
-    kinds = [kind for kind in DAMAGES if kind not in ("a folder", "another file", "a dangling link")]
-
-    def damage(kind: str, number: int) -> bytes:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, name)
-            path.write_bytes(data)
-            DAMAGES[kind](path, random.Random(number))
-            return path.read_bytes()
-
-    return st.builds(damage, st.sampled_from(kinds), st.integers(0, 2**32))
+def damaged(data: bytes) -> SearchStrategy:
+    """The bytes of a file, damaged."""
+    return st.builds(lambda damage, seed: damage(data, seed), st.sampled_from(list(CONTENTS.values())), st.integers(0, 2**32))
 
 
 @cache
@@ -305,7 +295,7 @@ def as_text(row: dict) -> dict[str, str]:
 
 
 def run_tables() -> SearchStrategy:
-    return st.one_of([damaged((trained() / name).read_bytes(), name).map(partial(pair, name)) for name in RUN_TABLES])
+    return st.one_of([damaged((trained() / name).read_bytes()).map(partial(pair, name)) for name in RUN_TABLES])
 
 
 def pair(name: str, data: bytes) -> tuple[str, bytes]:
@@ -317,7 +307,7 @@ def committed_tables() -> SearchStrategy:
     found = {path.name: path for path in sorted((ROOT / "results").rglob("*.csv")) if path.name in TABLES}
     heads = {name: b"".join(path.read_bytes().splitlines(keepends=True)[:12]) for name, path in found.items()}
     any_bytes = st.tuples(st.sampled_from(sorted(heads)), st.binary(max_size=100))
-    return st.one_of(any_bytes, *(damaged(head, name).map(partial(pair, name)) for name, head in heads.items()))
+    return st.one_of(any_bytes, *(damaged(head).map(partial(pair, name)) for name, head in heads.items()))
 
 
 def read_committed_table(given: tuple[str, bytes]) -> None:
@@ -336,7 +326,7 @@ def features() -> Features:
 def cache_files() -> SearchStrategy:
     buffer = io.BytesIO()
     torch.save(vars(features()), buffer)
-    return damaged(buffer.getvalue(), "features.pt")
+    return damaged(buffer.getvalue())
 
 
 def read_cache(data: bytes) -> None:
@@ -402,7 +392,7 @@ def foreign_files() -> SearchStrategy:
     ]
     hostile = [pickle.dumps(call) for call in calls] + [saved({"model": call}, zipped=z) for call in calls for z in (True, False)]
     return st.one_of(
-        odd, damaged(saved(foreign_state()), "theirs.pth"), damaged(saved(foreign_state(), zipped=False), "theirs.pth"),
+        odd, damaged(saved(foreign_state())), damaged(saved(foreign_state(), zipped=False)),
         st.sampled_from(hostile), st.binary(max_size=300),
     )  # fmt: skip
 
@@ -428,7 +418,7 @@ def idx_files() -> SearchStrategy:
     sound = [idx_bytes((20, 3, 3), images, packed=True), idx_bytes((20,), labels, packed=True)]
     names = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz")
     bomb = gzip.compress(idx_bytes((2**31, 2**31, 4), b"", packed=False) + bytes(2**22))
-    whole = [damaged(data, name).map(partial(pair, name)) for name, data in zip(names, sound, strict=True)]
+    whole = [damaged(data).map(partial(pair, name)) for name, data in zip(names, sound, strict=True)]
     odd = st.builds(lambda name, shape: (name, idx_bytes(tuple(shape), images, packed=True)), st.sampled_from(names), sides)
     return st.one_of(*whole, odd, st.tuples(st.sampled_from(names), st.one_of(st.binary(max_size=60), st.just(bomb))))
 
@@ -563,7 +553,7 @@ LIST = [
     ),
     Kind(
         "our checkpoints, damaged",
-        damaged((trained() / "checkpoint.pt").read_bytes(), "checkpoint.pt"),
+        damaged((trained() / "checkpoint.pt").read_bytes()),
         read_damaged_checkpoint,
         weight=12,
     ),
@@ -575,7 +565,7 @@ LIST = [
     Kind("IDX files", idx_files(), read_idx_file, lay_idx, 10),
     Kind(
         "images",
-        st.one_of([damaged(data, name).map(partial(pair, name)) for name, data in pictures().items()]),
+        st.one_of([damaged(data).map(partial(pair, name)) for name, data in pictures().items()]),
         read_picture,
         weight=15,
     ),

@@ -5,8 +5,10 @@ numbers are decimal; whatever else is no number is text; keys are text as writte
 number of values that it may not exceed, aliases counted as often as they are used.
 """
 
+import copy
 import os
 import re
+from functools import lru_cache
 from pathlib import Path
 
 import yaml
@@ -32,6 +34,11 @@ class _Loader(yaml.SafeLoader):
 
 def read_yaml(text: str, most: int = MOST_BYTES) -> object:
     """The value that a text in YAML stands for. Raises: ValueError, a sentence, for what is no YAML or more than settings need."""
+    return copy.deepcopy(_read_once(text, most))
+
+
+@lru_cache(maxsize=8)  # a sweep asks for the same file once a trial, and it takes a sixth of a second
+def _read_once(text: str, most: int) -> object:
     if len(text) > most:
         raise ValueError(f"it is longer than {most:,} characters")
     require_shallow(text)

@@ -31,22 +31,25 @@ SPARSEHEAD = [c.removeprefix(".venv/bin/") for c in COMMANDS if re.match(r"(\.ve
 EVALUATION = "sgd_epochs=1 finetune_epochs=1 semi_seeds=1 semi_epochs=1,1 detection.epochs=1 detection.batch_size=2"
 EVALUATION += " detection.min_size=64 detection.max_size=64 detection.workers=0 detection.regions=16"
 SHORT_EVALUATION = [part for setting in EVALUATION.split() for part in ("--set", setting)]
-SHORT = shlex.split("--epochs 1 --batch-size 500 --set widths=8,8,8,128 --set warmup_epochs=1 --set projector_hidden=128")
+SHORT = shlex.split(
+    "--epochs 1 --batch-size 250 --set widths=8,8,8,128 --set blocks=1,1,1,1 --set warmup_epochs=1 --set projector_hidden=128"
+)
 
 
 def small_colour_images(folder, train):
-    """1,500 images of CIFAR's size: whether its recipes fit together needs no download of 170 MB."""
+    """600 images of CIFAR's size: whether its recipes fit together needs no download of 170 MB."""
     rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (1500, 3, 32, 32), dtype=np.uint8), np.arange(1500) % 10
+    return rng.integers(0, 256, (600, 3, 32, 32), dtype=np.uint8), np.arange(600) % 10
 
 
 @pytest.fixture(autouse=True)
-def no_data_sets_of_the_system(monkeypatch):
-    """Small images stand in for every data set that would be downloaded; images of ImageNet's size stream in tests/data/."""
+def few_images(monkeypatch):
+    """Few small images stand in for every data set: whether commands and recipes fit together shows with them, too."""
     colour = dataclasses.replace(DATASETS["cifar10"], read=small_colour_images)
     for name in ("cifar10", "imagenet", "svhn"):
         monkeypatch.setitem(DATASETS, name, colour)
-    monkeypatch.setitem(DATASETS, "fashion-mnist", DATASETS["fashion1k"])
+    for name in ("fashion-mnist", "fashion10k"):
+        monkeypatch.setitem(DATASETS, name, DATASETS["fashion1k"])
 
 
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(("sparsehead evaluate", "sparsehead spectrum"))])

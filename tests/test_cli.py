@@ -4,7 +4,6 @@ import os
 import pty
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -28,12 +27,10 @@ def assert_one_error(answer, code=1):
     return err
 
 
-def test_help_is_quick_and_complete():
-    started = time.perf_counter()
+def test_help_is_complete():
     done = subprocess.run(
         [sys.executable, "-m", "sparsehead_cli", "pretrain", "--help"], capture_output=True, text=True, check=True
     )
-    assert time.perf_counter() - started < 2  # 0.25 s on a machine at rest
     for option in ("experiment", "method", "lam", "penalty", "solver", "dataset", "data-dir", "backbone", "epochs", "batch-size"):
         assert f"--{option}" in done.stdout
     for option in ("lr", "seed", "device", "precision", "compile", "results", "set", "experiments"):
@@ -156,10 +153,10 @@ def test_a_damaged_data_file(pretrain, tmp_path, monkeypatch):
 
 
 def test_a_collapse_is_said_loudly(pretrain):
-    """A λ that empties the whole head: z is constant."""
+    """A λ that empties the whole head: z is constant, and what has no variance has no effective rank."""
     code, out, _ = pretrain("--lam", "50", "--solver", "proximal")
     assert code == 0
-    assert out.count("COLLAPSED: the embedding z has effective rank 0.00") >= 2
+    assert out.count("COLLAPSED: the embedding z has effective rank – and relative standard deviation 0.000") >= 2
 
 
 @pytest.fixture

@@ -184,11 +184,11 @@ def test_names_that_people_have_stay():
 def test_words_of_a_file_mean_what_they_look_like(tmp_path):
     path = tmp_path / "e.yaml"
     path.write_bytes(
-        "\ufeff010: {dataset: 010, lr: 1e-4, compile: yes, widths: [4, 8]}\nyes:\n2024-01-01: {<<: {lam: 1}, lam: 2}\n".encode()
+        "\ufeff010: {dataset: 010, lr: 1e-4, compile: yes, widths: [8, 16]}\nyes:\n2024-01-01: {<<: {lam: 1}, lam: 2}\n".encode()
     )
     table = read_experiments(path)
     assert table == {
-        "010": {"dataset": "010", "lr": 1e-4, "compile": True, "widths": [4, 8]},
+        "010": {"dataset": "010", "lr": 1e-4, "compile": True, "widths": [8, 16]},
         "yes": {},
         "2024-01-01": {"lam": 2},
     }
@@ -234,7 +234,7 @@ def test_later_settings_name_no_run_anew_until_they_are_used():
     quickstart = build.run_identity(Config(lam=1e-4))
     assert build.run_name(Config(lam=1e-4), quickstart) == "simclr-l21-lam1e-04-seed0-2b5ec4b"  # as in results/
     assert Config(image_size=4, workers=-1).problems() == [
-        "image_size must be at least 8, given 4.",
+        "image_size must be between 8 and 4096, given 4.",
         "workers must be at least 0, given -1.",
     ]
 

@@ -7,6 +7,7 @@ processes nor on which batch was read before it.
 
 import hashlib
 import multiprocessing
+import multiprocessing.connection
 import os
 import re
 import signal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from sparsehead_cli.data.reading import Reader
 
 WORKERS = 4  # reading processes, at most, unless it is said how many
+END_SECONDS = 5  # in which a process has ended whose connection is broken
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 CPU = torch.device("cpu")
 
@@ -117,10 +119,10 @@ class Folder:
         readers: list[BaseProcess] = []
         try:
             yield from _without_its_signal(loader, readers)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            codes = _exit_codes(readers, wait=not isinstance(error, RuntimeError))
+            if not codes and "DataLoader worker" not in str(error):
                 raise
-            codes = [process.exitcode for process in readers if process.exitcode]
             raise _died(codes[0] if codes else None, reader.unfinished()) from None
 
     def _unreadable(self, i: int, reason: str) -> SparseheadError:
@@ -154,6 +156,16 @@ class Folder:
 def own_workers() -> int:
     """How many reading processes there are unless it is said: one a core that this process may use, at most WORKERS."""
     return min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _exit_codes(readers: list[BaseProcess], *, wait: bool) -> list[int]:
+    """Those of the reading processes that failed; with `wait` it gives them seconds to do so.
+
+    The connections of a process that is killed are closed before its parent can learn that it has ended.
+    """
+    if wait:
+        multiprocessing.connection.wait([process.sentinel for process in readers], timeout=END_SECONDS)
+    return [process.exitcode for process in readers if process.exitcode]
 
 
 def _died(exit_code: int | None, unfinished: list[Path]) -> SparseheadError:

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import random
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from sparsehead_cli.data import reading
+from sparsehead_cli.data import folders, reading
 from sparsehead_cli.data.augment import RECIPES, View, make_views
 from sparsehead_cli.data.datasets import Crops, dataset_info, load_split
 from sparsehead_cli.data.folders import _died
@@ -229,6 +230,21 @@ def test_a_process_that_is_killed_ends_with_its_image_not_with_silence(photograp
     with pytest.raises(SparseheadError, match=r"died \(SIGKILL\) while it read .*cat/010.jpg.*--workers") as error:
         everything(load(photographs, workers=2).batches(8, order=torch.arange(60)))
     assert "/dev/shm" not in str(error.value)
+
+
+def test_a_process_whose_connection_ends_before_itself_is_named_all_the_same(photographs, monkeypatch):
+    """Of a process that is killed the kernel first closes the connections, and only then says that it has ended."""
+
+    def broken(loader, readers):
+        dying = multiprocessing.get_context("fork").Process(target=lambda: (time.sleep(0.2), os.kill(os.getpid(), signal.SIGKILL)))
+        dying.start()
+        readers.append(dying)
+        raise ConnectionResetError(104, "Connection reset by peer")
+        yield
+
+    monkeypatch.setattr(folders, "_without_its_signal", broken)
+    with pytest.raises(SparseheadError, match=r"a process that reads images died \(SIGKILL\)"):
+        everything(load(photographs, workers=2).batches(8))
 
 
 def test_what_is_blamed_for_a_dead_process_is_what_its_end_says():

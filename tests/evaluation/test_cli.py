@@ -11,6 +11,7 @@ from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
 from tests.data.detection_sets import write_voc
 from tests.evaluation.test_subject import checkpoint
+from tests.rows import full_row
 from tests.test_cli import assert_one_error
 
 
@@ -239,10 +240,11 @@ def test_a_folder_without_room_is_one_line(evaluate, run_folder, monkeypatch):
 def test_precisions_are_finished_without_classes(tmp_path):
     """Only accuracies have classes: detection must not be run again for them."""
     table = Table(tmp_path, with_classes=True)
-    table.add([{"task": "a", "metric": "map", "value": 0.5}], [])
-    table.add([{"task": "b", "metric": "accuracy", "value": 0.5}], [])
+    table.add([full_row("evaluations.csv", task="a", metric="map")], [])
+    accuracy = full_row("evaluations.csv", task="b", metric="accuracy")
+    table.add([accuracy], [])
     assert table.has("a")
     assert not table.has("b")
-    table.add([{"task": "b", "metric": "accuracy", "value": 0.5}], [{"task": "b", "class": "cat"}])
+    table.add([accuracy], [full_row("per_class.csv", task="b")])
     assert table.has("b")
     assert not table.has("c")

@@ -80,7 +80,8 @@ def test_settings_that_do_not_fit_the_weights_end_in_one_line_before_a_network_i
     path = run_folder / "odd.pt"
     for changes, words in (
         ({"projector_hidden": 10**9}, "of another architecture"),
-        ({"projector_hidden": 10**18}, "larger than any machine"),
+        ({"projector_hidden": 10**18}, "projector_hidden must be at most 2147483647"),
+        ({"widths": [2**31 - 1] * 4}, "larger than any machine"),
         ({"widths": [10**5] * 4}, "of another architecture"),
         ({"blocks": [10**6] * 4}, "blocks must be 1000 together at most"),
         ({"blocks": [200] * 4}, "has 80 tensors, too few for the 802 layers and blocks of its settings"),
@@ -94,7 +95,7 @@ def test_settings_that_do_not_fit_the_weights_end_in_one_line_before_a_network_i
         ({"method": "byol"}, "unknown setting of byol"),
         ({"method": 7, "method_settings": {}}, 'unknown method "7"'),
         ({"method_settings": []}, "its identity must be the run's settings by name"),
-        ({"method_settings": {"temperature": "warm"}}, "temperature must be float"),
+        ({"method_settings": {"temperature": "warm"}}, "temperature must be a number, given 'warm'"),
         ({"method_settings": {"temperature": -1.0}}, "temperature must be above 0"),
         ({"lam": "big"}, "lam must be a number, given 'big'"),
         ({"lam": float("nan")}, "lam must be finite"),

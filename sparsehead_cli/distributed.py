@@ -159,7 +159,7 @@ def tell_torchrun(error: SparseheadError) -> None:
         when = int(time.time()) + isinstance(error, Deserted)  # the report begins with the earliest: not with what followed from it
         extra = {"py_callstack": str(error), "timestamp": str(when)}
         with suppress(OSError):
-            Path(path).write_text(json.dumps({"message": {"message": str(error), "extraInfo": extra}}))
+            Path(path).write_text(json.dumps({"message": {"message": str(error), "extraInfo": extra}}), encoding="utf-8")
 
 
 class _AllGather(torch.autograd.Function):

@@ -19,5 +19,5 @@ def memory_of(device: torch.device) -> int:
     if allowed != resource.RLIM_INFINITY:
         limits.append(allowed)
     with suppress(OSError, ValueError):  # no such limit, or "max"
-        limits.append(int(CGROUP.read_text()))
+        limits.append(int(CGROUP.read_text(encoding="utf-8")))
     return min(limits)

@@ -58,7 +58,7 @@ def test_in_every_error(sparsehead, command):
     assert_text(sparsehead(*command), 1)
 
 
-FAST = ("--dataset", "fashion1k", "--epochs", "1", "--batch-size", "100", "--precision", "float32", "--set", "widths=4,4,8,8")
+FAST = ("--dataset", "fashion1k", "--epochs", "1", "--batch-size", "100", "--precision", "float32", "--set", "widths=8,8,8,8")
 FAST += ("--set", "projector_hidden=16", "--set", "projector_out=8")
 
 
@@ -76,7 +76,7 @@ def test_in_evaluate_with_odd_classes(sparsehead, run_folder, damageable):
     assert err == ""
     assert "\x1b" not in out
     assert "[bold]:smile:\\x1b[31m\\n[red]" in joined(out)
-    assert {row["class"] for row in read_csv(run_folder / "per_class.csv")} >= {"[bold]:smile:\x1b[31m\n[red]"}
+    assert {row["class"] for row in read_csv(run_folder / "per_class.csv")} >= {"[bold]:smile:\\x1b[31m\\n[red]"}
 
 
 def test_in_spectrum_and_its_report(sparsehead, run_folder, tmp_path):

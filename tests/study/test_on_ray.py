@@ -29,8 +29,10 @@ def test_a_cluster_that_does_not_answer_is_one_clear_line_and_nothing_is_written
     assert not (tmp_path / "r").exists()
 
 
-def test_a_node_dies_and_the_sweep_ends_as_it_does_here(uninterrupted, sparsehead, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_a_node_dies_and_the_sweep_ends_as_it_does_here(uninterrupted, sparsehead, tmp_path, monkeypatch, caplog):
     pytest.importorskip("ray")
+    caplog.set_level("ERROR", "ray")  # what the cluster tells of its start is not the sweep's
     from ray.cluster_utils import Cluster
 
     from sparsehead_cli.display_sweep import SweepDisplay

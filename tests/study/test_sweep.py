@@ -181,7 +181,7 @@ def test_a_trial_whose_folder_cannot_be_made_stops_nobody(finished, sweep, folde
     (folder / finished[3]).write_text("a file in its place")
     code, _, err = sweep()
     assert code == 1
-    assert f"cannot make the folder {folder / finished[3]}" in err.replace("\n", "")
+    assert f"{folder / finished[3]} is no folder" in err.replace("\n", "")
     assert len(read_csv(folder / "sweep.csv")) == 3
 
 

@@ -266,7 +266,7 @@ def test_a_pruned_thin_head_is_as_accurate(tiny):
     """Groups that the proximal solver emptied can go: the embedding stays, and with it the accuracy."""
     run = train(tiny(solver="proximal", lam=0.8)).run
     row = read_csv(run.folder / "metrics.csv")[-1]
-    assert int(row["active_groups"]) < int(row["groups"])
+    assert int(row["active_groups"]) < int(row["n_groups"])
     small = run.sparse.prune()
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in run.method.projector.parameters())
     found = extract(Encoder(run.method.backbone, run.method.projector), run.val, Prepare(run.method.backbone.image, run.normalise))

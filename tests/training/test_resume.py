@@ -91,9 +91,9 @@ def test_a_network_beyond_the_machine_is_refused_before_it_is_made(sparsehead, t
     monkeypatch.setattr("sparsehead_cli.training.build.build_sparse_head", lambda *a: pytest.fail("made"))
     for assignment, words in (
         ("projector_hidden=1000000000", "GB for its weights, gradients and optimizer, and the cpu has"),
-        ("widths=[100000,4,4,4]", "GB for its weights"),
-        ("widths=[1000000000,1000000000,4,4]", "larger than any machine"),
-        ("projector_out=1000000000000000000000000000000", "larger than any machine"),
+        ("widths=[100000,8,8,8]", "GB for its weights"),
+        ("widths=[1000000000,1000000000,8,8]", "larger than any machine"),
+        ("projector_out=1000000000000000000000000000000", "projector_out must be at most 2147483647"),
         ("blocks=[1000000,1000000,1000000,1000000]", "blocks must be 1000 together at most"),
         ("projector_layers=1000000000", "projector_layers must be between 1 and 1000"),
         ("image_size=1000000", "image_size must be between 8 and 4096"),

@@ -16,6 +16,7 @@ from sparsehead_cli.training import loop
 from sparsehead_cli.training.build import bank_of, build
 from sparsehead_cli.training.loop import epoch_batches, pretrain
 from sparsehead_cli.training.signals import Interrupted
+from tests.conftest import PUBLISHED
 from tests.training.test_loop import outcome, stop_after, train
 
 
@@ -89,7 +90,7 @@ def test_the_command_line(sparsehead, photographs, tmp_path):
     assert code == 1
     assert "there is no such folder" in err
     code, out, err = sparsehead("pretrain", "--help")
-    assert all(name in out for name in (*(n for n in DATASETS if n != "fashion1k"), "train/CLASS/", "--skip-bad-images"))
+    assert all(name in out for name in (*PUBLISHED, "train/CLASS/", "--skip-bad-images"))
 
 
 def test_where_there_is_one_class_accuracy_is_not_defined(sparsehead, streamed, damageable):

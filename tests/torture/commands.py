@@ -19,13 +19,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import tests.conftest  # noqa: F401  registers fashion1k, and lets torch use one thread
+import torch
+
 from sparsehead_cli import cli, display, display_evaluation, display_report, display_spectrum, display_sweep  # noqa: F401
 from sparsehead_cli.evaluation import evaluate, spectrum  # noqa: F401
 from sparsehead_cli.report import report  # noqa: F401
 from sparsehead_cli.study import sweep  # noqa: F401
 from sparsehead_cli.training import build, loop  # noqa: F401
 
+torch.set_num_threads(1)  # threads that compute do not survive a fork
 TRACEBACK = "Traceback (most recent call last)"
 
 

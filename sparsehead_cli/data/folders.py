@@ -164,7 +164,9 @@ def _exit_codes(readers: list[BaseProcess], *, wait: bool) -> list[int]:
     The connections of a process that is killed are closed before its parent can learn that it has ended.
     """
     if wait:
-        multiprocessing.connection.wait([process.sentinel for process in readers], timeout=END_SECONDS)
+        ending = multiprocessing.connection.wait([process.sentinel for process in readers], timeout=END_SECONDS)
+        for process in (process for process in readers if process.sentinel in ending):
+            process.join(END_SECONDS)  # its sentinel is such a connection, too
     return [process.exitcode for process in readers if process.exitcode]
 
 

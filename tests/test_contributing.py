@@ -7,11 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(python|yaml)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE)
 SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=8,8,8,8"]
 
 
+@pytest.mark.slow
 def test_the_worked_example_adds_a_method(tmp_path):
     (_, objective), (_, method), (_, entry), (_, recipe) = BLOCKS
     for name in ("sparsehead_cli", "tests", "experiments.yaml", "pyproject.toml"):

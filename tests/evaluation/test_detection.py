@@ -53,6 +53,7 @@ def coco(tmp_path):
 # ---------------------------------------------------------------------------------------------- learning
 
 
+@pytest.mark.slow
 def test_a_detector_learns_and_the_backbone_stays_as_it_is(tmp_path):
     pytest.importorskip("torchmetrics")
     write_voc(tmp_path / "set", train=24, test=16)

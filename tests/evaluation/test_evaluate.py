@@ -94,22 +94,21 @@ EVERYTHING = ("linear", "knn", "linear-sgd", "finetune", "semi")
 
 @pytest.fixture(scope="module")
 def everything(trained, tmp_path_factory):
-    """All rows of all protocols, with base lines and classes, measured twice in two copies of the run."""
-    answers = []
-    for i in range(2):
-        folder = shutil.copytree(trained, tmp_path_factory.mktemp(f"copy{i}") / trained.name)
-        answers.append(evaluate(ask(folder, *EVERYTHING, baselines=True, per_class=True)))
-    return answers
+    """All rows of all protocols, with base lines and classes."""
+    folder = shutil.copytree(trained, tmp_path_factory.mktemp("everything") / trained.name)
+    return evaluate(ask(folder, *EVERYTHING, baselines=True, per_class=True))
 
 
-def test_the_same_seed_gives_the_same_numbers(everything):
-    (rows, classes), (again, classes_again) = everything
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_numbers(everything, run_folder):
+    rows, classes = everything
+    again, classes_again = evaluate(ask(run_folder, *EVERYTHING, baselines=True, per_class=True))
     assert without_time(rows) == without_time(again)
     assert without_time(classes) == without_time(classes_again)
 
 
 def test_every_protocol_answers_for_r_and_z_and_for_the_base_lines(everything):
-    rows, _ = everything[0]
+    rows, _ = everything
     found = {(row["protocol"], row["model"], row["features"]) for row in rows}
     protocols = ("linear", "knn", "linear-sgd", "finetune", "semi-linear", "semi-finetune")
     expected = {(p, m, f) for p in protocols for m in ("checkpoint", "untrained") for f in ("r", "z")}
@@ -117,7 +116,7 @@ def test_every_protocol_answers_for_r_and_z_and_for_the_base_lines(everything):
 
 
 def test_rows_say_what_was_chosen(everything):
-    rows, _ = everything[0]
+    rows, _ = everything
     chosen = {
         "linear": ("l2", "val_accuracy", "n_val"),
         "knn": ("k", "distance", "vote"),
@@ -133,7 +132,7 @@ def test_rows_say_what_was_chosen(everything):
 
 
 def test_few_labels_are_balanced_and_at_least_one_a_class(everything):
-    rows, _ = everything[0]
+    rows, _ = everything
     sizes = {(row["label_share"], row["n_train"]) for row in rows if row["protocol"].startswith("semi")}
     assert sizes == {("0.01", "10"), ("0.1", "100")}  # of 1,010 images in ten classes
     by_seed = [row for row in rows if (row["protocol"], row["model"], row["features"]) == ("semi-linear", "checkpoint", "r")]
@@ -142,7 +141,7 @@ def test_few_labels_are_balanced_and_at_least_one_a_class(everything):
 
 
 def test_more_labels_and_training_are_worth_something(everything):
-    rows, _ = everything[0]
+    rows, _ = everything
 
     def accuracy(protocol, model="checkpoint", share=""):
         values = [
@@ -157,7 +156,7 @@ def test_more_labels_and_training_are_worth_something(everything):
 
 
 def test_classes_add_up(everything):
-    rows, classes = everything[0]
+    rows, classes = everything
     for row in rows[:40]:
         key = ("task", "features", "k", "distance", "vote")
         own = [c for c in classes if all(c[k] == row[k] for k in key)]

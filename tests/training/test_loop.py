@@ -134,6 +134,7 @@ def child(config):
     train(config)
 
 
+@pytest.mark.slow
 def test_kill_nine_at_random_moments_is_bit_identical(tiny, tmp_path):
     """A server process has torch loaded; each try is a fork of it that is killed without warning.
 
@@ -385,6 +386,7 @@ def test_watcher_sees_each_epoch_once(tiny, monkeypatch):
     assert all(m.images_per_second > 0 for m in moments)
 
 
+@pytest.mark.slow
 def test_compiled_backbone_keeps_its_keys_and_agrees(tiny):
     plain, compiled = build(tiny()), build(tiny(compile=True))
     assert list(plain.method.state_dict()) == list(compiled.method.state_dict())

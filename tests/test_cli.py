@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -27,10 +28,12 @@ def assert_one_error(answer, code=1):
     return err
 
 
-def test_help_is_complete():
-    done = subprocess.run(
-        [sys.executable, "-m", "sparsehead_cli", "pretrain", "--help"], capture_output=True, text=True, check=True
-    )
+def test_help_is_complete_and_imports_nothing_slow():
+    command = [sys.executable, "-X", "importtime", "-m", "sparsehead_cli", "pretrain", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
+    assert "sparsehead_cli.cli" in imported
+    assert not {"torch", "numpy", "matplotlib"} & imported  # what takes seconds
     for option in ("experiment", "method", "lam", "penalty", "solver", "dataset", "data-dir", "backbone", "epochs", "batch-size"):
         assert f"--{option}" in done.stdout
     for option in ("lr", "seed", "device", "precision", "compile", "results", "set", "experiments"):
@@ -67,10 +70,10 @@ def test_a_run_from_start_to_table(pretrain, tmp_path):
 def test_progress_bar_on_a_terminal(tmp_path):
     """On a terminal there is a bar with epoch, loss, images/s and the time left."""
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "sparsehead_cli", "pretrain", "--epochs", "1", "--set", "widths=8,8,8,8"]
-    process = subprocess.Popen(
-        [*command, "--results", str(tmp_path)], stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm", "COLUMNS": "120"}
-    )
+    program = "import tests.conftest; from sparsehead_cli.cli import main; main()"  # knows fashion1k
+    command = [sys.executable, "-c", program, "pretrain", *FAST, "--epochs", "1", "--results", str(tmp_path)]
+    environment = {**os.environ, "TERM": "xterm", "COLUMNS": "120"}
+    process = subprocess.Popen(command, stdout=slave, stderr=slave, env=environment, cwd=Path(__file__).parents[1])
     os.close(slave)
     shown = b""
     while True:

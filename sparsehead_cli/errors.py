@@ -94,7 +94,13 @@ def unexpected(error: BaseException) -> SparseheadError | None:
     return None
 
 
-OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "Cannot allocate memory", "Storage size calculation overflowed")
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "out of memory",
+    "Cannot allocate memory",
+    "failed to map segment",
+    "Storage size calculation overflowed",
+)
 REMEDIES = {
     errno.ENOSPC: "Make room, or write elsewhere.",
     errno.EDQUOT: "Make room, or write elsewhere.",

@@ -3,9 +3,9 @@
 import csv
 import hashlib
 import io
-import json
 import math
-from collections.abc import Iterable
+import zlib
+from itertools import zip_longest
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, printable
@@ -34,7 +34,9 @@ def replace_csv(path: Path, rows: list[dict[str, object]], name: str = "") -> No
     require_rows(path, table, columns, cells, "It is our mistake; please report it.")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *cells])
-    replace_file(path, text.getvalue().encode())
+    data = text.getvalue().encode()
+    remember(path, data)
+    replace_file(path, data)
 
 
 def cell(value: object) -> str:
@@ -60,7 +62,42 @@ def read_csv(path: Path, name: str = "") -> list[Row]:
     if not cells:
         raise SparseheadError(f"{path} has no rows. Put it back, or remove it.")
     require_rows(path, table, columns, cells, table.remedy)
+    require_remembered(path, table, text)
     return [dict(zip(columns, row, strict=True)) for row in cells]
+
+
+def witness(path: Path) -> Path:
+    """The hidden file beside a table that says what was written: by it a changed digit is noticed, too."""
+    return path.with_name(f".{path.name}.sha256")
+
+
+def remember(path: Path, data: bytes) -> None:
+    """Say what will be written to a table, and what is there now: after a kill in between the old one is still believed.
+
+    First the SHA-256 of both, then the CRC-32 of each line of the new one.
+    """
+    known = [hashlib.sha256(data).hexdigest()]
+    if path.is_file():
+        known.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    lines = [f"{zlib.crc32(line):08x}" for line in data.splitlines()]
+    replace_file(witness(path), "\n".join([" ".join(known), *lines, ""]).encode())
+
+
+def require_remembered(path: Path, table: Table, text: str) -> None:
+    """Raises: SparseheadError with the first line that is not the one that was written. Without a witness nothing is known."""
+    try:
+        known, *lines = witness(path).read_text(encoding="ascii").splitlines() or [""]
+    except FileNotFoundError:
+        return
+    except (OSError, UnicodeDecodeError):
+        known, lines = "", []
+    data = text.encode()
+    if hashlib.sha256(data).hexdigest() in known.split():
+        return
+    found = [f"{zlib.crc32(line):08x}" for line in data.splitlines()]
+    line = next((i for i, (one, other) in enumerate(zip_longest(found, lines)) if one != other), 0)
+    right = f"If it is right as it is, remove {witness(path)}."
+    raise damaged(path, table, line, "it is not what was written", f"{table.remedy} {right}")
 
 
 def text_of(path: Path, table: Table) -> str | None:
@@ -179,15 +216,5 @@ def require_sequence(path: Path, table: Table, keys: list[tuple[str, ...]], reme
 
 def damaged(path: Path, table: Table, line: int, why: str, remedy: str = "") -> SparseheadError:
     """The one sentence for a damaged line, counted from 0."""
-    remedy = (remedy or table.remedy) if line else "It names the columns: put the file back, or remove it."
+    remedy = remedy or (table.remedy if line else "It names the columns: put the file back, or remove it.")
     return SparseheadError(f"{path} is damaged in line {line + 1}: {why}. {remedy}")
-
-
-def digests(rows: Iterable[dict[str, object]]) -> dict[int, str]:
-    """epoch -> the SHA-256 of all rows up to it, for rows of a run's table. Empty cells and the order of columns do not count."""
-    digest, found = hashlib.sha256(), {}
-    for row in rows:
-        filled = sorted((column, cell(value)) for column, value in row.items() if cell(value))
-        digest.update(json.dumps(filled).encode())
-        found[int(row["epoch"])] = digest.hexdigest()
-    return found

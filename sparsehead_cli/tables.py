@@ -168,8 +168,6 @@ COLUMNS = {
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
     "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
     # ------------------------------------------------------------------------------- what a run's files were when saved
-    "table": Column("text", "", "name of a table"),
-    "sha256": Column("text", "", "digest of that table's rows up to that epoch"),
     # ------------------------------------------------------------------------------- benchmarks
     "network": Column("text", "", "network of a benchmark"),
     "workload": Column("text", "", "what a benchmark ran"),
@@ -276,7 +274,6 @@ TABLES = {
         repeats="epoch",
         remedy=PUT_BACK,
     ),
-    "digests.csv": Table(("epoch", "table", "sha256"), key=("epoch", "table"), remedy="Remove the file: nothing depends on it."),
     "evaluations.csv": Table(
         (
             *(*MEASURED, "model", "assumed", *EVALUATION, "n_test", *SETTINGS, "val_accuracy"),

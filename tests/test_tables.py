@@ -12,11 +12,12 @@ import yaml
 
 from sparsehead_cli.config import FIELDS, Config
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import replace_file
 from sparsehead_cli.readable import number, readable, share
 from sparsehead_cli.study.results import read_spectra
-from sparsehead_cli.table_files import digests, read_csv, replace_csv
+from sparsehead_cli.table_files import read_csv, replace_csv, witness
 from sparsehead_cli.tables import COLUMNS, KINDS, TABLES, penalty_name
-from sparsehead_cli.training.folder import DIGESTS, LAYERS, METRICS, kept_tables
+from sparsehead_cli.training.folder import LAYERS, METRICS, kept_tables
 from tests.rows import full_row
 from tests.test_cli import assert_one_error
 
@@ -208,14 +209,15 @@ def test_a_changed_digit_is_told_with_its_line(run_folder):
     lines = (run_folder / METRICS).read_text().splitlines()
     lines[2] = lines[2][:-1] + str((int(lines[2][-1]) + 1) % 10)
     (run_folder / METRICS).write_text("\n".join(lines) + "\n")
-    with pytest.raises(SparseheadError, match="metrics.csv is damaged from line 3 on: epoch 2 is not what digests.csv says"):
+    with pytest.raises(SparseheadError, match="metrics.csv is damaged in line 3: it is not what was written"):
         resuming(run_folder)
-    (run_folder / DIGESTS).unlink()  # a run of an older version has none
+    witness(run_folder / METRICS).unlink()  # a run of an older version has none
     assert len(resuming(run_folder)[0]) == 2
 
 
 def test_rows_of_another_run_or_lost_epochs_are_told(run_folder):
-    (run_folder / DIGESTS).unlink()
+    for name in (METRICS, LAYERS):
+        witness(run_folder / name).unlink()
     whole = (run_folder / METRICS).read_text()
     (run_folder / METRICS).write_text(whole.replace("seed0", "seed1"))
     with pytest.raises(SparseheadError, match="metrics.csv: run is .*seed1.*, this run's is .*seed0"):
@@ -230,12 +232,20 @@ def test_rows_of_another_run_or_lost_epochs_are_told(run_folder):
         resuming(run_folder)
 
 
-def test_rows_beyond_the_checkpoint_are_cut_and_digests_cover_each_epoch():
-    rows = [{"epoch": epoch, "loss": loss} for epoch, loss in ((1, 0.5), (2, 0.25), (3, float("nan")))]
-    text = [{"loss": loss, "other": "", "epoch": epoch} for epoch, loss in (("1", "0.5"), ("2", "0.25"), ("3", ""))]
-    assert digests(rows) == digests(text)
-    assert {epoch: digests(rows)[epoch] for epoch in (1, 2)} == digests(rows[:2])
-    assert digests([{**rows[0], "loss": 0.4}, *rows[1:]])[3] != digests(rows)[3]  # all that came before
+def test_after_a_kill_between_a_table_and_its_witness_the_old_table_is_believed(tmp_path, monkeypatch):
+    path, rows = tmp_path / "metrics.csv", rows_of("metrics.csv")
+    replace_csv(path, rows[:1])
+    monkeypatch.setattr("sparsehead_cli.table_files.replace_file", lambda at, data: at == path or replace_file(at, data))
+    replace_csv(path, rows)  # the witness is written, the table is not
+    assert len(read_csv(path)) == 1
+    monkeypatch.undo()
+    replace_csv(path, rows)
+    assert len(read_csv(path)) == len(rows) > 1
+    witness(path).write_text("what a disk left of it")
+    with pytest.raises(
+        SparseheadError, match=r"metrics.csv is damaged in line 1: it is not what was written. .* remove .*metrics.csv.sha256"
+    ):
+        read_csv(path)
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -1,6 +1,4 @@
-"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), digests.csv of these,
-checkpoint.pt, and the lock that keeps a second process out.
-"""
+"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), checkpoint.pt, and the lock that keeps a second process out."""
 
 import os
 import subprocess
@@ -20,13 +18,13 @@ from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
 from sparsehead_cli.errors import Busy, SparseheadError
 from sparsehead_cli.files import cannot_write, make_folder, replace_file
-from sparsehead_cli.table_files import digests, read_csv, replace_csv
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.tables import PUT_BACK, penalty_name
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.checkpoint import load_checkpoint, load_optimizer, require_weights, save_checkpoint
 
 METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"
-DIGESTS, LOCK = "digests.csv", ".lock"
+LOCK = ".lock"
 
 
 @dataclass
@@ -91,16 +89,13 @@ def resume(run: Run) -> Position:
 def kept_tables(run: Run, epochs_done: int) -> list[list[dict[str, object]]]:
     """The rows of metrics.csv, layers.csv and spectrum_epochs.csv up to the checkpoint's epoch, as they were written.
 
-    Raises: SparseheadError for tables that lack epochs, are another run's, or are not what digests.csv says of them (a run of
-    an older version has none, and its tables are believed where their types are right).
+    Raises: SparseheadError for tables that are damaged, lack epochs, or are another run's.
     """
-    digest_rows, found = read_csv(run.folder / DIGESTS), []
+    found = []
     for name in (METRICS, LAYERS, SPECTRA):
         path = run.folder / name
         rows = [row for row in read_csv(path) if int(row["epoch"]) <= epochs_done]
         require_epochs(path, rows, epochs_done)
-        if digest_rows:
-            require_written(path, rows, {int(r["epoch"]): r["sha256"] for r in digest_rows if r["table"] == name}, epochs_done)
         found.append([own_row(path, row, run) for row in rows])
     return found
 
@@ -111,18 +106,6 @@ def require_epochs(path: Path, rows: list[dict[str, str]], epochs_done: int) -> 
     whole = epochs[-epochs_done:] if path.name == METRICS else list(range(epochs[0], epochs_done + 1)) if epochs else []
     if (path.name == METRICS and len(epochs) < epochs_done) or (path.name == LAYERS and epochs != whole):
         raise SparseheadError(f"{path} has {len(epochs)} of the {epochs_done} epochs in the checkpoint beside it. {PUT_BACK}")
-
-
-def require_written(path: Path, rows: list[dict[str, str]], written: dict[int, str], epochs_done: int) -> None:
-    """Raises: SparseheadError for rows that are not those whose digests were kept, with the first epoch that differs."""
-    found = digests(rows)
-    for epoch in sorted({*found, *(epoch for epoch in written if epoch <= epochs_done)}):
-        if found.get(epoch) != written.get(epoch):
-            line = next((i for i, row in enumerate(rows, 2) if int(row["epoch"]) == epoch), len(rows) + 2)
-            raise SparseheadError(
-                f"{path} is damaged from line {line} on: epoch {epoch} is not what {DIGESTS} says was written. {PUT_BACK} "
-                f"If it was changed on purpose, remove {DIGESTS}."
-            )
 
 
 def own_row(path: Path, row: dict[str, str], run: Run) -> dict[str, object]:
@@ -164,9 +147,7 @@ def save(run: Run, position: Position) -> None:
     """Write the tables, then checkpoint.pt, each atomically; a kill in between leaves rows too many, cut at resume."""
     if distributed.rank() > 0:
         return
-    tables = {METRICS: position.rows, LAYERS: position.layers, SPECTRA: position.spectra}
-    written = [{"epoch": e, "table": name, "sha256": d} for name, rows in tables.items() for e, d in digests(rows).items()]
-    for name, rows in {DIGESTS: written, **tables}.items():  # digests first: they then have the epoch of any checkpoint
+    for name, rows in {METRICS: position.rows, LAYERS: position.layers, SPECTRA: position.spectra}.items():
         if rows:
             replace_csv(run.folder / name, rows)
     save_checkpoint(

@@ -74,7 +74,7 @@ COMMANDS = {  # name -> (commands before it, the command itself, how often it is
     "sweep-lambda": ([], SWEEP, 1),
 }
 TIMED = ("seconds", "images_per_second", "waiting_share")  # endings of columns that are not the same twice
-IGNORED = (".lock", ".part", ".log", "trial.csv", "log.txt")  # no results
+IGNORED = (".sha256", ".lock", ".part", ".log", "trial.csv", "log.txt")  # no results
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ DEEPEST = 1000  # residual blocks, or layers of a projector: no published networ
 LARGEST = 4096  # pixels of a side of the images that a network is made for
 SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
+MOST_NUMBER = 3e38  # of any other number: float32, in which tensors are computed, ends at 3.4e38
 MOST_CHARACTERS = 20_000  # of the value of one --set
 MOST_WORKERS = 1_024  # processes that read images
 MOST_PARTS = 64  # stages of a network, and other numbers in one list
@@ -192,18 +193,18 @@ def coerce(key: str, value: object, fields: dict[str, dataclasses.Field] = FIELD
 def typed(key: str, value: object, kind: type) -> object:
     """`value` as a whole number, a number, true or false, text, a path or a tuple of whole numbers, which `kind` says.
 
-    Raises: ValueError, a sentence, when it is not one; for a whole number of more than MOST_WHOLE.
+    Raises: ValueError, a sentence, when it is not one; for a number of more than MOST_WHOLE or MOST_NUMBER.
     """
     several = typing.get_origin(kind) is tuple
     try:
         if kind is float:
-            return number(value)
+            return at_most(key, number(value), MOST_NUMBER)
         if kind is int and type(value) is int:
-            return at_most(key, value)
+            return at_most(key, value, MOST_WHOLE)
         if several:
             parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
             if 0 < len(parts) <= MOST_PARTS:
-                return tuple(at_most(key, whole(part)) for part in parts)
+                return tuple(at_most(key, whole(part), MOST_WHOLE) for part in parts)
         if kind in (str, Path) and isinstance(value, str | Path | int) and not isinstance(value, bool):
             return kind(path_text(key, str(value)))
         if kind is bool and type(value) is bool:
@@ -218,13 +219,13 @@ def typed(key: str, value: object, kind: type) -> object:
 
 
 class Impossible(ValueError):
-    """A whole number that no setting can be, or a text that no path can hold: a sentence."""
+    """A number that no setting can be, or a text that no path can hold: a sentence."""
 
 
-def at_most(key: str, value: int) -> int:
-    """`value`. Raises: Impossible for one beyond MOST_WHOLE on either side."""
-    if abs(value) > MOST_WHOLE:
-        raise Impossible(f"{key} must be at most {MOST_WHOLE}, given {shown(value)}.")
+def at_most(key: str, value: float, most: float) -> float:
+    """`value`. Raises: Impossible for a finite one beyond `most` on either side; whether it may be infinite others say."""
+    if most < abs(value) < math.inf:
+        raise Impossible(f"{key} must be at most {most}, given {shown(value)}.")
     return value
 
 

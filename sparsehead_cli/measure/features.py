@@ -177,7 +177,7 @@ def cached(
         features = make()
         if not finite(features.by_name.values()):
             raise SparseheadError("the network's features of these images are NaN or infinite: its weights do not fit them.")
-        write_beside(path, lambda file: torch.save(vars(features), file))
+        write_beside(path, lambda file: torch.save({"key": path.stem, **vars(features)}, file))
     return features
 
 
@@ -196,8 +196,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def kept(path: Path, device: torch.device, labels: Tensor, widths: dict[str, int]) -> Features:
-    """The features in a file. Raises: Unsound where it is damaged, or they are not features of these widths and labels."""
+    """The features in a file. Raises: Unsound where it is damaged, or they are not features of these widths and labels.
+
+    The file says its own name, so that one that was copied or renamed is not taken for another's; older versions' do not.
+    """
     held = read_archive(path, device)
+    if isinstance(held, dict) and held.pop("key", path.stem) != path.stem:
+        raise Unsound("they are another file's")
     names = {field.name for field in fields(Features)}
     if not (isinstance(held, dict) and {"by_name", "labels"} <= set(held) <= names and isinstance(held["by_name"], dict)):
         raise Unsound("it holds something else")

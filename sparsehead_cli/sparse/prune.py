@@ -78,7 +78,9 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
 
 def _copied(projector: nn.Module) -> Chain:
     """The projector's chain as copies that may be cut, its core begun by a SelectFeatures."""
-    linear_layers(projector)  # says what is wrong with a weight that is no whole matrix
+    layers = linear_layers(projector)  # says what is wrong with a weight that is no whole matrix
+    if any(tensor.is_meta for _, layer in layers for tensor in layer.parameters()):
+        raise SparseheadError("cannot prune a projector on the meta device, whose weights have no values: load them first.")
     before, core, after = chain_of(projector)
     modules = [_copy(module) for module in core]
     if modules and not isinstance(modules[0], SelectFeatures):

@@ -153,6 +153,14 @@ def test_features_that_are_whole_but_of_something_else_are_not_believed(kept_fea
     assert reason in kept_features.told[0]
 
 
+def test_features_of_another_network_under_this_name_are_not_believed(kept_features, tmp_path):
+    other = Kept(tmp_path / "features" / "y.pt")
+    other.read()
+    other.path.replace(kept_features.path)
+    assert torch.equal(kept_features.read()["r"], kept_features.features["r"])
+    assert "another file's" in kept_features.told[0]
+
+
 def test_features_without_checksums_or_in_a_pipe_are_not_believed(kept_features):
     torch.serialization.set_crc32_options(False)
     try:

@@ -466,3 +466,8 @@ def test_a_wrapper_is_told_what_to_prune_inside():
     with pytest.raises(SparseheadError, match=r"past Dense: .* prune that one: SparseHead\(head.linear, lam=0\).prune\(\)"):
         SparseHead(Dense(), 0.1).prune()
     assert len(SparseHead(Dense().linear, 0).prune()) == 2
+
+
+def test_weights_without_values_are_refused_in_words():
+    with pytest.raises(SparseheadError, match="on the meta device"):
+        SparseHead(nn.Linear(6, 4, device="meta"), lam=0).prune()

@@ -19,7 +19,7 @@ from sparsehead_cli.study.engines import UNWRITABLE, Task, ended, run_local, run
 from sparsehead_cli.study.grid import read_grid
 from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG, attempt, folder_of
-from sparsehead_cli.table_files import read_csv, replace_csv
+from sparsehead_cli.table_files import read_csv, replace_csv, witness
 from sparsehead_cli.tables import HEAD, RUN
 from sparsehead_cli.training.folder import locked
 from tests.study.conftest import SMALL, TWO_TRIALS, same
@@ -212,6 +212,7 @@ def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, 
 def test_a_damaged_trial_becomes_no_result(finished, sweep, folder, damage, says):
     path = folder / finished[1] / "trial.csv"
     path.write_text(damage(path.read_text()))
+    witness(path).unlink()  # by which any change would be told
     assert says in assert_one_error(sweep()).replace("\n", " ")
     assert not (folder / "sweep.csv").exists()
     path.unlink()

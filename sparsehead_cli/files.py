@@ -1,9 +1,12 @@
 """Files that are either the old one or the new one, never a half: written beside, flushed to the disk, moved into place."""
 
 import errno
+import hashlib
 import os
+import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from itertools import zip_longest
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,6 +39,45 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
         if isinstance(error, RuntimeError):  # torch.save's for a full disk
             raise SparseheadError(f"cannot write {path}: {one_line(str(error))}. Make room, or write elsewhere.") from None
         raise
+
+
+def replace_witnessed(path: Path, data: bytes) -> None:
+    """`replace_file` for a text that will be read back: a hidden file beside it says what was written.
+
+    It is written first, with the SHA-256 of what comes and of what is there, so that after a kill in between the old file is
+    still believed; then the CRC-32 of each new line, to name the one that was changed. Raises: as `replace_file`.
+    """
+    known = [hashlib.sha256(data).hexdigest()]
+    if path.is_file():
+        known.append(hashlib.sha256(path.read_bytes()).hexdigest())
+    replace_file(witness(path), "\n".join([" ".join(known), *checksums(data), ""]).encode())
+    replace_file(path, data)
+
+
+def changed_line(path: Path, data: bytes) -> int | None:
+    """The first line, from 0, in which `data`, read from `path`, is not what was written there.
+
+    None where it is, and where nobody said: the file of an older version, or one that came without its witness.
+    """
+    try:
+        known, *lines = witness(path).read_text(encoding="ascii").splitlines() or [""]
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError):
+        known, lines = "", []
+    if hashlib.sha256(data).hexdigest() in known.split():
+        return None
+    return next((i for i, (here, there) in enumerate(zip_longest(checksums(data), lines)) if here != there), 0)
+
+
+def witness(path: Path) -> Path:
+    """The hidden file that says what was written to `path`."""
+    return path.with_name(f".{path.name}.sha256")
+
+
+def checksums(data: bytes) -> list[str]:
+    """The CRC-32 of each line, in hexadecimals."""
+    return [f"{zlib.crc32(line):08x}" for line in data.splitlines()]
 
 
 def make_folder(path: Path, remedy: str = "Write elsewhere.") -> None:

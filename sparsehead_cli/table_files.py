@@ -1,15 +1,12 @@
 """The CSVs of `tables` on the disk: written atomically, and checked cell by cell before anything in them is believed."""
 
 import csv
-import hashlib
 import io
 import math
-import zlib
-from itertools import zip_longest
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, printable
-from sparsehead_cli.files import replace_file
+from sparsehead_cli.files import changed_line, replace_witnessed, witness
 from sparsehead_cli.tables import COLUMNS, KINDS, TABLES, Table, penalty_name
 
 Row = dict[str, str]
@@ -34,9 +31,7 @@ def replace_csv(path: Path, rows: list[dict[str, object]], name: str = "") -> No
     require_rows(path, table, columns, cells, "It is our mistake; please report it.")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *cells])
-    data = text.getvalue().encode()
-    remember(path, data)
-    replace_file(path, data)
+    replace_witnessed(path, text.getvalue().encode())
 
 
 def cell(value: object) -> str:
@@ -62,42 +57,16 @@ def read_csv(path: Path, name: str = "") -> list[Row]:
     if not cells:
         raise SparseheadError(f"{path} has no rows. Put it back, or remove it.")
     require_rows(path, table, columns, cells, table.remedy)
-    require_remembered(path, table, text)
+    require_as_written(path, table, text)
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
 
-def witness(path: Path) -> Path:
-    """The hidden file beside a table that says what was written: by it a changed digit is noticed, too."""
-    return path.with_name(f".{path.name}.sha256")
-
-
-def remember(path: Path, data: bytes) -> None:
-    """Say what will be written to a table, and what is there now: after a kill in between the old one is still believed.
-
-    First the SHA-256 of both, then the CRC-32 of each line of the new one.
-    """
-    known = [hashlib.sha256(data).hexdigest()]
-    if path.is_file():
-        known.append(hashlib.sha256(path.read_bytes()).hexdigest())
-    lines = [f"{zlib.crc32(line):08x}" for line in data.splitlines()]
-    replace_file(witness(path), "\n".join([" ".join(known), *lines, ""]).encode())
-
-
-def require_remembered(path: Path, table: Table, text: str) -> None:
-    """Raises: SparseheadError with the first line that is not the one that was written. Without a witness nothing is known."""
-    try:
-        known, *lines = witness(path).read_text(encoding="ascii").splitlines() or [""]
-    except FileNotFoundError:
-        return
-    except (OSError, UnicodeDecodeError):
-        known, lines = "", []
-    data = text.encode()
-    if hashlib.sha256(data).hexdigest() in known.split():
-        return
-    found = [f"{zlib.crc32(line):08x}" for line in data.splitlines()]
-    line = next((i for i, (one, other) in enumerate(zip_longest(found, lines)) if one != other), 0)
-    right = f"If it is right as it is, remove {witness(path)}."
-    raise damaged(path, table, line, "it is not what was written", f"{table.remedy} {right}")
+def require_as_written(path: Path, table: Table, text: str) -> None:
+    """Raises: SparseheadError with the first line that is not the one that was written, where that is known."""
+    line = changed_line(path, text.encode())
+    if line is not None:
+        remedy = f"{table.remedy} If it is right as it is, remove {witness(path)}."
+        raise damaged(path, table, line, "it is not what was written", remedy)
 
 
 def text_of(path: Path, table: Table) -> str | None:

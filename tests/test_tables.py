@@ -12,12 +12,13 @@ import yaml
 
 from sparsehead_cli.config import FIELDS, Config
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import replace_file
+from sparsehead_cli.files import replace_file, witness
 from sparsehead_cli.readable import number, readable, share
 from sparsehead_cli.study.results import read_spectra
-from sparsehead_cli.table_files import read_csv, replace_csv, witness
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.tables import COLUMNS, KINDS, TABLES, penalty_name
 from sparsehead_cli.training.folder import LAYERS, METRICS, kept_tables
+from tests.conftest import TINY
 from tests.rows import full_row
 from tests.test_cli import assert_one_error
 
@@ -235,7 +236,7 @@ def test_rows_of_another_run_or_lost_epochs_are_told(run_folder):
 def test_after_a_kill_between_a_table_and_its_witness_the_old_table_is_believed(tmp_path, monkeypatch):
     path, rows = tmp_path / "metrics.csv", rows_of("metrics.csv")
     replace_csv(path, rows[:1])
-    monkeypatch.setattr("sparsehead_cli.table_files.replace_file", lambda at, data: at == path or replace_file(at, data))
+    monkeypatch.setattr("sparsehead_cli.files.replace_file", lambda at, data: at == path or replace_file(at, data))
     replace_csv(path, rows)  # the witness is written, the table is not
     assert len(read_csv(path)) == 1
     monkeypatch.undo()
@@ -243,9 +244,22 @@ def test_after_a_kill_between_a_table_and_its_witness_the_old_table_is_believed(
     assert len(read_csv(path)) == len(rows) > 1
     witness(path).write_text("what a disk left of it")
     with pytest.raises(
-        SparseheadError, match=r"metrics.csv is damaged in line 1: it is not what was written. .* remove .*metrics.csv.sha256"
+        SparseheadError, match=r"metrics.csv is damaged in line 1: it is not what was .* remove .*metrics.csv.sha256"
     ):
         read_csv(path)
+
+
+def test_a_changed_config_is_told_and_a_lost_one_is_written_anew(run_folder, sparsehead):
+    again = ["pretrain", *(part for key, value in TINY.items() for part in ("--set", f"{key}={value}"))]
+    again = [a.replace("(", "").replace(")", "").replace(" ", "") for a in again] + ["--results", run_folder.parents[1]]
+    path = run_folder / "config.yaml"
+    whole = path.read_text()
+    path.write_text(whole.replace("epochs: 2", "epochs: 3"))
+    assert "config.yaml is damaged in line" in assert_one_error(sparsehead(*again))
+    path.unlink()
+    code, _, err = sparsehead(*again)
+    assert (code, err) == (0, "")
+    assert path.read_text().partition("began_on")[0] == whole.partition("began_on")[0]
 
 
 @pytest.mark.parametrize("name", TABLES)

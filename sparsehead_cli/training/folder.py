@@ -1,4 +1,6 @@
-"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), checkpoint.pt, and the lock that keeps a second process out."""
+"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), checkpoint.pt, and the lock that
+keeps a second process out.
+"""
 
 import os
 import subprocess
@@ -16,15 +18,15 @@ from torch import Tensor
 
 from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
-from sparsehead_cli.errors import Busy, SparseheadError
-from sparsehead_cli.files import cannot_write, make_folder, replace_file
+from sparsehead_cli.errors import Busy, SparseheadError, of_system
+from sparsehead_cli.files import cannot_write, changed_line, make_folder, replace_witnessed
 from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.tables import PUT_BACK, penalty_name
 from sparsehead_cli.training.build import Run
 from sparsehead_cli.training.checkpoint import load_checkpoint, load_optimizer, require_weights, save_checkpoint
 
 METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"
-LOCK = ".lock"
+CONFIG, LOCK = "config.yaml", ".lock"
 
 
 @dataclass
@@ -73,9 +75,10 @@ def resume(run: Run) -> Position:
     Raises: SparseheadError for a checkpoint that is damaged, foreign, of another precision, or without its metrics.
     """
     path = run.folder / "checkpoint.pt"
-    if not os.path.lexists(path):  # a link to what is not there is no new run
-        if distributed.rank() == 0:
-            replace_file(run.folder / "config.yaml", describe(run).encode())
+    begun = os.path.lexists(path)  # a link to what is not there is no new run
+    if distributed.rank() == 0:
+        keep_config(run, begun=begun)
+    if not begun:
         return Position()
     state = load_checkpoint(path)
     require_of_run(state, run, path)
@@ -169,6 +172,22 @@ def save(run: Run, position: Position) -> None:
 def input_of(run: Run) -> dict[str, tuple]:
     """What a view of the run looks like: its (channels, height, width) and its normalisation."""
     return {"image": run.method.backbone.image, **asdict(run.normalise)}
+
+
+def keep_config(run: Run, *, begun: bool) -> None:
+    """Write config.yaml, of a run that has begun only where it is gone. Raises: SparseheadError where it was changed."""
+    path = run.folder / CONFIG
+    if not begun or not os.path.lexists(path):
+        replace_witnessed(path, describe(run).encode())
+        return
+    try:
+        line = changed_line(path, path.read_bytes())
+    except OSError as error:
+        raise of_system(f"cannot read {path}", error, "Remove it: the same command writes it anew.") from None
+    if line is not None:
+        raise SparseheadError(
+            f"{path} is damaged in line {line + 1}: it is not what was written. Remove it: the same command writes it anew."
+        )
 
 
 def describe(run: Run) -> str:

@@ -14,12 +14,13 @@ import pytest
 
 from sparsehead_cli.config import parse_set
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import witness
 from sparsehead_cli.study import engines, trial
 from sparsehead_cli.study.engines import UNWRITABLE, Task, ended, run_local, run_task
 from sparsehead_cli.study.grid import read_grid
 from sparsehead_cli.study.sweep import Request, run_one, stand
 from sparsehead_cli.study.trial import FAILED, LOG, attempt, folder_of
-from sparsehead_cli.table_files import read_csv, replace_csv, witness
+from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.tables import HEAD, RUN
 from sparsehead_cli.training.folder import locked
 from tests.study.conftest import SMALL, TWO_TRIALS, same

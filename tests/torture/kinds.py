@@ -539,36 +539,25 @@ def made_before_forks() -> None:
 
 
 made_before_forks()
-LIST = [
-    Kind("settings", st.lists(st.tuples(KEYS, WORDS), max_size=3), read_setting, weight=30),
-    Kind("experiments.yaml", yaml_files(), read_experiments_file, weight=10),
-    Kind(
-        "command lines",
-        st.builds(
-            lambda c, rest: [c, *rest], st.sampled_from(COMMANDS), st.lists(st.one_of(st.sampled_from(OPTIONS), WORDS), max_size=6)
-        ),
-        read_command_line,
-        without_work,
-        8,
-    ),
-    Kind(
-        "our checkpoints, damaged",
-        damaged((trained() / "checkpoint.pt").read_bytes()),
-        read_damaged_checkpoint,
-        weight=12,
-    ),
-    Kind("our checkpoints, odd", odd_checkpoints(), read_odd_checkpoint, copy_run, 3),
-    Kind("tables of a run", run_tables(), read_run_table, copy_run, 8),
-    Kind("other tables", committed_tables(), read_committed_table, weight=12),
-    Kind("feature caches", cache_files(), read_cache, weight=6),
-    Kind("others' checkpoints", foreign_files(), read_foreign, weight=4),
-    Kind("IDX files", idx_files(), read_idx_file, lay_idx, 10),
-    Kind(
-        "images",
-        st.one_of([damaged(data).map(partial(pair, name)) for name, data in pictures().items()]),
-        read_picture,
-        weight=15,
-    ),
-    Kind("image folders", st.lists(ENTRIES, max_size=8), read_tree, weight=3),
+LINES = st.builds(
+    lambda command, rest: [command, *rest],
+    st.sampled_from(COMMANDS),
+    st.lists(st.one_of(st.sampled_from(OPTIONS), WORDS), max_size=6),
+)
+CHECKPOINTS = damaged((trained() / "checkpoint.pt").read_bytes())
+IMAGES = st.one_of([damaged(data).map(partial(pair, name)) for name, data in pictures().items()])
+LIST = [  # those that take a millisecond more often than those that build a network
+    Kind("settings", st.lists(st.tuples(KEYS, WORDS), max_size=3), read_setting, weight=40),
+    Kind("experiments.yaml", yaml_files(), read_experiments_file, weight=4),
+    Kind("command lines", LINES, read_command_line, without_work, weight=4),
+    Kind("our checkpoints, damaged", CHECKPOINTS, read_damaged_checkpoint, weight=10),
+    Kind("our checkpoints, odd", odd_checkpoints(), read_odd_checkpoint, copy_run, weight=1),
+    Kind("tables of a run", run_tables(), read_run_table, copy_run, weight=4),
+    Kind("other tables", committed_tables(), read_committed_table, weight=15),
+    Kind("feature caches", cache_files(), read_cache, weight=8),
+    Kind("others' checkpoints", foreign_files(), read_foreign, weight=2),
+    Kind("IDX files", idx_files(), read_idx_file, lay_idx, weight=15),
+    Kind("images", IMAGES, read_picture, weight=20),
+    Kind("image folders", st.lists(ENTRIES, max_size=8), read_tree, weight=2),
 ]
 KINDS: dict[str, Kind] = {kind.name: kind for kind in LIST}

@@ -67,15 +67,23 @@ def main() -> None:
         with told_by_the_machine():
             app()
     except SparseheadError as error:
-        from sparsehead_cli.console import Console
-
         beginning = beginning_of(error)
         stopped = isinstance(error, Stopped)  # on request, which is no error
-        text = str(error)[:MOST_TOLD] if stopped else f"Error{beginning}: {error}"[:MOST_TOLD]
         if beginning is not None:
-            with suppress(OSError):  # where nobody hears it, the exit code tells
-                Console(stderr=True).print(text, style="yellow" if stopped else "bold red", soft_wrap=True)
+            text = str(error)[:MOST_TOLD] if stopped else f"Error{beginning}: {error}"[:MOST_TOLD]
+            show_error(text, "yellow" if stopped else "bold red")
         sys.exit(getattr(error, "exit_code", 1))
+
+
+def show_error(text: str, style: str) -> None:
+    """A message on stderr; without its colour where there is no memory left for what draws it."""
+    with suppress(OSError):  # where nobody hears it, the exit code tells
+        try:
+            from sparsehead_cli.console import Console
+
+            Console(stderr=True).print(text, style=style, soft_wrap=True)
+        except (ImportError, MemoryError):
+            sys.stderr.write(f"{text}\n")
 
 
 def beginning_of(error: SparseheadError) -> str | None:

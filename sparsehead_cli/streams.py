@@ -42,7 +42,7 @@ def told_by_the_machine() -> Iterator[None]:
     except BrokenPipeError:
         close_output()
         raise Stopped("stopped: nobody reads the output any more. The same command goes on.", 128 + SIGPIPE) from None
-    except (OSError, MemoryError, RuntimeError) as error:
+    except (OSError, MemoryError, RuntimeError, ImportError) as error:
         told = unexpected(error)
         if told is None:
             raise

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.sparse.layers import Matrix
+from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.sparse.layers import Matrix, overlap
+from sparsehead_cli.sparse.numbers import plain_number
 
 if TYPE_CHECKING:
     from sparsehead_cli.sparse.sparse_head import SparseHead
@@ -77,7 +78,7 @@ def require_optimizers(given: Sequence[object]) -> list[Optimizer]:
     found: list[Optimizer] = []
     for optimizer in map(_inside, given):
         if not isinstance(optimizer, Optimizer):
-            raise SparseheadError(f"attach() takes the torch.optim.Optimizer that trains the projector, given {optimizer!r}.")
+            raise SparseheadError(f"attach() takes the torch.optim.Optimizer that trains the projector, given {shown(optimizer)}.")
         if not any(optimizer is other for other in found):
             found.append(optimizer)
     if not found:
@@ -106,18 +107,28 @@ def learning_rates(weights: list[Matrix], optimizers: list[Optimizer]) -> list[t
 
 
 def _rate(name: str, group: dict) -> float | Tensor:
-    if not isinstance(rate := group.get("lr"), float | int | Tensor):
+    if isinstance(rate := group.get("lr"), Tensor):
+        return rate  # to look into it would wait for the device
+    if rate is None:
         raise SparseheadError(
-            f'the optimizer has no learning rate "lr" for the weight of layer "{name}" (given {rate!r}), and the proximal step is '
+            f'the optimizer has no learning rate "lr" for the weight of layer "{name}" (given None), and the proximal step is '
             'lr · lam: set one, or use solver="subgradient" and add penalty() to the loss.'
         )
-    return rate
+    number = plain_number(rate)
+    if number is None or number < 0:
+        raise SparseheadError(
+            f'the learning rate "lr" of the weight of layer "{name}" must be a finite number of at least 0, given {shown(rate)}: '
+            "the proximal step shrinks by lr · lam."
+        )
+    return number
 
 
 def _shrunk_by(others: list[ShrinkAfterStep], sparse: SparseHead, optimizer: Optimizer) -> str:
     """The names of the layers, "a, b", that `others` and `sparse` both shrink after a step of `optimizer`."""
-    shrunk = {id(p) for other in others for p in other.sparse.parameters()} & _trained(optimizer)
-    return ", ".join(each.name for each in sparse.matrices() if id(each.stored) in shrunk)
+    trained = _trained(optimizer)
+    shrunk = [p for other in others for p in other.sparse.parameters() if id(p) in trained]
+    own = [each for each in sparse.matrices() if id(each.stored) in trained]
+    return ", ".join(each.name for each in own if any(each.stored is p or overlap([each.stored, p]) for p in shrunk))
 
 
 def _trained(optimizer: Optimizer) -> set[int]:

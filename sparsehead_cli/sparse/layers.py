@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -12,7 +13,7 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, shown
 
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -94,6 +95,26 @@ def matrices(projector: nn.Module) -> list[Matrix]:
     return once
 
 
+def overlap(weights: list[Tensor]) -> tuple[int, int] | None:
+    """The places in `weights` of two different tensors that lie over the same memory, such as one and its transpose; or None.
+
+    What lies in turn in one stretch of memory, as two column slices of a matrix do, counts, too.
+    """
+    spans = sorted(span for i, weight in enumerate(weights) if (span := _span(i, weight)))
+    for (device, _, end, i), (other, start, _, j) in pairwise(spans):
+        if device == other and start < end:
+            return min(i, j), max(i, j)
+    return None
+
+
+def _span(i: int, weight: Tensor) -> tuple[str, int, int, int] | None:
+    """(device, first byte, last byte + 1, i) of a tensor; None for one that has no memory."""
+    if weight.is_meta or weight.numel() == 0 or weight.untyped_storage().data_ptr() == 0:
+        return None
+    last = sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
+    return str(weight.device), weight.data_ptr(), weight.data_ptr() + (last + 1) * weight.element_size(), i
+
+
 def matrix(layer: nn.Module) -> Tensor:
     """A linear layer's weight as [out, in]; it shares memory with the parameter, unless the weight is a computed one."""
     return _of_layer("", layer).values
@@ -123,8 +144,8 @@ def weight_of(layer: nn.Module) -> Tensor:
         if isinstance(hook, BasePruningMethod) and hook._tensor_name == "weight":
             return hook.apply_mask(layer)
     raise SparseheadError(
-        f"the weight of {layer} is neither a parameter nor computed by torch.nn.utils.parametrize, weight_norm, spectral_norm or "
-        f"prune, so nobody knows what trains it. {WHOLE}"
+        f"the weight of {shown(layer)} is neither a parameter nor computed by torch.nn.utils.parametrize, weight_norm, "
+        f"spectral_norm or prune, so nobody knows what trains it. {WHOLE}"
     )
 
 
@@ -158,9 +179,12 @@ def _of_layer(name: str, layer: nn.Module) -> Matrix:
 
 
 def _raw(name: str, weight: nn.Parameter) -> Tensor:
+    if not isinstance(weight, nn.UninitializedParameter) and weight.dim() != 2:
+        count = f"{weight.dim()} dimension{'s' * (weight.dim() != 1)}"
+        raise SparseheadError(
+            f'the parameter "{name}" has {count}; a matrix [out, in] is needed: leave out what is none, such as a bias.'
+        )
     _check_whole(f'the matrix "{name}"', weight)
-    if weight.dim() != 2:
-        raise SparseheadError(f'the matrix "{name}" must have two dimensions [out, in], given the shape {tuple(weight.shape)}.')
     return weight
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.sparse.chain import BATCH_NORMS, CONVOLUTIONS, LAYERS, Chain, chain_of
 from sparsehead_cli.sparse.layers import eval_mode, is_trainable, linear_layers, unwrap, weight_of
 from sparsehead_cli.sparse.numbers import plain_number
@@ -16,6 +16,7 @@ from sparsehead_cli.sparse.penalties import GROUPS, group_norms
 from sparsehead_cli.sparse.select import SelectFeatures
 
 
+@torch.inference_mode(False)  # what is made within it could not be trained
 @torch.no_grad()
 def prune_projector(projector: nn.Module, threshold: float = 0.0, groups: str = "input") -> nn.Sequential:
     """A smaller copy of an MLP projector, [..., D] -> [..., E], equal in eval mode: SelectFeatures, then the layers that are left.
@@ -33,7 +34,7 @@ def prune_projector(projector: nn.Module, threshold: float = 0.0, groups: str = 
     """
     number = plain_number(threshold)
     if number is None or not 0 <= number < 1:
-        raise SparseheadError(f"the pruning threshold is a share of the largest norm in [0, 1), given {threshold!r}.")
+        raise SparseheadError(f"the pruning threshold is a share of the largest norm in [0, 1), given {shown(threshold)}.")
     chain = _copied(projector)
     layers = [module for module in chain.core if isinstance(module, LAYERS)]
     for layer in layers:
@@ -49,17 +50,19 @@ def prune_projector(projector: nn.Module, threshold: float = 0.0, groups: str = 
     return pruned
 
 
+@torch.inference_mode(False)
 @torch.no_grad()
 def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential:
     """The pruned copy of `projector` whose `state_dict()` is `state`: the projector's modules in the state's sizes.
 
-    Raises: SparseheadError for a state of anything else.
+    Raises: SparseheadError for a state of anything else, also of a projector with other inputs or outputs.
     """
     if not isinstance(state, Mapping):
         raise SparseheadError(
-            f"load_pruned() takes the state_dict() of a pruned head, as torch.load gives it, given {state!r:.80}."
+            f"load_pruned() takes the state_dict() of a pruned head, as torch.load gives it, given {shown(state)}."
         )
     chain = _copied(projector)
+    before = _ends(chain)
     for i, module in enumerate(chain.core, len(chain.before)):
         prefix = f"{i}."
         own = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix) and torch.is_tensor(value)}
@@ -70,10 +73,21 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
     except (RuntimeError, TypeError) as error:
         reason = " ".join(str(error).split())
         raise SparseheadError(f"this state is not of a pruned copy of this {type(projector).__name__}: {reason}") from None
-    select = next((module for module in pruned if isinstance(module, SelectFeatures)), None)
+    if (after := _ends(chain)) != before:
+        raise SparseheadError(
+            "this state is of a pruned head of {} features and {} outputs, but the projector has {} features and {} outputs: give "
+            "SparseHead the modules in the sizes that they had before prune().".format(*after, *before)
+        )
+    select = next((module for module in chain.core if isinstance(module, SelectFeatures)), None)
     if select is not None and not ((select.index >= 0) & (select.index < select.features)).all():
         raise SparseheadError(f"this state reads features that the projector, which takes {select.features}, does not have.")
     return pruned
+
+
+def _ends(chain: Chain) -> tuple[int, int] | None:
+    """How many features the core takes before it selects, and how many outputs it has: pruning changes neither."""
+    layers = [module for module in chain.core if isinstance(module, LAYERS)]
+    return (int(chain.core[0].width), layers[-1].weight.shape[0]) if layers else None
 
 
 def _copied(projector: nn.Module) -> Chain:

@@ -8,6 +8,8 @@ from sparsehead_cli.errors import SparseheadError
 class SelectFeatures(nn.Module):
     """Keep some of `features` features, [..., D] -> [..., len(index)], or with dim 1 channels, [B, D, ...] -> [B, len(index), ...].
 
+    Its state holds the `index` [kept] and the `width` [] that the index counts in, so that neither is read without the other.
+
     Raises: SparseheadError for a batch of another width, which would be cut without a word.
     """
 
@@ -15,6 +17,7 @@ class SelectFeatures(nn.Module):
         super().__init__()
         self.features, self.dim = features, dim
         self.register_buffer("index", index)
+        self.register_buffer("width", index.new_tensor(features))
 
     def forward(self, r: Tensor) -> Tensor:
         if r.shape[self.dim] != self.features:

@@ -7,15 +7,16 @@ SparseHead(projector, lam=1e-4, solver="proximal").attach(optimizer)     # exact
 """
 
 import math
+import warnings
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.sparse.attach import Attachment, attach, learning_rates, require_optimizers
-from sparsehead_cli.sparse.layers import CONVOLUTIONS, Matrix, RawMatrices, is_linear, is_trainable, matrices, named_layers
+from sparsehead_cli.sparse.layers import CONVOLUTIONS, Matrix, RawMatrices, is_linear, is_trainable, matrices, named_layers, overlap
 from sparsehead_cli.sparse.numbers import plain_number
 from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES, group_norms
 from sparsehead_cli.sparse.prune import load_pruned, prune_projector
@@ -36,7 +37,7 @@ def lam_at(step: int, *, lam: float, ramp: int, schedule: str) -> float:
     if schedule == "constant":
         return lam
     if ramp < 1:
-        raise SparseheadError(f'a λ schedule of zero length: "{schedule}" needs a ramp of at least 1 step, given {ramp!r}.')
+        raise SparseheadError(f'a λ schedule of zero length: "{schedule}" needs a ramp of at least 1 step, given {shown(ramp)}.')
     share = min(1.0, (step + 1) / ramp)
     return lam * (share if schedule == "linear" else (1 - math.cos(math.pi * share)) / 2)
 
@@ -80,7 +81,7 @@ class SparseHead:
             ("solver", solver, SOLVERS),
         ):
             if not isinstance(given, str) or given not in allowed:
-                raise unknown(kind, given if isinstance(given, str) else repr(given), allowed)
+                raise unknown(kind, given, allowed)
         self.projector, self.penalty_name, self.groups, self.layers, self.solver = (
             _module(projector),
             penalty,
@@ -90,7 +91,7 @@ class SparseHead:
         )
         self.steps = 0  # proximal steps that changed, or could change, a weight
         self._attached = False  # whether attach() was ever called
-        self._moved: Tensor | None = None  # whether half precision let a weight of the last steps move, on the device
+        self._watched: dict[str, tuple[int, Tensor]] = {}  # of half-precision layers: steps seen, whether one moved (on the device)
         self.parameters()
 
     @property
@@ -102,7 +103,9 @@ class SparseHead:
     def lam(self, lam: float) -> None:
         number = plain_number(lam)
         if number is None or number < 0:
-            raise SparseheadError(f"lam must be a finite number of at least 0, given {lam!r:.80}.")
+            optimizer = isinstance(lam, torch.optim.Optimizer)
+            what = f"the optimizer {type(lam).__name__}, which goes to attach()" if optimizer else shown(lam)
+            raise SparseheadError(f"lam must be a finite number of at least 0, given {what}.")
         self._lam = number
 
     def parameters(self) -> list[nn.Parameter]:
@@ -115,9 +118,14 @@ class SparseHead:
     def matrices(self) -> list[Matrix]:
         """The penalised weights with their layers' names, in the order of `projector.modules()`; [] only for λ = 0."""
         found = self._penalised()
+        if self.lam > 0 and not torch.compiler.is_compiling():  # __init__ has looked, and a compiler knows no addresses
+            _require_apart(found)
         if not found and self.lam > 0:
+            if isinstance(self.projector, RawMatrices) and not self.projector.names:
+                raise SparseheadError("the dict of matrices is empty: give SparseHead a matrix [out, in] by name, or set lam to 0.")
+            kind = "the dict of matrices" if isinstance(self.projector, RawMatrices) else type(self.projector).__name__
             raise SparseheadError(
-                f"{type(self.projector).__name__} has no trainable nn.Linear or 1x1 nn.Conv2d layer for SparseHead to penalise: "
+                f"{kind} has no trainable nn.Linear or 1x1 nn.Conv2d layer for SparseHead to penalise: "
                 "give it one, name the matrices themselves (a dict name -> nn.Parameter), or set lam to 0."
             )
         return found
@@ -171,7 +179,7 @@ class SparseHead:
         """One proximal step W ← prox(W, lr · lam) on every penalised weight, in place, with the rates of the optimizers given.
 
         `attach` calls it; call it yourself after the step() of an optimizer that knows no hooks.
-        Raises: SparseheadError as attach(), and for half-precision weights that none of 100 steps could change.
+        Raises: SparseheadError as attach(). Warns of half-precision weights that none of their first 100 steps could change.
         """
         if self.lam > 0:
             self.shrink_weights(learning_rates(self.matrices(), require_optimizers(optimizers)))
@@ -184,26 +192,35 @@ class SparseHead:
             values = _at_least_float32(weight.values)
             shrunk = prox(values, rate * self.lam, self.groups)
             if values.dtype != weight.values.dtype and self.penalty_name != "none" and (isinstance(rate, Tensor) or rate > 0):
-                self._watch(weight.values, shrunk)
+                self._watch(weight, shrunk, rate)
             weight.values.copy_(shrunk)
         self.steps += 1
-        if self._moved is not None and self.steps % PATIENCE == 0:
-            self._require_movement(rates)
 
-    def _watch(self, before: Tensor, shrunk: Tensor) -> None:
-        """Note, without waiting for the device, whether a half-precision weight moves, or has nothing left to lose."""
-        moved = (before != shrunk.to(before.dtype)).any() | ~before.any()
-        self._moved = moved if self._moved is None else self._moved | moved
+    def _watch(self, weight: Matrix, shrunk: Tensor, rate: float | Tensor) -> None:
+        """Say of a half-precision layer that did not move in its first PATIENCE steps of lr · lam > 0 that nothing shrinks it.
 
-    def _require_movement(self, rates: list[tuple[Matrix, float | Tensor]]) -> None:
-        moved, self._moved = bool(self._moved), None
-        if not moved:
-            steps = ", ".join(f"{float(rate) * self.lam:.2g} for {weight.name}" for weight, rate in rates)
-            dtype = str(rates[0][0].values.dtype).removeprefix("torch.")
-            raise SparseheadError(
-                f"none of the last {PATIENCE} proximal steps changed a weight: lr · lam ({steps}) is below what {dtype} resolves. "
-                "Keep these weights in float32 (under autocast the arithmetic stays in half precision), or raise lam."
-            )
+        A weight that is all zero has nothing to lose and counts as moved. A warning and no error, since a rate that is still
+        warming up may move it later; and never after the first steps, since a schedule may end in rates that move nothing. The
+        device is waited for once a layer.
+        """
+        seen, moved = self._watched.get(weight.name, (0, torch.zeros((), dtype=torch.bool, device=shrunk.device)))
+        if seen == PATIENCE:
+            return
+        before = weight.values
+        seen, moved = seen + 1, moved | (before != shrunk.to(before.dtype)).any() | ~before.any()
+        self._watched[weight.name] = seen, moved
+        if seen < PATIENCE or moved:
+            return
+        if float(rate) == 0:  # a rate on the device, of which only now is known that it was no step
+            del self._watched[weight.name]
+            return
+        dtype = str(before.dtype).removeprefix("torch.")
+        warnings.warn(
+            f'none of the first {PATIENCE} proximal steps changed a weight of layer "{weight.name}": lr · lam '
+            f"({float(rate) * self.lam:.2g} now) is below what {dtype} resolves, so unless it rises nothing shrinks. Keep these "
+            "weights in float32 (under autocast the arithmetic stays in half precision), or raise lam.",
+            stacklevel=2,
+        )
 
     def prune(self, threshold: float = 0.0) -> nn.Sequential:
         """A physically smaller projector with the same embedding in eval mode; what and how: see `prune_projector`.
@@ -237,7 +254,7 @@ class SparseHead:
         return named_layers(self.projector)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "steps": 0, "_attached": False, "_moved": None}  # a copy is attached to nothing
+        return {**self.__dict__, "steps": 0, "_attached": False, "_watched": {}}  # a copy is attached to nothing
 
     def _penalised(self) -> list[Matrix]:
         return matrices(self.projector)[: 1 if self.layers == "first" else None]
@@ -256,11 +273,23 @@ def _module(projector: object) -> nn.Module:
     if isinstance(projector, Mapping):
         return RawMatrices(projector)
     if not isinstance(projector, nn.Module):
+        where = ", which goes to attach()" if isinstance(projector, torch.optim.Optimizer) else ""
         raise SparseheadError(
             f"the projector must be an nn.Module, an nn.Parameter or a dict name -> nn.Parameter, given a "
-            f"{type(projector).__name__}."
+            f"{type(projector).__name__}{where}."
         )
     return projector
+
+
+def _require_apart(found: list[Matrix]) -> None:
+    """Raises: SparseheadError for two parameters over the same memory, which would both be penalised and shrunk."""
+    if pair := overlap([each.stored for each in found]):
+        one, two = (found[i].name for i in pair)
+        raise SparseheadError(
+            f'the weights of "{one}" and "{two}" are two parameters over the same memory, which would be penalised twice: let both '
+            "layers have the same nn.Parameter, give one a copy (nn.Parameter(weight.detach().clone())), or penalise one layer "
+            "alone: SparseHead(layer, …)."
+        )
 
 
 def _at_least_float32(weight: Tensor) -> Tensor:

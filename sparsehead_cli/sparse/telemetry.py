@@ -6,7 +6,7 @@ from contextlib import AbstractContextManager, ExitStack
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.sparse.layers import is_linear, linear_layers, matrix, unwrap
 from sparsehead_cli.sparse.penalties import group_norms
 from sparsehead_cli.sparse.sparse_head import SparseHead
@@ -146,7 +146,7 @@ def _observe(projector: nn.Module, layers: list[nn.Module], r: Tensor) -> tuple[
     for layer in layers:
         if not inputs[layer]:
             raise SparseheadError(
-                f"cannot measure {layer}: the projector does not call it; give a layer that its forward() runs as a module."
+                f"cannot measure {shown(layer)}: the projector does not call it; give a layer that its forward() runs as a module."
             )
     return z, {layer: (torch.cat(inputs[layer]), torch.cat(outputs[layer])) for layer in layers}
 

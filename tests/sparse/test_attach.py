@@ -1,8 +1,11 @@
 """Whose steps a proximal SparseHead follows, and what it says where it cannot."""
 
 import gc
+import math
+import warnings
 import weakref
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -13,6 +16,11 @@ from sparsehead_cli.errors import SparseheadError
 
 def proximal(projector, lam=0.1, **options):
     return SparseHead(projector, lam, solver="proximal", **options)
+
+
+def take_steps(optimizer, count):
+    for _ in range(count):
+        optimizer.step()
 
 
 def test_two_heads_on_different_weights_share_an_optimizer():
@@ -90,12 +98,35 @@ class WithoutRate(torch.optim.SGD):
         (lambda layer: [WithoutRate(layer.parameters())], 'no learning rate "lr" for the weight of layer "projector" .given None'),
         (lambda layer: [WithoutRate(layer.parameters(), lr=None)], 'solver="subgradient"'),
         (lambda layer: [torch.optim.SGD([layer.bias], lr=1.0)], "not: projector"),
+        (lambda layer: [WithoutRate(layer.parameters(), lr=True)], "finite number of at least 0, given True"),
+        (lambda layer: [WithoutRate(layer.parameters(), lr="0.1")], "finite number of at least 0, given '0.1'"),
     ],
 )
 def test_what_cannot_be_attached_to(optimizers, message):
     layer = nn.Linear(6, 4)
     with pytest.raises(SparseheadError, match=message):
         proximal(layer).attach(*optimizers(layer))
+
+
+@pytest.mark.parametrize("rate", [-0.1, float("nan"), float("inf")])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_rate_that_would_grow_or_spoil_the_weights_is_refused(rate, when):
+    layer = nn.Linear(6, 4)
+    optimizer, sparse, before = torch.optim.SGD(layer.parameters(), lr=1.0), proximal(layer), layer.weight.detach().clone()
+    if when == "after":
+        sparse.attach(optimizer)
+    optimizer.param_groups[0]["lr"] = rate
+    with pytest.raises(SparseheadError, match=f'"lr" of the weight of layer "projector" must be a finite .* given {rate}'):
+        optimizer.step() if when == "after" else sparse.attach(optimizer)
+    assert torch.equal(layer.weight, before)
+
+
+@pytest.mark.parametrize("rate", [0, 1, 0.5, np.float32(0.5), torch.tensor(0.5)])
+def test_a_rate_is_any_real_number_or_a_tensor(rate):
+    layer = nn.Linear(6, 4)
+    optimizer, before = WithoutRate(layer.parameters(), lr=rate), layer.weight.detach().norm(dim=0)
+    proximal(layer).shrink(optimizer)
+    torch.testing.assert_close(layer.weight.norm(dim=0), (before - 0.1 * float(rate)).clamp(min=0))
 
 
 def test_an_optimizer_whose_steps_run_no_hooks_is_refused_and_can_be_followed_by_hand():
@@ -135,27 +166,69 @@ def test_half_precision_that_swallows_every_step_says_so(dtype):
     layer = nn.Linear(6, 4).to(dtype)
     optimizer = torch.optim.SGD(layer.parameters(), lr=0.01)
     handle = proximal(layer, 1e-4).attach(optimizer)
-    with pytest.raises(
-        SparseheadError, match=rf"last 100 .*lr · lam \(1e-06 for projector\) is below what {str(dtype)[6:]} resolves"
-    ):
-        for _ in range(100):
-            optimizer.step()
+    said = rf'first 100 .* of layer "projector": lr · lam \(1e-06 now\) is below what {str(dtype)[6:]} resolves'
+    with pytest.warns(UserWarning, match=said) as told:
+        take_steps(optimizer, 250)
+    assert len(told) == 1
     handle.remove()
     proximal(layer, 30.0).attach(optimizer)
-    for _ in range(250):  # to zero, where nothing can move any more
-        optimizer.step()
+    with warnings.catch_warnings(action="error"):
+        take_steps(optimizer, 250)  # to zero, where nothing can move any more
+    assert not layer.weight.any()
+
+
+def test_of_half_precision_layers_the_one_that_never_moves_is_named():
+    head = nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)).bfloat16()
+    rates = [{"params": head[0].parameters(), "lr": 0.1}, {"params": head[1].parameters(), "lr": 1e-6}]
+    optimizer, before = torch.optim.SGD(rates), [layer.weight.detach().clone() for layer in head]
+    proximal(head, 0.1).attach(optimizer)
+    with pytest.warns(UserWarning, match='of layer "1": lr') as told:
+        take_steps(optimizer, 200)
+    assert len(told) == 1
+    assert [torch.equal(layer.weight, old) for layer, old in zip(head, before, strict=True)] == [False, True]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_a_schedule_that_ends_below_half_precision_is_healthy(fused):
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4).bfloat16()
+    nn.init.normal_(layer.weight, std=50)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=torch.tensor(0.5) if fused else 0.5)
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 0.501 + 0.5 * math.cos(math.pi * min(1, step / 150)))
+    proximal(layer, 1.0).attach(optimizer)
+    with warnings.catch_warnings(action="error"):
+        for step in range(400):
+            before = layer.weight.detach().clone()
+            optimizer.step()
+            schedule.step()
+            assert step not in (0, 399) or torch.equal(layer.weight, before) == (step == 399)
+    assert layer.weight.any()
+
+
+def test_a_warm_up_through_rates_that_move_nothing_runs_on():
+    layer = nn.Linear(6, 4).bfloat16()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1e-6)
+    proximal(layer, 0.1).attach(optimizer)
+    with pytest.warns(UserWarning, match="unless it rises nothing shrinks"):
+        take_steps(optimizer, 120)
+    optimizer.param_groups[0]["lr"] = 1.0
+    take_steps(optimizer, 30)
     assert not layer.weight.any()
 
 
 def test_half_precision_without_a_step_to_swallow_says_nothing():
     layer = nn.Linear(6, 4).bfloat16()
-    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0)
-    for lam, penalty in ((1e-4, "l21"), (0.0, "l21")):
-        with proximal(layer, lam, penalty=penalty).attach(optimizer):
-            for _ in range(100):
-                optimizer.step()
-    with proximal(layer, 1e-4, penalty="none").attach(torch.optim.SGD(layer.parameters(), lr=1.0)) as attachment:
-        assert len(attachment.handles) == 1
+    still = torch.optim.SGD(layer.parameters(), lr=0.0)
+    on_device = torch.optim.SGD(layer.parameters(), lr=torch.tensor(0.0))
+    with warnings.catch_warnings(action="error"):
+        for optimizer, lam, penalty in (
+            (still, 1e-4, "l21"),
+            (on_device, 1e-4, "l21"),
+            (still, 0.0, "l21"),
+            (torch.optim.SGD(layer.parameters(), lr=1.0), 1e-4, "none"),
+        ):
+            with proximal(layer, lam, penalty=penalty).attach(optimizer):
+                take_steps(optimizer, 100)
 
 
 def test_accelerates_optimizer_stands_for_the_one_inside():

@@ -166,14 +166,50 @@ def test_kinds_of_raw_matrices(kind):
     [
         ({"w": torch.ones(2, 2)}, 'matrix "w" must be an nn.Parameter that an optimizer trains, given a Tensor'),
         ({"w": nn.Linear(2, 2)}, 'matrix "w" must be an nn.Parameter .* given a Linear'),
-        ({"w": nn.Parameter(torch.ones(2, 2, 2))}, r'matrix "w" must have two dimensions \[out, in\], given the shape \(2, 2, 2\)'),
-        ({"w": nn.Parameter(torch.ones(2))}, r'matrix "w" has a weight of shape \(2,\), no matrix'),
-        ({}, "has no trainable"),
+        ({"w": nn.Parameter(torch.ones(2, 2, 2))}, r'"w" has 3 dimensions; a matrix \[out, in\] is needed'),
+        (
+            {"w": nn.Parameter(torch.ones(2))},
+            r'^the parameter "w" has 1 dimension; a matrix \[out, in\] is needed: .* such as a bias',
+        ),
+        ({"w": nn.Parameter(torch.ones(2, 2), requires_grad=False)}, "^the dict of matrices has no trainable"),
+        ({}, r"^the dict of matrices is empty: give SparseHead a matrix \[out, in\] by name"),
     ],
 )
 def test_what_is_no_raw_matrix(matrices, message):
     with pytest.raises(SparseheadError, match=message):
         SparseHead(matrices, 1.0)
+
+
+def same_memory(kind):
+    head = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4))
+    shared = {"same": head[0].weight.data, "transposed": head[0].weight.data.t(), "shifted": head[0].weight.data[1:]}[kind]
+    head[2].weight = nn.Parameter(shared)
+    return head
+
+
+@pytest.mark.parametrize("solver", ["subgradient", "proximal"])
+@pytest.mark.parametrize("kind", ["same", "transposed", "shifted"])
+def test_two_parameters_over_one_memory_are_refused(kind, solver):
+    head = same_memory(kind)
+    with pytest.raises(
+        SparseheadError, match='weights of "0" and "2" are two parameters over the same memory.*the same nn.Parameter'
+    ):
+        SparseHead(head, 0.1, solver=solver)
+    assert len(SparseHead(head, 0.0, solver=solver).weights()) == 2  # looking and pruning hurt nobody
+    norms, optimizer = head[0].weight.detach().norm(dim=0), torch.optim.SGD(head.parameters(), lr=1.0)
+    SparseHead(head, 0.1, solver="proximal", layers="first").attach(optimizer)
+    with pytest.raises(SparseheadError, match="shrinks the same weights .projector., which would shrink twice"):
+        SparseHead(head[2], 0.1, solver="proximal").attach(optimizer)
+    optimizer.step()
+    torch.testing.assert_close(head[0].weight.norm(dim=0), (norms - 0.1).clamp(min=0))
+
+
+def test_neighbours_in_one_memory_are_two_weights():
+    flat = torch.randn(3, 4, 4)  # as optimizers and FSDP lay parameters side by side
+    head = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
+    for layer, weight in zip(head, (flat[2], flat[0], flat[1]), strict=True):
+        layer.weight = nn.Parameter(weight)
+    torch.testing.assert_close(SparseHead(head, 1.0).penalty(), flat.norm(dim=1).sum())
 
 
 @pytest.mark.parametrize("penalty", ["l21", "nuclear"])

@@ -419,6 +419,36 @@ def test_a_state_of_something_else_is_no_pruned_head():
         sparse.load_pruned({**state, "0.index": state["0.index"] + 1})
 
 
+def test_a_state_of_a_projector_with_other_ends_is_refused():
+    """Its kept features may well be among those of a narrower projector, and its hidden sizes are in the state."""
+    head = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))
+    head[0].weight.data[:, 3:] = 0
+    state = SparseHead(head, 0.0).prune().state_dict()
+    assert state["0.index"].tolist() == [0, 1, 2]
+    for inputs, outputs in ((6, 4), (32, 4), (16, 5), (16, 3)):
+        other = nn.Sequential(nn.Linear(inputs, 8), nn.ReLU(), nn.Linear(8, outputs))
+        with pytest.raises(
+            SparseheadError, match=f"of 16 features and 4 outputs, but the projector has {inputs} features and {outputs} outputs"
+        ):
+            SparseHead(other, 0.0).load_pruned(state)
+    del state["0.width"]
+    with pytest.raises(SparseheadError, match=r'not of a pruned copy .* Missing key\(s\) in state_dict: "0.width"'):
+        SparseHead(head, 0.0).load_pruned(state)
+
+
+def test_what_inference_mode_prunes_can_be_trained():
+    head = nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.ReLU(), nn.Linear(5, 4)).eval()
+    head[0].weight.data[:, 2], head[0].weight.data[1] = 0, 0
+    with torch.inference_mode():
+        sparse = SparseHead(head, 0.0)
+        small = sparse.prune()
+        again = sparse.load_pruned(small.state_dict())
+    for pruned in (small, again):
+        assert not any(t.is_inference() for t in pruned.state_dict().values())
+        pruned.train()(torch.randn(8, 6)).sum().backward()
+        assert pruned[1].weight.grad.shape == (4, 5)
+
+
 @pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
 @pytest.mark.parametrize("compute", [nn.utils.weight_norm, nn.utils.parametrizations.weight_norm, nn.utils.spectral_norm])
 def test_a_computed_weight_is_the_one_of_the_next_forward(compute):

@@ -154,9 +154,9 @@ def test_errors_name_what_is_allowed(head):
         SparseHead(nn.Sequential(nn.ReLU()), 1.0)
     with pytest.raises(SparseheadError, match="must be an nn.Module, an nn.Parameter or a dict .*, given a list"):
         SparseHead([head], 1.0)
-    with pytest.raises(SparseheadError, match='unknown groups "0"; known: input, output'):
+    with pytest.raises(SparseheadError, match="unknown groups 0; known: input, output"):
         SparseHead(head, 1.0, groups=0)
-    with pytest.raises(SparseheadError, match="unknown penalty .*l21.*; known: l21, l1"):
+    with pytest.raises(SparseheadError, match=r"unknown penalty \['l21'\]; known: l21, l1"):
         SparseHead(head, 1.0, penalty=["l21"])
     with pytest.raises(SparseheadError, match=r'"projector" \(Linear\) has a weight of shape \(4, 0\): nothing to penalise'):
         SparseHead(nn.Linear(0, 4), 1.0)
@@ -166,6 +166,26 @@ def test_errors_name_what_is_allowed(head):
         SparseHead(head, 1.0, solver="proximal").attach(torch.optim.SGD([head[0].weight], lr=1.0))
     with pytest.raises(SparseheadError, match='unknown schedule "lin"; known: constant, linear, cosine'):
         lam_at(0, lam=1.0, ramp=1, schedule="lin")
+
+
+@pytest.mark.parametrize("name", ["projector", "lam", "penalty", "groups", "solver"])
+def test_a_misplaced_optimizer_is_named_in_one_short_line(head, name):
+    optimizer = torch.optim.AdamW([{"params": [p]} for p in head.parameters()])
+    with pytest.raises(SparseheadError) as error:
+        SparseHead(**{"projector": head, "lam": 0.1, name: optimizer})
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 250
+    assert "AdamW" in str(error.value)
+    assert "goes to attach()" in str(error.value) or name not in ("projector", "lam")
+
+
+def test_a_misplaced_module_is_named_in_one_short_line(head):
+    sparse = SparseHead(head, 0.1, solver="proximal")
+    for use in (sparse.attach, sparse.prune, sparse.load_pruned):
+        with pytest.raises(SparseheadError, match=r"given Sequential\(.{,90}") as error:
+            use(head)
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 250
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)

@@ -131,7 +131,7 @@ def pretrain(
     data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.")] = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the views in pixels; without it the data set's own.")] = None,
     workers: Workers = None,
-    skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Go on without unreadable images.")] = None,
+    skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Train without bad images: a new run.")] = None,
     backbone: Annotated[str | None, typer.Option(help="narrow, resnet18, resnet34 or resnet50.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
     batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,

@@ -129,7 +129,8 @@ class Folder:
         """The error for the i-th file of the listing."""
         path = self.listing.path(i)
         return SparseheadError(
-            f"cannot read the image {path}: {reason}. Replace or remove it, or go on without such images: --skip-bad-images."
+            f"cannot read the image {path}: {reason}. Replace or remove it. Or leave such images out by --skip-bad-images: "
+            "pretrain then trains without them, as a new run."
         )
 
     def digest(self) -> str:

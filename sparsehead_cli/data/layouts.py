@@ -55,11 +55,17 @@ class Layout:
 
 
 def read_file(path: str | Path) -> np.ndarray:
-    """The bytes of an image's file, uint8 [n]. Raises: OSError; ValueError for an empty file and for what is no file of images.
+    """The bytes of an image's file, uint8 [n]. Raises: OSError; ValueError for an empty file, for a link
+    to nowhere and for what is no file of images.
 
     A pipe or a device would keep its reader waiting, or never end.
     """
-    file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # no pipe is waited for
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # no pipe is waited for
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise ValueError(f"it is a symbolic link to {os.readlink(path)}, which is not there") from None
+        raise
     try:
         status = os.fstat(file)
         if not stat.S_ISREG(status.st_mode):

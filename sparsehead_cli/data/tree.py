@@ -15,12 +15,13 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in any case; what is inside dec
 class Tree:
     """The image files in and below one folder, as they are reached; a hard link is a file of its own.
 
-    `folders` are the real paths of the folders that hold them, `links` those of the files that a link of their own leads to.
+    `folders` are the real paths of the folders that hold them, `links` those of the files that a link of their own leads to;
+    each with the path by which it was reached.
     """
 
     paths: list[str] = field(default_factory=list)
-    folders: set[str] = field(default_factory=set)
-    links: set[str] = field(default_factory=set)
+    folders: dict[str, str] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
 
     def leaves(self, folder: Path) -> bool:
         """Whether a link leads out of `folder`, or is `folder`, or leads to a file."""
@@ -51,13 +52,13 @@ def images_below(folder: str | Path) -> Tree:
                 linked.append(path)
             elif is_image(name):
                 tree.paths.append(path)
-                tree.folders.add(real)
+                tree.folders[real] = base
     for path in linked:
         real = os.path.realpath(path)
         there = os.path.exists(real) and is_image(os.path.basename(real)) and os.path.dirname(real) in tree.folders
         if not there and real not in tree.links:
             tree.paths.append(path)
-            tree.links.add(real)
+            tree.links[real] = path
     tree.paths.sort()
     return tree
 
@@ -81,12 +82,25 @@ def is_image(name: str) -> bool:
 
 
 def require_apart(trees: Iterable[tuple[str, Tree]]) -> None:
-    """Raises: SparseheadError for an image that links put below two different names."""
+    """Raises: SparseheadError with the symbolic link that puts an image below two different names."""
     trees = list(trees)
-    owners: dict[str, str] = {}
-    claims = [(real, real, name) for name, tree in trees for real in (*tree.folders, *tree.links)]
-    claims += [(real, os.path.dirname(real), name) for name, tree in trees for real in tree.links]  # its folder may be another's
-    for real, key, name in claims:
-        first = owners.setdefault(key, name) if key == real else owners.get(key, name)
-        if first != name:
-            raise SparseheadError(f"{real} belongs to {first} and, by a symbolic link, to {name}. Remove it from one of them.")
+    owners: dict[str, tuple[str, str]] = {}
+    claims = [(real, real, name, path) for name, tree in trees for real, path in (*tree.folders.items(), *tree.links.items())]
+    for name, tree in trees:  # the folder of a file that a link leads to may be another's
+        claims += [(real, os.path.dirname(real), name, path) for real, path in tree.links.items()]
+    for real, key, *mine in claims:
+        first = owners.setdefault(key, tuple(mine)) if key == real else owners.get(key, tuple(mine))
+        if first[0] != mine[0]:
+            (owner, path), (other, linked) = first, mine
+            link = link_beyond(path, linked)
+            if link is None:  # the first came by a link
+                owner, other, link = other, owner, link_beyond(linked, path)
+            raise SparseheadError(f"{real} belongs to {owner} and, by the symbolic link {link}, to {other}. Remove the link.")
+
+
+def link_beyond(path: str, linked: str) -> str | None:
+    """The first part of the path `linked`, behind what it has in common with `path`, that is a symbolic link; None for none."""
+    common = len(Path(os.path.commonpath([path, linked])).parts)
+    parts = Path(linked).parts
+    prefixes = [os.path.join(*parts[:end]) for end in range(common + 1, len(parts) + 1)]
+    return next((prefix for prefix in prefixes if os.path.islink(prefix)), None)

@@ -94,13 +94,29 @@ def load_subject(
     if timm is None and is_checkpoint(path):
         if allow_partial or image_size or assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
-        return without_dust(own_subject(load_checkpoint(path), path, device, data_dir))
+        own = without_dust(own_subject(load_checkpoint(path), path, device, data_dir))
+        changed = changed_images(dataset, dataset_info(dataset, data_dir), own.prepare.image) if dataset else ()
+        return dataclasses.replace(own, report=changed)
     facts = Facts(given | ({"image_size": image_size} if image_size else {}))
-    info = dataset_info(dataset, data_dir) if dataset and timm is None else None
+    info = dataset_info(dataset, data_dir) if dataset else None
     found, prepare = find_in(path, timm, facts, info, allow_partial=allow_partial)
     found.backbone.image = prepare.image
     facts.require_used(str(path))
-    return foreign_subject(found, prepare, path, device, facts)
+    changed = changed_images(dataset, info, prepare.image, ". A smaller --image-size is faster") if info else ()
+    subject = foreign_subject(found, prepare, path, device, facts)
+    return dataclasses.replace(subject, report=(*subject.report, *changed))
+
+
+def changed_images(name: str, info: DatasetInfo, image: tuple[int, int, int], faster: str = "") -> tuple[str, ...]:
+    """A line about what becomes of a data set's images before the network sees them; none where they stay as they are.
+
+    Images that stream from files are cut to the network's size anyhow. `faster` is said of enlarged ones, which cost time.
+    """
+    size = image[1] if info.layout else info.size
+    sizes = "" if size == image[1] else f"{'enlarged' if size < image[1] else 'reduced'} to {image[1]} x {image[1]}"
+    colours = "" if info.channels == image[0] else "made three equal channels" if image[0] == 3 else "made grey"
+    done = " and ".join(filter(None, (sizes, colours)))
+    return (f"{name}: its {info.channels} x {size} x {size} images are {done}{faster if size < image[1] else ''}",) if done else ()
 
 
 def find_in(path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None, *, allow_partial: bool) -> tuple[Found, Prepare]:

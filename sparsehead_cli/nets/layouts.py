@@ -98,6 +98,9 @@ class Facts:
         self.dataset = self.named.get("dataset", "").lower()
         by_kernel, by_dataset = self.layout.by_kernel.get(contents.kernel, {}), self.layout.by_dataset.get(self.dataset, {})
         self.known = {**self.layout.facts, **by_kernel, **by_dataset}
+        elsewhere = self.dataset and not by_dataset and "imagenet" not in self.dataset
+        if elsewhere and self.known.get("mean") == IMAGENET["mean"]:  # the layout's images are ImageNet's, the file's are not
+            self.known = {key: value for key, value in self.known.items() if key not in LARGE}
         return self.layout
 
     def take(self, key: str, *, read: object = None, known: object = None, guess: object = None) -> object:
@@ -297,6 +300,15 @@ def is_solo_learn(file: Contents) -> bool:
     return (lightning and beside) or file.has(r"(^|\.)momentum_(backbone|encoder)\.", r"(^|\.)momentum_projector\.")
 
 
+def is_torchvisions_own(file: Contents) -> bool:
+    """A classifier of ImageNet's 1000 classes, in a bare state_dict or by torchvision's training script or PyTorch's example.
+
+    Other weights by torchvision's names have its architecture, but may be trained on any images.
+    """
+    bare = "conv1.weight" in file.tensors and "fc.weight" in file.tensors
+    return (bare or file.says("arch|model", r"(wide_)?res?net\w+")) and file.shape(r"(^|\.)fc\.weight$")[:1] == (1000,)
+
+
 SOLO_LEARN = {
     "facts": {**RELU, "stride": "3x3", "branch": "trained"},
     "by_kernel": {7: TORCHVISION, 3: CIFAR_STEM},
@@ -364,18 +376,8 @@ LAYOUTS: tuple[Layout, ...] = (
         {7: {**TORCHVISION, **LARGE}},
     ),
     Layout("lightly", lambda file: file.has(r"\.shortcut\.0\.weight$") or file.has(r"(^|\.)[2-4]\.0\.conv1\.weight$")),
-    Layout(
-        "torchvision",
-        lambda file: "conv1.weight" in file.tensors and "fc.weight" in file.tensors,
-        {},
-        {7: {**TORCHVISION, **LARGE}},
-    ),
-    Layout(  # the training script of torchvision, and PyTorch's example
-        "torchvision",
-        lambda file: file.says("arch|model", r"(wide_)?res?net\w+") and file.shape(r"(^|\.)fc\.weight$")[:1] == (1000,),
-        {},
-        {7: {**TORCHVISION, **LARGE}},
-    ),
+    Layout("torchvision", is_torchvisions_own, {}, {7: {**TORCHVISION, **LARGE}}),
+    Layout("torchvision", lambda file: "conv1.weight" in file.tensors and "fc.weight" in file.tensors, {}, {7: TORCHVISION}),
     Layout("resnet", lambda file: file.model == "resnet"),
     Layout("timm", lambda file: True),
 )

@@ -201,7 +201,8 @@ def place_of(
 
 
 def usual_normalisation(backbone: TimmBackbone, place: Place, contents: Contents, facts: Facts) -> Normalisation:
-    """How images are normalised where nobody says it. What timm says becomes known where the weights are its own or of its tag.
+    """How images are normalised where nobody says it. What timm says becomes known where the weights are its own, by a
+    classifier of as many classes as theirs, or of its tag; a model's name alone says nothing about the images.
 
     A vision transformer without a classifier is hardly timm's own. It is guessed to be of a self-supervised method: all of
     them normalise images as ImageNet's, most of timm's with 0.5.
@@ -209,7 +210,8 @@ def usual_normalisation(backbone: TimmBackbone, place: Place, contents: Contents
     classifiers = tuple(f"{place.prefix}{name}" for name in backbone.classifiers)
     classified, vit = any(name.startswith(classifiers) for name in contents.tensors), is_vit(backbone.net)
     owned = classified and place.prefix in ("", "state_dict.") and facts.layout.name == "timm"
-    if owned or "." in contents.model:
+    classes = {value.shape[0] for name, value in contents.tensors.items() if name.startswith(classifiers) and value.dim()}
+    if (owned and not facts.dataset and classes == {backbone.net.pretrained_cfg["num_classes"]}) or "." in contents.model:
         facts.known = {"mean": backbone.normalise.mean, "std": backbone.normalise.std, **facts.known}
     if owned and vit:
         own = {"heads": backbone.net.blocks[0].attn.num_heads, "tokens": TOKENS.get(backbone.net.global_pool)}

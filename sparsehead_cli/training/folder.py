@@ -1,5 +1,6 @@
-"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), checkpoint.pt, and the lock that
-keeps a second process out.
+"""A run's folder: config.yaml, metrics.csv, layers.csv, spectrum_epochs.csv (where it is tracked), checkpoint.pt, and a lock.
+
+The lock keeps a second process out.
 """
 
 import os

@@ -66,6 +66,26 @@ def test_a_data_set_that_the_file_names_is_the_better_guess(tmp_path):
     assert assumed(subject)["mean"][1] == assumed(subject)["image_size"][1] == "guessed"
 
 
+@pytest.mark.parametrize(("classes", "rests_on"), [(10, "guessed"), (1000, "known of this layout")])
+def test_torchvisions_names_do_not_say_what_images_the_weights_are_of(tmp_path, classes, rests_on):
+    state = {**resnet_state(0, kernel=7), "fc.weight": torch.ones(classes, 64), "fc.bias": torch.ones(classes)}
+    torch.save(state, tmp_path / "theirs.pt")
+    subject = load(tmp_path / "theirs.pt")
+    assert subject.columns["method"] == "torchvision"
+    assert {assumed(subject)[key][1] for key in ("stem_stride", "padding", "pool")} == {"known of this layout"}
+    assert {assumed(subject)[key][1] for key in ("mean", "std", "image_size")} == {rests_on}
+    assert subject.prepare.normalise.mean == IMAGENET["mean"]
+    assert subject.prepare.image == (3, 224, 224)
+
+
+def test_a_layouts_images_are_not_those_of_a_file_that_names_others(tmp_path):
+    named = written(tmp_path, "module.encoder_q.", 7, "module.encoder_q.fc.", args={"dataset": "cifar10"})
+    subject = load(named, dataset="svhn")
+    assert assumed(subject)["padding"] == ("3", "known of this layout")
+    assert {assumed(subject)[key][1] for key in ("mean", "std", "image_size")} == {"guessed"}
+    assert subject.prepare.normalise == DATASETS["cifar10"].normalise
+
+
 @pytest.mark.parametrize(
     ("prefix", "head", "kernel", "mean", "std"),
     [

@@ -191,6 +191,32 @@ def test_the_view_follows_the_stem_and_the_data_set(tmp_path, stem, channels, da
     assert f"images: {' x '.join(map(str, image))}" in subject.report
 
 
+@pytest.mark.parametrize(
+    ("stem", "channels", "dataset", "line"),
+    [
+        (
+            *("imagenet", 3, "fashion1k"),
+            "fashion1k: its 1 x 28 x 28 images are enlarged to 224 x 224 and made three equal channels"
+            ". A smaller --image-size is faster",
+        ),
+        ("small", 3, "fashion1k", "fashion1k: its 1 x 28 x 28 images are made three equal channels"),
+        ("small", 3, "stl10", "stl10: its 3 x 96 x 96 images are reduced to 32 x 32"),
+        ("small", 1, "cifar10", "cifar10: its 3 x 32 x 32 images are made grey"),
+        ("small", 3, "cifar10", None),
+    ],
+)
+def test_what_becomes_of_images_before_the_network_sees_them_is_said(tmp_path, stem, channels, dataset, line):
+    checkpoint(tmp_path / "c.pt", stem, channels)
+    report = load(tmp_path / "c.pt", dataset=dataset).report
+    assert [text for text in report if text.startswith(f"{dataset}: ")] == ([line] if line else [])
+
+
+def test_a_run_of_ours_says_it_too(run_folder):
+    assert load(run_folder, dataset="fashion1k").report == ()
+    (line,) = load(run_folder, dataset="cifar10").report
+    assert line == "cifar10: its 3 x 32 x 32 images are reduced to 28 x 28 and made grey"
+
+
 def test_normalisation_between_grey_and_colour(tmp_path):
     grey = Normalisation((0.25,), (0.5,))
     assert for_channels(grey, 3) == Normalisation((0.25,) * 3, (0.5,) * 3)

@@ -181,6 +181,7 @@ FILES = {
     "solo-learn": (lambda: lightnings(method="simclr", data={"dataset": "cifar10"}), CIFAR10, KNOWN),
     "no classifier": (plain, IMAGENET, GUESSED),
     "timm's own": (lambda: timms("test_vit"), HALF, KNOWN),
+    "ten classes": (lambda: timms("test_vit", num_classes=10), HALF, GUESSED),
     "somebody's classifier": (lambda: {"model": timms("test_vit")}, HALF, GUESSED),
 }
 

@@ -13,6 +13,7 @@ import functools
 import gzip
 import hashlib
 import os
+import pickle
 import random
 import resource
 import shutil
@@ -67,10 +68,10 @@ SWEEP = [
 ]
 REPORT = ["report", "results/lambda-quick"]
 COMMANDS = {  # name -> (commands before it, the command itself, how often it is drawn)
-    "pretrain": ([], PRETRAIN, 6),
-    "evaluate": ([PRETRAIN], EVALUATE, 4),
-    "spectrum": ([PRETRAIN], SPECTRUM, 4),
-    "report": ([SWEEP], REPORT, 2),
+    "pretrain": ([], PRETRAIN, 15),
+    "evaluate": ([PRETRAIN], EVALUATE, 10),
+    "spectrum": ([PRETRAIN], SPECTRUM, 10),
+    "report": ([SWEEP], REPORT, 5),
     "sweep-lambda": ([], SWEEP, 1),
 }
 TIMED = ("seconds", "images_per_second", "waiting_share")  # endings of columns that are not the same twice
@@ -299,17 +300,37 @@ def judge_end(ended: Ended, *, killed: bool) -> tuple[str, str]:
     return "", end
 
 
-def torture(
-    count: int, seed: int, names: list[str], first: int = 0, watch: Callable[[Case], None] = lambda case: None
-) -> list[Case]:
-    """Run `count` cases, numbered from `first`."""
+def torture(numbers: range, seed: int, names: list[str], jobs: int = 1, watch: Callable = lambda case: None) -> list[Case]:
+    """Run the cases of these numbers, `jobs` at a time."""
     with tempfile.TemporaryDirectory() as scratch:
         prepare(Path(scratch), names)
-        cases = []
-        for number in range(first, first + count):
-            cases.append(run_case(number, seed, names, Path(scratch)))
-            watch(cases[-1])
-    return cases
+
+        def run(job: int) -> list[Case]:
+            cases = []
+            for number in numbers[job::jobs]:
+                cases.append(run_case(number, seed, names, Path(scratch)))
+                watch(cases[-1])
+            return cases
+
+        if jobs == 1:
+            return run(0)
+        answers = [Path(scratch, f"job{job}") for job in range(jobs)]
+        children = [fork(lambda job=job: answers[job].write_bytes(pickle.dumps(run(job)))) for job in range(jobs)]
+        for child in children:
+            os.waitpid(child, 0)
+        return [case for answer in answers for case in pickle.loads(answer.read_bytes())]
+
+
+def fork(work: Callable[[], object]) -> int:
+    """Do `work` in a fork of this process, which then ends; its process number."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+            os._exit(0)
+        finally:
+            os._exit(1)
+    return child
 
 
 def table_of(cases: list[Case]) -> pd.DataFrame:
@@ -326,6 +347,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="cases at a time")
     parser.add_argument("--commands", nargs="+", default=list(COMMANDS), choices=list(COMMANDS))
     parser.add_argument("--out", type=Path, help="write the counts to this CSV")
     options = parser.parse_args()
@@ -334,7 +356,8 @@ def main() -> None:
         if case.verdict:
             print(f"case {case.number}: {case.command}, {case.fault} {case.file}: {case.verdict}\n    {case.end}", flush=True)
 
-    cases = torture(options.count, options.seed, options.commands, options.first, watch)
+    numbers = range(options.first, options.first + options.count)
+    cases = torture(numbers, options.seed, options.commands, options.jobs, watch)
     table = table_of(cases)
     print(table.to_string(index=False))
     print(f"{len(cases)} faults, {sum(bool(case.verdict) for case in cases)} of them ended badly")

@@ -105,6 +105,8 @@ def kept_tables(run: Run, epochs_done: int) -> list[list[dict[str, object]]]:
 
 def require_epochs(path: Path, rows: list[dict[str, str]], epochs_done: int) -> None:
     """Raises: SparseheadError where epochs are missing. A layer's may begin later: older versions had no layers.csv."""
+    if path.name == METRICS and epochs_done and not path.exists():
+        raise SparseheadError(f"{path} is missing: the checkpoint beside it is of epoch {epochs_done}. {PUT_BACK}")
     epochs = sorted({int(row["epoch"]) for row in rows})
     whole = epochs[-epochs_done:] if path.name == METRICS else list(range(epochs[0], epochs_done + 1)) if epochs else []
     if (path.name == METRICS and len(epochs) < epochs_done) or (path.name == LAYERS and epochs != whole):

@@ -82,11 +82,11 @@ def resume(run: Run) -> Position:
         return Position()
     state = load_checkpoint(path)
     require_of_run(state, run, path)
+    tables = kept_tables(run, state["step"] // run.steps_per_epoch)
     run.method.load_state_dict(state["method"])
     load_optimizer(run.optimizer, state["optimizer"], path, begun=state["step"] > 0)
-    epochs_done = state["step"] // run.steps_per_epoch
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
-    return Position(state["step"], sums, state.get("skipped", 0), *kept_tables(run, epochs_done))
+    return Position(state["step"], sums, state.get("skipped", 0), *tables)
 
 
 def kept_tables(run: Run, epochs_done: int) -> list[list[dict[str, object]]]:

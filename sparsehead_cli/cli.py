@@ -168,7 +168,7 @@ def pretrain(
         with PretrainDisplay(console) as display:
             run = build(config)
             display.begin(run)
-            result = run_pretrain(run, display.watch)
+            result = run_pretrain(run, display.watch, display.resumed)
         show_result(console, result, sys.argv[1:])
     finally:
         distributed.stop()

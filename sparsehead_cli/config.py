@@ -137,8 +137,7 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: dic
         if key.startswith(METHOD_PREFIX):
             settings[key.removeprefix(METHOD_PREFIX)] = value
         elif key not in FIELDS:
-            hint = did_you_mean(key, FIELDS) or f" Known: {', '.join(FIELDS)}, method.<name>."
-            problems.append(f'unknown setting "{one_line(key)}".{hint}')
+            problems.append(f'unknown setting "{one_line(key)}".{hint_for(key, table)}')
         else:
             try:
                 values[key] = coerce(key, value)
@@ -149,6 +148,13 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: dic
     if problems:
         raise SparseheadError("\n".join(problems))
     return config
+
+
+def hint_for(key: str, table: dict[str, dict[str, object]]) -> str:
+    """What an unknown setting may be meant to be: one of a method that the experiments name, or one of FIELDS."""
+    if any(METHOD_PREFIX + key in entry for entry in table.values()):
+        return f' Did you mean "{METHOD_PREFIX}{key}"?'
+    return did_you_mean(key, FIELDS) or f" Known: {', '.join(FIELDS)}, {METHOD_PREFIX}<name>."
 
 
 def default_experiments() -> Path:

@@ -53,8 +53,12 @@ class PretrainDisplay:
         self.task = self.progress.add_task("", total=run.total_steps, epoch=f"1/{self.epochs}", loss="–", speed="–")
         for name, value in describe(run):
             self.console.print(Text.assemble((f"{name:>10}", "dim"), f"  {printable(value)}"), soft_wrap=True)
-        if (run.folder / "checkpoint.pt").exists():
-            self.console.print("found this run's checkpoint")
+
+    def resumed(self, run: Run, step: int) -> None:
+        """Say where a run goes on that was found with so many steps done."""
+        goes_on = f"goes on after step {step:,} of {run.total_steps:,}, in epoch {step // run.steps_per_epoch + 1}"
+        where = "finished before" if step == run.total_steps else goes_on
+        self.console.print(f"found this run's checkpoint: {where}", soft_wrap=True)
 
     def watch(self, moment: Moment) -> None:
         """Move the bar; at the end of an epoch print its line."""
@@ -77,19 +81,24 @@ def describe(run: Run) -> list[tuple[str, str]]:
     parameters = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
     strength = f"{config.lam:g}"
     if config.lam_schedule != "constant":
-        strength += f" ({config.lam_schedule} over {config.lam_ramp_epochs:g} epochs)"
+        strength += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
     head = describe_head(config, backbone.dim)
     one_class = "" if len(dataset_info(config.dataset, config.data_dir).classes) > 1 else "; one class: accuracy is not defined"
     shared = f", {distributed.world()} processes of {run.local_batch} images a step" if distributed.world() > 1 else ""
     return [
-        ("method", f"{config.method}, {config.epochs} epochs of batches of {config.batch_size}"),
-        ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {config.warmup_epochs:g} warm-up epochs"),
+        ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}"),
+        ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}{one_class}"),
         ("network", f"{config.backbone}, {backbone.stem} stem, D = {backbone.dim}; head {head}; {parameters:,} parameters"),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
         ("folder", str(run.folder)),
     ]
+
+
+def counted(number: float, name: str) -> str:
+    """A number of things: "1 epoch", "2.5 epochs"."""
+    return f"{number:g} {name}{'' if number == 1 else 's'}"
 
 
 def describe_head(config: Config, dim: int) -> str:

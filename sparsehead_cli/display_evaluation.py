@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sparsehead_cli.console import Console
-from sparsehead_cli.display import emphasis
+from sparsehead_cli.display import counted, emphasis
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.evaluate import Job, Moment
 from sparsehead_cli.evaluation.protocols import KS
@@ -114,7 +114,7 @@ def label(row: Row) -> str:
     if row["k"]:
         return f"kNN, k = {row['k']}" + ("" if (row["distance"], row["vote"]) == ("cosine", "weighted") else f", {row['distance']}")
     few = f", {100 * float(row['label_share']):g} % of labels" if row["label_share"] else ""
-    return f"{row['protocol']}{few}" + (f", {row['eval_epochs']} epochs" if row["eval_epochs"] else "")
+    return f"{row['protocol']}{few}" + (f", {counted(float(row['eval_epochs']), 'epoch')}" if row["eval_epochs"] else "")
 
 
 def cell(rows: list[Row], narrow: bool) -> str:

@@ -241,10 +241,10 @@ def words(found: Numbers) -> Iterator[str]:
             if not dims:
                 yield f" {called}: {judged(own)}. It does not vary at all."
                 continue
-            yield (
-                f" {called}: {judged(own)}. {dims} of {dim} dimensions carry 99 % of the variance "
-                f"(fewer than {math.ceil(PARTIAL_SHARE * dim)} is partial collapse)."
-            )
+            images = int(own["dim"]["images"])
+            threshold = f"fewer than {math.ceil(PARTIAL_SHARE * dim)} is partial collapse"
+            measure = threshold if images > dim else f"no verdict: of {images:,} images, where at least {dim + 1:,} are needed"
+            yield f" {called}: {judged(own)}. {dims} of {dim} dimensions carry 99 % of the variance ({measure})."
     value = {metric: float(row["value"]) for (f, metric), row in found.items() if f == "head" and row["value"]}
     if {"read_variance_share", "read_dims"} <= value.keys():
         share, part = value["read_variance_share"], f"{value['read_dims']:.0f} of {found['r', 'dim']['value']} directions"

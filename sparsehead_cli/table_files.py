@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, printable
 from sparsehead_cli.files import changed_line, replace_witnessed, witness
-from sparsehead_cli.tables import COLUMNS, KINDS, TABLES, Table, penalty_name
+from sparsehead_cli.tables import COLUMNS, KINDS, PUT_BACK, TABLES, Table, penalty_name
 
 Row = dict[str, str]
 
@@ -55,7 +55,7 @@ def read_csv(path: Path, name: str = "") -> list[Row]:
     columns, cells = of_today(table, columns, cells)
     require_columns(path, table, columns)
     if not cells:
-        raise SparseheadError(f"{path} has no rows. Put it back, or remove it.")
+        raise SparseheadError(f"{path} has no rows. {remedy_of_all(table)}")
     require_rows(path, table, columns, cells, table.remedy)
     require_as_written(path, table, text)
     return [dict(zip(columns, row, strict=True)) for row in cells]
@@ -81,7 +81,7 @@ def text_of(path: Path, table: Table) -> str | None:
     except OSError as error:
         raise SparseheadError(f"cannot read {path}: {error.strerror}. Move it away, or mend it.") from None
     if not text:
-        raise SparseheadError(f"{path} is empty. Put it back, or remove it.")
+        raise SparseheadError(f"{path} is empty. {remedy_of_all(table)}")
     if not text.endswith("\n"):
         raise damaged(path, table, text.count("\n"), "it is cut off")
     return text
@@ -120,7 +120,9 @@ def require_columns(path: Path, table: Table, columns: list[str]) -> None:
     missing = [column for column in table.columns if column not in columns and column not in table.added]
     if missing:
         few = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
-        raise SparseheadError(f"{path} has no column {few}: its first line is damaged, or it is another table. Put it back.")
+        raise SparseheadError(
+            f"{path} has no column {few}: its first line is damaged, or it is another table. {remedy_of_all(table)}"
+        )
     behind = ""  # the last declared column
     for i, column in enumerate(columns):
         known = column in table.columns
@@ -185,5 +187,10 @@ def require_sequence(path: Path, table: Table, keys: list[tuple[str, ...]], reme
 
 def damaged(path: Path, table: Table, line: int, why: str, remedy: str = "") -> SparseheadError:
     """The one sentence for a damaged line, counted from 0."""
-    remedy = remedy or (table.remedy if line else "It names the columns: put the file back, or remove it.")
+    remedy = remedy or (table.remedy if line else f"It names the columns. {remedy_of_all(table)}")
     return SparseheadError(f"{path} is damaged in line {line + 1}: {why}. {remedy}")
+
+
+def remedy_of_all(table: Table) -> str:
+    """What to do about a table that is of no use as a whole. A run's cannot be removed: its checkpoint needs them."""
+    return PUT_BACK if table.remedy == PUT_BACK else "Put the file back, or remove it."

@@ -63,7 +63,7 @@ def test_a_run_from_start_to_table(pretrain, tmp_path):
     assert len(read_csv(folder / "metrics.csv")) == 2
     again = pretrain("--lam", "1e-3")
     assert "finished before" in again[1]
-    assert "found this run's checkpoint" in again[1]
+    assert "found this run's checkpoint: finished before" in again[1]
     assert "found this run's checkpoint" not in out
 
 

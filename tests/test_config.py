@@ -45,6 +45,11 @@ def test_all_errors_at_once(experiments):
     assert "seed must be between 0" in message
 
 
+def test_a_methods_setting_without_its_prefix_is_recognised():
+    with pytest.raises(SparseheadError, match='unknown setting "temperature". Did you mean "method.temperature"'):
+        load_config(None, None, {"temperature": 0.5})
+
+
 @pytest.mark.parametrize("text", ["nan", ".nan", "inf", "-1"])
 def test_lam_must_be_a_finite_number_of_at_least_zero(experiments, text):
     with pytest.raises(SparseheadError, match="^lam must be"):

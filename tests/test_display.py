@@ -1,6 +1,9 @@
+from types import SimpleNamespace
+
 import pytest
 
-from sparsehead_cli.display import collapse_text, collapsed, epoch_line, twin_command
+from sparsehead_cli.console import Console
+from sparsehead_cli.display import PretrainDisplay, collapse_text, collapsed, counted, epoch_line, twin_command
 
 ROW = {"epoch": "3", "loss": "2.5", "knn_accuracy": "0.801", "effective_rank_r": "12.34", "effective_rank_z": "1.04"}
 ROW |= {"active_groups": "9", "n_groups": "10", "images_per_second": "1234.5", "std_r": "0.5", "std_z": "0.9"}
@@ -27,3 +30,14 @@ def test_collapse_is_named():
 )
 def test_the_next_command_is_the_typed_one_with_another_lam(typed, expected):
     assert twin_command(typed, "0") == expected
+
+
+def test_one_of_a_thing_is_no_plural():
+    assert [counted(number, "epoch") for number in (1, 1.0, 2, 0.5)] == ["1 epoch", "1 epoch", "2 epochs", "0.5 epochs"]
+
+
+@pytest.mark.parametrize(("step", "where"), [(28, "goes on after step 28 of 32, in epoch 2"), (32, "finished before")])
+def test_a_resumed_run_says_where_it_goes_on(capsys, step, where):
+    display = PretrainDisplay(Console())
+    display.resumed(SimpleNamespace(total_steps=32, steps_per_epoch=16), step)
+    assert capsys.readouterr().out == f"found this run's checkpoint: {where}\n"

@@ -149,7 +149,7 @@ def test_a_damaged_table_beside_a_checkpoint_ends_a_resume_in_one_line(sparsehea
         read_csv(path)
     assert "\n" not in str(error.value)
     assert len(str(error.value)) < 700
-    assert "emove" in str(error.value) or "Put " in str(error.value)
+    assert "Put the file back, or move the folder away to start anew." in str(error.value)
 
 
 def resuming(folder):

@@ -24,7 +24,7 @@ from sparsehead_cli.nets.timm_models import PREFIX as TIMM
 from sparsehead_cli.nets.timm_models import find_timm
 from sparsehead_cli.ssl.methods import method_settings
 from sparsehead_cli.training.build import build_method, identity_digest, outline_method, unknown_names
-from sparsehead_cli.training.checkpoint import NEEDED, is_checkpoint, load_checkpoint, require_weights
+from sparsehead_cli.training.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
 from sparsehead_cli.training.folder import code_version, identity_columns
 from sparsehead_cli.training.foreign_file import read_file
 
@@ -94,7 +94,7 @@ def load_subject(
     if timm is None and is_checkpoint(path):
         if allow_partial or image_size or assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
-        own = without_dust(own_subject(load_checkpoint(path), path, device, data_dir))
+        own = without_dust(own_subject(load_checkpoint(path, MEASURED), path, device, data_dir))
         changed = changed_images(dataset, dataset_info(dataset, data_dir), own.prepare.image) if dataset else ()
         return dataclasses.replace(own, report=changed)
     facts = Facts(given | ({"image_size": image_size} if image_size else {}))
@@ -318,7 +318,7 @@ def require_fitting(weights: dict[str, Tensor], config: Config, image: tuple[int
         expected = outline_method(config, image).state_dict()
     except SparseheadError as error:
         raise SparseheadError(f"{path}: {error}") from None
-    require_weights(weights, expected, path)
+    require_weights(weights, expected, path, MEASURED)
 
 
 def made_for(state: dict, config: Config, data_dir: Path) -> tuple[tuple[int, int, int], Normalisation]:

@@ -128,7 +128,7 @@ def sentence(rows: list[dict[str, object]], largest_pruned: float = 0.0) -> str:
 def name_of(row: dict[str, object], others: list[dict[str, object]]) -> str:
     """A setting by what tells it from the others; the method always."""
     told = [c for c in SETTING if c == "method" or len({str(other[c]) for other in others}) > 1]
-    return ", ".join(NAMES.get(c, "{}").format(row[c]) for c in told)
+    return ", ".join("1 epoch" if (c, str(row[c])) == ("epochs", "1") else NAMES.get(c, "{}").format(row[c]) for c in told)
 
 
 NAMES = {"projector_out": "E = {}", "batch_norm": "BatchNorm {}", "epochs": "{} epochs"}

@@ -17,7 +17,8 @@ from sparsehead_cli.files import replace_file
 
 FAMILY = "sparsehead-run-"
 FORMAT = f"{FAMILY}1"
-REMEDY = "Move it away to start anew."
+REMEDY = "Move it away to start anew."  # of a run that is to go on
+MEASURED = "Put it back, or pretrain again."  # of one that is to be measured
 NESTED, ITEMS = 4, 64  # levels of the settings in a checkpoint, and items of each, at most
 
 
@@ -48,8 +49,10 @@ def is_checkpoint(path: Path) -> bool:
     return FAMILY.encode() in pickle_start(path)
 
 
-def load_checkpoint(path: Path) -> dict:
+def load_checkpoint(path: Path, remedy: str = REMEDY) -> dict:
     """The state that `save_checkpoint` was given, on the CPU, its bytes and its fields checked; no code in it is ever run.
+
+    `remedy` says what to do about a file that is of no use.
 
     Raises: SparseheadError for a file that is missing, damaged, of another kind, made by a newer sparsehead, or without what
     a run needs to go on.
@@ -57,21 +60,21 @@ def load_checkpoint(path: Path) -> dict:
     try:
         state = read_archive(path)
     except Unsound as reason:
-        raise SparseheadError(f"{path} is damaged or not a checkpoint ({reason}). {REMEDY}") from None
+        raise SparseheadError(f"{path} is damaged or not a checkpoint ({reason}). {remedy}") from None
     named = state.get("format") if isinstance(state, dict) else None
     if isinstance(named, str) and named.startswith(FAMILY) and named != FORMAT:
         raise SparseheadError(f"{path} was made by a newer sparsehead ({reprlib.repr(named)}). Upgrade sparsehead.")
     if named != FORMAT:
-        raise SparseheadError(f"{path} was not written by sparsehead pretrain. {REMEDY}")
+        raise SparseheadError(f"{path} was not written by sparsehead pretrain. {remedy}")
     for name, (is_right, must, is_needed) in FIELDS.items():
         if name not in state and is_needed:
-            raise SparseheadError(f"{path} has no {name}: it is damaged. {REMEDY}")
+            raise SparseheadError(f"{path} has no {name}: it is damaged. {remedy}")
         if name in state and not is_right(state[name]):
-            raise SparseheadError(f"{path} is damaged: its {name} must be {must}, found {shown(state[name])}. {REMEDY}")
+            raise SparseheadError(f"{path} is damaged: its {name} must be {must}, found {shown(state[name])}. {remedy}")
     if state["step"] > state.get("total_steps", math.inf):
-        raise SparseheadError(f"{path} is damaged: it stands at step {state['step']} of {state['total_steps']}. {REMEDY}")
+        raise SparseheadError(f"{path} is damaged: it stands at step {state['step']} of {state['total_steps']}. {remedy}")
     if not finite(tensors_in(state)):
-        raise SparseheadError(f"{path} is of no use: some of its weights are NaN or infinite. {REMEDY}")
+        raise SparseheadError(f"{path} is of no use: some of its weights are NaN or infinite. {remedy}")
     return state
 
 
@@ -80,13 +83,13 @@ def shown(value: object) -> str:
     return "tensors" if isinstance(value, Tensor) else " ".join(reprlib.repr(value).split())[:60]
 
 
-def require_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+def require_weights(given: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path, remedy: str = REMEDY) -> None:
     """Raises: SparseheadError where weights differ from those that a network has in name, shape or type."""
     differs = next((name for name in (*expected, *given) if outline(given, name) != outline(expected, name)), None)
     if differs is not None:
         raise SparseheadError(
             f"the weights in {path} are of another architecture than its settings say: "
-            f"{differs[:100]} is {outline(given, differs)} and must be {outline(expected, differs)}. {REMEDY}"
+            f"{differs[:100]} is {outline(given, differs)} and must be {outline(expected, differs)}. {remedy}"
         )
 
 

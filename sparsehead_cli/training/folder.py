@@ -83,11 +83,11 @@ def resume(run: Run) -> Position:
         return Position()
     state = load_checkpoint(path)
     require_of_run(state, run, path)
+    tables = kept_tables(run, state["step"] // run.steps_per_epoch)
     run.method.load_state_dict(state["method"])
     load_optimizer(run.optimizer, state["optimizer"], path, begun=state["step"] > 0)
-    epochs_done = state["step"] // run.steps_per_epoch
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
-    return Position(state["step"], sums, state.get("skipped", 0), *kept_tables(run, epochs_done))
+    return Position(state["step"], sums, state.get("skipped", 0), *tables)
 
 
 def kept_tables(run: Run, epochs_done: int) -> list[list[dict[str, object]]]:
@@ -106,6 +106,8 @@ def kept_tables(run: Run, epochs_done: int) -> list[list[dict[str, object]]]:
 
 def require_epochs(path: Path, rows: list[dict[str, str]], epochs_done: int) -> None:
     """Raises: SparseheadError where epochs are missing. A layer's may begin later: older versions had no layers.csv."""
+    if path.name == METRICS and epochs_done and not path.exists():
+        raise SparseheadError(f"{path} is missing: the checkpoint beside it is of epoch {epochs_done}. {PUT_BACK}")
     epochs = sorted({int(row["epoch"]) for row in rows})
     whole = epochs[-epochs_done:] if path.name == METRICS else list(range(epochs[0], epochs_done + 1)) if epochs else []
     if (path.name == METRICS and len(epochs) < epochs_done) or (path.name == LAYERS and epochs != whole):

@@ -53,14 +53,20 @@ class Result:
     was_finished: bool
 
 
-def pretrain(run: Run, watch: Callable[[Moment], None] = lambda moment: None) -> Result:
+def pretrain(
+    run: Run, watch: Callable[[Moment], None] = lambda moment: None, resumed: Callable[[Run, int], None] = lambda run, step: None
+) -> Result:
     """Train one run (made by `build(config)`) to its end, going on where it was stopped; a finished one returns at once.
+
+    `resumed` is called with the number of steps that were done before, where there are any.
 
     Raises: SparseheadError for whatever the user can mend; Interrupted, after saving, for SIGINT and SIGTERM.
     """
     with distributed.deserted(), locked(run.folder):
         position = resume(run)
         share_position(position, run.device)
+        if position.step:
+            resumed(run, position.step)
         was_finished = position.step == run.total_steps
         if not was_finished:
             with run.sparse.attach(run.optimizer) if run.sparse.solver == "proximal" else nullcontext():

@@ -187,9 +187,12 @@ def test_few_images_get_no_verdict_no_interval_and_no_probe(look, photographs, t
     assert int(numbers["r", "dim"]["images"]) == 6
     assert numbers["r", "effective_rank"]["low"] == ""
     assert ("head", "probe_r") not in numbers
-    from sparsehead_cli.display_spectrum import judged
+    from sparsehead_cli.display_spectrum import judged, words
 
     assert judged({metric: row for (features, metric), row in numbers.items() if features == "r"}) == "too few images"
+    sentence = next(words(numbers))
+    assert f"no verdict: of 6 images, where at least {int(numbers['r', 'dim']['value']) + 1} are needed" in sentence
+    assert "partial collapse" not in sentence
 
 
 def test_a_run_whose_checkpoint_is_gone_is_shown_from_the_tables(look, run_folder, tmp_path):

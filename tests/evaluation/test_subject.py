@@ -146,6 +146,7 @@ def test_a_flipped_bit_is_said_by_each_command_and_nothing_is_measured(run_folde
     code, _, err = sparsehead(command, run_folder, *(["--out", tmp_path / "out"] if command == "spectrum" else []))
     assert (code, err.count("\n")) == (1, 1)
     assert "is damaged or not a checkpoint (Bad CRC-32" in err
+    assert err.endswith("Put it back, or pretrain again.\n")
     assert sorted(run_folder.iterdir()) == before
     path.unlink()
     os.mkfifo(path)

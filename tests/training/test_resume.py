@@ -61,6 +61,11 @@ def test_a_link_to_nothing_is_no_new_run(run):
     assert path.is_symlink()
 
 
+def test_a_run_without_its_metrics_is_refused(run):
+    (run.folder / "metrics.csv").unlink()
+    refused(run, "metrics.csv is missing: the checkpoint beside it is of epoch 2. Put the file back, or move the folder away")
+
+
 def test_a_checkpoint_on_other_images_is_refused(run):
     change(run, total_steps=run.total_steps + 2, step=run.total_steps + 1)
     refused(run, r"is of a run of 20 steps, which would have 18 now: the images of fashion1k have changed")

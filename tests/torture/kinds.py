@@ -42,6 +42,7 @@ from tests.torture.damage import CONTENTS
 
 ROOT = Path(__file__).parents[2]
 CPU = torch.device("cpu")
+RUNS = tempfile.TemporaryDirectory()  # of this process, and gone with it
 
 
 class Changed(Exception):
@@ -179,7 +180,7 @@ def damaged(data: bytes) -> SearchStrategy:
 @cache
 def trained() -> Path:
     """The folder of a run of two epochs, made once before the forks."""
-    config = Config(**{**TINY, "track_spectrum": True, "results": Path(tempfile.mkdtemp())})
+    config = Config(**{**TINY, "track_spectrum": True, "results": Path(RUNS.name)})
     return loop.pretrain(build.build(config)).run.folder
 
 

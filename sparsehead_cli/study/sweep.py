@@ -178,7 +178,8 @@ def sweep(request: Request, standing: Standing, watch: Watch) -> tuple[list[Row]
     finally:
         rows, summary = tables(standing)
     if not rows:
-        raise SparseheadError(f"no trial finished. The first: {next(iter(standing.failed.values()), 'nothing was run')}")
+        again = " --retry-failed runs them again." if standing.failed else ""
+        raise SparseheadError(f"no trial finished. The first: {next(iter(standing.failed.values()), 'nothing was run')}{again}")
     return rows, summary
 
 

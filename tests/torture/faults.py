@@ -93,9 +93,9 @@ class Case:
     end: str
 
 
-def run_again(name: str, folder: Path) -> Ended:
+def run_again(name: str, folder: Path, *more: str) -> Ended:
     """The command, undisturbed."""
-    return start(arguments_of(name, folder), folder).wait(SECONDS)
+    return start([*arguments_of(name, folder), *more], folder).wait(SECONDS)
 
 
 def arguments_of(name: str, folder: Path) -> list[str]:
@@ -263,7 +263,7 @@ def run_case(number: int, seed: int, names: list[str], root: Path) -> Case:
             if fault == "folder removed":
                 shutil.rmtree(folder)
                 shutil.copytree(BASES[name], folder)
-            again = run_again(name, folder)
+            again = run_again(name, folder, "--retry-failed") if name == "sweep-lambda" else run_again(name, folder)
             verdict, _ = judge_end(again, killed=False)
             verdict = verdict or ("does not go on" if again.code else "")
             end += f"; again: {again.err.strip()[:200] or again.code}" if verdict else ""

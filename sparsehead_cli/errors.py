@@ -99,6 +99,8 @@ OUT_OF_MEMORY = (
     "out of memory",
     "Cannot allocate memory",
     "failed to map segment",
+    "could not create a primitive",
+    "could not create a memory",
     "Storage size calculation overflowed",
 )
 REMEDIES = {

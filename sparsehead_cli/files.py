@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import stat
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -41,6 +42,18 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
+def read_regular(path: Path) -> bytes:
+    """What is in a regular file; whatever else may stand at a path is refused, and never waited for. Raises: OSError."""
+    number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # in which a pipe would otherwise wait for a writer
+    kind = os.fstat(number).st_mode
+    if not stat.S_ISREG(kind):
+        os.close(number)
+        what = "it is a folder" if stat.S_ISDIR(kind) else "it is a pipe or a device"
+        raise OSError(errno.EINVAL, what, str(path))
+    with open(number, "rb") as file:
+        return file.read()
+
+
 def replace_witnessed(path: Path, data: bytes) -> None:
     """`replace_file` for a text that will be read back: a hidden file beside it says what was written.
 
@@ -60,7 +73,7 @@ def changed_line(path: Path, data: bytes) -> int | None:
     None where it is, and where nobody said: the file of an older version, or one that came without its witness.
     """
     try:
-        known, *lines = witness(path).read_text(encoding="ascii").splitlines() or [""]
+        known, *lines = read_regular(witness(path)).decode("ascii").splitlines() or [""]
     except FileNotFoundError:
         return None
     except (OSError, UnicodeDecodeError):

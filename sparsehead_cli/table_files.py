@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, printable
-from sparsehead_cli.files import changed_line, replace_witnessed, witness
+from sparsehead_cli.files import changed_line, read_regular, replace_witnessed, witness
 from sparsehead_cli.tables import COLUMNS, KINDS, PUT_BACK, TABLES, Table, penalty_name
 
 Row = dict[str, str]
@@ -72,7 +72,7 @@ def require_as_written(path: Path, table: Table, text: str) -> None:
 def text_of(path: Path, table: Table) -> str | None:
     """What is in a file, None where there is none. Raises: SparseheadError for no text, and for a file that cannot be read."""
     try:
-        data = path.read_bytes()
+        data = read_regular(path)
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError):
         return None

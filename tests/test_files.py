@@ -4,7 +4,7 @@ import os
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import make_folder, replace_file, write_beside
+from sparsehead_cli.files import make_folder, replace_file, witness, write_beside
 from sparsehead_cli.table_files import read_csv, replace_csv
 
 
@@ -68,6 +68,21 @@ def test_a_folder_in_the_file_s_place(tmp_path):
     with pytest.raises(SparseheadError, match="g: Is a directory"):
         replace_file(tmp_path / "g", b"x")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["f", "g.part"]
+
+
+def test_a_pipe_is_never_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "throughput.csv")
+    with pytest.raises(SparseheadError, match="it is a pipe or a device"):
+        read_csv(tmp_path / "throughput.csv")
+    (tmp_path / "throughput.csv").unlink()
+    replace_csv(
+        tmp_path / "throughput.csv",
+        [{"network": "n", "workload": "w", "images_per_second": 1, "ratio": 1, "commit": "c", "torch": "2"}],
+    )
+    witness(tmp_path / "throughput.csv").unlink()
+    os.mkfifo(witness(tmp_path / "throughput.csv"))
+    with pytest.raises(SparseheadError, match="it is not what was written"):
+        read_csv(tmp_path / "throughput.csv")
 
 
 def test_ctrl_c_leaves_nothing_half_written(tmp_path):

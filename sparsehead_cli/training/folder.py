@@ -20,7 +20,7 @@ from torch import Tensor
 from sparsehead_cli import distributed
 from sparsehead_cli.config import Config
 from sparsehead_cli.errors import Busy, SparseheadError, of_system
-from sparsehead_cli.files import cannot_write, changed_line, make_folder, replace_witnessed
+from sparsehead_cli.files import cannot_write, changed_line, make_folder, read_regular, replace_witnessed
 from sparsehead_cli.table_files import read_csv, replace_csv
 from sparsehead_cli.tables import PUT_BACK, penalty_name
 from sparsehead_cli.training.build import Run
@@ -184,7 +184,7 @@ def keep_config(run: Run, *, begun: bool) -> None:
         replace_witnessed(path, describe(run).encode())
         return
     try:
-        line = changed_line(path, path.read_bytes())
+        line = changed_line(path, read_regular(path))
     except OSError as error:
         raise of_system(f"cannot read {path}", error, "Remove it: the same command writes it anew.") from None
     if line is not None:
@@ -225,7 +225,7 @@ def code_version() -> str:
         try:
             changed = git("status", "--porcelain", "--untracked-files=no", ".")  # results that fill are no change of the code
             return git("describe", "--always", "--abbrev=10", "--exclude=*") + ("-dirty" if changed else "")
-        except (OSError, subprocess.CalledProcessError):
+        except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or one that does not trust this folder
             pass
     try:
         return f"v{version('sparsehead')}"

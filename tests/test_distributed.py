@@ -326,6 +326,7 @@ def torchrun(*arguments):
 OPTIONS = ("--batch-size", "500", "--set", "widths=8,8,8,8", "--results")
 
 
+@pytest.mark.slow
 def test_torchrun_trains_one_run(tmp_path):
     done = torchrun("pretrain", "--epochs", "1", *OPTIONS, tmp_path)
     out, err = done.communicate(timeout=300)

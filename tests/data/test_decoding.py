@@ -182,5 +182,5 @@ def test_pipes_devices_folders_and_files_without_end_are_not_read(tmp_path):
     with pytest.raises(ValueError, match=f"more than {BYTES:,} are not read"):
         decode(tmp_path / "sparse.jpg")
     (tmp_path / "dangling.jpg").symlink_to("nowhere")
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(ValueError, match="it is a symbolic link to nowhere, which is not there"):
         decode(tmp_path / "dangling.jpg")

@@ -130,6 +130,7 @@ def test_finetuning_learns_and_leaves_the_network_alone(subject, unaugmented):
     assert all(torch.equal(before[k], v) for k, v in subject.network.state_dict().items())
 
 
+@pytest.mark.slow
 def test_linear_sgd_without_augmentation_comes_near_logistic_regression(subject, unaugmented):
     subject = pixels(subject, 1)
     train, test = (load_split("fashion1k", part, None) for part in ("train+val", "test"))

@@ -254,6 +254,7 @@ def test_a_network_that_does_not_run_is_said(foreign):
 SHORT = Settings(sgd_epochs=1, finetune_epochs=1, semi_seeds=1, semi_epochs=(1, 1))
 
 
+@pytest.mark.slow
 def test_every_protocol_on_somebody_elses_network(foreign):
     told = []
     request = Request(foreign, ("linear", "knn", "linear-sgd", "finetune"), dataset="fashion1k", baselines=True, settings=SHORT)

@@ -53,6 +53,7 @@ def test_a_bootstrap_sample_is_the_moments_of_the_blocks_drawn():
     torch.testing.assert_close(sample.gram(), of(rows).gram(), rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_true_effective_rank_nineteen_times_of_twenty():
     """Of 120 samples whose true rank is known; also where the plain number is biased by more than its own deviation."""
     d, n, simulations = 12, 240, 120

@@ -102,6 +102,7 @@ def test_over_time_a_column_an_epoch():
     assert r.get_ylim()[0] < r.get_ylim()[1]  # a higher rank is higher
 
 
+@pytest.mark.slow
 def test_formats_and_equal_bytes(tmp_path):
     drawn = [
         {p.name: p.read_bytes() for p in save_figure(spectra_figure(*tables()), tmp_path / folder / "f")} for folder in ("a", "b")

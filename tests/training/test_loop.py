@@ -42,7 +42,9 @@ def test_a_run_writes_its_folder_and_learns(tiny):
     result = train(tiny(epochs=3))
     folder = result.run.folder
     tables = {"metrics.csv", "layers.csv"}
-    assert {p.name for p in folder.iterdir()} == {"config.yaml", *tables, "checkpoint.pt", ".lock"}
+    texts = {"config.yaml", *tables}
+    witnesses = {f".{name}.sha256" for name in texts}
+    assert {p.name for p in folder.iterdir()} == {*texts, *witnesses, "checkpoint.pt", ".lock"}
     assert folder.name.startswith("simclr-l21-lam1e-03-seed0-")
     rows = read_csv(folder / "metrics.csv")
     assert [row["epoch"] for row in rows] == ["1", "2", "3"]
@@ -352,7 +354,7 @@ def test_divergence_keeps_the_last_good_checkpoint(tiny, monkeypatch):
 def test_lost_metrics_and_strange_checkpoints_are_refused(tiny):
     folder = train(tiny()).run.folder
     (folder / "metrics.csv").rename(folder / "elsewhere.csv")
-    with pytest.raises(SparseheadError, match="has 0 of the 2 epochs"):
+    with pytest.raises(SparseheadError, match="metrics.csv is missing: the checkpoint beside it is of epoch 2"):
         train(tiny())
     (folder / "elsewhere.csv").rename(folder / "metrics.csv")
     other = train(tiny(seed=1)).run.folder

@@ -288,7 +288,7 @@ def test_damage_ends_in_an_error_or_cannot_be_seen(tmp_path, name):
 
 def test_a_folder_in_place_of_a_table_is_told(tmp_path):
     (tmp_path / METRICS).mkdir()
-    with pytest.raises(SparseheadError, match="cannot read .*metrics.csv: Is a directory. Move it away"):
+    with pytest.raises(SparseheadError, match="cannot read .*metrics.csv: it is a folder. Move it away"):
         read_csv(tmp_path / METRICS)
 
 

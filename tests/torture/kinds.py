@@ -166,7 +166,7 @@ def without_work(folder: Path) -> None:
     def reached(*arguments: object, **options: object) -> None:
         raise SparseheadError("the work would begin")
 
-    build.build = evaluate.evaluate = spectra.study_spectra = sweep.sweep = sweep.run_one = reached
+    build.build = evaluate.evaluate = spectra.study_spectra = sweep.stand = reached
 
 
 # ---------------------------------------------------------------------------------------------- what a run leaves

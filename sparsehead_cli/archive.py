@@ -5,9 +5,9 @@ word. Here every entry is read to its end and compared with the CRC-32 that torc
 of it. No code in a file is ever run.
 """
 
+import errno
 import os
 import pickle
-import stat
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.files import open_regular
 
 CHUNK = 2**20  # bytes that are held at once while an entry is compared with its checksum
 FOLDER = 0x10  # the bit that marks a folder in a zip entry's attributes
@@ -58,16 +59,15 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     Raises: Unsound for a folder, pipe or device; SparseheadError for what is not there or cannot be opened.
     """
     try:
-        number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # which a pipe would otherwise wait for a writer in
+        file = open_regular(path)
     except FileNotFoundError:
         where = f"{path} is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else f"{path} does not exist"
         raise SparseheadError(f"{where}.") from None
     except OSError as error:
+        if error.errno == errno.EINVAL:
+            raise Unsound(error.strerror) from None
         raise SparseheadError(f"cannot read {path}: {error.strerror}.") from None
-    if not stat.S_ISREG(mode := os.fstat(number).st_mode):
-        os.close(number)
-        raise Unsound("it is a folder" if stat.S_ISDIR(mode) else "it is a pipe or a device")
-    with open(number, "rb") as file:
+    with file:
         yield file
 
 

@@ -42,15 +42,23 @@ def write_beside(path: Path, write: Callable[[BinaryIO], object]) -> None:
         raise
 
 
-def read_regular(path: Path) -> bytes:
-    """What is in a regular file; whatever else may stand at a path is refused, and never waited for. Raises: OSError."""
+def open_regular(path: Path) -> BinaryIO:
+    """A regular file, open for reading; whatever else may stand at a path is refused (EINVAL), and never waited for.
+
+    Raises: OSError.
+    """
     number = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # in which a pipe would otherwise wait for a writer
     kind = os.fstat(number).st_mode
     if not stat.S_ISREG(kind):
         os.close(number)
         what = "it is a folder" if stat.S_ISDIR(kind) else "it is a pipe or a device"
         raise OSError(errno.EINVAL, what, str(path))
-    with open(number, "rb") as file:
+    return open(number, "rb")
+
+
+def read_regular(path: Path) -> bytes:
+    """What is in a regular file. Raises: OSError as `open_regular`."""
+    with open_regular(path) as file:
         return file.read()
 
 

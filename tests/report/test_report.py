@@ -319,9 +319,9 @@ def test_a_click_sorts_and_a_second_one_turns_it_round(browser, page):
     assert column(browser, 0, "seeds") == [["2"] * 4, "ascending"]
     assert column(browser, 0, "λ") == [["0.002", "0.0001", "1e-05", "0"], None]
     browser.click(button.format(5))  # the difference, which λ 0 does not have
-    assert column(browser, 0, "from λ 0, points") == [["−0.2", "0.0", "0.0", ""], "ascending"]
+    assert column(browser, 0, "from λ 0, points") == [["−0.2", "0.0", "0.0", "–"], "ascending"]
     browser.click(button.format(5))
-    assert column(browser, 0, "from λ 0, points") == [["0.0", "0.0", "−0.2", ""], "descending"]
+    assert column(browser, 0, "from λ 0, points") == [["0.0", "0.0", "−0.2", "–"], "descending"]
     browser.press(button.format(1), "\ue007")  # Enter
     assert column(browser, 0, "λ") == [["0", "1e-05", "0.0001", "0.002"], "ascending"]
     assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1

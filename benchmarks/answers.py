@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsehead_cli.study.figures import GREY, OKABE_ITO, STYLE, save_figure
-from sparsehead_cli.study.figures_sweep import color_of, lam_places, mark_chosen
+from sparsehead_cli.present.figures import GREY, OKABE_ITO, STYLE, save_figure
+from sparsehead_cli.present.figures_sweep import color_of, lam_places, mark_chosen
 
 RESULTS = Path(__file__).parents[1] / "results"
 BLUE, ORANGE = OKABE_ITO[0], OKABE_ITO[4]

@@ -19,9 +19,9 @@ from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.evaluation.protocols import Labelled, Settings, Task, knn, linear, sgd
 from sparsehead_cli.evaluation.subject import load_subject
 from sparsehead_cli.measure.features import BATCH, extract
+from sparsehead_cli.runs.folder import code_version
+from sparsehead_cli.runs.table_files import replace_csv
 from sparsehead_cli.sparse.layers import eval_mode
-from sparsehead_cli.table_files import replace_csv
-from sparsehead_cli.training.folder import code_version
 
 REPEATS = 5
 

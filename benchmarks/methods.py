@@ -18,13 +18,13 @@ from pathlib import Path
 
 import torch
 
-from sparsehead_cli.config import load_config
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
+from sparsehead_cli.runs.build import build
+from sparsehead_cli.runs.config import load_config
+from sparsehead_cli.runs.folder import identity_columns
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.table_files import read_csv, replace_csv
-from sparsehead_cli.training.build import build
-from sparsehead_cli.training.folder import identity_columns
 from sparsehead_cli.training.loop import NEIGHBOURS, epoch_order, probe_epoch
 
 LAMS = (0.0, 1e-3)

@@ -21,8 +21,8 @@ from sparsehead_cli.measure.features import BATCH
 from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.moments import BlockMoments
 from sparsehead_cli.measure.spectrum import Spectrum
-from sparsehead_cli.table_files import read_csv, replace_csv
-from sparsehead_cli.training.folder import code_version
+from sparsehead_cli.runs.folder import code_version
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
 
 
 def look(rows: int, dim: int) -> dict[str, float]:

@@ -32,11 +32,11 @@ import torch
 from torch.nn import functional as F
 from torchvision.io import encode_jpeg
 
-from sparsehead_cli.config import Config
 from sparsehead_cli.data.datasets import Crops, load_split
-from sparsehead_cli.table_files import read_csv, replace_csv
-from sparsehead_cli.training.build import RECIPES, Run, build
-from sparsehead_cli.training.folder import code_version
+from sparsehead_cli.runs.build import RECIPES, Run, build
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.folder import code_version
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.training.loop import train_step
 
 SETTINGS = {"image_size": 32, "recipe": "symmetric", "batch_size": 256, "precision": "float32"}

@@ -21,13 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsehead_cli.config import Config
 from sparsehead_cli.data.augment import RECIPES, View
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
-from sparsehead_cli.table_files import replace_csv
-from sparsehead_cli.training.build import Run, build
-from sparsehead_cli.training.folder import code_version
+from sparsehead_cli.runs.build import Run, build
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.folder import code_version
+from sparsehead_cli.runs.table_files import replace_csv
 from sparsehead_cli.training.loop import epoch_order, train_step
 
 FASHION = DATASETS["fashion10k"]

@@ -17,7 +17,7 @@ def __getattr__(name: str) -> object:
 
         return SparseHead
     if name == "SparseHeadCallback":
-        from sparsehead_cli.lightning import SparseHeadCallback
+        from sparsehead_cli.sparse.lightning import SparseHeadCallback
 
         return SparseHeadCallback
     if name == "SparseheadError":

@@ -15,8 +15,8 @@ from typer.core import TyperGroup
 
 from sparsehead_cli import __version__
 from sparsehead_cli.errors import SparseheadError, Stopped
-from sparsehead_cli.launch import command_alone, launched, rank
-from sparsehead_cli.streams import open_streams, told_by_the_machine
+from sparsehead_cli.machine.launch import command_alone, launched, rank
+from sparsehead_cli.machine.streams import open_streams, told_by_the_machine
 
 MOST_TOLD = 8_000  # characters of an error
 
@@ -79,7 +79,7 @@ def show_error(text: str, style: str) -> None:
     """A message on stderr; without its colour where there is no memory left for what draws it."""
     with suppress(OSError):  # where nobody hears it, the exit code tells
         try:
-            from sparsehead_cli.console import Console
+            from sparsehead_cli.present.console import Console
 
             Console(stderr=True).print(text, style=style, soft_wrap=True)
         except (ImportError, MemoryError):
@@ -90,7 +90,7 @@ def beginning_of(error: SparseheadError) -> str | None:
     """What stands behind "Error": which of several processes it is of, where that is of interest; None: another one says it."""
     if not launched():
         return ""
-    from sparsehead_cli.distributed import speaker, tell_torchrun
+    from sparsehead_cli.machine.distributed import speaker, tell_torchrun
 
     tell_torchrun(error)
     return speaker(error)
@@ -153,14 +153,14 @@ def pretrain(
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("experiment", "experiments", "set_"):
         given.pop(key, None)
-    from sparsehead_cli.config import load_config, parse_set
+    from sparsehead_cli.runs.config import load_config, parse_set
 
     config = load_config(experiment, experiments, {**parse_set(set_ or []), **given})
 
-    from sparsehead_cli import distributed
-    from sparsehead_cli.console import Console
-    from sparsehead_cli.display import PretrainDisplay, show_result
-    from sparsehead_cli.training.build import build
+    from sparsehead_cli.machine import distributed
+    from sparsehead_cli.present.console import Console
+    from sparsehead_cli.present.pretrain import PretrainDisplay, show_result
+    from sparsehead_cli.runs.build import build
     from sparsehead_cli.training.loop import pretrain as run_pretrain
 
     console = Console(quiet=rank() > 0)
@@ -202,16 +202,16 @@ def evaluate(
 
     Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
     """
-    from sparsehead_cli.config import parse_set
     from sparsehead_cli.evaluation.evaluate import Request, read_settings
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
+    from sparsehead_cli.runs.config import parse_set
 
     settings, detection = read_settings(parse_set(set_ or []))
     asked = (checkpoint, names(protocol), dataset, names(transfer_to or ""), detection_set, baselines, per_class, seed)
     reading = (device, data_dir, skip_bad_images, workers, weights, allow_partial, image_size, tuple(assume or ()))
     request = Request(*asked, settings, detection, *reading)
-    from sparsehead_cli.console import Console
-    from sparsehead_cli.display_evaluation import EvaluateDisplay, show_evaluation
+    from sparsehead_cli.present.console import Console
+    from sparsehead_cli.present.evaluation import EvaluateDisplay, show_evaluation
 
     console = Console()
     try:
@@ -246,8 +246,8 @@ def spectrum(
 
     Rows go to spectrum.csv, spectrum_metrics.csv and spectrum_batches.csv; what is there already is not measured again.
     """
-    from sparsehead_cli import display_spectrum as show
-    from sparsehead_cli.console import Console
+    from sparsehead_cli.present import spectrum as show
+    from sparsehead_cli.present.console import Console
 
     console = Console()
     if explain:
@@ -300,23 +300,23 @@ def sweep_lambda(
 
     A sweep that was stopped goes on with the same command; a trial that is finished is never repeated.
     """
-    from sparsehead_cli.config import parse_set
-    from sparsehead_cli.study.grid import read_grid
+    from sparsehead_cli.runs.config import parse_set
+    from sparsehead_cli.sweep.grid import read_grid
 
     axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
     settings = {"dataset": dataset, "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
     given = [{key: value for key, value in found.items() if value is not None} for found in (axes, settings)]
     grid = read_grid(experiment, experiments, given[0], {**parse_set(set_ or []), **given[1]})
 
-    from sparsehead_cli import display_sweep as show
-    from sparsehead_cli.study.sweep import Request, run_one, stand, sweep
-    from sparsehead_cli.training.folder import locked
+    from sparsehead_cli.present import sweep as show
+    from sparsehead_cli.runs.folder import locked
+    from sparsehead_cli.sweep.sweep import Request, run_one, stand, sweep
 
     request = Request(
         grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed, prune
     )
     standing = stand(request)
-    from sparsehead_cli.console import Console
+    from sparsehead_cli.present.console import Console
 
     console = Console()
     if trial:
@@ -336,10 +336,10 @@ def report(
     folders: Annotated[list[Path], typer.Argument(help="Of sweeps or spectra, such as results/lambda-quick.")],
 ) -> None:
     """Rebuild a study's tables and figures from its CSVs alone, and write one page with all of them: FOLDER/report.html."""
-    from sparsehead_cli.console import Console
-    from sparsehead_cli.display_report import show_report
-    from sparsehead_cli.report.report import write_study
-    from sparsehead_cli.report.study import read_studies
+    from sparsehead_cli.present.console import Console
+    from sparsehead_cli.present.report import write_study
+    from sparsehead_cli.present.report_command import show_report
+    from sparsehead_cli.present.study import read_studies
 
     for study in read_studies(folders):
         show_report(Console(), study, write_study(study))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from sparsehead_cli.config import METHOD_PREFIX, Config, read_experiments
 from sparsehead_cli.data import published
 from sparsehead_cli.data.datasets import DATASETS
+from sparsehead_cli.runs.config import METHOD_PREFIX, Config, read_experiments
 
 torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and wait long for it on a busy machine
 OF_THE_SYSTEM, published.DEBIAN = published.DEBIAN, Path("no data sets of the system")  # no test passes by what a machine has
@@ -70,7 +70,7 @@ def damageable(photographs, tmp_path):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """The folder of a run of two epochs on a thousand images, λ 1e-3."""
-    from sparsehead_cli.training.build import build
+    from sparsehead_cli.runs.build import build
     from sparsehead_cli.training.loop import pretrain
 
     return pretrain(build(Config(**TINY, results=tmp_path_factory.mktemp("trained")))).run.folder

@@ -1,6 +1,6 @@
 """Rows of any table, for tests that care for a few of their columns."""
 
-from sparsehead_cli.tables import COLUMNS, TABLES
+from sparsehead_cli.runs.tables import COLUMNS, TABLES
 
 EXAMPLES = {"text": "some", "truth": "True", "whole": "3", "share": "0.25", "amount": "1.5", "number": "-1e-05"}
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.table_files import read_csv
+from sparsehead_cli.runs.table_files import read_csv
 
 ROOT = Path(__file__).parents[1]
 TABLES_OF = {

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sparsehead_cli.data import published
-from sparsehead_cli.table_files import read_csv
+from sparsehead_cli.runs.table_files import read_csv
 
 FAST = ["--dataset", "fashion1k", "--epochs", "2", "--batch-size", "100", "--precision", "float32"]
 FAST += ["--set", "widths=8,8,8,8", "--set", "projector_hidden=16", "--set", "projector_out=8"]

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from sparsehead_cli.config import Config, read_experiments
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.evaluation import spectrum
+from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import mlp
-from sparsehead_cli.nets.timm_models import TimmBackbone
+from sparsehead_cli.runs.build import build
+from sparsehead_cli.runs.config import Config, read_experiments
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.training.build import build
 from sparsehead_cli.training.loop import pretrain
 from tests.data.detection_sets import write_voc
 
@@ -56,8 +56,8 @@ def few_images(monkeypatch):
 def test_sparsehead_commands(sparsehead, tmp_path, command):
     arguments = shlex.split(command)[1:]
     if arguments[0] == "sweep-lambda":
-        arguments = [a for a in arguments if a != "--prune"]  # tests/study/test_prune.py
-        arguments += ["--engine", "print", "--results", tmp_path]  # the trials themselves: tests/study/test_sweep.py
+        arguments = [a for a in arguments if a != "--prune"]  # tests/sweep/test_prune.py
+        arguments += ["--engine", "print", "--results", tmp_path]  # the trials themselves: tests/sweep/test_sweep.py
     if arguments[0] == "report":  # it writes into the folders
         arguments[1:] = [shutil.copytree(ROOT / folder, tmp_path / folder) for folder in arguments[1:]]
     if arguments[0] == "pretrain" and "--help" not in arguments:

@@ -10,7 +10,6 @@ Distributions are torchvision's (RandomResizedCrop, ColorJitter, RandomGrayscale
 with one exception: the order of the four colour steps is drawn once a batch, not once a sample.
 """
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from functools import cache
@@ -110,11 +109,6 @@ def make_view(
     if view.solarize_p:
         x = torch.where(draw.happens(view.solarize_p) & (x >= 0.5), 1 - x, x)
     return x
-
-
-def stable_seed(*parts: object) -> int:
-    """A 63-bit seed that is the same on every machine and unrelated for different parts."""
-    return int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=8).digest()) >> 1
 
 
 class Draw:

@@ -11,11 +11,12 @@ from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from sparsehead_cli.data.augment import Draw, random_boxes, stable_seed
+from sparsehead_cli.data.augment import Draw, random_boxes
 from sparsehead_cli.data.decoding import decode
 from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.data.layouts import Listing
 from sparsehead_cli.data.split import Crops
+from sparsehead_cli.machine.seeds import stable_seed
 
 READERS = 256  # reading processes whose images can be named
 IN_A_ROW = 100  # images that are tried for one place, until one can be read

@@ -28,12 +28,12 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from sparsehead_cli.config import MOST_WORKERS
 from sparsehead_cli.data.augment import Normalisation, luma
 from sparsehead_cli.data.detection import DetectionSet, Target
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.training.optim import make_optimizer, parameter_groups
+from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
+from sparsehead_cli.runs.config import MOST_WORKERS
 
 
 @dataclass(frozen=True)

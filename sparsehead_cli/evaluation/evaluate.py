@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from sparsehead_cli.config import MOST_WORKERS, coerce
-from sparsehead_cli.data.augment import stable_seed
 from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split
 from sparsehead_cli.data.detection import DetectionSet, load_detection
 from sparsehead_cli.data.folders import own_workers
@@ -17,10 +15,12 @@ from sparsehead_cli.evaluation.detection import DetectionSettings, detect, requi
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
 from sparsehead_cli.evaluation.table import Row, Table, per_class_rows
+from sparsehead_cli.foreign.layouts import in_words
+from sparsehead_cli.machine.device import choose_device
+from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.nets.layouts import in_words
-from sparsehead_cli.training.build import choose_device
+from sparsehead_cli.runs.config import MOST_WORKERS, coerce
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.augment import stable_seed
 from sparsehead_cli.data.datasets import Folder, Split, held_out_mask
 from sparsehead_cli.evaluation.sgd import Schedule, Watch, finetune, linear_sgd
 from sparsehead_cli.evaluation.subject import Subject
+from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.knn import DISTANCES, knn_predict

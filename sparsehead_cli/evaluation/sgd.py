@@ -7,13 +7,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import RECIPES, View, make_views, stable_seed
+from sparsehead_cli.data.augment import RECIPES, View, make_views
 from sparsehead_cli.data.datasets import Crops, Folder, Split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject, trainable
+from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, Prepare, extract, with_channels
+from sparsehead_cli.nets.optim import lr_at, parameter_groups
 from sparsehead_cli.sparse.layers import eval_mode
-from sparsehead_cli.training.optim import lr_at, parameter_groups
 
 LARGE = 64  # pixels beyond which images are cropped as ImageNet's are
 MOMENTUM = 0.9

@@ -12,12 +12,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.config import MOST_WORKERS
-from sparsehead_cli.data.augment import View, make_views, stable_seed
+from sparsehead_cli.data.augment import View, make_views
 from sparsehead_cli.data.datasets import Folder, Split, dataset_info, held_out_mask, load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject
 from sparsehead_cli.evaluation.table import Row, TaskTables
+from sparsehead_cli.foreign.layouts import in_words
+from sparsehead_cli.machine.device import choose_device
+from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import BATCH, with_channels
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
@@ -25,11 +27,10 @@ from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.measure.moments import WIDEST, BlockMoments
 from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
-from sparsehead_cli.nets.layouts import in_words
+from sparsehead_cli.runs.config import MOST_WORKERS
+from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.training.build import choose_device
 
 KEPT = 10_000  # images, at most, whose features are held at once: for the probes, and r for what the head reads
 RESPONSE_IMAGES = 512  # that the projector's response is averaged over

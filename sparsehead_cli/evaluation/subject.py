@@ -11,22 +11,22 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.config import FIELDS, Config, coerce
 from sparsehead_cli.data.augment import RECIPES, Normalisation, View, luma
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, Folder, Split, dataset_info
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.file import read_file
+from sparsehead_cli.foreign.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
+from sparsehead_cli.foreign.networks import Found, find_network
+from sparsehead_cli.foreign.tensors import listed
+from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
+from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.measure.features import BATCH, Encoder, Pixels, Prepare
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.nets.foreign import Found, find_network
-from sparsehead_cli.nets.foreign_tensors import listed
-from sparsehead_cli.nets.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
-from sparsehead_cli.nets.timm_models import PREFIX as TIMM
-from sparsehead_cli.nets.timm_models import find_timm
-from sparsehead_cli.ssl.methods import method_settings
-from sparsehead_cli.training.build import build_method, identity_digest, outline_method, unknown_names
-from sparsehead_cli.training.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
-from sparsehead_cli.training.folder import code_version, identity_columns
-from sparsehead_cli.training.foreign_file import read_file
+from sparsehead_cli.runs.build import build_method, identity_digest, outline_method, unknown_names
+from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
+from sparsehead_cli.runs.config import FIELDS, Config, coerce
+from sparsehead_cli.runs.folder import code_version, identity_columns
+from sparsehead_cli.runs.method_settings import method_settings
 
 CALIBRATED = 10_000  # images, at most, that an untrained network's BatchNorm takes its statistics from
 SMALL = 64  # pixels, up to which a network for small images takes them in their own size

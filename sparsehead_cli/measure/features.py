@@ -11,11 +11,11 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from sparsehead_cli.archive import Unsound, finite, read_archive
 from sparsehead_cli.data.augment import Normalisation, luma, resize_weights, separable
 from sparsehead_cli.data.split import Split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.files import make_folder, write_beside
+from sparsehead_cli.machine.archive import Unsound, finite, read_archive
+from sparsehead_cli.machine.files import make_folder, write_beside
 from sparsehead_cli.sparse.layers import eval_mode
 
 BATCH = 500

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.distributed import all_gather, world
+from sparsehead_cli.machine.distributed import all_gather, world
 
 
 def join_batch_norms(module: nn.Module, device: torch.device) -> nn.Module:

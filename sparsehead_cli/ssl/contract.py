@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from sparsehead_cli.distributed import all_gather, own_share, world
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.distributed import all_gather, own_share, world
 from sparsehead_cli.nets.heads import mlp
 
 

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.distributed import all_gather
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.distributed import all_gather
 from sparsehead_cli.nets.heads import Decoder
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import Method, output_dim, own_rows

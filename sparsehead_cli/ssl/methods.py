@@ -5,15 +5,13 @@ keyword arguments of `__init__` with the paper's defaults; `--set method.<name>=
 All that a method remembers between steps (teacher, queue, centre) is a buffer or a submodule, so it is in the checkpoint.
 """
 
-import inspect
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.config import typed
-from sparsehead_cli.distributed import all_gather
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.distributed import all_gather
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import (
     Method,
@@ -324,26 +322,6 @@ class DINO(Method):
         move(self.teacher, nn.Sequential(self.backbone, self.projector), momentum)
         self.teacher_prototypes.lerp_(self.prototypes.directions, 1 - momentum)
         self.centre.lerp_(self.mean_scores, 1 - self.centre_momentum)
-
-
-def method_settings(name: str, given: dict[str, object]) -> dict[str, object]:
-    """All keyword arguments of a method: its defaults, overridden by what was `given`.
-
-    Raises: SparseheadError for an unknown method or setting, or a value of another type than the default's.
-    """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    parameters = inspect.signature(METHODS[name].__init__).parameters.values()
-    defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
-    values: dict[str, object] = {}
-    for key, value in given.items():
-        if key not in defaults:
-            raise unknown(f"setting of {name}", f"method.{key}", [f"method.{d}" for d in defaults])
-        try:
-            values[key] = typed(f"method.{key}", value, type(defaults[key]))
-        except ValueError as error:
-            raise SparseheadError(str(error)) from None
-    return {key: values.get(key, default) for key, default in defaults.items()}
 
 
 METHODS: dict[str, type[Method]] = {

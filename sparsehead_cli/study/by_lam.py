@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 
-from sparsehead_cli.readable import number
+from sparsehead_cli.runs.readable import number
 from sparsehead_cli.study.stats import paired_columns
 
 Row = dict[str, object]

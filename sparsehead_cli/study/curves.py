@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from sparsehead_cli.readable import share
+from sparsehead_cli.runs.readable import share
+from sparsehead_cli.runs.table_files import cell, read_csv, replace_csv
+from sparsehead_cli.runs.tables import HEAD, RUN
 from sparsehead_cli.study.results import CURVES_CSV
-from sparsehead_cli.table_files import cell, read_csv, replace_csv
-from sparsehead_cli.tables import HEAD, RUN
 
 Row = dict[str, str]
 MEASURED = ("epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z", "penalty_value")

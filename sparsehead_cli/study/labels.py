@@ -2,9 +2,9 @@
 
 from collections import defaultdict
 
+from sparsehead_cli.foreign.layouts import guesses_in
 from sparsehead_cli.measure.spectrum import verdict
-from sparsehead_cli.nets.layouts import guesses_in
-from sparsehead_cli.readable import number
+from sparsehead_cli.runs.readable import number
 
 Row = dict[str, str]
 JUDGED_BY = ("effective_rank", "std", "dims_99", "dim")  # metrics that every verdict needs

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.table_files import read_csv
+from sparsehead_cli.runs.table_files import read_csv
 
 Row = dict[str, str]
 SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, PRUNED_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "pruned.csv", "sweep"

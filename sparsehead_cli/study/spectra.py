@@ -6,11 +6,11 @@ from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.spectrum import TABLES, Moment, Request, spectra
+from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
+from sparsehead_cli.runs.folder import SPECTRA
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.by_lam import by_lam
-from sparsehead_cli.study.figures import check_figure, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.study.labels import labels
-from sparsehead_cli.table_files import read_csv, replace_csv
-from sparsehead_cli.training.folder import SPECTRA
 
 Row = dict[str, str]
 OF_SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver")

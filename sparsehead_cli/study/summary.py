@@ -5,7 +5,7 @@ import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from sparsehead_cli.readable import number
+from sparsehead_cli.runs.readable import number
 from sparsehead_cli.study.stats import bootstrap_interval, differences, paired_columns
 
 Row = dict[str, str]

@@ -14,18 +14,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsehead_cli import distributed
-from sparsehead_cli.data.augment import RECIPES, stable_seed
+from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.data.datasets import Crops, Folder, Split, dataset_info
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine import distributed
+from sparsehead_cli.machine.seeds import stable_seed
+from sparsehead_cli.machine.signals import Interrupted, Stop, catch_signals
 from sparsehead_cli.measure.features import Encoder, Prepare, Waiting, extract
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
+from sparsehead_cli.runs.build import Run
+from sparsehead_cli.runs.folder import Position, identity_columns, locked, resume, save
 from sparsehead_cli.sparse.layers import eval_mode
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
-from sparsehead_cli.training.build import Run
-from sparsehead_cli.training.folder import Position, identity_columns, locked, resume, save
-from sparsehead_cli.training.signals import Interrupted, Stop, catch_signals
 
 NEIGHBOURS = 20
 WATCH_SECONDS = 0.25  # between two looks at the loss, each of which waits for the device

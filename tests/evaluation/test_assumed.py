@@ -11,8 +11,8 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.evaluation.subject import load_subject, untrained
-from sparsehead_cli.nets.layouts import CIFAR100, IMAGENET, STL10
-from tests.nets.definitions import head_state, resnet_state, under
+from sparsehead_cli.foreign.layouts import CIFAR100, IMAGENET, STL10
+from tests.foreign.definitions import head_state, resnet_state, under
 
 CPU = torch.device("cpu")
 HEAD = head_state(0, "0 1: 3", (10, 12, 6))

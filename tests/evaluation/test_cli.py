@@ -7,8 +7,8 @@ import torch
 
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.evaluation.table import Table
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.table_files import read_csv
 from tests.data.detection_sets import write_voc
 from tests.evaluation.test_subject import checkpoint
 from tests.rows import full_row
@@ -232,7 +232,7 @@ def test_a_folder_without_room_is_one_line(evaluate, run_folder, monkeypatch):
     def full(*arguments, **settings):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("sparsehead_cli.files.os.replace", full)
+    monkeypatch.setattr("sparsehead_cli.machine.files.os.replace", full)
     assert "No space left on device" in assert_one_error(evaluate("--protocol", "knn"))
     assert not list(run_folder.rglob("*.part"))
 

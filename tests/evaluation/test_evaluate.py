@@ -11,8 +11,8 @@ from sparsehead_cli.evaluation import evaluate as module
 from sparsehead_cli.evaluation.evaluate import Evaluation, Job, Request, evaluate, plan, read_settings
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, Settings
 from sparsehead_cli.evaluation.subject import digest_of
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.table_files import read_csv
 from tests.damage import every_nth
 
 SHORT = Settings(sgd_epochs=2, finetune_epochs=1, semi_seeds=2, semi_epochs=(2, 1))

@@ -15,10 +15,10 @@ from sparsehead_cli.evaluation.sgd import (
     training_batches,
 )
 from sparsehead_cli.evaluation.subject import load_subject, pixels
+from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.nets.backbones import make_backbone
-from sparsehead_cli.nets.timm_models import TimmBackbone
 
 QUIET = lambda step, total: None  # noqa: E731
 

@@ -14,10 +14,10 @@ from sparsehead_cli.evaluation.subject import load_subject
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
-from sparsehead_cli.readable import number
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.training.build import build
-from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.build import build
+from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.training.loop import pretrain
 from tests.test_cli import assert_one_error
 
@@ -187,7 +187,7 @@ def test_few_images_get_no_verdict_no_interval_and_no_probe(look, photographs, t
     assert int(numbers["r", "dim"]["images"]) == 6
     assert numbers["r", "effective_rank"]["low"] == ""
     assert ("head", "probe_r") not in numbers
-    from sparsehead_cli.display_spectrum import judged, words
+    from sparsehead_cli.present.spectrum import judged, words
 
     assert judged({metric: row for (features, metric), row in numbers.items() if features == "r"}) == "too few images"
     sentence = next(words(numbers))
@@ -247,7 +247,7 @@ def test_tables_fit_into_eighty_columns(sparsehead, run_folder, tmp_path, monkey
     (again := run_folder.parent / "a-second-run-with-a-name-as-long-as-real-ones").mkdir()
     shutil.copy(run_folder / "checkpoint.pt", again)
     change_weights(again, lambda name, w: w.mul_(1.01) if name == "projector.3.weight" else None)
-    from sparsehead_cli import display_spectrum
+    from sparsehead_cli.present import spectrum as display_spectrum
 
     monkeypatch.setattr(display_spectrum, "curves", lambda names, rows: [])  # lines, not tables
     arguments = ("spectrum", run_folder, again, "--out", tmp_path / "out")

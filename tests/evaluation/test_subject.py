@@ -16,7 +16,7 @@ from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.evaluation.protocols import Settings
 from sparsehead_cli.evaluation.subject import for_channels, load_subject, untrained
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
-from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from tests.damage import flip_bit
 
 CPU = torch.device("cpu")

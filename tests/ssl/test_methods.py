@@ -8,8 +8,9 @@ import torch
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import make_projector
+from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.ssl.contract import rising
-from sparsehead_cli.ssl.methods import METHODS, method_settings
+from sparsehead_cli.ssl.methods import METHODS
 from tests.conftest import method_recipe
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])

@@ -2,17 +2,17 @@
 
 import pytest
 
-from sparsehead_cli.config import Config
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.study import figures_sweep
+from sparsehead_cli.present import figures_sweep
+from sparsehead_cli.present.figures import drawn
+from sparsehead_cli.present.figures_sweep import curves_figures
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.folder import identity_columns
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.runs.tables import RUN, TABLES
 from sparsehead_cli.study.curves import keep_curves
-from sparsehead_cli.study.figures import drawn
-from sparsehead_cli.study.figures_sweep import curves_figures
 from sparsehead_cli.study.results import CURVES_CSV
 from sparsehead_cli.study.summary import summarise
-from sparsehead_cli.table_files import read_csv, replace_csv
-from sparsehead_cli.tables import RUN, TABLES
-from sparsehead_cli.training.folder import identity_columns
 from tests.study.test_summary import row as sweep_row
 
 

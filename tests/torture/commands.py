@@ -20,10 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from sparsehead_cli.report import report  # noqa: F401
 
 from sparsehead_cli import cli, display, display_evaluation, display_report, display_spectrum, display_sweep  # noqa: F401
 from sparsehead_cli.evaluation import evaluate, spectrum  # noqa: F401
-from sparsehead_cli.report import report  # noqa: F401
 from sparsehead_cli.study import sweep  # noqa: F401
 from sparsehead_cli.training import build, loop  # noqa: F401
 

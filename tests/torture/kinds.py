@@ -22,7 +22,6 @@ from hypothesis.strategies import SearchStrategy
 from PIL import Image
 
 from sparsehead_cli import cli
-from sparsehead_cli.config import FIELDS, Config, load_config, parse_set
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.decoding import decode
 from sparsehead_cli.data.folders import reason_of
@@ -31,12 +30,15 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import evaluate
 from sparsehead_cli.evaluation.subject import load_subject
 from sparsehead_cli.measure.features import Features, cached
-from sparsehead_cli.study import spectra, sweep
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.tables import TABLES
-from sparsehead_cli.training import build, loop
-from sparsehead_cli.training.checkpoint import load_checkpoint
-from sparsehead_cli.training.folder import resume
+from sparsehead_cli.runs import build
+from sparsehead_cli.runs.checkpoint import load_checkpoint
+from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set
+from sparsehead_cli.runs.folder import resume
+from sparsehead_cli.runs.table_files import read_csv
+from sparsehead_cli.runs.tables import TABLES
+from sparsehead_cli.study import spectra
+from sparsehead_cli.sweep import sweep
+from sparsehead_cli.training import loop
 from tests.conftest import TINY
 from tests.torture.damage import CONTENTS
 

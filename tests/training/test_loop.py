@@ -13,17 +13,18 @@ import torch
 
 from sparsehead_cli.data.datasets import Split
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.device import choose_device, choose_precision, has_fast_bfloat16
+from sparsehead_cli.machine.signals import Interrupted
 from sparsehead_cli.measure.features import Encoder, Prepare, extract
+from sparsehead_cli.nets.optim import OPTIMIZERS, lr_at
+from sparsehead_cli.runs.build import build
+from sparsehead_cli.runs.folder import locked
+from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.table_files import read_csv
 from sparsehead_cli.training import loop
-from sparsehead_cli.training.build import build, choose_device, choose_precision, has_fast_bfloat16
-from sparsehead_cli.training.folder import locked
 from sparsehead_cli.training.loop import epoch_order, pretrain, stable_seed
-from sparsehead_cli.training.optim import OPTIMIZERS, lr_at
-from sparsehead_cli.training.signals import Interrupted
 from tests.conftest import TIMED, method_recipe
 
 
@@ -286,7 +287,7 @@ def test_proximal_runs_end_in_exact_zeros(tiny):
 
 
 def test_the_test_set_is_never_read(tiny, monkeypatch):
-    from sparsehead_cli.training import build as module
+    from sparsehead_cli.runs import build as module
 
     real, asked = module.load_split, []
     monkeypatch.setattr(module, "load_split", lambda name, split, *a, **k: asked.append(split) or real(name, split, *a, **k))
@@ -371,10 +372,10 @@ def test_another_precision_does_not_silently_go_on(tiny, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "save", save_then_die)
-    monkeypatch.setattr("sparsehead_cli.training.build.has_fast_bfloat16", lambda device: False)
+    monkeypatch.setattr("sparsehead_cli.machine.device.has_fast_bfloat16", lambda device: False)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(precision="auto"))
-    monkeypatch.setattr("sparsehead_cli.training.build.has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr("sparsehead_cli.machine.device.has_fast_bfloat16", lambda device: True)
     with pytest.raises(SparseheadError, match=r"begun in float32, this machine would go on in bfloat16.*--precision bfloat16"):
         train(tiny(precision="auto"))
 

@@ -6,11 +6,11 @@ import shutil
 import pytest
 import torch
 
-from sparsehead_cli.config import Config
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.training.build import build
-from sparsehead_cli.training.checkpoint import load_checkpoint, save_checkpoint
-from sparsehead_cli.training.folder import resume
+from sparsehead_cli.runs.build import build
+from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.folder import resume
 from sparsehead_cli.training.loop import pretrain
 from tests.conftest import TINY
 from tests.damage import flip_bit
@@ -93,7 +93,7 @@ def test_an_optimizer_without_its_momentum_is_refused(run):
 
 
 def test_a_network_beyond_the_machine_is_refused_before_it_is_made(sparsehead, tmp_path, monkeypatch):
-    monkeypatch.setattr("sparsehead_cli.training.build.build_sparse_head", lambda *a: pytest.fail("made"))
+    monkeypatch.setattr("sparsehead_cli.runs.build.build_sparse_head", lambda *a: pytest.fail("made"))
     for assignment, words in (
         ("projector_hidden=1000000000", "GB for its weights, gradients and optimizer, and the cpu has"),
         ("widths=[100000,8,8,8]", "GB for its weights"),

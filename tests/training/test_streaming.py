@@ -8,14 +8,14 @@ import torch
 
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.data.split import Split
-from sparsehead_cli.display import describe
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.table_files import read_csv
-from sparsehead_cli.training import build as build_module
+from sparsehead_cli.machine.signals import Interrupted
+from sparsehead_cli.present.pretrain import describe
+from sparsehead_cli.runs import build as build_module
+from sparsehead_cli.runs.build import bank_of, build
+from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.training import loop
-from sparsehead_cli.training.build import bank_of, build
 from sparsehead_cli.training.loop import epoch_batches, pretrain
-from sparsehead_cli.training.signals import Interrupted
 from tests.conftest import PUBLISHED
 from tests.training.test_loop import outcome, stop_after, train
 

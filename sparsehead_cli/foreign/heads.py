@@ -1,0 +1,312 @@
+"""A projector among the tensors of a file: the chain of linear layers that begins where the representation ends.
+
+Only the layers with numbers can be seen. What stands between them is a fact of layouts.py: the `activation`.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.layouts import KNOWN, Facts
+from sparsehead_cli.foreign.tensors import COUNTER, Fit, fit, listed, printable, side_of
+
+# heads that no method calls its projector
+OTHERS = ("predict", "prototype", "classif", "probe", "decod", "queue", "logit", "last_layer", "eval")
+MOST = 50  # layers of the right width to look around
+NORM = {"running_mean", "running_var", COUNTER, "weight", "bias"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A linear layer or a BatchNorm1d at `path`; `activated` where an activation stands before it."""
+
+    path: str
+    inputs: int
+    outputs: int
+    linear: bool
+    has_bias: bool  # of a norm: has scale and shift
+    activated: bool
+
+
+@dataclass(frozen=True)
+class Head:
+    """A projector that was found: its layers, and what stands between them: one activation for all places, or one a place."""
+
+    path: str
+    layers: tuple[Layer, ...]
+    activation: str = "relu"
+
+    @property
+    def gaps(self) -> int:
+        """In how many places an activation stands."""
+        return sum(layer.activated for layer in self.layers)
+
+    @property
+    def linears(self) -> list[Layer]:
+        """Its linear layers."""
+        return [layer for layer in self.layers if layer.linear]
+
+    def build(self) -> nn.Sequential:
+        """The same layers, newly initialised, [B, D] -> [B, E]."""
+        modules: list[nn.Module] = []
+        kinds = self.activation.split(",")
+        kinds = kinds * self.gaps if len(kinds) == 1 else kinds
+        for layer in self.layers:
+            if layer.activated:
+                modules.append(activation_of(kinds.pop(0)))
+            if layer.linear:
+                modules.append(nn.Linear(layer.inputs, layer.outputs, bias=layer.has_bias))
+            else:
+                modules.append(nn.BatchNorm1d(layer.outputs, affine=layer.has_bias))
+        return nn.Sequential(*modules)
+
+    def fit(self, tensors: Mapping[str, Tensor], source: str) -> Fit:
+        """Its tensors by the names of what `build` returns. Raises: SparseheadError for those that are no finite numbers."""
+        with torch.device("meta"):
+            network = self.build()
+        places = [i for i, module in enumerate(network) if isinstance(module, nn.Linear | nn.BatchNorm1d)]
+        keys = {
+            f"{place}.{leaf}": f"{layer.path}.{leaf}"
+            for place, layer in zip(places, self.layers, strict=True)
+            for leaf in sorted(NORM)
+            if f"{layer.path}.{leaf}" in tensors
+        }
+        return fit(network, keys, tensors, source)
+
+    def words(self) -> str:
+        """Its widths, for people."""
+        linears = self.linears
+        widths = "-".join(str(width) for width in (linears[0].inputs, *(layer.outputs for layer in linears)))
+        norm = "" if all(layer.linear for layer in self.layers) else " with BatchNorm"
+        return widths + norm
+
+
+def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int, facts: Facts) -> Head | None:
+    """The projector of the backbone at `prefix`, whose own tensors are `inside` and whose representation is `dim` wide.
+
+    It belongs to the same network of the method (trained, momentum, teacher …) and is no predictor, prototypes or
+    classifier. Of several, one that is called so, then the longest, then the nearest. None where there is none.
+    """
+    starts = [
+        name.removesuffix(".weight")
+        for name, value in tensors.items()
+        if name.endswith(".weight") and value.ndim == 2 and value.shape[1] == dim and name not in inside
+    ]
+    starts = [first for first in starts if side_of(first) == side_of(prefix) and not is_other(first, prefix)]
+    used = facts.given.get("layers")
+    found = [widest(tensors, first, inside, prefix, dim, used) for first in starts[:MOST]]
+    heads = [head for head in found if head and (len(head.linears) > 1 or may_be_single(head.path, prefix))]
+    head = min(heads, key=lambda head: rank(head, prefix), default=None)
+    return with_facts(head, tensors, dim, facts) if head else None
+
+
+def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
+    """The same with what its layers do not show: which of its parts are used, and what stands between them.
+
+    Raises: SparseheadError for activations that are not as many as there are places for them.
+    """
+    parts = list(dict.fromkeys(part_of(layer.path, head.path) for layer in head.layers))
+    if "layers" in facts.given:
+        given = facts.take("layers")
+        if tuple(parts) != given:
+            has = f"{printable(head.path)} has {listed(parts)}"
+            raise SparseheadError(f"--assume layers={','.join(given)}: no projector is a chain of these parts; {has}.")
+    else:
+        head = without_idle(head, parts, tensors, dim, facts)
+    if beside_last_layer(head.path, tensors):
+        facts.note("z", "before the l2 norm and last_layer", KNOWN)
+    if not head.gaps:
+        return head
+    known = "gelu" if beside_last_layer(head.path, tensors) else None
+    activation = facts.take("activation", known=known, guess="relu")
+    if activation.count(",") not in (0, head.gaps - 1):
+        raise SparseheadError(
+            f"--assume activation={activation} names {activation.count(',') + 1} activations, "
+            f"and the projector {printable(head.path)} has {head.gaps} places for one."
+        )
+    return replace(head, activation=activation)
+
+
+def without_idle(head: Head, parts: list[str], tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
+    """The same without the parts that no batch ever went through: their BatchNorms have counted none, while others have.
+
+    Where parts have names and nothing shows that each is used, that is said to be a guess.
+    """
+    seen = {layer.path: has_seen(layer.path, tensors) for layer in head.layers if not layer.linear}
+    idle = [
+        part for part in parts if False in (own := [seen[p] for p in seen if part_of(p, head.path) == part]) and True not in own
+    ]
+    if idle and True in seen.values():
+        rest = [layer.path for layer in head.layers if part_of(layer.path, head.path) not in idle]
+        names = [name for name in tensors if name.rpartition(".")[0] in rest]
+        if layers := chain(names, tensors, head.path, dim):
+            facts.take("layers", read=tuple(part for part in parts if part not in idle))
+            return replace(head, layers=tuple(layers))
+    if len(head.linears) > 1 and not all(seen.values() or [False]) and not any(part.isdecimal() for part in parts):
+        facts.take("layers", guess=tuple(parts))
+    return head
+
+
+def has_seen(path: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a BatchNorm has seen a batch, by its counter, or else by its statistics."""
+    counter = tensors.get(f"{path}.{COUNTER}")
+    if counter is not None and counter.numel() == 1 and counter.device.type != "meta":
+        return bool(counter > 0)
+    mean, var = (tensors[f"{path}.{name}"] for name in ("running_mean", "running_var"))
+    return mean.device.type == "meta" or bool((mean != 0).any() or (var != 1).any())
+
+
+def part_of(path: str, head: str) -> str:
+    """The part of the head that a layer belongs to: layer1 of projector.layer1.0; "" for the head itself."""
+    return path.removeprefix(head).lstrip(".").partition(".")[0]
+
+
+def is_other(path: str, prefix: str) -> bool:
+    """Whether the part of the path that is not the backbone's names a head of another kind."""
+    own = path[shared(path, prefix) :].lower()
+    return any(word in own for word in OTHERS)
+
+
+def may_be_single(path: str, prefix: str) -> bool:
+    """One linear layer is a projector where it is called so, or is MoCo v1's fc; else it is a classifier."""
+    moco = "encoder_q" in prefix and path.startswith(prefix)
+    return moco or "proj" in path[shared(path, prefix) :].lower()
+
+
+def rank(head: Head, prefix: str) -> tuple:
+    """Lower is better."""
+    called_so = "proj" in head.path.lower()
+    return (not called_so, -len(head.linears), -shared(head.path, prefix), head.path)
+
+
+def shared(path: str, prefix: str) -> int:
+    """How many letters of whole names two paths begin with in common."""
+    count = 0
+    for a, b in zip(path.split("."), prefix.split("."), strict=False):
+        if a != b:
+            break
+        count += len(a) + 1
+    return min(count, len(path))
+
+
+def widest(
+    tensors: Mapping[str, Tensor], first: str, inside: set[str], prefix: str, dim: int, used: tuple[str, ...] | None
+) -> Head | None:
+    """The largest part of the file around the layer `first` that is one chain of layers and nothing else.
+
+    None where the chain cannot be told: where it goes on in layers that are not understood. Of a part of the file that has all
+    the parts `used`, only they are looked at, in their order.
+    """
+    found, path = None, first
+    while path:
+        within = [name for name in tensors if name.startswith(f"{path}.")]
+        if inside.intersection(within) or any(is_other(name, prefix) for name in within):
+            break
+        if used and set(used) <= {part_of(name, path) for name in within}:
+            within = [name for part in used for name in within if part_of(name, path) == part]
+        layers = chain(within, tensors, path, dim)
+        if layers:
+            found = Head(path, tuple(layers))
+        elif first.removeprefix(f"{path}.").isdecimal() or "proj" in path.rpartition(".")[2].lower():
+            return None  # a part of a projector is not its output
+        else:
+            break
+        path = path.rpartition(".")[0]
+    return found
+
+
+def beside_last_layer(path: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a `last_layer` follows the chain: that is DINO's head, and only there are activations GELU."""
+    parent = path.rpartition(".")[0]
+    return bool(parent) and any(name.startswith(f"{parent}.last_layer.") for name in tensors)
+
+
+def chain(names: list[str], tensors: Mapping[str, Tensor], path: str, dim: int) -> list[Layer] | None:
+    """Linear layers and BatchNorms that fit one after another, from `dim` on; None where it is not only that."""
+    modules: dict[str, dict[str, Tensor]] = {}
+    for name in names:
+        module, _, leaf = name.rpartition(".")
+        modules.setdefault(module, {})[leaf] = tensors[name]
+    layers: list[Layer] = []
+    width, before = dim, None
+    for module in in_order(list(modules), path):
+        layer = layer_of(module, modules[module], width, before)
+        if layer is None:
+            return None
+        layers.append(layer)
+        width, before = layer.outputs, module
+    return layers if any(layer.linear for layer in layers) else None
+
+
+def layer_of(path: str, leaves: Mapping[str, Tensor], width: int, before: str | None) -> Layer | None:
+    """The layer that these tensors are, behind one of `width` features at `before`; None where they are none that fits."""
+    weight, bias = leaves.get("weight"), leaves.get("bias")
+    if set(leaves) <= {"weight", "bias"} and weight is not None and weight.ndim == 2:
+        fits = weight.shape[1] == width and weight.shape[0] > 0 and (bias is None or bias.shape == weight.shape[:1])
+        activated = before is not None and has_gap(before, path, otherwise=True)
+        return Layer(path, width, weight.shape[0], True, bias is not None, activated) if fits else None
+    if "running_mean" in leaves and "running_var" in leaves and set(leaves) <= NORM:
+        vectors = [value for leaf, value in leaves.items() if leaf != COUNTER]
+        fits = all(value.shape == (width,) for value in vectors) and (weight is None) == (bias is None)
+        activated = before is not None and has_gap(before, path, otherwise=False)
+        return Layer(path, width, width, False, weight is not None, activated) if fits else None
+    return None
+
+
+def has_gap(before: str, path: str, *, otherwise: bool) -> bool:
+    """Whether numbers between two numbered neighbours are left out: an activation has no tensors. `otherwise`: they have names."""
+    a, b = before.rpartition("."), path.rpartition(".")
+    if a[0] == b[0] and a[2].isdecimal() and b[2].isdecimal():
+        return int(b[2]) - int(a[2]) > 1
+    return otherwise
+
+
+def in_order(modules: list[str], path: str) -> list[str]:
+    """Modules as they are passed: numbered ones by their numbers, as 10 follows 9; others as in the file."""
+    place: dict[str, int] = {}
+
+    def key(module: str) -> list[int]:
+        parts = re.split(r"\.", module[len(path) :])
+        begun = [".".join(parts[: i + 1]) for i in range(len(parts))]
+        return [
+            int(part) if part.isdecimal() else place.setdefault(start, len(place)) for part, start in zip(parts, begun, strict=True)
+        ]
+
+    keys = {module: key(module) for module in modules}
+    return sorted(modules, key=keys.__getitem__)
+
+
+class GroupSoftmax(nn.Module):
+    """[B, L·V] -> the same: a softmax over each `group` of V neighbouring features (None: over all), at a temperature.
+
+    Source: Lavoie et al. 2022, simplicial embeddings.
+    """
+
+    def __init__(self, group: int | None, temperature: float) -> None:
+        super().__init__()
+        self.group, self.temperature = group, temperature
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x.unflatten(1, (-1, self.group or x.shape[1])) / self.temperature).softmax(dim=2).flatten(1)
+
+
+def activation_of(kind: str) -> nn.Module:
+    """The module that layouts.ACTIVATION describes: relu … or softmax:V:T."""
+    name, _, rest = kind.partition(":")
+    if name == "softmax":
+        group, _, temperature = rest.partition(":")
+        return GroupSoftmax(int(group) if group else None, float(temperature or 1))
+    return ACTIVATIONS[name]()
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "none": nn.Identity,
+}

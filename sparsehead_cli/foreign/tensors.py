@@ -1,0 +1,226 @@
+"""What any checkpoint is at its bottom: tensors with names. Finding them, fitting them to a network, and whether they are numbers.
+
+Names are whole: {"state_dict": {"module.fc.weight": w}} has the one name "state_dict.module.fc.weight".
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.layouts import Facts
+
+DEPTH = 12  # dicts within dicts, at most; no checkpoint has more than five
+MOST = 100_000  # tensors, at most
+LONGEST = 300  # letters of one name
+HUGE = 1e15  # no trained weight is; one flipped bit makes such
+SHOWN = 10  # names in an error
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+COUNTER = "num_batches_tracked"  # of BatchNorm: no weight, and not in files from before 2018
+MOMENTUM = {"momentum", "ema", "target", "key", "k", "slow"}
+FROZEN = {"frozen", "old", "previous"}
+ALIASES = {"target": "momentum", "online": "trained"}  # what papers call them
+RAW = "current_model_state."  # where Lightning keeps the weights whose average is in state_dict
+TIMM_HINT = "For another architecture give its name in timm: timm:NAME --weights FILE."
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What of a file fits a network: its values by the network's own names, and what does not fit."""
+
+    values: dict[str, Tensor]
+    missing: list[str]
+    unexpected: list[str]
+    misshapen: list[str]
+
+    def words(self) -> str:
+        """What does not fit, in words; "" where everything does."""
+        parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.misshapen))
+        return "; ".join(f"{len(names)} {word}: {listed(names)}" for word, names in parts if names)
+
+
+def tensors_of(state: object) -> dict[str, Tensor]:
+    """The tensors in nested dicts by their whole names, in the file's order. Each dict is read once, so circles end.
+
+    What no network has is left out: more than MOST tensors, or names longer than LONGEST.
+    """
+    found: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    waiting: list[tuple[tuple[str, ...], object]] = [((), state)]
+    while waiting and len(found) < MOST:
+        names, value = waiting.pop()
+        if isinstance(value, Tensor):
+            found[".".join(names)] = value
+        elif isinstance(value, Mapping) and id(value) not in seen and len(names) < DEPTH:
+            seen.add(id(value))
+            items = [((*names, str(key)), item) for key, item in value.items()]
+            waiting += [item for item in reversed(items) if len(item[0][-1]) <= LONGEST]
+    return found
+
+
+def side_of(name: str) -> str:
+    """Which of a method's networks a name belongs to: "teacher", "student", "momentum" (target, key …), "frozen" or "".
+
+    The last is the one that is trained, "frozen" is that of a task before.
+
+    "raw", alone or before one of them, are the weights of the last step in a file that has their average.
+    """
+    if f"{name}.".startswith(RAW):
+        return f"raw {side_of(f'{name}.'.removeprefix(RAW))}".strip()
+    words = set(re.split(r"[._]", name.lower()))
+    for side in ("teacher", "student"):
+        if side in words:
+            return side
+    return "momentum" if words & MOMENTUM else "frozen" if words & FROZEN else ""
+
+
+def preferred(prefixes: Iterable[str]) -> list[str]:
+    """The prefixes of several networks, the one to evaluate first: DINO's teacher, else the trained one, else what there is.
+
+    Where a file has averaged weights and raw ones, the raw ones are last. Of equals the shorter is first.
+    """
+    prefixes = list(dict.fromkeys(prefixes))
+    sides = {side_of(prefix) for prefix in prefixes}
+    order = ("teacher", "", "student") if {"teacher", "student"} <= sides else ("", "student", "teacher")
+    order = (*order, "momentum", "frozen")
+
+    def key(prefix: str) -> tuple:
+        side = side_of(prefix)
+        return side.startswith("raw"), order.index(side.removeprefix("raw").strip()), prefix.count("."), prefix
+
+    return sorted(prefixes, key=key)
+
+
+def choose_branch(prefixes: list[str], facts: Facts, source: str) -> str:
+    """Which of several networks is evaluated: the one that the user or the layout names, else the first of `prefixes`.
+
+    Raises: SparseheadError for a name that none of them has.
+    """
+    names = branch_names(prefixes)
+    if len(prefixes) == 1 and "branch" not in facts.given:
+        return prefixes[0]
+    average = "average" if any(side_of(prefix).startswith("raw") for prefix in prefixes) else None
+    known = average or facts.known.get("branch")
+    chosen = first_called(known, names)
+    value = facts.take("branch", known=names[chosen][0] if chosen else None, guess=names[prefixes[0]][0])
+    chosen = first_called(value, names)
+    if chosen is None:
+        kinds = listed(own[0] for own in names.values())
+        raise SparseheadError(f"{source}: --assume branch={printable(value)} names none of its networks; there are: {kinds}.")
+    return chosen
+
+
+def first_called(value: str | None, names: Mapping[str, tuple[str, ...]]) -> str | None:
+    """The first network that has this name, by its whole name before parts of one."""
+    whole = next((prefix for prefix, own in names.items() if own[0] == value), None)
+    return whole or next((prefix for prefix, own in names.items() if value in own), None)
+
+
+def branch_names(prefixes: list[str]) -> dict[str, tuple[str, ...]]:
+    """What each network may be called for --assume branch: first what it is, then its place, and the words of both.
+
+    Of several that are the same by what they are, the place is the name.
+    """
+    averaged = any(side_of(prefix).startswith("raw") for prefix in prefixes)
+    kinds = {}
+    for prefix in prefixes:
+        side = side_of(prefix)
+        kinds[prefix] = f"average {side}".strip() if averaged and not side.startswith("raw") else side or "trained"
+    names = {}
+    for prefix, kind in kinds.items():
+        place = prefix.rstrip(".") or "top"
+        first = kind if list(kinds.values()).count(kind) == 1 else place
+        aliases = [alias for alias, of in ALIASES.items() if of in kind.split()]
+        names[prefix] = tuple(dict.fromkeys((first, kind, place, *kind.split(), *aliases, *re.split(r"[._]", place.lower()))))
+    return names
+
+
+def fit(network: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Tensor], source: str) -> Fit:
+    """The tensors that belong to `network`, which may be on the meta device; `keys` maps its names to the file's.
+
+    Raises: SparseheadError for tensors that are not plain finite numbers.
+    """
+    expected = {name: value for name, value in network.state_dict().items() if not name.endswith(COUNTER)}
+    keys = {name: key for name, key in keys.items() if not name.endswith(COUNTER)}
+    values, misshapen = {}, []
+    for name in expected.keys() & keys.keys():
+        value, shape = tensors[keys[name]], expected[name].shape
+        if value.is_nested:  # has no shape to compare
+            plain(keys[name], value, source)
+        if value.shape != shape and is_split(name, value, shape):
+            value = plain(keys[name], value, source).view(-1, *shape).mean(dim=0)  # lightly's SplitBatchNorm does so in eval
+        if value.shape != shape:
+            misshapen.append(f"{name} {list(value.shape)} instead of {list(shape)}")
+        else:
+            values[name] = plain(keys[name], value, source)
+    missing = [name for name in expected if name not in keys]
+    unexpected = [name for name in keys if name not in expected]
+    return Fit(values, missing, unexpected, sorted(misshapen))
+
+
+def is_split(name: str, value: Tensor, shape: torch.Size) -> bool:
+    """Whether these are statistics of a BatchNorm that imitates several GPUs: those of each one after another."""
+    one = name.endswith(("running_mean", "running_var")) and value.ndim == 1 and len(shape) == 1
+    return one and 0 < shape[0] < len(value) and len(value) % shape[0] == 0
+
+
+def plain(name: str, value: Tensor, source: str) -> Tensor:
+    """The tensor as float32. Raises: SparseheadError for one without numbers, of another kind, or with NaN or infinity."""
+    name = printable(name)
+    if value.device.type == "meta":
+        raise SparseheadError(f"{source}: {name} is on the meta device: it has a shape and no numbers. Save the real weights.")
+    if value.layout != torch.strided or value.is_quantized or value.is_nested:
+        kind = "quantised" if value.is_quantized else "sparse or nested"
+        raise SparseheadError(f"{source}: {name} is a {kind} tensor. Save it as a plain one (to_dense, dequantize).")
+    if value.dtype not in FLOATS:
+        raise SparseheadError(f"{source}: {name} has numbers of the type {value.dtype}; weights are float32, float16 or bfloat16.")
+    value = value.detach().float()
+    wrong = value.numel() - int((value.abs() < HUGE).sum())  # NaN is less than nothing
+    if wrong:
+        raise SparseheadError(
+            f"{source}: {wrong:,} of {value.numel():,} numbers in {name} are NaN, infinite or beyond {HUGE:g}. "
+            "Its training failed, or the file is damaged."
+        )
+    return value
+
+
+def require_whole(found: Fit, what: str, source: str, *, allow_partial: bool) -> tuple[str, ...]:
+    """Nothing where all fits. Where something does not and partial ones are allowed: the lines that say so loudly.
+
+    Raises: SparseheadError that lists what does not fit, and always where nothing does.
+    """
+    words = found.words()
+    if not words:
+        return ()
+    if not found.values or not allow_partial:
+        hint = " --allow-partial goes on with initial values there." if found.values else ""
+        raise SparseheadError(f"{source} does not fit {what}. {words}. {TIMM_HINT}{hint}")
+    return (f"NOT LOADED, initial values instead: {words}",)
+
+
+def without_network(tensors: Mapping[str, Tensor], source: str, skipped: tuple[str, ...], what: str) -> SparseheadError:
+    """The error for a file in which no network was found."""
+    if any(name.startswith("torch.nn.modules.") for name in skipped) or (skipped and not tensors):
+        return SparseheadError(
+            f"{source} holds whole Python objects ({listed(skipped, 3)}), whose code is not run here. "
+            "Save its state_dict() instead: torch.save(model.state_dict(), FILE)."
+        )
+    if not tensors:
+        return SparseheadError(f"{source} holds no tensors by name. Give a checkpoint, or a state_dict.")
+    return SparseheadError(f"{source} has no {what} in it. Its first names: {listed(tensors)}. {TIMM_HINT}")
+
+
+def listed(names: Iterable[str], most: int = SHOWN) -> str:
+    """The first of many names, fit to print."""
+    names = list(names)
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(printable(name) for name in names[:most]) + more
+
+
+def printable(name: str) -> str:
+    """A name from a file on one line, without control characters, and not too long."""
+    text = "".join(letter if letter.isprintable() else "?" for letter in name)
+    return text if len(text) <= 100 else text[:97] + "..."

@@ -1,0 +1,1 @@
+"""Tables -> people: in the terminal, in figures and on a page."""

@@ -1,0 +1,270 @@
+"""Figures of a sweep: numbers against λ, and how they came over the epochs. A column of panels a setting."""
+
+import math
+import textwrap
+from collections import defaultdict
+
+import matplotlib
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from sparsehead_cli.present.figures import OKABE_ITO, STYLE
+from sparsehead_cli.runs.readable import number
+from sparsehead_cli.study.summary import SETTING, by_setting, name_of
+
+Row = dict[str, str]
+ByLam = dict[float, dict[str, Row]]  # λ -> seed -> row of sweep.csv
+Runs = dict[float, list[list[Row]]]  # λ -> the rows of curves.csv of each seed
+COLUMNS = 3  # settings beside each other: as many as can be read on a printed page
+SHARE_LIMITS = (-2, 104)  # of shares in %, with room for the markers at 0 and 100
+SWEPT = {  # label of a row of panels -> name -> (number of sweep.csv, scale, colour, marker)
+    "linear probe of r, %": {"r": ("accuracy", 100, OKABE_ITO[0], "o")},
+    "effective rank": {"r": ("effective_rank_r", 1, OKABE_ITO[0], "o"), "z": ("effective_rank_z", 1, OKABE_ITO[4], "s")},
+    "active groups, %": {"by norm": ("active_groups_share", 100, OKABE_ITO[2], "^")},
+}
+CURVES = {  # label of a row of panels -> (number of curves.csv, scale)
+    "kNN accuracy of r, %": ("knn_accuracy", 100),
+    "effective rank of r": ("effective_rank_r", 1),
+    "effective rank of z": ("effective_rank_z", 1),
+    "active groups, %": ("active_groups_share", 100),
+}
+POINTS = "_points"  # label, in no legend, of lines that are numbers of single seeds
+MOST_NAMED = 9  # values of λ in a legend or at an axis; more have a colour bar, or ticks at powers of ten
+MANY_POINTS = 20_000  # of single seeds, from which on they are pixels: a vector each would make a page of megabytes
+
+
+def sweep_figure(trials: list[Row], summary: list[dict[str, object]]) -> Figure:
+    """Accuracy, effective ranks and active groups against λ, a column a setting: means with intervals, single seeds as dots.
+
+    Rows of sweep.csv and of sweep_summary.csv. λ 0 has a place of its own left of the logarithmic axis. More than COLUMNS
+    settings go on below; the same number has the same axis everywhere.
+    """
+    return sweep_figures(trials, summary, whole=True)[0]
+
+
+def sweep_figures(trials: list[Row], summary: list[dict[str, object]], *, whole: bool = False) -> list[Figure]:
+    """`sweep_figure`, or the same with COLUMNS settings a figure, each of a size that a page has room for."""
+    settings = by_setting(trials)
+    told = [row for row in summary if row["metric"] == "accuracy"]
+    places = lam_places(sorted({lam for by_lam in settings.values() for lam in by_lam}))
+    with matplotlib.rc_context(STYLE):
+        figures, columns = panel_figures(len(settings), tuple(SWEPT), 6.2, whole)
+        for panels, (setting, by_lam) in zip(columns, settings.items(), strict=True):
+            own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
+            panels[0].set_title(title_of(own[0], told))
+            sweep_column(panels, places, by_lam, own)
+        equal_axes(columns)
+        for figure in figures:
+            figure.suptitle(f"{of_what(summary)}\n{how_shown(summary)}")
+    return figures
+
+
+def of_what(summary: list[dict[str, object]]) -> str:
+    """The data and the training of a sweep, as far as they are the same for all: the rest is in the panels' titles."""
+    data, epochs = ({row[column] for row in summary} for column in ("dataset", "epochs"))
+    said = [*([next(iter(data))] if len(data) == 1 else []), *([f"{next(iter(epochs))} epochs"] if len(epochs) == 1 else [])]
+    return ", ".join(said).replace(" 1 epochs", " 1 epoch")
+
+
+def how_shown(summary: list[dict[str, object]]) -> str:
+    """What dots, bars and bands are."""
+    marks = "dotted lines: λ 0, grey: the λ chosen on held-out images"
+    several = max(row["seeds"] for row in summary) > 1
+    intervals = "mean and 95 % interval over seeds (cut off where wide), dots: single seeds"
+    return f"{intervals},\n{marks}" if several else f"one seed, {marks}"
+
+
+def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: bool) -> tuple[list[Figure], list[list[Axes]]]:
+    """(the figures, each setting's panels from top to bottom); COLUMNS settings beside each other, `height` inches.
+
+    Where they are more, the `whole` figure goes on below; else there is a figure for each COLUMNS of them.
+    """
+    bands = [range(first, min(first + COLUMNS, settings)) for first in range(0, settings, COLUMNS)]
+    sheets = [bands] if whole else [[band] for band in bands]
+    figures, columns = [], []
+    for sheet in sheets:
+        width = len(sheet[0])
+        figure = Figure(figsize=(1.2 + 2.7 * width, height * len(sheet)), layout="constrained")
+        axes = figure.subplots(len(labels) * len(sheet), width, squeeze=False)
+        for row, band in enumerate(sheet):
+            for place in range(width):
+                panels = list(axes[row * len(labels) : (row + 1) * len(labels), place])
+                for ax in panels:
+                    ax.set_visible(place < len(band))
+                columns += [panels] if place < len(band) else []
+                for ax, label in zip(panels, labels, strict=True) if place == 0 else ():
+                    ax.set_ylabel(label)
+        figures.append(figure)
+    return figures, columns
+
+
+def title_of(row: dict[str, object], others: list[dict[str, object]]) -> str:
+    """`name_of`, in lines no wider than a panel."""
+    return "\n".join(textwrap.wrap(name_of(row, others), 36))
+
+
+def equal_axes(columns: list[list[Axes]]) -> None:
+    """Give the same number the same axis everywhere, with room for markers at both ends.
+
+    Intervals of few seeds would leave the means a flat line: half as far as the means and seeds go, they are cut off.
+    """
+    for alike in zip(*columns, strict=True):
+        ends = [end for ax in alike for end in ax.dataLim.intervaly if math.isfinite(end)]
+        if points := [
+            y for ax in alike for line in ax.lines for y in line.get_ydata() if line.get_label() == POINTS and math.isfinite(y)
+        ]:
+            beyond = (max(points) - min(points)) / 2
+            ends = [min(max(end, min(points) - beyond), max(points) + beyond) for end in ends]
+        low, high = min(ends, default=0.0), max(ends, default=1.0)
+        room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
+        share = any(ax.get_ylabel() == "active groups, %" for ax in alike)  # all of them in each figure: 0 and 100 mean something
+        for ax in alike:
+            ax.set_ylim(SHARE_LIMITS if share else (low - room, high + room))
+
+
+def sweep_column(panels: list[Axes], places: dict[float, float], by_lam: ByLam, summary: list[dict[str, object]]) -> None:
+    """The panels of one setting, one below the other."""
+    for ax, lines in zip(panels, SWEPT.values(), strict=True):
+        for name, (metric, scale, color, marker) in lines.items():
+            over_lam(ax, places, by_lam, [row for row in summary if row["metric"] == metric], scale, color, marker, name)
+        for row in summary:
+            if row["metric"] == "accuracy" and row["chosen"] in ("best", "both"):
+                mark_chosen(ax, places[row["lam"]])
+        marked = ticks(list(by_lam))
+        at, told = (
+            [places.get(lam, math.log10(lam or 1)) for lam in marked],
+            [f"{lam:g}" for lam in marked] if ax is panels[-1] else [],
+        )
+        ax.set_xticks(at, told, rotation=45, ha="right", fontsize=7.5)
+        ax.set_xlim(min(places.values()) - 0.2, max(places.values()) + 0.2)
+        if ax.get_ylabel() and len(lines) > 1:
+            ax.legend(frameon=False, fontsize=8)
+    panels[-1].set_xlabel("λ (log)")
+
+
+def mark_chosen(ax: Axes, place: float) -> None:
+    """A grey band behind the λ at this place of the axis."""
+    ax.axvspan(place - 0.11, place + 0.11, color="#e6e6e6", lw=0, zorder=0)
+
+
+def ticks(lams: list[float]) -> list[float]:
+    """The values of λ to write at the axis: a setting's own, or where they are too many for it, the powers of ten among them."""
+    if len(lams) <= MOST_NAMED:
+        return sorted(lams)
+    decades = range(math.ceil(min(map(math.log10, filter(None, lams)))), math.floor(math.log10(max(lams))) + 1)
+    if len(decades) < 2:
+        return sorted(lams)[:: 1 + len(lams) // MOST_NAMED]
+    return [lam for lam in (0.0,) if lam in lams] + [10.0**power for power in decades]
+
+
+def lam_places(lams: list[float]) -> dict[float, float]:
+    """λ -> its place on the axis: log10 λ, and for λ 0 one step left of the smallest."""
+    places = {lam: math.log10(lam) for lam in lams if lam > 0}
+    first = min(places.values(), default=0.0)
+    return {**({0.0: first - 0.7} if 0.0 in lams else {}), **places}
+
+
+def over_lam(
+    ax: Axes,
+    places: dict[float, float],
+    by_lam: ByLam,
+    summary: list[dict[str, object]],
+    scale: float,
+    color: str,
+    marker: str,
+    name: str,
+) -> None:
+    """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
+    metric = summary[0]["metric"]
+    for lam, seeds in by_lam.items():
+        values = [scale * number(row[metric]) for row in seeds.values()]
+        ax.plot([places[lam]] * len(seeds), values, ".", color=color, ms=3, alpha=0.5, label=POINTS)
+    x, means = [places[row["lam"]] for row in summary], [scale * row["mean"] for row in summary]
+    halves = [0.0 if math.isnan(row["high"]) else scale * (row["high"] - row["mean"]) for row in summary]
+    ax.errorbar(x, means, halves, fmt=marker, color=color, ms=5, capsize=2, lw=1.2, label=name)
+    joined = [i for i, row in enumerate(summary) if row["lam"] > 0]
+    ax.plot([x[i] for i in joined], [means[i] for i in joined], color=color, lw=1)
+    for row, mean in zip(summary, means, strict=True):
+        if row["lam"] == 0:
+            ax.axhline(mean, color=color, lw=0.6, ls=":")
+
+
+def curves_figures(trials: list[Row], curves: list[Row], summary: list[dict[str, object]]) -> list[Figure]:
+    """kNN accuracy, effective ranks and active groups over epochs, a colour a λ: means over seeds, single seeds as thin lines.
+
+    Rows of sweep.csv, curves.csv and sweep_summary.csv. λ 0 is black, others go from dark to light; COLUMNS settings a figure.
+    [] where no trial has a curve.
+    """
+    by_run: dict[str, list[Row]] = defaultdict(list)
+    for row in curves:
+        by_run[row["run"]].append(row)
+    settings = {
+        setting: {lam: [by_run[row["run"]] for row in seeds.values() if row["run"] in by_run] for lam, seeds in sorted(by.items())}
+        for setting, by in by_setting(trials).items()
+    }
+    settings = {setting: by_lam for setting, by_lam in settings.items() if any(by_lam.values())}
+    lams = sorted({lam for by_lam in settings.values() for lam, runs in by_lam.items() if runs})
+    told = [row for row in summary if row["metric"] == "accuracy"]
+    several = any(len(runs) > 1 for by_lam in settings.values() for runs in by_lam.values())
+    pixels = len(curves) * len(CURVES) > MANY_POINTS
+    with matplotlib.rc_context(STYLE):
+        figures, columns = panel_figures(len(settings), tuple(CURVES), 7.4, whole=False)
+        for panels, (setting, by_lam) in zip(columns, settings.items(), strict=True):
+            panels[0].set_title(title_of(dict(zip(SETTING, setting, strict=True)), told))
+            for ax, (metric, scale) in zip(panels, CURVES.values(), strict=True):
+                over_epochs(ax, by_lam, lams, metric, scale, pixels=pixels)
+            panels[-1].set_xlabel("epoch")
+        equal_axes(columns)
+        for figure in figures:
+            name_lams(figure, lams)
+            figure.suptitle(
+                f"on held-out images after each epoch:\n{'mean over seeds, thin lines: single seeds' if several else 'one seed'}"
+            )
+    return figures
+
+
+def over_epochs(ax: Axes, by_lam: Runs, lams: list[float], metric: str, scale: float, *, pixels: bool) -> None:
+    """One number over epochs: a thin line a seed, as `pixels` where asked, and a thick one the mean of those that got so far."""
+    for lam, runs in by_lam.items():
+        color, top = color_of(lam, lams), 4 if lam == 0 else 3
+        by_epoch: dict[int, list[float]] = defaultdict(list)
+        for rows in runs:
+            epochs, values = [int(row["epoch"]) for row in rows], [scale * number(row[metric]) for row in rows]
+            for epoch, value in zip(epochs, values, strict=True):
+                by_epoch[epoch].append(value)
+            if len(runs) > 1:
+                ax.plot(epochs, values, color=color, lw=0.6, alpha=0.4, rasterized=pixels, zorder=2)
+        means = {epoch: sum(values) / len(values) for epoch, values in sorted(by_epoch.items())}
+        ax.plot(list(means), list(means.values()), color=color, lw=1.5, marker="." if len(means) == 1 else None, zorder=top)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    ax.tick_params(labelbottom=ax.get_subplotspec().rowspan.stop == ax.get_gridspec().nrows)
+
+
+def color_of(lam: float, lams: list[float]) -> object:
+    """Black for λ 0; else by log λ from dark to light, within the range that is neither black nor too light for white paper."""
+    if lam == 0:
+        return "black"
+    above = [other for other in lams if other > 0]
+    span = math.log(above[-1] / above[0])
+    return LAM_COLORS(math.log(lam / above[0]) / span if span else 0.5)
+
+
+def name_lams(figure: Figure, lams: list[float]) -> None:
+    """Say which colour is which λ: in a legend, or where they are many, on a colour bar."""
+    above = [lam for lam in lams if lam > 0]
+    named = lams if len(lams) <= MOST_NAMED else lams[: len(lams) - len(above)]
+    handles = [Line2D([], [], color=color_of(lam, lams), label=f"λ {lam:g}") for lam in named]
+    if len(lams) > MOST_NAMED:
+        norm = LogNorm(above[0], above[-1])
+        figure.colorbar(ScalarMappable(norm, LAM_COLORS), ax=figure.axes, location="bottom", label="λ above 0", aspect=50)
+    if handles:
+        columns = min(len(handles), int(figure.get_figwidth() / 1.15))
+        figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=columns)
+
+
+LAM_COLORS = ListedColormap([colormaps["viridis"](0.15 + 0.75 * i / 255) for i in range(256)])

@@ -1,1 +1,0 @@
-"""The page of a study: what its tables say, in one file."""

@@ -1,0 +1,1 @@
+"""Many runs: the grid, a trial, the engines that run trials, stopping early."""

@@ -1,0 +1,158 @@
+"""Figures hold what the tables say, and are the same bytes each time. That they look right was looked at."""
+
+import numpy as np
+import pytest
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.measure.spectrum import NUMERICAL
+from sparsehead_cli.present.figures import DASHES, FLOOR, over_time_figure, save_figure, spectra_figure, styles
+from sparsehead_cli.present.figures_sweep import sweep_figure
+from sparsehead_cli.study.summary import summarise
+from tests.study.test_by_lam import row
+from tests.study.test_summary import row as sweep_row
+
+
+def tables(lams=(0.0, 1e-3), seeds=(0, 1), dims=(("r", 30), ("z", 12)), **changes):
+    """(rows of spectrum.csv, rows of spectrum_metrics.csv) of runs whose eigenvalues fall the faster the larger λ."""
+    eigenvalues, metrics = [], []
+    for lam in lams:
+        for seed in seeds:
+            for name, dim in dims:
+                base = row(lam, seed, dim / (1 + 1000 * lam) + seed, features=name, images="500", low="1", high="9", **changes)
+                metrics.append(base)
+                eigenvalues += [
+                    {**base, "index": str(i), "eigenvalue": str(7.0 * 10 ** -(i * (0.1 + 1000 * lam)))} for i in range(1, dim + 1)
+                ]
+    return eigenvalues, metrics
+
+
+def test_spectra_are_drawn_over_the_largest_down_to_the_floor():
+    r, z, ranks = spectra_figure(*tables()).axes
+    curves = [line for line in r.get_lines() if len(line.get_xdata()) > 2]
+    assert len(curves) == 4
+    first = np.array(curves[0].get_ydata())
+    assert first[0] == 1
+    assert first[10] == pytest.approx(0.1)
+    steep = np.array(curves[2].get_ydata())  # λ 1e-3: a factor of 10^1.1 an index
+    assert steep[-1] == FLOOR
+    assert len(steep) == 8
+    assert any(set(line.get_ydata()) == {NUMERICAL} for line in z.get_lines())
+    assert [label.get_text() for label in ranks.get_yticklabels()] == ["λ 0.001 (2 seeds)", "λ 0 (2 seeds)"]
+    assert (r.get_title(), z.get_title(), ranks.get_xlabel()) == (
+        "representation r",
+        "embedding z",
+        "effective rank (95 % interval)",
+    )
+
+
+def test_checkpoints_without_a_projector_have_two_panels():
+    assert len(spectra_figure(*tables(dims=(("r", 5),))).axes) == 2
+
+
+def test_a_constant_embedding_can_be_drawn():
+    eigenvalues, metrics = tables(lams=(0.0,), seeds=(0,))
+    eigenvalues = [{**r, "eigenvalue": "0.0"} if r["features"] == "z" else r for r in eigenvalues]
+    assert len(spectra_figure(eigenvalues, metrics).axes) == 3
+
+
+def test_colours_go_with_lam_and_twelve_methods_keep_apart():
+    looks = styles(tables(lams=(0.0, 1e-4, 1e-3))[1])
+    lightness = [np.dot(look.color, [0.3, 0.6, 0.1, 0]) for look in looks.values()]
+    assert lightness == sorted(lightness)
+    many = styles([m for i in range(12) for m in tables(lams=(0.0,), seeds=(0,), method=f"method {i:02}")[1]])
+    assert len({(look.color, look.dash) for look in many.values()}) == 12
+    assert {look.dash for look in many.values()} == set(DASHES)
+
+
+def test_methods_with_several_lams_have_a_row_each_and_a_lam_one_colour():
+    pairs = [tables(lams=lams, method=method) for method, lams in (("simclr", (0.0, 1e-3)), ("byol", (0.0, 2e-3)))]
+    eigenvalues, metrics = ([row for pair in pairs for row in pair[i]] for i in (0, 1))
+    figure = spectra_figure(eigenvalues, metrics)
+    left = [ax for ax in figure.axes if "largest" in ax.get_ylabel()]
+    assert [ax.get_ylabel().split("\n")[0] for ax in left] == ["simclr", "byol"]
+    simclr, byol = ([line.get_color() for line in ax.get_lines() if len(line.get_xdata()) > 2] for ax in left)
+    assert simclr[:2] == byol[:2]  # λ 0
+    assert len(set(simclr + byol)) == 3
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts[:-1]] == ["λ 0", "λ 0.001", "λ 0.002"]
+    assert len({ax.get_xlim() for ax in figure.axes[2::3]}) == 1
+
+
+def epochs(dim=6):
+    return [
+        {"epoch": str(epoch), "features": name, "index": str(i), "eigenvalue": str(float(i <= epoch))}
+        for epoch in (1, 2, 4)
+        for name in ("r", "z")
+        for i in range(1, dim + 1)
+    ]
+
+
+def test_over_time_a_column_an_epoch():
+    figure = over_time_figure({"a run": epochs()})
+    r, z, bar = figure.axes
+    (image,) = r.collections
+    assert image.get_array().shape == (6, 3)
+    assert np.array_equal(image.get_array()[:, 1] == 0, [True] * 2 + [False] * 4)  # log10(1) where epoch 2 has variance
+    rank, above = r.get_lines()
+    assert list(rank.get_ydata()) == pytest.approx([1, 2, 4])
+    assert list(above.get_ydata()) == [1, 2, 4]
+    assert [t.get_text() for t in r.get_xticklabels()] == ["1", "2", "4"]
+    assert "log10" in bar.get_ylabel()
+    assert (z.get_title(), r.get_ylabel()) == ("embedding z", "a run\nrank of the eigenvalue (log)")
+    assert r.get_ylim()[0] < r.get_ylim()[1]  # a higher rank is higher
+
+
+@pytest.mark.slow
+def test_formats_and_equal_bytes(tmp_path):
+    drawn = [
+        {p.name: p.read_bytes() for p in save_figure(spectra_figure(*tables()), tmp_path / folder / "f")} for folder in ("a", "b")
+    ]
+    assert drawn[0] == drawn[1]
+    assert set(drawn[0]) == {"f.png", "f.svg"}
+    assert save_figure(spectra_figure(*tables()), tmp_path / "f.PDF")[0].read_bytes().startswith(b"%PDF")
+    with pytest.raises(SparseheadError, match=r'a figure is \.png, \.svg or \.pdf.*given "\.gif"'):
+        save_figure(over_time_figure({"a": epochs()}), tmp_path / "f.gif")
+
+
+@pytest.mark.parametrize(("methods", "rows", "columns"), [(1, 3, 1), (3, 3, 3), (12, 12, 3)])
+def test_a_sweep_has_a_column_a_setting_and_equal_axes(methods, rows, columns):
+    lams = (0.0, 1e-3, 1e-2)
+    trials = [
+        sweep_row(lam, seed, 0.8 + 0.01 * i - lam, method=f"method {i:02}")
+        for i in range(methods)
+        for lam in lams
+        for seed in range(3)
+    ]
+    axes = [ax for ax in sweep_figure(trials, summarise(trials)).axes if ax.get_visible()]
+    assert len(axes) == 3 * methods
+    assert {(ax.get_gridspec().nrows, ax.get_gridspec().ncols) for ax in axes} == {(rows, columns)}
+    titled = [ax for ax in axes if ax.get_title()]
+    assert [ax.get_title() for ax in titled] == [f"method {i:02}" for i in range(methods)]
+    assert len({ax.get_ylim() for ax in titled}) == 1  # the same number has the same axis everywhere
+    (joined,) = (line for line in titled[0].get_lines() if len(line.get_xdata()) == 2 and line.get_xdata()[1] == -2)
+    assert list(joined.get_ydata()) == pytest.approx([79.9, 79.0])  # the means of λ 1e-3 and 1e-2, in %
+    dots = [line for line in titled[0].get_lines() if line.get_marker() == "."]
+    assert sum(len(line.get_xdata()) for line in dots) == 9
+    lowest = [ax for ax in axes if ax.get_xlabel() == "λ (log)"]
+    assert [t.get_text() for t in lowest[0].get_xticklabels()] == ["0", "0.001", "0.01"]
+
+
+def test_the_chosen_lam_has_a_band_and_wide_intervals_do_not_flatten_the_rest():
+    trials = [sweep_row(lam, seed, 0.8 + lam + 0.01 * seed, val=0.7 - lam) for lam in (0.0, 1e-3) for seed in range(2)]
+    figure = sweep_figure(trials, summarise(trials))
+    probe = figure.axes[0]
+    (band,) = probe.patches
+    of_lam_0 = next(line for line in probe.get_lines() if line.get_marker() == "." and line.get_ydata()[0] == 80)
+    assert band.get_x() < of_lam_0.get_xdata()[0] < band.get_x() + band.get_width()
+    low, high = probe.get_ylim()  # the seeds are at 80 to 81.1; the interval of two goes from 74 to 87
+    assert 79 < low < 80
+    assert 81.1 < high < 82
+    assert "fashion10k" in figure.get_suptitle()
+
+
+def test_many_lams_are_written_at_powers_of_ten():
+    lams = [0.0, *(10 ** (-5 + i / 3) for i in range(10))]
+    trials = [sweep_row(lam, 0, 0.8) for lam in lams]
+    figure = sweep_figure(trials, summarise(trials))
+    assert [t.get_text() for t in figure.axes[-1].get_xticklabels()] == ["0", "1e-05", "0.0001", "0.001", "0.01"]
+    assert "one seed" in figure.get_suptitle()

@@ -1,0 +1,43 @@
+from types import SimpleNamespace
+
+import pytest
+
+from sparsehead_cli.present.console import Console
+from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, counted, epoch_line, twin_command
+
+ROW = {"epoch": "3", "loss": "2.5", "knn_accuracy": "0.801", "effective_rank_r": "12.34", "effective_rank_z": "1.04"}
+ROW |= {"active_groups": "9", "n_groups": "10", "images_per_second": "1234.5", "std_r": "0.5", "std_z": "0.9"}
+
+
+def test_epoch_line_reads_rows_from_memory_and_from_the_file_alike():
+    numbers = {**ROW, "epoch": 3, "loss": 2.5, "knn_accuracy": 0.801, "images_per_second": 1234.5}
+    assert epoch_line(ROW, 20) == epoch_line(numbers, 20)
+    assert epoch_line(ROW, 20) == "epoch  3/20  loss 2.500  kNN 80.1 %  rank r 12.3  z 1.0  groups 9/10  1,234 images/s"
+
+
+def test_collapse_is_named():
+    assert collapsed(ROW) == ["z"]
+    assert "embedding z has effective rank 1.04" in collapse_text("z", ROW).plain
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        (["pretrain"], "sparsehead pretrain --lam 0"),
+        (["pretrain", "--lam", "1e-4", "--epochs", "2"], "sparsehead pretrain --epochs 2 --lam 0"),
+        (["pretrain", "--lam=1", "--results", "a b"], "sparsehead pretrain --results 'a b' --lam 0"),
+    ],
+)
+def test_the_next_command_is_the_typed_one_with_another_lam(typed, expected):
+    assert twin_command(typed, "0") == expected
+
+
+def test_one_of_a_thing_is_no_plural():
+    assert [counted(number, "epoch") for number in (1, 1.0, 2, 0.5)] == ["1 epoch", "1 epoch", "2 epochs", "0.5 epochs"]
+
+
+@pytest.mark.parametrize(("step", "where"), [(28, "goes on after step 28 of 32, in epoch 2"), (32, "finished before")])
+def test_a_resumed_run_says_where_it_goes_on(capsys, step, where):
+    display = PretrainDisplay(Console())
+    display.resumed(SimpleNamespace(total_steps=32, steps_per_epoch=16), step)
+    assert capsys.readouterr().out == f"found this run's checkpoint: {where}\n"

@@ -1,0 +1,384 @@
+"""`sparsehead report`: what was measured becomes the same tables again, and a page that a browser can be trusted with."""
+
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from sparsehead_cli.present.page import is_numeric, number_cell, raw_table, rounded, signed
+from sparsehead_cli.present.report import spectra_figures, write_study
+from sparsehead_cli.present.study import Study, read_study
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.sweep.sweep import Standing, tables
+from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
+from tests.present.test_figures import tables as spectra_rows
+from tests.study.test_curves import metrics, trial
+from tests.test_cli import assert_one_error
+
+RESULTS = Path(__file__).parents[2] / "results"
+LAMS = (0.0, 1e-5, 1e-4, 2e-3)
+EVIL = '<script>document.title = "owned"</script>"><img src=x onerror="document.title=1">'
+
+
+def swept(folder, methods=("simclr", "byol"), seeds=2, **changes):
+    """A folder as a sweep leaves it, run folders included; the rows of its sweep.csv."""
+    rows = [
+        trial(lam, seed, method=method, run=f"{method}-{lam:g}-seed{seed}", accuracy=str(0.8 + seed / 100 - lam), **changes)
+        for seed in range(seeds)
+        for method in methods
+        for lam in LAMS
+    ]
+    for row in rows:
+        (folder / row["run"]).mkdir(parents=True)
+        replace_csv(folder / row["run"] / "metrics.csv", metrics(row, 3))
+    tables(Standing(folder, dict.fromkeys(row["run"] for row in rows), {row["run"]: row for row in rows}))
+    return rows
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "a-study"
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """The folder of a study with a sweep, its run folders and spectra; not to be changed."""
+    found = tmp_path_factory.mktemp("everything") / "a-study"
+    swept(found, methods=("simclr", "byol", "barlow", "moco"))
+    spectra(found)
+    return found
+
+
+def spectra(folder, runs=2):
+    """A few checkpoints of results/spectrum, with the spectra over training of one."""
+    source = RESULTS / "spectrum"
+    kept = list(dict.fromkeys(row["run"] for row in read_csv(source / "spectrum_metrics.csv")))[:runs]
+    folder.mkdir(exist_ok=True)
+    for name in ("spectrum.csv", "spectrum_metrics.csv"):
+        replace_csv(folder / name, [row for row in read_csv(source / name) if row["run"] in kept])
+    (folder / kept[0]).mkdir(exist_ok=True)
+    shutil.copy(source / kept[0] / "spectrum_epochs.csv", folder / kept[0])
+
+
+@pytest.fixture(scope="module")
+def page(everything, tmp_path_factory):
+    """The page of a study with everything, one name of which is markup."""
+    folder = shutil.copytree(everything, tmp_path_factory.mktemp("reported") / "a-study")
+    rows = read_csv(folder / "sweep.csv")
+    rows[0]["run"] += EVIL
+    replace_csv(folder / "sweep.csv", rows)
+    return write_study(read_study(folder))[-1]
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".sha256"}
+
+
+def test_tables_and_figures_are_those_that_the_sweep_wrote(sparsehead, folder):
+    swept(folder)
+    before = files(folder)
+    assert set(before) == {"sweep.csv", "sweep_summary.csv", "sweep.png", "sweep.svg", "curves.csv"}
+    for name in set(before) - {"sweep.csv", "curves.csv"}:
+        (folder / name).unlink()
+    for run in [path for path in folder.iterdir() if path.is_dir()]:
+        shutil.rmtree(run)  # as in a clone of the repository
+    code, out, err = sparsehead("report", folder)
+    assert (code, err) == (0, "")
+    after = files(folder)
+    page = after.pop("report.html")
+    assert after == before
+    assert "simclr: no λ is better than 0" in out
+    assert f"page    {folder}/report.html" in out
+    assert "byol: no λ is better than 0" in page.decode().replace("\u00a0", " ")
+    sparsehead("report", folder)
+    assert (folder / "report.html").read_bytes() == page
+
+
+@pytest.mark.parametrize("name", ["lambda-auto", "lambda-methods", "lambda-penalties"])
+def test_committed_summaries_are_what_their_trials_say(sparsehead, tmp_path, name):
+    for table in ("sweep.csv", "pruned.csv"):
+        if (RESULTS / name / table).exists():
+            shutil.copy(RESULTS / name / table, tmp_path)
+    assert sparsehead("report", tmp_path)[0] == 0
+    found, kept = (read_csv(path / "sweep_summary.csv") for path in (tmp_path, RESULTS / name))
+    for row, other in zip(found, kept, strict=True):
+        assert list(row) == list(other)
+        for cell, before in zip(row.values(), other.values(), strict=True):  # another processor may round otherwise
+            assert cell == before or float(cell) == pytest.approx(float(before), nan_ok=True)
+    assert (tmp_path / "report.html").stat().st_size < 1_000_000
+
+
+def test_run_folders_give_their_curves_and_others_keep_theirs(sparsehead, folder):
+    rows = swept(folder)
+    (folder / "curves.csv").unlink()
+    shutil.rmtree(folder / rows[0]["run"])
+    sparsehead("report", folder)
+    assert [row["run"] for row in read_csv(folder / "curves.csv")[::3]] == [row["run"] for row in rows[1:]]
+    assert "15 of 16 trials have curves" in (folder / "report.html").read_text()
+
+
+def test_spectra_alone_and_beside_a_sweep(sparsehead, tmp_path):
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    spectra(alone, runs=4)
+    swept(both, methods=("simclr",))
+    spectra(both, runs=4)
+    code, _, err = sparsehead("report", alone, both)
+    assert (code, err) == (0, "")
+    assert set(files(alone)) == {
+        *("spectrum.csv", "spectrum_metrics.csv", "spectrum_by_lam.csv", "spectra.png", "spectra.svg", "report.html"),
+    }
+    assert (alone / "spectra.svg").read_bytes() == (both / "spectra.svg").read_bytes()
+    headings = [re.findall("<h2>(.*?)</h2>", (folder / "report.html").read_text()) for folder in (alone, both)]
+    assert headings[0] == ["Spectra", "Spectra over training", "Tables"]
+    assert headings[1] == ["Verdicts", "Against λ", "Means and differences", "Over the epochs", *headings[0]]
+    page = (alone / "report.html").read_text()
+    assert "Spectra of 4 checkpoints on 2,000 images of fashion10k (test)." in page
+    assert "partially collapsed" in page
+
+
+def test_spectra_that_would_fill_one_figure_have_one_a_setting(tmp_path):
+    for methods, figures in ((6, 1), (7, 7)):
+        found = [spectra_rows(lams=(0.0, 1e-3), method=f"m{i}") for i in range(methods)]
+        eigenvalues, metrics = ([row for rows in part for row in rows] for part in zip(*found, strict=True))
+        study = Study(tmp_path, [], [], [], [], eigenvalues, metrics, [], {})
+        assert len(spectra_figures(study)) == figures
+
+
+def test_a_single_trial_and_somebody_elses_checkpoint(sparsehead, folder):
+    folder.mkdir()
+    replace_csv(folder / "sweep.csv", [trial(0.0, 0)])
+    spectra(folder, runs=1)
+    shutil.rmtree(next(path for path in folder.iterdir() if path.is_dir()))
+    for name in ("spectrum.csv", "spectrum_metrics.csv"):
+        unknown = dict.fromkeys(("penalty", "solver", "lam", "seed", "step", "total_steps", "dataset"), "")
+        replace_csv(folder / name, [{**row, **unknown} for row in read_csv(folder / name)])
+    code, out, err = sparsehead("report", folder)
+    assert (code, err) == (0, "")
+    assert "no λ is better than 0" in out
+    page = (folder / "report.html").read_text()
+    assert "Which λ? 1 finished trial of 1 setting × 1 λ × 1 seed." in page
+    assert "Over the epochs" not in page
+
+
+class Pointing(HTMLParser):
+    """Collects what the elements of a page point at, and their ids."""
+
+    def __init__(self):
+        super().__init__()
+        self.targets, self.names = [], []
+
+    def handle_starttag(self, tag, attributes):
+        for name, value in attributes:
+            if name == "id":
+                self.names.append(value)
+            elif name in ("src", "srcset", "href", "xlink:href", "action", "data", "poster", "background"):
+                self.targets.append(value)
+            else:
+                self.targets += re.findall(r"url\(([^)]*)\)", value or "")
+
+
+def test_a_page_asks_for_nothing(page):
+    text = page.read_text()
+    found = Pointing()
+    found.feed(text)
+    assert len(found.targets) > 100
+    assert all(target.startswith(("#", "data:image/png;base64,")) for target in found.targets)
+    assert not re.search(r"@import|url\(", re.search("<style>(.*?)</style>", text, re.DOTALL)[1])
+    assert "default-src 'none'" in text
+    assert len(found.names) == len(set(found.names))
+    assert {target[1:] for target in found.targets if target.startswith("#")} <= set(found.names)
+
+
+@pytest.mark.parametrize("column", ["run", "method", "experiment", "dataset"])
+def test_names_are_text_not_markup(sparsehead, folder, column):
+    folder.mkdir()
+    rows = [trial(lam, seed, run=f"run {lam} {seed}") for lam in LAMS for seed in (0, 1)]
+    replace_csv(folder / "sweep.csv", [{**row, column: row[column] + EVIL} for row in rows])
+    assert sparsehead("report", folder)[0] == 0
+    page = (folder / "report.html").read_text()
+    assert "&lt;script&gt;document" in page
+    assert "<script>document" not in page
+    assert "<img" not in page
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("sweep.csv", lambda line: line[:50]),
+        ("sweep.csv", lambda line: line + ",1"),
+        ("sweep.csv", lambda line: line.replace("0.7", "o.7", 1)),
+        ("sweep.csv", lambda line: line.replace(",", ',"', 1)),
+        ("sweep.csv", lambda line: line.replace(",0.", ",inf", 1).replace("1e-05", "inf")),
+        ("curves.csv", lambda line: line[:50]),
+        ("spectrum.csv", lambda line: line[:50]),
+        ("spectrum_metrics.csv", lambda line: line[:50]),
+    ],
+)
+def test_a_damaged_line_is_told_and_nothing_is_overwritten(sparsehead, everything, folder, name, damage):
+    shutil.copytree(everything, folder)
+    lines = (folder / name).read_text().splitlines()
+    whole, lines[2] = lines[2], damage(lines[2])
+    assert lines[2] != whole
+    (folder / name).write_text("\n".join(lines) + "\n")
+    before = files(folder)
+    error = assert_one_error(sparsehead("report", folder))
+    assert f"{folder / name} is damaged in line 3: " in error
+    assert "emove " in error
+    assert error.count("\n") == 1
+    assert files(folder) == before
+
+
+def test_a_missing_line_of_a_spectrum_is_told(sparsehead, tmp_path):
+    spectra(tmp_path, runs=2)
+    rows = read_csv(tmp_path / "spectrum_metrics.csv")
+    replace_csv(tmp_path / "spectrum_metrics.csv", [row for row in rows if (row["metric"], row["features"]) != ("dims_99", "z")])
+    error = assert_one_error(sparsehead("report", tmp_path)).replace("\n", " ")
+    assert "lacks the dims_99 of z of task" in error
+    assert "Remove all lines of that task" in error
+
+
+def test_bytes_that_are_no_text_and_another_table(sparsehead, everything, folder):
+    shutil.copytree(everything, folder)
+    whole = (folder / "sweep.csv").read_bytes()
+    (folder / "sweep.csv").write_bytes(whole.replace(b"byol", b"by\xff\xfel", 1))
+    assert "sweep.csv is damaged in line 6: it is not UTF-8 text." in assert_one_error(sparsehead("report", folder))
+    (folder / "sweep.csv").write_bytes(whole.replace(b",accuracy_z,", b",accuracy,", 1))
+    assert "sweep.csv has no column accuracy_z" in assert_one_error(sparsehead("report", folder))
+
+
+def test_folders_without_anything_to_report(sparsehead, folder, tmp_path):
+    assert "is no folder" in assert_one_error(sparsehead("report", tmp_path / "nowhere"))
+    folder.mkdir()
+    error = assert_one_error(sparsehead("report", folder))
+    assert "has no rows in sweep.csv (of `sparsehead sweep-lambda`), nor in spectrum.csv and spectrum_metrics.csv" in error
+    assert not list(folder.iterdir())
+    spectra(folder)
+    (folder / "spectrum_metrics.csv").unlink()
+    assert "spectrum.csv, but no rows in spectrum_metrics.csv" in assert_one_error(sparsehead("report", folder))
+    assert_one_error(sparsehead("report"), code=2)
+
+
+def test_all_folders_are_read_before_one_is_written(sparsehead, everything, folder, tmp_path):
+    shutil.copytree(everything, folder)
+    before = files(folder)
+    assert_one_error(sparsehead("report", folder, tmp_path / "nowhere"))
+    assert files(folder) == before
+
+
+def test_numbers_are_rounded_for_people_and_sorted_in_full():
+    assert [rounded(text) for text in ("0.123456", "12345", "-0.5", "1e-05", "0.0", "nan", "")] == [
+        *("0.1235", "12345", "−0.5", "1e-05", "0", "nan", ""),
+    ]
+    assert [signed(value, 1) for value in (0.04, -0.04, 1.25, -3.0)] == ["0.0", "0.0", "+1.2", "−3.0"]
+    assert [number_cell("85.0 ± 1", 0.8512345678).key, number_cell("x", "nan").text, number_cell("x", "").text] == [
+        "0.8512346",
+        "–",
+        "–",
+    ]
+    assert not is_numeric("0.8x")
+    table = raw_table(
+        "t", [{"commit": "12e4", "run": "a", "x": 1, "same": 2.50}, {"commit": "7", "run": "b", "x": "", "same": 2.5}], "run"
+    )
+    assert [(column.name, column.number) for column in table.columns] == [("run", False), ("commit", False), ("x", True)]
+    assert table.note == "The same in all rows: same 2.5."
+
+
+# ---- in a browser
+
+
+@pytest.fixture(scope="module")
+def browser():
+    if not (CHROMIUM and CHROMEDRIVER):
+        pytest.skip("needs chromium and chromedriver on this machine")
+    window = Browser()
+    yield window
+    window.close()
+
+
+def column(browser, table, name):
+    """(the texts of a column from top to bottom, its aria-sort)."""
+    script = """
+      const table = document.querySelectorAll('table')[arguments[0]];
+      const heads = [...table.tHead.rows[0].cells];
+      const at = heads.findIndex(head => head.textContent.replace(/\\s+/g, ' ') === arguments[1]);
+      return [[...table.tBodies[0].rows].map(row => row.cells[at].textContent), heads[at].getAttribute('aria-sort')];
+    """
+    return browser.run(script, table, name)
+
+
+def test_a_click_sorts_and_a_second_one_turns_it_round(browser, page):
+    browser.open(page)
+    assert column(browser, 0, "λ") == [["0", "1e-05", "0.0001", "0.002"], None]
+    button = "table th:nth-child({}) button"
+    browser.click(button.format(1))
+    browser.click(button.format(1))
+    assert column(browser, 0, "λ") == [["0.002", "0.0001", "1e-05", "0"], "descending"]
+    browser.click(button.format(3))  # seeds, of which all have two: the order stays
+    assert column(browser, 0, "seeds") == [["2"] * 4, "ascending"]
+    assert column(browser, 0, "λ") == [["0.002", "0.0001", "1e-05", "0"], None]
+    browser.click(button.format(5))  # the difference, which λ 0 does not have
+    assert column(browser, 0, "from λ 0, points") == [["−0.2", "0.0", "0.0", "–"], "ascending"]
+    browser.click(button.format(5))
+    assert column(browser, 0, "from λ 0, points") == [["0.0", "0.0", "−0.2", "–"], "descending"]
+    browser.press(button.format(1), "\ue007")  # Enter
+    assert column(browser, 0, "λ") == [["0", "1e-05", "0.0001", "0.002"], "ascending"]
+    assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1
+
+
+def test_raw_tables_sort_numbers_as_numbers_and_names_as_names(browser, page):
+    browser.open(page)
+    browser.run("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    at = browser.run("return [...document.querySelectorAll('table')].findIndex(table => table.closest('details'))")
+    found = f"return document.querySelectorAll('table')[{at}].querySelectorAll('th button')"
+    for name in ("lam", "run"):
+        browser.run(f"{found.removeprefix('return ')}.forEach(b => {{ if (b.textContent === arguments[0]) b.click() }})", name)
+        texts, direction = column(browser, at, name)
+        assert direction == "ascending"
+        assert len(texts) == 32
+        key = float if name == "lam" else lambda text: text.split("-")[0]
+        assert [key(text) for text in texts] == sorted(key(text) for text in texts)
+        assert len(set(map(key, texts))) == 4
+
+
+def test_no_errors_no_requests_and_no_script_but_ours(browser, page):
+    browser.open(page)
+    browser.click("table th button")
+    said, asked = browser.heard()
+    assert said == []
+    assert [address for address in asked if not address.startswith("data:image/png")] == [page.as_uri()]
+    assert browser.run("return document.title") == "e"
+    assert browser.run("return document.images.length") == 0
+    browser.run("document.body.append(Object.assign(document.createElement('img'), { src: 'https://example.org/x.png' }))")
+    browser.run("document.body.append(Object.assign(document.createElement('script'), { text: 'document.title = 1' }))")
+    assert browser.run("return document.title") == "e"
+    said, _ = browser.heard()
+    assert sum("Content Security Policy" in line for line in said) == 2  # both are heard, and refused
+
+
+@pytest.mark.parametrize("width", [1280, 400])
+def test_nothing_is_wider_than_the_window(browser, page, width):
+    browser.open(page, width)
+    browser.run("document.querySelectorAll('details').forEach(details => { details.open = true })")
+    wide = """
+      const scrolls = element => element.closest('.scroll, .drawing');
+      return [...document.body.querySelectorAll('*')].filter(element => !scrolls(element.parentElement))
+        .filter(element => element.getBoundingClientRect().right > innerWidth + 0.5 || element.getBoundingClientRect().left < -0.5)
+        .map(element => element.outerHTML.slice(0, 80));
+    """
+    assert browser.run(wide) == []
+    assert browser.run("return [document.documentElement.scrollWidth, innerWidth]") == [width, width]
+    shown = browser.run("return [...document.querySelectorAll('.drawing svg')].map(svg => svg.getBoundingClientRect().width)")
+    assert len(shown) == 6  # against λ in two parts, curves in two, spectra, spectra over training
+    assert min(shown) > 300
+
+
+def test_paper_has_what_was_closed_on_the_screen(browser, page):
+    browser.open(page)
+    opened = "return [...document.querySelectorAll('details')].map(details => details.open)"
+    assert set(browser.run(opened)) == {False}
+    browser.run("dispatchEvent(new Event('beforeprint'))")
+    assert set(browser.run(opened)) == {True}
+    browser.run("dispatchEvent(new Event('afterprint'))")
+    assert set(browser.run(opened)) == {False}

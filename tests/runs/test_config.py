@@ -1,0 +1,252 @@
+import json
+
+import pytest
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.plain import folder_name
+from sparsehead_cli.runs import build
+from sparsehead_cli.runs.config import Config, coerce, load_config, parse_set, read_experiments
+from sparsehead_cli.sweep.grid import read_grid
+
+
+@pytest.fixture
+def experiments(tmp_path):
+    path = tmp_path / "experiments.yaml"
+    path.write_text("quickstart:\nmine: {lam: 1e-2, epochs: 7, method.temperature: 0.5, widths: [8, 16]}\n")
+    return path
+
+
+def test_default_then_experiment_then_command_line(experiments):
+    config = load_config("mine", experiments, {"epochs": 3})
+    assert (config.lam, config.epochs, config.widths, config.batch_size) == (0.01, 3, (8, 16), Config().batch_size)
+    assert config.method_settings == {"temperature": 0.5}
+    assert config.experiment == "mine"
+    assert load_config("quickstart", experiments, {}) == Config()
+
+
+def test_without_a_name_it_is_the_methods_own_recipe(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("quickstart:\nbyol: {method: byol, epochs: 7}\nmine: {epochs: 5}\n")
+    assert load_config(None, path, {"method": "byol"}).epochs == 7
+    assert load_config(None, path, {"method": "byol"}).experiment == "byol"
+    assert load_config(None, path, {"method": "simclr"}) == Config()
+    assert load_config(None, path, {}).experiment == "quickstart"
+    assert load_config("mine", path, {"method": "byol"}).epochs == 5
+
+
+def test_all_errors_at_once(experiments):
+    with pytest.raises(SparseheadError) as error:
+        load_config("mine", experiments, {"epoch": 3, "lam": "much", "lr": -1.0, "batch_size": 1.5, "seed": -1})
+    message = str(error.value)
+    assert 'unknown setting "epoch". Did you mean "epochs"?' in message
+    assert "lam must be a number, given 'much'" in message
+    assert "lr must be above 0, given -1.0" in message
+    assert "batch_size must be a whole number, given 1.5" in message
+    assert "seed must be between 0" in message
+
+
+def test_a_methods_setting_without_its_prefix_is_recognised():
+    with pytest.raises(SparseheadError, match='unknown setting "temperature". Did you mean "method.temperature"'):
+        load_config(None, None, {"temperature": 0.5})
+
+
+@pytest.mark.parametrize("text", ["nan", ".nan", "inf", "-1"])
+def test_lam_must_be_a_finite_number_of_at_least_zero(experiments, text):
+    with pytest.raises(SparseheadError, match="^lam must be"):
+        load_config("mine", experiments, parse_set([f"lam={text}"]))
+
+
+def test_scientific_notation_is_a_number():
+    assert parse_set(["lam=1e-4", "widths=4,8", "compile=true"]) == {"lam": 1e-4, "widths": "4,8", "compile": True}
+    assert coerce("widths", "4,8") == (4, 8)
+    assert coerce("widths", None) is None
+    assert coerce("lam", "1e-4") == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("compile", "perhaps"), ("compile", 1), ("epochs", True), ("widths", "a,b"), ("method", ["simclr"]), ("lam", True)],
+)
+def test_wrong_types(key, value):
+    with pytest.raises(ValueError, match=f"^{key} must be"):
+        coerce(key, value)
+
+
+def test_unknown_experiment(experiments):
+    with pytest.raises(SparseheadError, match=r'unknown experiment.* "mien"; known: quickstart, mine.*Did you mean "mine"'):
+        load_config("mien", experiments, {})
+
+
+@pytest.mark.parametrize(("text", "says"), [("a: [", "not valid YAML"), ("- a", "must map"), ("a: 3", "must map")])
+def test_damaged_experiments_file(tmp_path, text, says):
+    path = tmp_path / "e.yaml"
+    path.write_text(text)
+    with pytest.raises(SparseheadError, match=says):
+        read_experiments(path)
+    with pytest.raises(SparseheadError, match="cannot read.*No such file"):
+        read_experiments(tmp_path / "none.yaml")
+
+
+ALIASES = ", ".join(["&a0 [x, x, x, x, x, x, x, x, x]"] + [f"&a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 6)])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("lam=2024-13-45", "lam must be a number, given '2024-13-45'."),
+        ("lam=2024-01-01", "lam must be a number, given '2024-01-01'."),
+        ("lam=0b_", "lam must be a number, given '0b_'."),
+        ("lam=1_000", "lam must be a number, given '1_000'."),
+        ("lam=1:30", "lam must be a number, given '1:30'."),
+        ("lam=" + "9" * 400, "lam must be finite, given inf."),
+        ("lam=" + "9" * 5000, "lam must be finite, given inf."),
+        ("lam=１２", "lam must be a number, given '１２'."),
+        ("lam=" + "[" * 5000, "it has lists in lists more than 12 deep"),
+        (f"lam=[{ALIASES}]", "it stands for more than 50,000 values"),
+        ("lam=&a [*a]", "it has lists in lists more than 12 deep"),
+        ("lam=*x", "found undefined alias"),
+        ("lam=!!python/object/apply:os.system [id]", 'it has the tag "tag:yaml.org,2002:python/object/apply:os.system"'),
+        ("lam=!!binary aGk=", "it has the tag"),
+        ("lam={a: 1, a: 2}", 'gives "a" a second time'),
+        ("lam={[a]: 2}", "has a list or a table where a name belongs"),
+        ("lam={<<: 3}", "merges by << what is no table"),
+        ("lam=\x1b[31m", "special characters are not allowed"),
+        ("method=[a]", "method must be text, given ['a']."),
+        ("method=", "method must be text, given None."),
+        ("method={a: b}", "method must be text, given {'a': 'b'}."),
+        ("method=true", "method must be text, given True."),
+        ("dataset=1.10", "dataset must be text, given 1.1 (write it in quotes"),
+        ('data_dir="a\\0b"', "data_dir must not have a zero byte"),
+        ('results="\\ud800"', "results has characters that no file can have"),
+        ("seed=010", "seed must be a whole number, given '010'."),
+        ("seed=0x10", "seed must be a whole number, given '0x10'."),
+        ("epochs=1e400", "epochs must be a whole number, given inf."),
+        ("epochs=1" + "0" * 30, "epochs must be at most 2147483647, given 1000000000000000000000000000000."),
+        ("lr=1e300", "lr must be at most 3e+38, given 1e+300."),
+        ("lam=1e308", "lam must be at most 3e+38, given 1e+308."),
+        ("batch_size=1" + "0" * 18, "batch_size must be at most 2147483647"),
+        ("workers=1000000", "workers must be at most 1024"),
+        ("blocks=[100000000000]", "blocks must be at most 2147483647"),
+        (
+            f"widths=[{','.join(['8'] * 1000)}]",
+            "widths must be a list of whole numbers, 64 at most, given [8, 8, 8, 8, 8, 8, ...].",
+        ),
+        (f"widths=[{','.join(['8'] * 10**5)}]", "it is longer than 20,000 characters"),
+        ("widths=4,,8", "widths must be a list of whole numbers"),
+        ("widths=²", "widths must be a list of whole numbers"),
+        ("widths=true", "widths must be a list of whole numbers"),
+        ("\x1b[31mlam=1", 'unknown setting "\\x1b[31mlam"'),
+        ("x" * 10**5 + "=1", "unknown setting"),
+        ("experiment=../../esc", 'unknown setting "experiment"'),
+    ],
+    ids=lambda text: text[:20].encode("unicode_escape").decode(),
+)
+def test_a_setting_that_cannot_be_is_told_in_one_short_line(experiments, assignment, says):
+    with pytest.raises(SparseheadError) as error:
+        load_config("mine", experiments, parse_set([assignment]))
+    text = str(error.value)
+    assert says in text
+    assert "\n" not in text
+    assert len(text) < 700
+
+
+@pytest.mark.parametrize(
+    ("assignment", "says"),
+    [
+        ("method.temperature=", "method.temperature must be a number, given None"),
+        ("method.temperature=[1]", "method.temperature must be a number, given [1]"),
+        ("method.temperature=true", "method.temperature must be a number, given True"),
+        ("method.temperature=x", "method.temperature must be a number, given 'x'"),
+        ("method.temperature=1" + "0" * 400, "method.temperature must be above 0, given inf"),
+        ("method.temperature=nan", "method.temperature must be above 0, given nan"),
+    ],
+)
+def test_a_methods_settings_are_checked_against_its_signature(experiments, tiny, assignment, says):
+    config = load_config("mine", experiments, parse_set([assignment]))
+    with pytest.raises(SparseheadError) as error:
+        build.build_method(tiny(method_settings=config.method_settings), (1, 28, 28))
+    assert says in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["../../esc", "/tmp/esc", "..", ".", "", " ", "a/b", "a\\b", "a\nb", "a\0b", "-x", ".x", "x" * 101, "\ud800"]
+)
+def test_no_experiment_leaves_the_folder_of_results(tmp_path, name):
+    path = tmp_path / "e.yaml"
+    path.write_text(json.dumps({name: {}, "quickstart": {}}), encoding="utf-8")
+    with pytest.raises(SparseheadError) as error:
+        load_config(name, path, {})
+    assert "cannot be the name of a folder" in str(error.value)
+    assert "\n" not in str(error.value)
+    path.write_text(json.dumps({name: {"sweep": {"lams": [0, 1]}}}), encoding="utf-8")
+    with pytest.raises(SparseheadError, match="cannot be the name of a folder"):
+        read_grid(name, path, {}, {})
+
+
+def test_names_that_people_have_stay():
+    for name in ("quickstart", "lambda-quick", "my run 2", "été", "[red]", "v1.2", "010", "a'b"):
+        assert folder_name("experiment", name) == name
+
+
+def test_words_of_a_file_mean_what_they_look_like(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_bytes(
+        "\ufeff010: {dataset: 010, lr: 1e-4, compile: yes, widths: [8, 16]}\nyes:\n2024-01-01: {<<: {lam: 1}, lam: 2}\n".encode()
+    )
+    table = read_experiments(path)
+    assert table == {
+        "010": {"dataset": "010", "lr": 1e-4, "compile": True, "widths": [8, 16]},
+        "yes": {},
+        "2024-01-01": {"lam": 2},
+    }
+    assert load_config("010", path, {}).dataset == "010"
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"a: {}\na: {}\n", 'line 2 gives "a" a second time'),
+        (b"a: {lam: 1, lam: 2}", 'gives "lam" a second time'),
+        ("a: {}".encode("utf-16"), "is not UTF-8 in line 1"),
+        (b"a: {}\nb\xff: {}", "is not UTF-8 in line 2"),
+        (b"\0\0", "not valid YAML"),
+        (b"a: {}\n" * 200_000, "larger than 200,000 bytes"),
+        (b"a: " + b"[" * 5000, "lists in lists more than 12 deep"),
+        (f"a: {{lam: [{ALIASES}]}}".encode(), "more than 50,000 values"),
+        (b"a: {lam: !!python/name:os.system }", "it has the tag"),
+        (b"a: {}\n---\nb: {}", "not valid YAML"),
+    ],
+    ids=range(10),
+)
+def test_files_of_settings_that_cannot_be_read(tmp_path, data, says):
+    path = tmp_path / "e.yaml"
+    path.write_bytes(data)
+    with pytest.raises(SparseheadError) as error:
+        read_experiments(path)
+    assert says in str(error.value)
+    assert len(str(error.value)) < 700
+
+
+@pytest.mark.parametrize("assignment", ["lam", "=3", "lam=[1"])
+def test_malformed_set(assignment):
+    with pytest.raises(SparseheadError, match="--set"):
+        parse_set([assignment])
+
+
+def test_later_settings_name_no_run_anew_until_they_are_used():
+    assert Config().identity() == Config(workers=0).identity()
+    assert not {"image_size", "skip_bad_images", "workers"} & set(Config().identity())
+    for change in ({"image_size": 32}, {"skip_bad_images": True}):
+        assert {**Config().identity(), **change} == Config(**change).identity()
+    quickstart = build.run_identity(Config(lam=1e-4))
+    assert build.run_name(Config(lam=1e-4), quickstart) == "simclr-l21-lam1e-04-seed0-2b5ec4b"  # as in results/
+    assert Config(image_size=4, workers=-1).problems() == [
+        "image_size must be between 8 and 4096, given 4.",
+        "workers must be at least 0, given -1.",
+    ]
+
+
+def test_identity_leaves_out_where_things_lie(tmp_path):
+    assert Config().identity() == Config(results=tmp_path, data_dir=tmp_path, experiment="x").identity()
+    for change in ({"lam": 0.5}, {"seed": 1}, {"precision": "float32"}, {"method_settings": {"temperature": 1}}, {"compile": True}):
+        assert Config().identity() != Config(**change).identity()

@@ -1,0 +1,94 @@
+import pytest
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.runs.config import load_config
+from sparsehead_cli.sweep.grid import Grid, read_grid, trials
+
+
+@pytest.fixture
+def experiments(tmp_path):
+    path = tmp_path / "experiments.yaml"
+    path.write_text(
+        "byol: {method: byol, method.predictor_hidden: 64, epochs: 20}\n"
+        "quickstart: {}\n"
+        "plain: {epochs: 3}\n"
+        "two: {sweep: {methods: 'simclr, byol', lams: [0, 1e-3], seeds: 2}, epochs: 5, lr: 0.1}\n"
+        "odd: {sweep: {lambdas: [0], seed: 1, lams: x}}\n"
+    )
+    return path
+
+
+def told(call):
+    with pytest.raises(SparseheadError) as error:
+        call()
+    return str(error.value)
+
+
+def test_axes_from_the_file_and_over_it(experiments):
+    grid = read_grid("two", experiments, {"lams": "0, 1e-4,1e-2", "seeds": 3}, {"epochs": 7})
+    assert (grid.lams, grid.methods, grid.seeds) == ((0.0, 1e-4, 1e-2), ("simclr", "byol"), 3)
+    assert grid.settings == {"epochs": 7, "lr": 0.1}
+
+
+def test_each_method_has_its_recipe_and_the_sweep_has_the_last_word(experiments):
+    found = trials(read_grid("two", experiments, {}, {}), "two", experiments)
+    byol = [config for config in found if config.method == "byol"]
+    assert len(found) == 2 * len(byol) == 8
+    assert {config.method_settings["predictor_hidden"] for config in byol} == {64}
+    assert {(config.epochs, config.lr, config.experiment) for config in found} == {(5, 0.1, "two")}
+
+
+def test_whole_seeds_come_first(experiments):
+    found = trials(read_grid("two", experiments, {}, {}), "two", experiments)
+    assert [config.seed for config in found] == [0] * 4 + [1] * 4
+
+
+def test_with_lam_zero_penalties_and_solvers_share_their_trial(experiments):
+    grid = Grid((0.0, 1e-3), penalties=("l21", "l21-output", "l1"), solvers=("subgradient", "proximal"), dims=(16, 64), seeds=1)
+    found = trials(grid, "two", experiments)
+    assert sum(config.lam == 0 for config in found) == 2  # one a dimension
+    assert len(found) == 2 + 3 * 2 * 2
+    assert {(config.penalty, config.groups) for config in found} == {("l21", "input"), ("l21", "output"), ("l1", "input")}
+
+
+def test_what_cannot_be_is_told_together(experiments):
+    text = told(lambda: read_grid("two", experiments, {"lams": "1e-3,-1,0.001", "seeds": 0, "dims": "0"}, {}))
+    for part in ("lams has 0.001 more than once", "λ must be a finite number of at least 0", "seeds must be at least 1, given 0"):
+        assert part in text
+    assert "projection dimension must be at least 1" in text
+    assert "the grid is empty: lams has no value" in told(lambda: read_grid("two", experiments, {"lams": ""}, {}))
+    assert "the grid is empty: methods" in told(lambda: read_grid("two", experiments, {"methods": ","}, {}))
+    text = told(lambda: read_grid("odd", experiments, {}, {}))
+    assert 'unknown axis "lambdas"' in text
+    assert 'unknown axis "seed"; known: dims, lams, methods, penalties, seeds, solvers. Did you mean "seeds"?' in text
+    assert "lams must be numbers with commas between, or auto, given 'x'" in text
+
+
+@pytest.mark.parametrize(
+    ("axes", "says"),
+    [
+        ("{methods: simclr}", "has no lams under `sweep:`"),
+        ("{lams: }", "lams must be numbers with commas between, or auto, given None"),
+        ("{lams: [0], seeds: }", "seeds must be a whole number, given None"),
+        ("{lams: [0], seeds: 2.7}", "seeds must be a whole number, given 2.7"),
+        ("{lams: [0], seeds: [0, 1]}", "seeds must be a whole number, given [0, 1]"),
+        ("{lams: [0], seeds: true}", "seeds must be a whole number, given True"),
+        ("{lams: [0], seeds: 1e400}", "seeds must be a whole number, given inf"),
+        (f"{{lams: [0], seeds: 1{'0' * 30}}}", "seeds and dims must be at most 2147483647"),
+        (f"{{lams: [1{'0' * 400}]}}", "every λ must be a finite number of at least 0"),
+        ("{lams: [0, [1]]}", "lams must be numbers with commas between, or auto, given [0, [1]]"),
+        ("{lams: [0, 1_0]}", "lams must be numbers with commas between, or auto, given [0, '1_0']"),
+        ("{lams: [0], methods: [{a: b}]}", "methods must be names with commas between, given [{'a': 'b'}]"),
+        ("{lams: [0], dims: [1e400]}", "dims must be whole numbers with commas between, given [inf]"),
+    ],
+)
+def test_axes_that_are_missing_or_no_numbers(tmp_path, axes, says):
+    (tmp_path / "e.yaml").write_text(f"bad: {{sweep: {axes}}}")
+    assert says in told(lambda: read_grid("bad", tmp_path / "e.yaml", {}, {}))
+
+
+def test_names_that_are_not_there(experiments):
+    assert told(lambda: read_grid("tow", experiments, {}, {})).endswith('known: two, odd. Did you mean "two"?')
+    assert "plain is no sweep" in told(lambda: read_grid("plain", experiments, {}, {}))
+    assert "sparsehead sweep-lambda --experiment two" in told(lambda: load_config("two", experiments, {}))
+    assert "more than 10,000 trials" in told(lambda: trials(Grid((0.0,), seeds=10_001), "two", experiments))

@@ -1,0 +1,318 @@
+"""`sparsehead sweep-lambda`: trials that are killed, fail, are run elsewhere or were finished before."""
+
+import multiprocessing
+import os
+import re
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.files import witness
+from sparsehead_cli.runs.config import parse_set
+from sparsehead_cli.runs.folder import locked
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.runs.tables import HEAD, RUN
+from sparsehead_cli.sweep import engines, trial
+from sparsehead_cli.sweep.engines import UNWRITABLE, Task, ended, run_local, run_task
+from sparsehead_cli.sweep.grid import read_grid
+from sparsehead_cli.sweep.sweep import Request, run_one, stand
+from sparsehead_cli.sweep.trial import FAILED, LOG, attempt, folder_of
+from tests.sweep.conftest import SMALL, TWO_TRIALS, same
+from tests.test_cli import assert_one_error
+
+
+@pytest.fixture
+def sweep(sparsehead, tmp_path):
+    return lambda *arguments: sparsehead("sweep-lambda", *SMALL, "--dataset", "fashion1k", "--results", tmp_path / "r", *arguments)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path / "r" / "lambda-quick"
+
+
+@pytest.fixture(scope="session")
+def swept(tmp_path_factory):
+    """The folder of a sweep whose four trials have been run, and nothing else."""
+    settings = {"epochs": 2, "dataset": "fashion1k", "results": tmp_path_factory.mktemp("swept"), **parse_set(SMALL[7::2])}
+    grid = read_grid("lambda-quick", None, {"lams": "0,3e-2", "seeds": 2}, settings)
+    standing = stand(Request(grid, "lambda-quick", ()))
+    for name in standing.configs:
+        run_one(standing, name, lambda moment: None)
+    return standing.folder
+
+
+@pytest.fixture
+def finished(swept, sweep, folder):
+    """A copy of it in its place; the names of the trials in their order."""
+    names = [shlex.split(line)[-1] for line in sweep("--engine", "print")[1].splitlines()]
+    shutil.copytree(swept, folder)
+    return names
+
+
+def test_the_lines_that_print_prints_run_the_trials(sweep, folder):
+    """One by one, as a scheduler would."""
+    _, out, _ = sweep("--engine", "print")
+    lines = out.splitlines()
+    assert len(lines) == 4
+    assert all(line.startswith("sparsehead sweep-lambda --lams 0,3e-2") and "--engine" not in line for line in lines)
+    name = shlex.split(lines[0])[-1]
+    code, out, err = sweep("--trial", name)
+    assert (code, err) == (0, "")
+    assert "epoch 2  loss" in out
+    assert read_csv(folder / name / "trial.csv")[0]["run"] == name
+    assert sweep("--engine", "print")[1].splitlines() == lines[1:]
+
+
+def test_trials_run_elsewhere_become_tables_and_a_verdict(finished, sweep, folder):
+    code, out, err = sweep()
+    assert (code, err) == (0, "")
+    assert "4 trials in" in out
+    assert "4 finished" in out
+    assert "to run" not in out
+    rows = read_csv(folder / "sweep.csv")
+    assert [row["run"] for row in rows] == finished
+    assert [(row["lam"], row["seed"]) for row in rows] == [("0.0", "0"), ("0.03", "0"), ("0.0", "1"), ("0.03", "1")]
+    assert all(0.1 < float(row["accuracy"]) < 1 and 0.1 < float(row["val_accuracy"]) < 1 for row in rows)
+    assert float(rows[1]["active_groups_share"]) <= float(rows[0]["active_groups_share"]) == 1
+    summary = read_csv(folder / "sweep_summary.csv")
+    assert {row["metric"] for row in summary} >= {"accuracy", "effective_rank_r", "effective_rank_z", "active_groups_share"}
+    assert "λ 0" in out
+    assert not list(folder.glob("*/features"))
+    assert sweep("--engine", "print")[1] == ""  # nothing is left to run
+
+
+def test_a_row_in_sweep_csv_is_not_run_again_even_without_its_folder(finished, sweep, folder, monkeypatch):
+    sweep()
+    before = (folder / "sweep.csv").read_bytes()
+    for name in finished:
+        (folder / name / "trial.csv").unlink()
+        (folder / name / "checkpoint.pt").unlink()
+    assert sweep()[0] == 0
+    assert (folder / "sweep.csv").read_bytes() == before
+
+
+def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, sweep, folder):
+    sweep()
+    whole = (folder / "sweep.csv").read_text()
+    (folder / "sweep.csv").write_text(whole[: len(whole) - 60])
+    assert "sweep.csv is damaged in line 5" in assert_one_error(sweep())
+    (folder / "sweep.csv").write_text(whole)
+    error = assert_one_error(sweep("--lams", "0,1e-3"))
+    assert "has 2 trials that are not in this grid" in error
+    assert (folder / "sweep.csv").read_text() == whole
+    assert sweep("--lams", "0,3e-2,1e-1", "--engine", "print")[1].count("--trial") == 2  # a larger grid has them
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--lams", ""], "the grid is empty"),
+        (["--lams", "0,1e-3,0.001"], "lams has 0.001 more than once"),
+        (["--seeds", "0"], "seeds must be at least 1"),
+        (["--methods", "simclr,boyl"], 'Did you mean "byol"?'),
+        (["--penalties", "l12"], "unknown penalty"),
+        (["--engine", "rya"], 'unknown engine "rya"; known: local, ray, print'),
+        (["--jobs", "0"], "jobs must be at least 1"),
+        (["--trial", "nobody"], "nobody is no trial of this grid"),
+        (["--experiment", "quickstart"], "quickstart is no sweep"),
+        (["--dataset", "fashoin10k"], 'Did you mean "fashion10k"?'),
+        (["--set", "method=byol"], "method is an axis of the sweep: give --methods"),
+        (["--set", "seed=3"], "seed is an axis of the sweep: give --seeds"),
+        (["--dims", "4,8"], "projector_out is given twice"),
+        (["--penalties", "l21,none"], "none is no penalty to try values of λ with"),
+    ],
+)
+def test_bad_input(sweep, folder, arguments, says):
+    assert says in assert_one_error(sweep(*arguments))
+    assert not folder.exists()
+
+
+def test_a_trial_that_fails_or_crashes_is_told_and_stops_nobody_and_one_that_was_killed_has_not_failed(tiny, tmp_path):
+    endless = {"dataset": "fashion10k", "epochs": 9000}
+    configs = {"bad": tiny(backbone="narow"), "killed": tiny(**endless), "crashed": tiny(**endless, seed=1)}
+    tasks = {name: Task(folder_of(config), config) for name, config in configs.items()}
+    signals = {tasks["killed"].folder.name: signal.SIGKILL, tasks["crashed"].folder.name: signal.SIGSEGV}
+    sent = set()
+
+    def look(running):
+        for process in multiprocessing.active_children():
+            if process.name in signals and process.name not in sent and list(tmp_path.glob(f"**/{process.name}/config.yaml")):
+                os.kill(process.pid, signals[process.name])
+                sent.add(process.name)
+        return set()
+
+    found = {ended.task.folder.name: ended.error for ended in run_local(list(tasks.values()), 3, look)}
+    errors = {name: found[task.folder.name] for name, task in tasks.items()}
+    assert errors["bad"].startswith('unknown backbone "narow"')
+    assert (tasks["bad"].folder / FAILED).read_text().strip() == errors["bad"]
+    assert "Traceback" in (tasks["bad"].folder / LOG).read_text()
+    assert errors["crashed"] == (tasks["crashed"].folder / FAILED).read_text().strip() == "it crashed: SIGSEGV"
+    assert "stopped from outside" in errors["killed"]
+    assert not (tasks["killed"].folder / FAILED).exists()
+
+
+def test_a_second_sweep_of_a_folder_is_refused_and_spoils_nothing(sweep, folder):
+    with locked(folder):
+        assert f"another sweep runs here ({folder})" in assert_one_error(sweep()).replace("\n", "")
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+
+
+def test_a_trial_that_another_process_runs_has_not_failed(tiny):
+    config = tiny()
+    with locked(folder_of(config)):
+        assert "another process is training this run" in attempt(config)
+    assert not (folder_of(config) / FAILED).exists()
+    assert attempt(config) == ""
+
+
+def test_a_folder_that_cannot_be_made_is_one_clear_line(sweep, folder, tmp_path):
+    (tmp_path / "r").write_text("a file")
+    assert "cannot write to" in assert_one_error(sweep())
+
+
+def test_a_trial_whose_folder_cannot_be_made_stops_nobody(finished, sweep, folder):
+    shutil.rmtree(folder / finished[3])
+    (folder / finished[3]).write_text("a file in its place")
+    code, _, err = sweep()
+    assert code == 1
+    assert f"{folder / finished[3]} is no folder" in err.replace("\n", "")
+    assert len(read_csv(folder / "sweep.csv")) == 3
+
+
+def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, sweep, folder):
+    """A rung at the end of a run, whose evaluation was faster than the look. Without --prune the lam is completed."""
+    pytest.importorskip("optuna")
+    named = read_csv(folder / finished[1] / "trial.csv")[0]
+    numbers = {"epoch": "2", "mean_knn_accuracy": "0.2", "best_knn_accuracy": "0.8"}
+    replace_csv(folder / "pruned.csv", [{column: named[column] for column in (*RUN, *HEAD)} | numbers])
+    shutil.rmtree(folder / finished[3])
+    assert sweep("--prune")[0] == 0
+    assert [float(row["lam"]) for row in read_csv(folder / "sweep.csv")] == [0, 3e-2, 0]
+    assert {float(row["lam"]) for row in read_csv(folder / "sweep_summary.csv")} == {0}
+    sweep("--trial", finished[3])
+    assert sweep()[0] == 0
+    assert not (folder / "pruned.csv").exists()
+    assert {(float(row["lam"]), row["seeds"]) for row in read_csv(folder / "sweep_summary.csv")} == {(0, "2"), (3e-2, "2")}
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda text: text[:-60], "is damaged in line 2: it is cut off. Remove the file: the trial is then evaluated again"),
+        (lambda text: text.replace(",0.03,", ",0.3,"), "is another trial's: lam is 0.3, that of"),
+        (lambda text: re.sub(r"(\d+\.\d+,)0\.", r"\g<1>7.", text), "is damaged in line 2"),
+    ],
+)
+def test_a_damaged_trial_becomes_no_result(finished, sweep, folder, damage, says):
+    path = folder / finished[1] / "trial.csv"
+    path.write_text(damage(path.read_text()))
+    witness(path).unlink()  # by which any change would be told
+    assert says in assert_one_error(sweep()).replace("\n", " ")
+    assert not (folder / "sweep.csv").exists()
+    path.unlink()
+    sweep("--trial", finished[1])
+    assert sweep()[0] == 0
+    assert len(read_csv(folder / "sweep.csv")) == 4
+
+
+def test_a_line_twice_in_sweep_csv_is_told(finished, sweep, folder):
+    sweep()
+    with open(folder / "sweep.csv", "a") as file:
+        file.write((folder / "sweep.csv").read_text().splitlines()[-1] + "\n")
+    assert f"it is a second line of {finished[-1]}" in assert_one_error(sweep()).replace("\n", "")
+
+
+def test_settings_of_reading_hold_for_the_evaluation_too(tiny, monkeypatch):
+    asked = []
+    monkeypatch.setattr(trial, "evaluate", lambda request: asked.append(request) or 1 / 0)
+    config = tiny(skip_bad_images=True, workers=3)
+    with pytest.raises(ZeroDivisionError):
+        trial.run_trial(config)
+    assert (asked[0].skip_bad_images, asked[0].workers) == (True, 3)
+
+
+def descendants(of):
+    """The ids of the processes below `of`."""
+    table = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True).stdout.split()
+    parents = dict(zip(map(int, table[::2]), map(int, table[1::2]), strict=True))
+    found = {of}
+    while more := {pid for pid, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {of}
+
+
+def test_failed_trials_are_run_again_when_asked(finished, sweep, folder):
+    (folder / finished[2] / "trial.csv").unlink()
+    (folder / finished[2] / FAILED).write_text("out of memory\n")
+    _, out, _ = sweep("--engine", "print")
+    assert out == ""
+    code, out, err = sweep()
+    assert code == 1
+    assert "3 finished, 1 failed before" in out
+    assert "linear" in out  # the answer of the others
+    assert "1 trial of 4 did not finish (the first: out of memory)" in err
+    assert sweep("--engine", "print", "--retry-failed")[1].count("--trial") == 1
+
+
+@pytest.mark.slow
+def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(uninterrupted, tmp_path):
+    command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *TWO_TRIALS, "--jobs", "2", "--results", str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 600  # of a sweep that hangs
+    while not list(tmp_path.glob("lambda-quick/*/metrics.csv")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    orphans = descendants(process.pid)
+    process.kill()  # -9
+    process.wait()
+    assert len(orphans) > 2  # the two trials, and what they are forked from
+    while any(os.path.exists(f"/proc/{pid}") for pid in orphans):  # they notice that nobody waits for them
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    subprocess.run(command, env=environment, check=True, capture_output=True)
+    for name in ("sweep.csv", "sweep_summary.csv"):
+        assert same(tmp_path / "lambda-quick" / name) == same(uninterrupted / name)
+
+
+def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch):
+    from sparsehead_cli.sweep import sweep as module
+
+    (folder / finished[3] / "trial.csv").unlink()
+    monkeypatch.setattr(module, "run_local", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+    code, _, err = sweep()
+    assert code == 130
+    assert "the same command goes on" in err
+    assert len(read_csv(folder / "sweep.csv")) == 3
+    assert (folder / "sweep_summary.csv").exists()
+    assert (folder / "sweep.png").exists()
+
+
+def test_a_trial_that_cannot_even_say_why_it_failed(tiny, tmp_path, monkeypatch):
+    """On a full disk: its process ends with a code, and the sweep says what is likely; no traceback of the process itself."""
+    config = tiny(experiment="x", dataset="nowhere")
+    task = Task(folder_of(config), config)
+
+    def full(path, data):
+        raise SparseheadError(f"cannot write to {path}: No space left on device.")
+
+    monkeypatch.setattr(trial, "replace_file", full)
+    for name in ("end_with_parent", "log_everything"):
+        monkeypatch.setattr(engines, name, lambda *_: None)
+    with pytest.raises(SystemExit) as leaving:
+        run_task(task, 1, None)
+    assert leaving.value.code == UNWRITABLE
+    assert not (task.folder / FAILED).exists()
+    assert "is the disk full? Make room; the same command goes on" in ended(task, UNWRITABLE).error
+
+
+def test_jobs_have_an_end(sweep):
+    for jobs in (0, 10**9):
+        assert f"jobs must be at least 1 and at most 1,024, given {jobs}" in assert_one_error(sweep("--jobs", str(jobs)))

@@ -16,7 +16,7 @@ from sparsehead_cli.evaluation.detection import DetectionSettings, detect, requi
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
 from sparsehead_cli.evaluation.table import Row, TaskTables, per_class_rows
-from sparsehead_cli.foreign.layouts import in_words
+from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of

@@ -19,7 +19,7 @@ from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject
 from sparsehead_cli.evaluation.table import Row, TaskTables
-from sparsehead_cli.foreign.layouts import in_words
+from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import BATCH

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 
-from sparsehead_cli.foreign.layouts import guesses_in
+from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.measure.spectrum import verdict
 from sparsehead_cli.runs.readable import number
 

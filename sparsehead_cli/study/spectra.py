@@ -1,11 +1,10 @@
 """`sparsehead spectrum` as a whole: checkpoints -> tables, the comparison over λ, the figure; or spectra over training."""
 
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.spectrum import TABLES, Moment, Request, spectra
+from sparsehead_cli.evaluation.spectrum import TABLES, OnProgress, SpectrumRequest, spectra
 from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.runs.folder import SPECTRA
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
@@ -18,7 +17,7 @@ BY_LAM = "spectrum_by_lam.csv"
 
 
 def study_spectra(
-    request: Request, figure: Path | None, watch: Callable[[Moment], None]
+    request: SpectrumRequest, figure: Path | None, watch: OnProgress
 ) -> tuple[list[list[Row]], list[dict[str, object]], list[Path]]:
     """(rows of the TABLES, rows over λ where runs can be compared, the files written).
 

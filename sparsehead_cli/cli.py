@@ -59,7 +59,7 @@ Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")]
 Callback = Annotated[
     list[str] | None,
-    typer.Option("--callback", metavar="MODULE:CLASS", help="Called while the run trains; code of your own. May be repeated."),
+    typer.Option("--callback", metavar="MOD:CLASS", help="Called while the run trains; code of your own. May be repeated."),
 ]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import RECIPES, Augmentation, Normalisation, luma
-from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.contract import ImageSpec, Source
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, dataset_info
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
@@ -250,14 +250,15 @@ def own_subject(state: dict, path: Path, device: torch.device, data_dir: Path) -
     """The network of a checkpoint of ours. Raises: SparseheadError where its weights do not fit its settings."""
     config = config_of(state["identity"], path)
     image, normalise = made_for(state, config, data_dir)
-    require_fitting(state["method"], config, image, path)
+    spec = ImageSpec((), image[0], image[1], normalise)
+    require_fitting(state["method"], config, spec, path)
     require_own_folder(path, state["identity"])
 
     def fresh() -> EncoderAndHead:
-        method = build_method(config, image)
+        method = build_method(config, spec)
         return EncoderAndHead(method.backbone, method.projector)
 
-    method = build_method(config, image)
+    method = build_method(config, spec)
     method.load_state_dict(state["method"])
     prepare, columns = Prepare(image, normalise), run_columns(path, config, state)
     network = ready(EncoderAndHead(method.backbone, method.projector), device)
@@ -311,13 +312,13 @@ def require_own_folder(path: Path, identity: dict[str, object]) -> None:
         raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
 
 
-def require_fitting(weights: dict[str, Tensor], config: Config, image: tuple[int, int, int], path: Path) -> None:
+def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec, path: Path) -> None:
     """Raises: SparseheadError where weights are not those of the settings' network, before a number of it is made."""
     deep = config.projector_layers + sum(config.blocks or ())
     if deep > len(weights):
         raise SparseheadError(f"{path} has {len(weights)} tensors, too few for the {deep} layers and blocks of its settings.")
     try:
-        expected = outline_method(config, image).state_dict()
+        expected = outline_method(config, spec).state_dict()
     except SparseheadError as error:
         raise SparseheadError(f"{path}: {error}") from None
     require_weights(weights, expected, path, MEASURED)

@@ -22,11 +22,13 @@ from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.measure.features import BATCH, Encoder, Pixels, Prepare
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.build import build_method, identity_digest, outline_method, unknown_names
+from sparsehead_cli.runs.build import build_method, outline_method
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
-from sparsehead_cli.runs.config import FIELDS, Config, coerce
+from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import code_version, identity_columns
+from sparsehead_cli.runs.identity import digests, whole_identity
 from sparsehead_cli.runs.method_settings import method_settings
+from sparsehead_cli.runs.settings import read, unknown_names
 
 CALIBRATED = 10_000  # images, at most, that an untrained network's BatchNorm takes its statistics from
 SMALL = 64  # pixels, up to which a network for small images takes them in their own size
@@ -283,15 +285,16 @@ def temperature_of(config: Config) -> float:
 
 def config_of(identity: dict[str, object], path: Path) -> Config:
     """The settings in a checkpoint, all of them checked. Raises: SparseheadError for settings that this version does not know."""
-    known = {f.name for f in dataclasses.fields(Config)} - {"experiment"}
-    foreign = sorted(set(identity) - known - {"views", "processes", "eta"})
-    if foreign:
-        raise SparseheadError(f"{path} has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
-    settings = identity.get("method_settings", {})
     try:
-        values = {key: coerce(key, value) for key, value in identity.items() if key in FIELDS}
-        config = Config(experiment=path.resolve().parent.parent.name, method_settings=dict(settings), **values)
-        problems = [*config.problems(), *(f"{problem} Upgrade sparsehead." for problem in unknown_names(config))]
+        settings = whole_identity(identity)
+        of_method = dict(settings["method_settings"]) if "method_settings" in settings else {}
+        foreign = sorted(set(settings) - set(FIELDS) - {"method_settings", "views", "processes", "eta"})
+        if foreign:
+            raise SparseheadError(f"it has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
+        values, problems = read(FIELDS, {name: value for name, value in settings.items() if name in FIELDS})
+        if not problems:
+            config = Config(experiment=path.resolve().parent.parent.name, method_settings=of_method, **values)
+            problems = [f"{problem} Upgrade sparsehead." for problem in unknown_names(config)]
         if not problems:
             method_settings(config.method, config.method_settings)
     except (ValueError, TypeError, SparseheadError) as error:
@@ -305,7 +308,7 @@ def require_own_folder(path: Path, identity: dict[str, object]) -> None:
     """Raises: SparseheadError for a checkpoint in the folder of another run, whose name all rows about it would bear."""
     folder = path.resolve().parent.name
     named = re.search(r"-seed\d+-([0-9a-f]{7})$", folder)
-    if named and named[1] != identity_digest(identity):
+    if named and named[1] not in digests(identity):
         raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
 
 

@@ -1,9 +1,7 @@
 """Config -> the objects of a run. The only place where settings meet constructors; nothing is written to the disk here."""
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -13,18 +11,19 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli.data.augment import RECIPES, Normalisation, make_views
 from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split, require_known
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed
-from sparsehead_cli.machine.device import PRECISIONS, choose_device, choose_precision
+from sparsehead_cli.machine.device import choose_device, choose_precision
 from sparsehead_cli.machine.memory import memory_of
-from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
-from sparsehead_cli.nets.heads import PROJECTORS, make_projector
+from sparsehead_cli.nets.backbones import make_backbone
+from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
-from sparsehead_cli.nets.optim import OPTIMIZERS, adaptation, lr_at, make_optimizer, parameter_groups
+from sparsehead_cli.nets.optim import lr_at, make_optimizer, parameter_groups
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.identity import run_identity, run_name
 from sparsehead_cli.runs.method_settings import method_settings
-from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
-from sparsehead_cli.sparse.sparse_head import LAYERS, SCHEDULES, SOLVERS, SparseHead, lam_at
+from sparsehead_cli.runs.settings import unknown_names
+from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
 
@@ -218,45 +217,6 @@ def check_names(config: Config) -> None:
         problems.append(str(problem))
     if problems:
         raise SparseheadError("\n".join(problems))
-
-
-def unknown_names(config: Config) -> list[str]:
-    """A sentence for each setting whose value is in none of our tables; the data set may be a folder, and is not among them."""
-    tables = {
-        "method": METHODS,
-        "penalty": PENALTIES,
-        "groups": GROUPS,
-        "layers": LAYERS,
-        "solver": SOLVERS,
-        "lam_schedule": SCHEDULES,
-        "projector": PROJECTORS,
-        "recipe": RECIPES,
-        "backbone": BACKBONES,
-        "optimizer": OPTIMIZERS,
-        "precision": ("auto", *PRECISIONS),
-    }
-    return [str(unknown(key, getattr(config, key), table)) for key, table in tables.items() if getattr(config, key) not in table]
-
-
-def run_identity(config: Config) -> dict[str, object]:
-    """Everything that changes the result, as plain values: settings, the method's own numbers, the recipe's strengths."""
-    identity = config.identity()
-    identity["method_settings"] = method_settings(config.method, config.method_settings)
-    identity["views"] = [asdict(view) for view in RECIPES[config.recipe]]
-    identity |= adaptation(config.optimizer)
-    identity["processes"] = 1  # how many share the work is no part of what a run is; the entry keeps the names of older runs
-    return json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
-
-
-def run_name(config: Config, identity: dict[str, object]) -> str:
-    """Readable, and ending in a hash of the identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
-    lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
-    return f"{config.method}-{config.penalty}-lam{lam}-seed{config.seed}-{identity_digest(identity)}"
-
-
-def identity_digest(identity: dict[str, object]) -> str:
-    """What the name of a run with this identity ends in: seven hexadecimals."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:7]
 
 
 def check_labels(config: Config, train: Split | Folder) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, one_line, shown, unknown
 from sparsehead_cli.machine.plain import folder_name, number, whole
-from sparsehead_cli.runs.config import FIELDS, MOST_WHOLE, SWEEP, Config, default_experiments, load_config, read_experiments
+from sparsehead_cli.runs.config import FIELDS, SWEEP, Config, default_experiments, load_config, read_experiments
+from sparsehead_cli.runs.settings import MOST_WHOLE
 
 MOST = 10_000  # trials
 

@@ -100,5 +100,11 @@ def write(defaults: dict[str, dict], path: Path) -> None:
     path.write_text("{\n" + ",\n".join(tables) + "\n}\n", encoding="utf-8")
 
 
+def add_new(frozen: dict[str, dict], defaults: dict[str, dict]) -> dict[str, dict]:
+    """Frozen defaults with what is new in `defaults`; what is there stays, since runs are named after it."""
+    tables = {name: defaults[name] | table for name, table in frozen.items() if name != "later"}
+    return tables | {"later": {name: defaults["later"][name] | table for name, table in frozen["later"].items()}}
+
+
 if __name__ == "__main__":
-    write(defaults_of_this_code(), path_of(SCHEMA))
+    write(add_new(schema(SCHEMA), defaults_of_this_code()), path_of(SCHEMA))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.machine.plain import number, whole
+from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.machine.ranges import Range
 
 UNBOUNDED = Range()
@@ -63,13 +64,9 @@ class Setting:
             text = text.replace("{names}", f"{', '.join(names[:-1])} or {names[-1]}")
         return f"{text} In {self.unit}." if self.unit else text
 
-    def is_plug_in(self, value: object) -> bool:
-        """Whether `value` names somebody's code, as in "mine:Net"."""
-        return self.plug_in and re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", str(value)) is not None
-
     def unknown_name(self, value: object) -> str:
         """A sentence where `value` is none of the names that it may have, else ""."""
-        if not self.names or self.others or self.is_plug_in(value):
+        if not self.names or self.others or (self.plug_in and is_plugin(str(value))):
             return ""
         names = (*self.also, *table_at(self.names))
         return "" if value in names else str(unknown(self.name, value, names))
@@ -151,8 +148,8 @@ def unknown_names(stated: object) -> list[str]:
 
 def plug_ins_of(stated: object) -> list[str]:
     """The values of a dataclass of settings that name somebody's code, each once."""
-    values = {name: getattr(stated, name) for name in settings_of(type(stated))}
-    return list(dict.fromkeys(v for name, v in values.items() if settings_of(type(stated))[name].is_plug_in(v)))
+    values = [str(getattr(stated, name)) for name, entry in settings_of(type(stated)).items() if entry.plug_in]
+    return list(dict.fromkeys(value for value in values if is_plugin(value)))
 
 
 def typed(stated: Setting, value: object) -> object:

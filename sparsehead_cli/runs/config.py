@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, did_you_mean, one_line, unknown
-from sparsehead_cli.machine.plain import folder_name, read_text, read_yaml
+from sparsehead_cli.machine.plain import folder_name, read_text
 from sparsehead_cli.runs.settings import read, setting, settings_of
 
 PACKAGE = Path(__file__).parents[1]
@@ -133,6 +133,8 @@ def default_experiments() -> Path:
 
 def read_experiments(path: Path) -> dict[str, dict[str, object]]:
     """name -> its deviations from the defaults. Raises: SparseheadError for a file that is not such a table."""
+    from sparsehead_cli.machine.yaml_reader import read_yaml  # not above: --help has no time for it
+
     try:
         table = read_yaml(read_text(path))
     except ValueError as error:
@@ -144,6 +146,8 @@ def read_experiments(path: Path) -> dict[str, dict[str, object]]:
 
 def parse_set(assignments: list[str]) -> dict[str, object]:
     """["width=48", "method.temperature=0.5"] -> {"width": 48, ...}; values are read as YAML."""
+    from sparsehead_cli.machine.yaml_reader import read_yaml
+
     values = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")

@@ -63,6 +63,10 @@ Assume = Annotated[
 DataDir = Annotated[Path, option("data_dir")]
 Device = Annotated[str, option("device")]
 Workers = Annotated[int | None, option("workers")]
+Callback = Annotated[
+    list[str] | None,
+    typer.Option("--callback", metavar="MODULE:CLASS", help="Called while the run trains; code of your own. May be repeated."),
+]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]
 
@@ -145,6 +149,7 @@ def pretrain(
     track_spectrum: Annotated[bool | None, option("track_spectrum", "--track-spectrum")] = None,
     results: Annotated[Path | None, option("results")] = None,
     experiments: Experiments = None,
+    callback: Callback = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other; may be repeated.")] = None,
 ) -> None:
     """Train a backbone with a sparse projection head.
@@ -153,7 +158,7 @@ def pretrain(
     unfinished, it goes on where it was; finished, it says so.
     """
     given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("experiment", "experiments", "set_"):
+    for key in ("experiment", "experiments", "callback", "set_"):
         given.pop(key, None)
     from sparsehead_cli.runs.config import load_config, parse_set
 
@@ -163,14 +168,13 @@ def pretrain(
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.present.pretrain import PretrainDisplay, show_result
     from sparsehead_cli.runs.build import build
+    from sparsehead_cli.training.callbacks import load_callbacks
     from sparsehead_cli.training.loop import pretrain as run_pretrain
 
     console = Console(quiet=rank() > 0)
     try:
         with PretrainDisplay(console) as display:
-            run = build(config)
-            display.begin(run)
-            result = run_pretrain(run, display.watch, display.resumed)
+            result = run_pretrain(build(config), [*load_callbacks(tuple(callback or ())), display])
         show_result(console, result, sys.argv[1:])
     finally:
         distributed.stop()
@@ -322,7 +326,7 @@ def sweep_lambda(
 
     console = Console()
     if trial:
-        return run_one(standing, trial, show.log_epochs(console))
+        return run_one(standing, trial, [show.EpochLines(console)])
     if engine == "print":
         return show.show_commands(console, request, standing)
     try:

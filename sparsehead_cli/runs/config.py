@@ -53,7 +53,9 @@ class Config:
     )
     skip_bad_images: bool = setting(False, "Train without images that cannot be read: a new run.")
     # network; None: the backbone's own
-    backbone: str = setting("narrow", "The network that makes r: {names}.", names="nets.backbones:BACKBONES", plug_in=True)
+    backbone: str = setting(
+        "narrow", "The network that makes r: {names}.", names="nets.backbones:BACKBONES", prefix="timm:", plug_in=True
+    )
     widths: tuple[int, ...] | None = setting(None, "Channels of each stage.", least=NARROWEST)
     blocks: tuple[int, ...] | None = setting(None, "Residual blocks of each stage.", least=1, together=DEEPEST)
     projector: str = setting("mlp", "What makes z of r: {names}.", names="nets.heads:PROJECTORS")

@@ -76,7 +76,7 @@ def is_same_run(stored: Values, identity: Values) -> bool:
 def run_name(config: Config, identity: Values) -> str:
     """Readable, and ending in a hash of the whole identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
     lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
-    method, penalty = (name.rpartition(":")[2] for name in (config.method, config.penalty))
+    method, penalty = (name.replace(":", "-") for name in (config.method, config.penalty))
     return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{digest(whole_identity(identity))}"
 
 

@@ -1,6 +1,7 @@
 """`--set method.<name>=<value>` -> the keyword arguments of a method, read off its signature."""
 
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.runs.config import METHOD_PREFIX
 from sparsehead_cli.runs.settings import read, settings_of
 from sparsehead_cli.ssl.methods import METHODS
@@ -11,9 +12,7 @@ def method_settings(name: str, given: dict[str, object]) -> dict[str, object]:
 
     Raises: SparseheadError for an unknown method, and for unknown settings and values that they cannot have, all together.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    settings = settings_of(METHODS[name], METHOD_PREFIX)
+    settings = settings_of(named("method", name, METHODS), METHOD_PREFIX)
     values, problems = read(settings, {METHOD_PREFIX + key: value for key, value in given.items()}, f"setting of {name}")
     if problems:
         raise SparseheadError("\n".join(problems))

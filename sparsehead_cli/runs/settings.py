@@ -37,9 +37,9 @@ class Setting:
     """What is stated of a setting; `name` is as in `--set`.
 
     `names` is the place of the table with the names that it may have, such as "ssl.methods:METHODS", which stand for "{names}" in
-    its `help`; `also` are names before those, `others` says what else it may be. With `plug_in` it may be anybody's
-    "module:attribute". `words` say what it must be where those of its kind do not fit, and `parts` how long a list may be.
-    `identity` is False for what changes no result.
+    its `help`; `also` are names before those, `prefix` is what other names begin with, `others` says what else it may be, and
+    with `plug_in` it may be anybody's "module:attribute". `words` say what it must be where those of its kind do not fit, and
+    `parts` how long a list may be. `identity` is False for what changes no result.
     """
 
     name: str
@@ -50,6 +50,7 @@ class Setting:
     bounds: Range = UNBOUNDED
     names: str = ""
     also: tuple[str, ...] = ()
+    prefix: str = ""
     others: str = ""
     plug_in: bool = False
     words: str = ""
@@ -60,13 +61,24 @@ class Setting:
         """What `--help` says of it, with its names and its unit."""
         text = self.help
         if self.names:
-            names = [*self.also, *names_in(self.names), *filter(None, ("MODULE:NAME" if self.plug_in else "", self.others))]
+            names = [*self.also, *names_in(self.names)]
+            names += [f"{self.prefix}NAME"] if self.prefix else []
+            names += ["MODULE:NAME"] if self.plug_in else []
+            names += [self.others] if self.others else []
             text = text.replace("{names}", f"{', '.join(names[:-1])} or {names[-1]}")
         return f"{text} In {self.unit}." if self.unit else text
 
+    def has_prefix(self, value: object) -> bool:
+        """Whether `value` is one of the other names, such as timm:resnet18."""
+        return bool(self.prefix) and str(value).startswith(self.prefix)
+
+    def is_plug_in(self, value: object) -> bool:
+        """Whether `value` names somebody's own code."""
+        return self.plug_in and is_plugin(str(value)) and not self.has_prefix(value)
+
     def unknown_name(self, value: object) -> str:
         """A sentence where `value` is none of the names that it may have, else ""."""
-        if not self.names or self.others or (self.plug_in and is_plugin(str(value))):
+        if not self.names or self.others or self.is_plug_in(value) or self.has_prefix(value):
             return ""
         names = (*self.also, *table_at(self.names))
         return "" if value in names else str(unknown(self.name, value, names))
@@ -84,7 +96,8 @@ def settings_of(stated: type | Callable, prefix: str = "") -> dict[str, Setting]
     if dataclasses.is_dataclass(stated):
         fields = [f for f in dataclasses.fields(stated) if "help" in f.metadata]
         return {prefix + f.name: Setting(prefix + f.name, f.type, f.default, **f.metadata) for f in fields}
-    keywords = [p for p in inspect.signature(stated).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    signature = inspect.signature(stated.__init__ if isinstance(stated, type) else stated)
+    keywords = [parameter for parameter in signature.parameters.values() if parameter.kind is parameter.KEYWORD_ONLY]
     return {prefix + keyword.name: of_keyword(prefix + keyword.name, keyword) for keyword in keywords}
 
 
@@ -148,8 +161,8 @@ def unknown_names(stated: object) -> list[str]:
 
 def plug_ins_of(stated: object) -> list[str]:
     """The values of a dataclass of settings that name somebody's code, each once."""
-    values = [str(getattr(stated, name)) for name, entry in settings_of(type(stated)).items() if entry.plug_in]
-    return list(dict.fromkeys(value for value in values if is_plugin(value)))
+    values = [(entry, getattr(stated, name)) for name, entry in settings_of(type(stated)).items()]
+    return list(dict.fromkeys(value for entry, value in values if entry.is_plug_in(value)))
 
 
 def typed(stated: Setting, value: object) -> object:

@@ -4,8 +4,8 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.plain import folder_name
-from sparsehead_cli.runs import build
 from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set, read_experiments
+from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import problems_of, typed
 from sparsehead_cli.sweep.grid import read_grid
 
@@ -162,10 +162,10 @@ def test_a_setting_that_cannot_be_is_told_in_one_short_line(experiments, assignm
         ("method.temperature=nan", "method.temperature must be finite, given nan"),
     ],
 )
-def test_a_methods_settings_are_checked_against_its_signature(experiments, tiny, assignment, says):
+def test_a_methods_settings_are_checked_against_its_signature(experiments, assignment, says):
     config = load_config("mine", experiments, parse_set([assignment]))
     with pytest.raises(SparseheadError) as error:
-        build.build_method(tiny(method_settings=config.method_settings), (1, 28, 28))
+        method_settings(config.method, config.method_settings)
     assert says in str(error.value)
 
 

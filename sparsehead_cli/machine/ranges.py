@@ -1,7 +1,9 @@
 """What numbers a setting may be: stated once, where the setting is, and said in the same words everywhere."""
 
+import inspect
 import math
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from sparsehead_cli.errors import shown
@@ -63,3 +65,24 @@ class Range:
             return f"in [{self.least}, {self.below})"
         bounds = {"at least": self.least, "above": self.above, "at most": upper, "below": self.below}
         return " and ".join(f"{word} {bound}" for word, bound in bounds.items() if bound is not None)
+
+
+UNBOUNDED = Range()
+
+
+def keywords_of(function: Callable) -> dict[str, inspect.Parameter]:
+    """The keyword arguments of a function or a constructor, with annotations as values where they were written as text."""
+    function = function.__init__ if isinstance(function, type) else function
+    try:
+        signature = inspect.signature(function, eval_str=True)
+    except Exception:  # somebody's annotation that names what is not there at run time
+        signature = inspect.signature(function)
+    return {name: p for name, p in signature.parameters.items() if p.kind is p.KEYWORD_ONLY}
+
+
+def stated_range(annotation: object) -> tuple[object, Range]:
+    """The type and the range that an annotation states: Annotated[float, Range(above=0)] gives float and that."""
+    if typing.get_origin(annotation) is not typing.Annotated:
+        return annotation, UNBOUNDED
+    kind, *facts = typing.get_args(annotation)
+    return kind, next((fact for fact in facts if isinstance(fact, Range)), UNBOUNDED)

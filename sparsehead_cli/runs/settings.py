@@ -23,9 +23,8 @@ from pathlib import Path
 from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.machine.plain import number, whole
 from sparsehead_cli.machine.plugins import is_plugin
-from sparsehead_cli.machine.ranges import Range
+from sparsehead_cli.machine.ranges import UNBOUNDED, Range, keywords_of, stated_range
 
-UNBOUNDED = Range()
 PACKAGE = Path(__file__).parents[1]
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
 MOST_NUMBER = 3e38  # of any other number: float32, in which tensors are computed, ends at 3.4e38
@@ -96,22 +95,14 @@ def settings_of(stated: type | Callable, prefix: str = "") -> dict[str, Setting]
     if dataclasses.is_dataclass(stated):
         fields = [f for f in dataclasses.fields(stated) if "help" in f.metadata]
         return {prefix + f.name: Setting(prefix + f.name, f.type, f.default, **f.metadata) for f in fields}
-    signature = inspect.signature(stated.__init__ if isinstance(stated, type) else stated)
-    keywords = [parameter for parameter in signature.parameters.values() if parameter.kind is parameter.KEYWORD_ONLY]
-    return {prefix + keyword.name: of_keyword(prefix + keyword.name, keyword) for keyword in keywords}
+    return {prefix + name: of_keyword(prefix + name, keyword) for name, keyword in keywords_of(stated).items()}
 
 
 def of_keyword(name: str, keyword: inspect.Parameter) -> Setting:
-    """The setting that a keyword argument states: Annotated[float, Range(above=0)] gives its bounds.
-
-    Its kind is its annotation, or the type of its default where the annotation is text or no kind of a setting.
-    """
+    """The setting that a keyword argument states; its kind is its annotation, or else the type of its default."""
     if keyword.default is keyword.empty:
         raise SparseheadError(f"{name} has no default, and every setting of a method needs one.")
-    kind, bounds = keyword.annotation, UNBOUNDED
-    if typing.get_origin(kind) is typing.Annotated:
-        kind, *facts = typing.get_args(kind)
-        bounds = next((fact for fact in facts if isinstance(fact, Range)), UNBOUNDED)
+    kind, bounds = stated_range(keyword.annotation)
     if not (kind in WORDS or isinstance(kind, types.UnionType) or typing.get_origin(kind) is tuple):
         kind = type(keyword.default)
     return Setting(name, kind, keyword.default, bounds=bounds)

@@ -19,18 +19,16 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.file import read_file
 from sparsehead_cli.foreign.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
 from sparsehead_cli.foreign.networks import Found, find_network
-from sparsehead_cli.foreign.tensors import listed
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.build import build_method, outline_method
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
-from sparsehead_cli.runs.config import FIELDS, Config
+from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, identity_columns
-from sparsehead_cli.runs.identity import digests, whole_identity
+from sparsehead_cli.runs.identity import config_in, digests
 from sparsehead_cli.runs.method_settings import method_settings
-from sparsehead_cli.runs.settings import read, unknown_names
 
 CALIBRATED = 10_000  # images, at most, that an untrained network's BatchNorm takes its statistics from
 SMALL = 64  # pixels, up to which a network for small images takes them in their own size
@@ -288,22 +286,9 @@ def temperature_of(config: Config) -> float:
 def config_of(identity: dict[str, object], path: Path) -> Config:
     """The settings in a checkpoint, all of them checked. Raises: SparseheadError for settings that this version does not know."""
     try:
-        settings = whole_identity(identity)
-        of_method = dict(settings["method_settings"]) if "method_settings" in settings else {}
-        foreign = sorted(set(settings) - set(FIELDS) - {"method_settings", "views", "processes", "eta"})
-        if foreign:
-            raise SparseheadError(f"it has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
-        values, problems = read(FIELDS, {name: value for name, value in settings.items() if name in FIELDS})
-        if not problems:
-            config = Config(experiment=path.resolve().parent.parent.name, method_settings=of_method, **values)
-            problems = [f"{problem} Upgrade sparsehead." for problem in unknown_names(config)]
-        if not problems:
-            method_settings(config.method, config.method_settings)
-    except (ValueError, TypeError, SparseheadError) as error:
-        problems = [str(error)]
-    if problems:
-        raise SparseheadError(f"{path}: {' '.join(' '.join(problems).split())[:500]}")
-    return config
+        return config_in(identity, path.resolve().parent.parent.name)
+    except SparseheadError as error:
+        raise SparseheadError(f"{path}: {' '.join(str(error).split())[:500]}") from None
 
 
 def require_own_folder(path: Path, identity: dict[str, object]) -> None:

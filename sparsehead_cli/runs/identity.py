@@ -9,10 +9,23 @@ import json
 from dataclasses import asdict
 
 from sparsehead_cli.data.augment import RECIPES
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.tensors import listed
+from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.nets.optim import adaptation
-from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.method_settings import method_settings
-from sparsehead_cli.runs.schema import SCHEMA, Values, deviations, identity_defaults, plain, recipe_deviations, schema
+from sparsehead_cli.runs.schema import (
+    SCHEMA,
+    Values,
+    deviations,
+    frozen_defaults,
+    identity_defaults,
+    plain,
+    recipe_deviations,
+    schema,
+)
+from sparsehead_cli.runs.settings import read, unknown_names
 
 # what the names of runs have always been made of, too, when devices and numbers of processes still told runs apart
 CONSTANT = {"device": "auto", "processes": 1}
@@ -29,19 +42,18 @@ def all_settings(config: Config) -> Values:
 
 def run_identity(config: Config) -> Values:
     """All that makes a run another one than that of the defaults, as plain values."""
-    frozen = schema(SCHEMA)
-    later = frozen["later"]
-    settings = all_settings(config)
-    of_method, _ = settings.pop("method_settings"), settings.pop("views", None)
-    defaults = identity_defaults(type(config)) | later["settings"] | frozen["settings"]
-    identity = {"schema": SCHEMA, **deviations(settings, defaults | frozen["optimizers"].get(config.optimizer, {}))}
-    own_defaults = method_settings(config.method, {})
-    frozen_defaults = later["methods"].get(config.method, {}) | frozen["methods"].get(config.method, {})
-    if deviating := deviations(of_method, own_defaults | frozen_defaults):
-        identity["method_settings"] = deviating
+    settings = {key: value for key, value in all_settings(config).items() if key not in ("method_settings", "views")}
+    defaults = identity_defaults(type(config)) | adaptation(config.optimizer) | frozen_defaults("optimizers", config.optimizer)
+    identity = {"schema": SCHEMA, **deviations(settings, defaults | frozen_defaults("settings"))}
+    of_method = deviations(
+        method_settings(config.method, config.method_settings),
+        method_settings(config.method, {}) | frozen_defaults("methods", config.method),
+    )
+    if of_method:
+        identity["method_settings"] = of_method
     if config.recipe in RECIPES:
         views = recipe_deviations(config.recipe)
-        if views != frozen["recipes"].get(config.recipe):
+        if views != schema(SCHEMA)["recipes"].get(config.recipe):
             identity["views"] = views
     return identity
 
@@ -71,6 +83,26 @@ def is_same_run(stored: Values, identity: Values) -> bool:
     if stored.get("schema") == identity["schema"]:
         return stored == identity
     return whole_identity(stored) == whole_identity(identity)
+
+
+def config_in(identity: Values, experiment: str) -> Config:
+    """The settings of the run with this identity, all of them checked; nothing that it names is imported.
+
+    Raises: SparseheadError for settings, or values of them, that this version does not know.
+    """
+    settings = whole_identity(identity)
+    known = {"method_settings", "views", "processes", "eta", *FIELDS}
+    if foreign := sorted(set(settings) - known):
+        raise SparseheadError(f"it has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
+    values, problems = read(FIELDS, {name: value for name, value in settings.items() if name in FIELDS})
+    if problems:
+        raise SparseheadError("\n".join(problems))
+    config = Config(experiment=experiment, method_settings=dict(settings.get("method_settings", {})), **values)
+    if problems := unknown_names(config):
+        raise SparseheadError("\n".join(f"{problem} Upgrade sparsehead." for problem in problems))
+    if not is_plugin(config.method):
+        method_settings(config.method, config.method_settings)
+    return config
 
 
 def run_name(config: Config, identity: Values) -> str:

@@ -53,37 +53,38 @@ def identity_defaults(stated: type[Config]) -> Values:
     return {name: setting.default for name, setting in settings_of(stated).items() if setting.identity}
 
 
+def frozen_defaults(table: str, name: str | None = None) -> Values:
+    """The newest schema's defaults in a table, or of one entry of it: those that were there from the first, and later ones."""
+    frozen = schema(SCHEMA)
+    first, later = frozen[table], frozen["later"][table]
+    return later | first if name is None else later.get(name, {}) | first.get(name, {})
+
+
 def recipe_deviations(name: str) -> list[Values]:
     """What each view of a recipe of this code does otherwise than a view does by default."""
-    frozen = schema(SCHEMA)
-    views = []
-    for view in RECIPES[name]:
-        defaults = asdict(type(view)()) | frozen["later"]["views"] | frozen["views"]
-        views.append(deviations(asdict(view), defaults))
-    return views
+    return [deviations(asdict(view), asdict(type(view)()) | frozen_defaults("views")) for view in RECIPES[name]]
 
 
 def defaults_of_this_code() -> dict[str, dict]:
     """The defaults of this code in the form of the newest schema; equal to it where no default has changed."""
     frozen = schema(SCHEMA)
-    settings, later_settings = divided(identity_defaults(Config), frozen["settings"])
-    views, later_views = divided(asdict(type(RECIPES["symmetric"][0])()), frozen["views"])
-    methods, later_methods = {}, {}
-    for name, method in METHODS.items():
-        values = {key: setting.default for key, setting in settings_of(method).items()}
-        methods[name], later = divided(values, frozen["methods"].get(name, values))
-        if later:
-            later_methods[name] = later
-    return plain(
-        {
-            "settings": settings,
-            "views": views,
-            "recipes": {name: recipe_deviations(name) for name in RECIPES},
-            "methods": methods,
-            "optimizers": {name: adaptation(name) for name in OPTIMIZERS if adaptation(name)},
-            "later": {"settings": later_settings, "views": later_views, "methods": later_methods},
-        }
-    )
+    any_view = RECIPES["symmetric"][0]
+    tables = {"settings": identity_defaults(Config), "views": asdict(type(any_view)())}
+    tables_of = {
+        "methods": {name: {key: s.default for key, s in settings_of(method).items()} for name, method in METHODS.items()},
+        "optimizers": {name: adaptation(name) for name in OPTIMIZERS if adaptation(name)},
+    }
+    later = {}
+    for table, values in tables.items():
+        tables[table], later[table] = divided(values, frozen[table])
+    for table, entries in tables_of.items():
+        later[table] = {}
+        for name, values in entries.items():
+            entries[name], new = divided(values, frozen[table].get(name, values))
+            if new:
+                later[table][name] = new
+    recipes = {name: recipe_deviations(name) for name in RECIPES}
+    return plain({**tables, "recipes": recipes, **tables_of, "later": later})
 
 
 def divided(values: Values, first: Mapping[str, object]) -> tuple[Values, Values]:

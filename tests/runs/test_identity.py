@@ -9,7 +9,7 @@ import pytest
 
 from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs import schema
+from sparsehead_cli.runs import identity, schema
 from sparsehead_cli.runs.config import Config, load_config
 from sparsehead_cli.runs.identity import all_settings, digests, is_same_run, run_identity, run_name, whole_identity
 from sparsehead_cli.runs.settings import setting
@@ -137,11 +137,13 @@ def test_a_new_keyword_of_a_method_renames_no_run(monkeypatch):
     assert run_identity(deviating) == {"schema": 1, "method_settings": {"margin": 0.1}}
 
 
-def test_a_new_number_of_an_optimizer_renames_no_other_run(monkeypatch):
+def test_a_new_number_of_an_optimizer_renames_no_run(monkeypatch):
     lars = name_of(Config(optimizer="lars"))
-    monkeypatch.setattr("sparsehead_cli.runs.identity.adaptation", lambda name: {"eta": 0.5} if name == "lars" else {})
-    assert name_of(Config()) == QUICKSTART
+    monkeypatch.setattr(identity, "adaptation", lambda name: {"eta": 0.001, "slope": 0.0} if name == "lars" else {})
+    assert name_of(Config(optimizer="lars")) == lars
+    monkeypatch.setattr(identity, "adaptation", lambda name: {"eta": 0.5} if name == "lars" else {})
     assert name_of(Config(optimizer="lars")) != lars
+    assert name_of(Config()) == QUICKSTART
 
 
 def test_the_defaults_are_those_of_the_schema():

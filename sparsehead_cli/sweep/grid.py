@@ -65,36 +65,36 @@ def read_grid(experiment: str, experiments: Path | None, given: dict[str, object
     axes = entry.pop(SWEEP, None)
     if not isinstance(axes, dict):
         raise SparseheadError(f"{experiment} is no sweep: it has no `sweep:` with lams. Train it with sparsehead pretrain.")
-    fields = {f.name for f in dataclasses.fields(Grid)} - {"settings", "auto"}
-    problems = [str(unknown("axis", name, sorted(fields))) for name in axes if name not in fields]
+    problems = [str(unknown("axis", name, sorted(AXES))) for name in axes if name not in AXES]
     problems += [f"{key} is an axis of the sweep: give {AXIS_OF[key]}." for key in settings if key in AXIS_OF]
-    found: dict[str, object] = {}
+    values: dict[str, object] = {}
     for name, value in {**axes, **given}.items():
         if name == "lams" and value == "auto":
-            found |= {"auto": True, "lams": ()}
-        elif name in fields:
+            values |= {"auto": True, "lams": ()}
+        elif name in AXES:
+            read, words = AXES[name]
             try:
-                found[name] = AXES[name](value)
+                values[name] = read(value)
             except (TypeError, ValueError):
-                problems.append(f"{name} must be {WORDS[name]}, given {shown(value)}.")
-    if "lams" not in found and not problems:
+                problems.append(f"{name} must be {words}, given {shown(value)}.")
+    if "lams" not in values and not problems:
         problems.append(f"{experiment} has no lams under `sweep:`: give them there or by --lams.")
     if not problems:
-        grid = Grid(**found, settings={**entry, **settings})
+        grid = Grid(**values, settings={**entry, **settings})
         problems = grid.problems()
     if problems:
         raise SparseheadError("\n".join(problems))
     return grid
 
 
-def listed(kind: type) -> object:
-    """A reader of one axis: "0, 1e-3", a list or a single value -> a tuple."""
+def several(read: Callable[[object], object]) -> Callable[[object], tuple]:
+    """A reader of an axis from the reader of one value: "0, 1e-3", a list or a single value -> a tuple."""
 
-    def read(value: object) -> tuple:
+    def read_several(value: object) -> tuple:
         parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-        return tuple(kind(part.strip() if isinstance(part, str) else part) for part in parts if part != "")
+        return tuple(read(part.strip() if isinstance(part, str) else part) for part in parts if part != "")
 
-    return read
+    return read_several
 
 
 def name(value: object) -> str:
@@ -104,25 +104,17 @@ def name(value: object) -> str:
     raise ValueError(value)
 
 
-AXES = {
-    "lams": listed(number),
-    "methods": listed(name),
-    "penalties": listed(name),
-    "solvers": listed(name),
-    "dims": listed(whole),
-    "seeds": whole,
+AXES = {  # name -> (how its values are read, what they must be)
+    "lams": (several(number), "numbers with commas between, or auto"),
+    "methods": (several(name), "names with commas between"),
+    "penalties": (several(name), "names with commas between"),
+    "solvers": (several(name), "names with commas between"),
+    "dims": (several(whole), "whole numbers with commas between"),
+    "seeds": (whole, "a whole number"),
 }
 AXIS_OF = {  # settings of a run that trials are told apart by
     **{"method": "--methods", "lam": "--lams", "penalty": "--penalties", "solver": "--solvers", "seed": "--seeds"},
     "groups": "--penalties l21-output",
-}
-WORDS = {
-    "lams": "numbers with commas between, or auto",
-    "methods": "names with commas between",
-    "penalties": "names with commas between",
-    "solvers": "names with commas between",
-    "dims": "whole numbers with commas between",
-    "seeds": "a whole number",
 }
 
 
@@ -136,36 +128,28 @@ def trials(
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
-    found: dict[Config, None] = {}
-    names = read_experiments(experiments or default_experiments())
     axes = (range(grid.seeds), grid.methods, grid.dims or (None,), grid.penalties, grid.solvers)
     if math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
+    recipes = read_experiments(experiments or default_experiments())
 
     def config_of(seed: int, method: str, dim: int | None, penalty: str, solver: str, lam: float) -> Config:
         name = penalty.removesuffix("-output")
         settings = {**grid.settings, "method": method, "penalty": name, "solver": solver, "lam": lam, "seed": seed}
-        settings |= {"projector_out": dim} if dim else {}
-        settings |= {"groups": "output"} if penalty != name else {}
-        config = load_config(method if method in names else None, experiments, settings)
+        if penalty.endswith("-output"):
+            settings["groups"] = "output"
+        if dim:
+            settings["projector_out"] = dim
+        config = load_config(method if method in recipes else None, experiments, settings)
         return dataclasses.replace(config, experiment=experiment)
 
-    own = cache(lambda *setting: auto(config_of(0, *setting, 1.0)))
-    for seed, *setting in itertools.product(*axes):
-        for lam in own(*setting) if grid.auto else grid.lams:
-            unpenalised = (*setting[:2], FIELDS["penalty"].default, FIELDS["solver"].default)
-            found[HashableConfig(config_of(seed, *(setting if lam else unpenalised), lam))] = None
-    return [key.config for key in found]
-
-
-class HashableConfig:
-    """A Config as a key: equal settings are one trial."""
-
-    def __init__(self, config: Config) -> None:
-        self.config, self.key = config, repr(config)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, HashableConfig) and self.key == other.key
+    auto_lams = cache(lambda *setting: auto(config_of(0, *setting, 1.0)))
+    configs: dict[str, Config] = {}  # by all that they say, for those with λ 0 come again with each penalty and solver
+    for seed, method, dim, penalty, solver in itertools.product(*axes):
+        for lam in auto_lams(method, dim, penalty, solver) if grid.auto else grid.lams:
+            if lam == 0:
+                config = config_of(seed, method, dim, FIELDS["penalty"].default, FIELDS["solver"].default, lam)
+            else:
+                config = config_of(seed, method, dim, penalty, solver, lam)
+            configs[repr(config)] = config
+    return list(configs.values())

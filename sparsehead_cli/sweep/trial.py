@@ -20,10 +20,9 @@ from sparsehead_cli.runs.build import Run, build, run_identity, run_name
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns, locked
 from sparsehead_cli.runs.readable import number, share
-from sparsehead_cli.runs.table_files import replace_csv
+from sparsehead_cli.runs.table_files import Row, replace_csv
 from sparsehead_cli.training.loop import Moment, pretrain
 
-Row = dict[str, object]
 TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
 
 
@@ -32,8 +31,11 @@ def folder_of(config: Config) -> Path:
     return config.results / config.experiment / run_name(config, run_identity(config))
 
 
-def run_trial(config: Config, watch: Callable[[Moment], None] = lambda moment: None) -> Row:
-    """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
+def run_trial(config: Config, callbacks: tuple[str, ...] = (), watch: Callable[[Moment], None] = lambda moment: None) -> Row:
+    """Train and evaluate one trial to its end and keep its row; `callbacks` as in SweepRequest.
+
+    Raises: SparseheadError as these two.
+    """
     run = build(config)
     result = pretrain(run, watch)
     reading = {"data_dir": config.data_dir, "workers": config.workers, "skip_bad_images": config.skip_bad_images}
@@ -73,7 +75,7 @@ def setting_columns(config: Config) -> dict[str, object]:
     return {"batch_norm": config.projector_batch_norm, "projector_out": config.projector_out, "epochs": config.epochs}
 
 
-def attempt(config: Config) -> str:
+def attempt(config: Config, callbacks: tuple[str, ...] = ()) -> str:
     """`run_trial`, and why it failed, "" where it did not. A failure leaves its reason in FAILED and the traceback in LOG.
 
     One that is stopped from outside, or that another process runs, has not failed.
@@ -84,7 +86,7 @@ def attempt(config: Config) -> str:
     try:
         make_folder(folder)
         (folder / FAILED).unlink(missing_ok=True)
-        run_trial(config)
+        run_trial(config, callbacks)
     except (Stopped, Busy) as not_failed:
         return str(not_failed)
     except Exception as error:  # whatever it is, the other trials go on

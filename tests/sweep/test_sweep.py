@@ -19,9 +19,9 @@ from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, RUN
 from sparsehead_cli.sweep import engines, trial
-from sparsehead_cli.sweep.engines import UNWRITABLE, Task, ended, run_local, run_task
+from sparsehead_cli.sweep.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
 from sparsehead_cli.sweep.grid import read_grid
-from sparsehead_cli.sweep.sweep import Request, run_one, stand
+from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
 from sparsehead_cli.sweep.trial import FAILED, LOG, attempt, folder_of
 from tests.sweep.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error
@@ -42,10 +42,11 @@ def swept(tmp_path_factory):
     """The folder of a sweep whose four trials have been run, and nothing else."""
     settings = {"epochs": 2, "dataset": "fashion1k", "results": tmp_path_factory.mktemp("swept"), **parse_set(SMALL[7::2])}
     grid = read_grid("lambda-quick", None, {"lams": "0,3e-2", "seeds": 2}, settings)
-    standing = stand(Request(grid, "lambda-quick", ()))
-    for name in standing.configs:
-        run_one(standing, name, lambda moment: None)
-    return standing.folder
+    request = SweepRequest(grid=grid, experiment="lambda-quick")
+    state = read_state(request)
+    for name in state.configs:
+        run_one(request, state, name, lambda moment: None)
+    return state.folder
 
 
 @pytest.fixture
@@ -141,14 +142,14 @@ def test_a_trial_that_fails_or_crashes_is_told_and_stops_nobody_and_one_that_was
     signals = {tasks["killed"].folder.name: signal.SIGKILL, tasks["crashed"].folder.name: signal.SIGSEGV}
     sent = set()
 
-    def look(running):
+    def on_poll(running):
         for process in multiprocessing.active_children():
             if process.name in signals and process.name not in sent and list(tmp_path.glob(f"**/{process.name}/config.yaml")):
                 os.kill(process.pid, signals[process.name])
                 sent.add(process.name)
         return set()
 
-    found = {ended.task.folder.name: ended.error for ended in run_local(list(tasks.values()), 3, look)}
+    found = {outcome.task.folder.name: outcome.error for outcome in run_local(list(tasks.values()), 3, on_poll)}
     errors = {name: found[task.folder.name] for name, task in tasks.items()}
     assert errors["bad"].startswith('unknown backbone "narow"')
     assert (tasks["bad"].folder / FAILED).read_text().strip() == errors["bad"]
@@ -188,7 +189,6 @@ def test_a_trial_whose_folder_cannot_be_made_stops_nobody(finished, sweep, folde
 
 def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, sweep, folder):
     """A rung at the end of a run, whose evaluation was faster than the look. Without --prune the lam is completed."""
-    pytest.importorskip("optuna")
     named = read_csv(folder / finished[1] / "trial.csv")[0]
     numbers = {"epoch": "2", "mean_knn_accuracy": "0.2", "best_knn_accuracy": "0.8"}
     replace_csv(folder / "pruned.csv", [{column: named[column] for column in (*RUN, *HEAD)} | numbers])
@@ -310,7 +310,7 @@ def test_a_trial_that_cannot_even_say_why_it_failed(tiny, tmp_path, monkeypatch)
         run_task(task, 1, None)
     assert leaving.value.code == UNWRITABLE
     assert not (task.folder / FAILED).exists()
-    assert "is the disk full? Make room; the same command goes on" in ended(task, UNWRITABLE).error
+    assert "is the disk full? Make room; the same command goes on" in outcome_of(task, UNWRITABLE).error
 
 
 def test_jobs_have_an_end(sweep):

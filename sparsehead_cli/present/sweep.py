@@ -88,7 +88,8 @@ class SweepDisplay:
         left = seconds_left(self.state, running)
         if left is not None and not self.estimated:
             self.estimated = True
-            self.say(f"about {minutes(left)} for the {len(self.state.pending())} trials that are left")
+            trials = len(self.state.pending())
+            self.say(f"about {minutes(left)} for the {trials} trial{'s that are' if trials > 1 else ' that is'} left")
         if self.live:
             self.live.update(self.table(running, left), refresh=True)
 

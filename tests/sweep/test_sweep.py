@@ -14,15 +14,18 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import witness
+from sparsehead_cli.present.console import Console
+from sparsehead_cli.present.sweep import SweepDisplay
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, RUN
-from sparsehead_cli.sweep import engines, trial
+from sparsehead_cli.sweep import engines, on_ray, trial
 from sparsehead_cli.sweep.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
-from sparsehead_cli.sweep.grid import read_grid
-from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
+from sparsehead_cli.sweep.grid import Grid, read_grid
+from sparsehead_cli.sweep.sweep import EVALUATION_SECONDS, SweepRequest, SweepState, read_state, run_one, seconds_left
 from sparsehead_cli.sweep.trial import FAILED, LOG, attempt, folder_of
+from tests.rows import full_row
 from tests.sweep.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error
 
@@ -316,3 +319,51 @@ def test_a_trial_that_cannot_even_say_why_it_failed(tiny, tmp_path, monkeypatch)
 def test_jobs_have_an_end(sweep):
     for jobs in (0, 10**9):
         assert f"jobs must be at least 1 and at most 1,024, given {jobs}" in assert_one_error(sweep("--jobs", str(jobs)))
+
+
+def test_the_time_that_is_left_is_told_from_epochs_that_are_over(tiny):
+    configs = {name: tiny(epochs=4, lam=lam) for name, lam in (("a", 0.0), ("b", 1e-3), ("c", 1e-2), ("d", 0.1))}
+    state = SweepState(folder_of(configs["a"]).parent, configs)
+    assert seconds_left(state, {"a": [], "b": []}) is None
+    epoch = {"seconds": "6.0"}
+    assert seconds_left(state, {"a": [epoch], "b": []}) == ((4 * 4 - 1) * 6 + 4 * EVALUATION_SECONDS) / 2
+    state.rows["a"] = {"train_seconds": "8.0", "epochs": "4"}
+    assert seconds_left(state, {"b": [epoch, epoch]}) == pytest.approx((4 * 3 - 2) * (6 + 6 + 2) / 3 + 3 * EVALUATION_SECONDS)
+    assert seconds_left(SweepState(state.folder, configs), {}) is None
+
+
+def test_the_display_tells_the_time_once_an_epoch_is_over(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("sparsehead_cli.present.sweep.REFRESH_SECONDS", 0)
+    config = tiny(epochs=7)
+    folder = folder_of(config)
+    request = SweepRequest(grid=Grid((0.0,)), experiment="x", jobs=1)
+    state = SweepState(folder.parent, {folder.name: config})
+    with SweepDisplay(Console(), request, state) as display:
+        display.watch(state, [Task(folder, config)])
+        before = capsys.readouterr().out
+        folder.mkdir(parents=True)
+        replace_csv(folder / "metrics.csv", [full_row("metrics.csv", epoch=1, seconds=5)])
+        for _ in range(2):
+            display.watch(state, [Task(folder, config)])
+    assert "1 to run, 1 at a time; the time is estimated after the first epoch of a trial" in before
+    assert "about" not in before
+    assert capsys.readouterr().out == "about 40 s for the 1 trial that is left\n"
+
+
+def test_callbacks_reach_the_trials_of_every_engine(sweep, tiny, monkeypatch):
+    reached = []
+    monkeypatch.setattr(engines, "attempt", lambda config, callbacks: reached.append(callbacks))
+    monkeypatch.setattr(on_ray, "attempt", lambda config, callbacks: reached.append(callbacks))
+    for name in ("end_with_parent", "log_everything"):
+        monkeypatch.setattr(engines, name, lambda *_: None)
+    run_task(Task(folder_of(tiny()), tiny(), ("mine:Watch",)), 1, None)
+    on_ray.run_remote(tiny(), 1, ("mine:Watch",))
+    assert reached == [("mine:Watch",)] * 2
+    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_local", lambda tasks, *_: reached.extend(tasks) or iter(()))
+    sweep("--callback", "mine:Watch", "--callback", "mine:Tell")
+    assert {task.callbacks for task in reached[2:]} == {("mine:Watch", "mine:Tell")}
+    lines = sweep("--callback", "mine:Watch", "--engine", "print")[1].splitlines()
+    assert all("--callback mine:Watch" in line for line in lines)
+    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_trial", lambda config, callbacks, watch: reached.append(callbacks))
+    sweep(*shlex.split(lines[0])[-4:])
+    assert reached[-1] == ("mine:Watch",)

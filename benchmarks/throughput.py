@@ -21,12 +21,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsehead_cli.data.augment import RECIPES, View
+from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
-from sparsehead_cli.runs.build import Run, build
+from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version
+from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import replace_csv
 from sparsehead_cli.training.loop import epoch_order, train_step
 
@@ -42,7 +43,7 @@ def read_rgb32(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
 DATASETS["fashion-rgb32"] = DatasetInfo(FASHION.classes, 3, 32, FASHION.normalise, read_rgb32)
 # the narrow network of REFERENCE 6: width 32, D 256
 BACKBONES["narrow32"] = (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256), "strided")
-RECIPES["colour-no-blur"] = (View(), View())
+RECIPES["colour-no-blur"] = (Augmentation(), Augmentation())
 
 VARIANTS = {
     "float32": {"precision": "float32"},
@@ -60,7 +61,7 @@ def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "aut
 def pipeline_step(run: Run) -> Callable[[], None]:
     """One batch from the images on the device to the update, as the loop does it."""
     stream = itertools.chain.from_iterable(
-        run.train.batches(run.local_batch, order=epoch_order(run, epoch)) for epoch in itertools.count()
+        run.train.batches(run.local_batch, order=epoch_order(run, run.phases[0], epoch)) for epoch in itertools.count()
     )
     steps, sums = itertools.count(), {}
 
@@ -74,7 +75,7 @@ def pipeline_step(run: Run) -> Callable[[], None]:
 def bare_step(run: Run) -> Callable[[], None]:
     """Forward, backward and update on views made beforehand."""
     batch = next(run.train.batches(run.local_batch))
-    views = run.views(batch.images, generator=torch.Generator())
+    views = run.views(batch.inputs, generator=torch.Generator())
 
     def step() -> None:
         with run.autocast():
@@ -100,7 +101,7 @@ def lightly_step(run: Run) -> Callable[[], None]:
             return len(run.train)
 
         def __getitem__(self, i: int) -> list[torch.Tensor]:
-            return transform(Image.fromarray(run.train.images[i].permute(1, 2, 0).numpy()))
+            return transform(Image.fromarray(run.train.inputs[i].permute(1, 2, 0).numpy()))
 
     loader = torch.utils.data.DataLoader(Images(), run.local_batch, shuffle=True, drop_last=True, num_workers=2)
     stream: Iterator = itertools.chain.from_iterable(itertools.repeat(loader))

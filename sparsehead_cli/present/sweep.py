@@ -2,7 +2,6 @@
 
 import shlex
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -16,6 +15,7 @@ from sparsehead_cli.present.figures_sweep import sweep_figure
 from sparsehead_cli.present.pretrain import epoch_line, plus_minus, without
 from sparsehead_cli.runs.folder import METRICS, locked
 from sparsehead_cli.runs.readable import UNDEFINED, readable
+from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
@@ -23,7 +23,7 @@ from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pru
 from sparsehead_cli.sweep.engines import Task, default_jobs
 from sparsehead_cli.sweep.sweep import SweepRequest, SweepState, seconds_left, sweep
 from sparsehead_cli.sweep.trial import LOG
-from sparsehead_cli.training.loop import Moment
+from sparsehead_cli.training.callbacks import Callback
 
 REFRESH_SECONDS = 2.0
 ENOUGH_SEEDS = 5  # with which Student's t is 2.8; with 2 it is 12.7
@@ -238,11 +238,11 @@ def show_commands(console: Console, request: SweepRequest, state: SweepState) ->
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
 
-def log_epochs(console: Console) -> Callable[[Moment], None]:
-    """A watcher that prints a line an epoch, for the log of a trial."""
+class EpochLines(Callback):
+    """Prints a line an epoch, for the log of a trial."""
 
-    def watch(moment: Moment) -> None:
-        if moment.row:
-            console.print(epoch_line(moment.row, 0).replace("/0", ""), soft_wrap=True)
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
-    return watch
+    def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
+        self.console.print(epoch_line(row, 0).replace("/0", ""), soft_wrap=True)

@@ -1,8 +1,8 @@
 """`--lams auto`: the λ between "nothing changes" and "too sparse", read off the initial weights and the learning rates alone.
 
 λ acts through the learning rate: after steps with rates η_t a penalty alone has moved a group by λ · Σ η_t. So what matters is that
-shrink against the size of the groups. Measured on SimCLR, BYOL and Barlow Twins for 4 to 26 epochs (README), groups begin to die
-where the two are about equal, whatever the length of the run, and are nearly all dead at three times that.
+shrink against the size of the groups. Measured on SimCLR, BYOL and Barlow Twins for 4 to 26 epochs (docs/sweep.md), groups begin to
+die where the two are about equal, whatever the length of the run, and are nearly all dead at three times that.
 """
 
 from collections.abc import Callable
@@ -10,9 +10,19 @@ from pathlib import Path
 
 import torch
 
-from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.datasets import load_split
+from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.nets.optim import lr_at
-from sparsehead_cli.runs.build import build_method, build_sparse_head, check_batch, check_labels, check_names, require_memory
+from sparsehead_cli.runs.build import (
+    build_method,
+    build_sparse_head,
+    check_batch,
+    check_labels,
+    check_names,
+    require_memory,
+    spec_of_views,
+)
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SparseHead
@@ -20,12 +30,12 @@ from sparsehead_cli.sparse.sparse_head import SparseHead
 STEPS = (-3, -2, -1, 0, 1, 2)  # half decades around the λ whose shrink equals the initial size
 
 
-def read_train(dataset: str, data_dir: Path) -> Split | Folder:
+def read_train(dataset: str, data_dir: Path) -> Source:
     """The images of a pretraining, of which only the number and the labels matter here."""
     return load_split(dataset, "pretrain", data_dir)
 
 
-def auto_lams(config: Config, read: Callable[[str, Path], Split | Folder] = read_train) -> tuple[float, ...]:
+def auto_lams(config: Config, read: Callable[[str, Path], Source] = read_train) -> tuple[float, ...]:
     """0, and a λ each half decade from a thirtieth to ten times the critical one, rounded to two digits.
 
     The weights are made on the CPU: a sweep leaves the GPUs to its trials. `read` may remember what it has read.
@@ -36,10 +46,9 @@ def auto_lams(config: Config, read: Callable[[str, Path], Split | Folder] = read
     train = read(config.dataset, config.data_dir)
     check_labels(config, train)
     check_batch(config, len(train))
-    info = dataset_info(config.dataset, config.data_dir)
-    image = (info.channels, *[config.image_size or info.size] * 2)
-    require_memory(config, image, torch.device("cpu"))
-    sparse = build_sparse_head(config, build_method(config, image).projector)
+    spec = spec_of_views(train.spec, config)
+    require_memory(config, spec, torch.device("cpu"))
+    sparse = build_sparse_head(config, build_method(config, spec).projector)
     critical = size(sparse) / sum_lr(config, len(train) // config.batch_size)
     return (0.0, *(float(f"{critical * 10 ** (step / 2):.1e}") for step in STEPS))
 
@@ -60,7 +69,7 @@ def size(sparse: SparseHead) -> float:
     for weight in sparse.weights():
         leaf = weight.detach().clone().requires_grad_()
         with torch.enable_grad():
-            penalty = PENALTIES[sparse.penalty_name].value(leaf, sparse.groups)
+            penalty = named("penalty", sparse.penalty_name, PENALTIES).value(leaf, sparse.groups)
             (gradient,) = torch.autograd.grad(penalty, leaf)
         value, squares = value + penalty.item(), squares + gradient.square().sum().item()
     return value / squares

@@ -5,13 +5,14 @@ what is made of it. A sweep that was killed goes on where it was; so does one wh
 """
 
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
 from sparsehead_cli.data.datasets import require_known
 from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.runs.build import check_names
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns
@@ -27,7 +28,7 @@ from sparsehead_cli.sweep.grid import Grid, trials
 from sparsehead_cli.sweep.on_ray import check_ray, run_ray
 from sparsehead_cli.sweep.prune import Halving, dropped
 from sparsehead_cli.sweep.trial import FAILED, TRIAL, folder_of, run_trial, setting_columns
-from sparsehead_cli.training.loop import Moment
+from sparsehead_cli.training.callbacks import Callback, load_callbacks
 
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 MOST_JOBS = 1_024
@@ -99,6 +100,8 @@ def check_request(request: SweepRequest) -> None:
         raise SparseheadError("--prune needs somebody who watches the trials: --engine local or ray.")
     if request.jobs is not None and not 1 <= request.jobs <= MOST_JOBS:
         raise SparseheadError(f"jobs must be at least 1 and at most {MOST_JOBS:,}, given {shown(request.jobs)}.")
+    for name in request.callbacks:
+        load("callback", name)
 
 
 def read_state(request: SweepRequest) -> SweepState:
@@ -217,11 +220,11 @@ def forget_completed(state: SweepState) -> None:
         replace_csv(path, kept)
 
 
-def run_one(request: SweepRequest, state: SweepState, name: str, watch: Callable[[Moment], None]) -> None:
+def run_one(request: SweepRequest, state: SweepState, name: str, callbacks: Sequence[Callback] = ()) -> None:
     """The trial `name` of the grid, in this process. Raises: SparseheadError for one that is not in it."""
     if name not in state.configs:
         raise SparseheadError(f"{name} is no trial of this grid.")
-    run_trial(state.configs[name], request.callbacks, watch)
+    run_trial(state.configs[name], [*load_callbacks(request.callbacks), *callbacks])
 
 
 def seconds_left(state: SweepState, running: dict[str, list[Row]]) -> float | None:

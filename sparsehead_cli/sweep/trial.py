@@ -9,19 +9,21 @@ import os
 import shutil
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.machine.files import make_folder, replace_file
-from sparsehead_cli.runs.build import Run, build, run_identity, run_name
+from sparsehead_cli.runs.build import build, run_identity, run_name
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns, locked
 from sparsehead_cli.runs.readable import number, share
+from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv
-from sparsehead_cli.training.loop import Moment, pretrain
+from sparsehead_cli.training.callbacks import Callback, load_callbacks
+from sparsehead_cli.training.loop import pretrain
 
 TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
 
@@ -31,13 +33,10 @@ def folder_of(config: Config) -> Path:
     return config.results / config.experiment / run_name(config, run_identity(config))
 
 
-def run_trial(config: Config, callbacks: tuple[str, ...] = (), watch: Callable[[Moment], None] = lambda moment: None) -> Row:
-    """Train and evaluate one trial to its end and keep its row; `callbacks` as in SweepRequest.
-
-    Raises: SparseheadError as these two.
-    """
+def run_trial(config: Config, callbacks: Sequence[Callback] = ()) -> Row:
+    """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
     run = build(config)
-    result = pretrain(run, watch)
+    result = pretrain(run, callbacks)
     reading = {"data_dir": config.data_dir, "workers": config.workers, "skip_bad_images": config.skip_bad_images}
     with locked(run.folder / "features", "another process evaluates this trial"):
         rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, **reading))
@@ -86,7 +85,7 @@ def attempt(config: Config, callbacks: tuple[str, ...] = ()) -> str:
     try:
         make_folder(folder)
         (folder / FAILED).unlink(missing_ok=True)
-        run_trial(config, callbacks)
+        run_trial(config, load_callbacks(callbacks))
     except (Stopped, Busy) as not_failed:
         return str(not_failed)
     except Exception as error:  # whatever it is, the other trials go on

@@ -48,7 +48,7 @@ def swept(tmp_path_factory):
     request = SweepRequest(grid=grid, experiment="lambda-quick")
     state = read_state(request)
     for name in state.configs:
-        run_one(request, state, name, lambda moment: None)
+        run_one(request, state, name)
     return state.folder
 
 
@@ -350,20 +350,51 @@ def test_the_display_tells_the_time_once_an_epoch_is_over(tiny, monkeypatch, cap
     assert capsys.readouterr().out == "about 40 s for the 1 trial that is left\n"
 
 
-def test_callbacks_reach_the_trials_of_every_engine(sweep, tiny, monkeypatch):
+WATCHING = """
+from sparsehead_cli.training.callbacks import Callback
+
+class Watch(Callback):
+    def on_epoch(self, run, progress, row):
+        with open(run.folder / "watched.txt", "a") as file:
+            file.write(f"{progress.epoch}\\n")
+"""
+
+
+@pytest.fixture
+def watching(tmp_path, monkeypatch):
+    """The name of a callback of one's own, in a module of the working directory."""
+    (tmp_path / "watching.py").write_text(WATCHING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "watching:Watch"
+    sys.modules.pop("watching", None)
+
+
+def test_a_trial_calls_the_callbacks_of_its_sweep(tiny, watching, monkeypatch):
+    monkeypatch.setattr(trial, "evaluate", lambda request: 1 / 0)
+    assert attempt(tiny(), (watching,)) == "ZeroDivisionError: division by zero"
+    assert (folder_of(tiny()) / "watched.txt").read_text() == "1\n2\n"
+
+
+def test_callbacks_reach_the_trials_of_every_engine(sweep, folder, tiny, watching, monkeypatch):
     reached = []
-    monkeypatch.setattr(engines, "attempt", lambda config, callbacks: reached.append(callbacks))
-    monkeypatch.setattr(on_ray, "attempt", lambda config, callbacks: reached.append(callbacks))
+    for module in (engines, on_ray):
+        monkeypatch.setattr(module, "attempt", lambda config, callbacks: reached.append(callbacks))
     for name in ("end_with_parent", "log_everything"):
         monkeypatch.setattr(engines, name, lambda *_: None)
-    run_task(Task(folder_of(tiny()), tiny(), ("mine:Watch",)), 1, None)
-    on_ray.run_remote(tiny(), 1, ("mine:Watch",))
-    assert reached == [("mine:Watch",)] * 2
-    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_local", lambda tasks, *_: reached.extend(tasks) or iter(()))
-    sweep("--callback", "mine:Watch", "--callback", "mine:Tell")
-    assert {task.callbacks for task in reached[2:]} == {("mine:Watch", "mine:Tell")}
-    lines = sweep("--callback", "mine:Watch", "--engine", "print")[1].splitlines()
-    assert all("--callback mine:Watch" in line for line in lines)
-    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_trial", lambda config, callbacks, watch: reached.append(callbacks))
-    sweep(*shlex.split(lines[0])[-4:])
-    assert reached[-1] == ("mine:Watch",)
+    run_task(Task(folder_of(tiny()), tiny(), (watching,)), 1, None)
+    on_ray.run_remote(tiny(), 1, (watching,))
+    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_local", lambda tasks, *_: reached.extend(t.callbacks for t in tasks) or [])
+    sweep("--callback", watching)
+    assert reached == [(watching,)] * (2 + 4)
+    lines = sweep("--callback", watching, "--engine", "print")[1].splitlines()
+    assert all(f"--callback {watching}" in line for line in lines)
+    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_trial", lambda config, callbacks: reached.append(callbacks))
+    sweep("--callback", watching, "--trial", shlex.split(lines[0])[-1])
+    assert [type(callback).__name__ for callback in reached[-1]] == ["Watch", "EpochLines"]
+
+
+def test_a_callback_that_is_not_there_is_told_before_anything_runs(sweep, folder, watching):
+    error = assert_one_error(sweep("--callback", "watching:Wacth")).replace("\n", " ")
+    assert 'callback watching:Wacth: watching has no "Wacth". Did you mean "Watch"?' in error
+    assert not folder.exists()

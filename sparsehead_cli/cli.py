@@ -261,18 +261,23 @@ def spectrum(
     if not checkpoints:
         raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], or --explain.")
     from sparsehead_cli.evaluation.spectrum import Request
+    from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
     from sparsehead_cli.study.spectra import spectra_over_time, study_spectra
 
+    if figure:
+        check_figure(figure)  # before anything is measured
     if over_time:
-        return show.show_over_time(console, *spectra_over_time(tuple(checkpoints), figure))
+        runs = spectra_over_time([Path(checkpoint) for checkpoint in checkpoints])
+        return show.show_over_time(console, runs, save_figure(over_time_figure(runs), figure) if figure else [])
     reading = (weights, allow_partial, image_size, skip_bad_images, workers, tuple(assume or ()))
     request = Request(tuple(dict.fromkeys(checkpoints)), dataset, split, layers, out, seed, device, data_dir, *reading)
     try:
         with show.SpectrumDisplay(console) as display:
-            found = study_spectra(request, figure, display.watch)
+            tables, lams, files = study_spectra(request, display.watch)
     except KeyboardInterrupt:
         raise Stopped("stopped. The checkpoints before are in the tables; the same command goes on.", 130) from None
-    return show.show_spectra(console, *found)
+    files += save_figure(spectra_figure(*tables[1:]), figure) if figure else []
+    return show.show_spectra(console, tables, lams, files)
 
 
 @app.command()
@@ -300,6 +305,7 @@ def sweep_lambda(
     results: Annotated[Path | None, typer.Option(help="The sweep goes to RESULTS/EXPERIMENT.")] = None,
     experiments: Experiments = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of a run.")] = None,
+    callback: Callback = None,
     trial: Annotated[str | None, typer.Option(hidden=True, help="Run this one trial, here.")] = None,
 ) -> None:
     """Which λ? Many runs on a grid, paired by seed, to a table with intervals and a verdict.
@@ -311,30 +317,22 @@ def sweep_lambda(
 
     axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
     settings = {"dataset": dataset, "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
-    given = [{key: value for key, value in found.items() if value is not None} for found in (axes, settings)]
-    grid = read_grid(experiment, experiments, given[0], {**parse_set(set_ or []), **given[1]})
+    axes, settings = ({key: value for key, value in given.items() if value is not None} for given in (axes, settings))
+    grid = read_grid(experiment, experiments, axes, {**parse_set(set_ or []), **settings})
 
     from sparsehead_cli.present import sweep as show
-    from sparsehead_cli.runs.folder import locked
-    from sparsehead_cli.sweep.sweep import Request, run_one, stand, sweep
-
-    request = Request(
-        grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed, prune
-    )
-    standing = stand(request)
     from sparsehead_cli.present.console import Console
+    from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
 
-    console = Console()
+    asked = {"grid": grid, "experiment": experiment, "experiments": experiments, "engine": engine, "address": address}
+    asked |= {"jobs": jobs, "retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback or ())}
+    request = SweepRequest(arguments=show.without(sys.argv[1:], "--trial"), **asked)
+    state, console = read_state(request), Console()
     if trial:
-        return run_one(standing, trial, [show.EpochLines(console)])
+        return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":
-        return show.show_commands(console, request, standing)
-    try:
-        with locked(standing.folder, "another sweep runs here"), show.SweepDisplay(console, request, standing) as display:
-            rows, summary = sweep(request, standing, display.watch)
-    except KeyboardInterrupt:
-        raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None
-    return show.show_sweep(console, standing, rows, summary)
+        return show.show_commands(console, request, state)
+    return show.run_sweep(console, request, state)
 
 
 @app.command()

@@ -116,17 +116,19 @@ def trials(
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
-    names = read_experiments(experiments or default_experiments())
     axes = (grid.methods, grid.dims or (None,), grid.penalties, grid.solvers)
     if grid.seeds * math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
+    recipes = read_experiments(experiments or default_experiments())
 
     def config_of(seed: int, method: str, dim: int | None, penalty: str, solver: str, lam: float) -> Config:
         name = penalty.removesuffix("-output")
         settings = {**grid.settings, "method": method, "penalty": name, "solver": solver, "lam": lam, "seed": seed}
-        settings |= {"projector_out": dim} if dim else {}
-        settings |= {"groups": "output"} if penalty != name else {}
-        config = load_config(method if method in names else None, experiments, settings)
+        if penalty.endswith("-output"):
+            settings["groups"] = "output"
+        if dim:
+            settings["projector_out"] = dim
+        config = load_config(method if method in recipes else None, experiments, settings)
         return dataclasses.replace(config, experiment=experiment)
 
     lams = {point: auto(config_of(0, *point, 1.0)) if grid.auto else grid.lams for point in itertools.product(*axes)}

@@ -178,7 +178,7 @@ def test_an_unreadable_image_is_named_skipped_and_counted(damageable, damage, wo
     path = damageable / "train" / "cat" / "010.jpg"  # the 31st of 60
     path.write_bytes(change(path.read_bytes()))
     order = torch.arange(60)
-    for settings in ({}, {"order": order}, {"order": order, "crops": CROPS}):
+    for settings in ({}, {"order": order}, {"order": order, "read": CROPS}):
         with pytest.raises(SparseheadError) as error:
             everything(load(damageable, workers=workers).batches(8, **settings))
         assert all(words in str(error.value) for words in (str(path), reason, "--skip-bad-images", "as a new run"))

@@ -11,7 +11,7 @@ from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.datasets import dataset_info
 from sparsehead_cli.data.detection import DetectionSet, load_detection
 from sparsehead_cli.data.folders import own_workers
-from sparsehead_cli.errors import SparseheadError, one_line, unknown
+from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
@@ -23,7 +23,7 @@ from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.config import coerce
+from sparsehead_cli.runs.settings import read, settings_of
 from sparsehead_cli.runs.table_files import Row
 
 DETECTION_PREFIX = "detection."
@@ -162,31 +162,17 @@ def require_stages(subject: Subject) -> None:
         raise SparseheadError(f"detection reads the stages of a ResNet, which timm:{name} does not show. Leave detection out.")
 
 
-def read_settings(values: dict[str, object]) -> tuple[Settings, DetectionSettings]:
+def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings]:
     """--set's values -> what protocols can be told; those of detection are written detection.<name>.
 
     Raises: SparseheadError that names every unknown setting, wrong type and impossible number at once.
     """
-    problems: list[str] = []
-    found: dict[type, dict[str, object]] = {Settings: {}, DetectionSettings: {}}
-    for key, value in values.items():
-        kind = DetectionSettings if key.startswith(DETECTION_PREFIX) else Settings
-        fields = {f.name: f for f in dataclasses.fields(kind)}
-        name = key.removeprefix(DETECTION_PREFIX)
-        if name not in fields:
-            every = [f.name for f in dataclasses.fields(Settings)]
-            every += [DETECTION_PREFIX + f.name for f in dataclasses.fields(DetectionSettings)]
-            problems.append(str(unknown("setting", key, every)))
-            continue
-        try:
-            found[kind][name] = coerce(name, value, fields)
-        except ValueError as error:
-            problems.append(f"{DETECTION_PREFIX if kind is DetectionSettings else ''}{error}")
-    settings, detection = Settings(**found[Settings]), DetectionSettings(**found[DetectionSettings])
-    problems += settings.problems() + detection.problems()
+    values, problems = read(settings_of(Settings) | settings_of(DetectionSettings, DETECTION_PREFIX), given)
     if problems:
         raise SparseheadError("\n".join(problems))
-    return settings, detection
+    detection = {name: value for name, value in values.items() if name.startswith(DETECTION_PREFIX)}
+    others = {name: value for name, value in values.items() if name not in detection}
+    return Settings(**others), DetectionSettings(**{name.removeprefix(DETECTION_PREFIX): v for name, v in detection.items()})
 
 
 def plan(request: EvaluateRequest, dataset: str) -> list[Job]:

@@ -18,17 +18,17 @@ from sparsehead_cli.foreign.facts import GIVEN, GUESSED, Facts, parse_assume
 from sparsehead_cli.foreign.file import read_file
 from sparsehead_cli.foreign.networks import ForeignNetwork, Search
 from sparsehead_cli.foreign.resnets import find_resnet
-from sparsehead_cli.foreign.tensors import listed
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.measure.features import EncoderAndHead
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.build import build_encoder, identity_digest, make_views, outline, unknown_names
+from sparsehead_cli.runs.build import build_encoder, make_views, outline
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
-from sparsehead_cli.runs.config import FIELDS, Config, coerce
+from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, identity_columns
+from sparsehead_cli.runs.identity import config_in, digests
 from sparsehead_cli.runs.method_settings import method_settings
 
 SMALL = 64  # pixels, up to which a network for small images takes them in their own size
@@ -147,22 +147,10 @@ def temperature_of(config: Config) -> float:
 
 def config_of(identity: dict[str, object], path: Path) -> Config:
     """The settings in a checkpoint, all of them checked. Raises: SparseheadError for settings that this version does not know."""
-    known = {f.name for f in dataclasses.fields(Config)} - {"experiment"}
-    strange = sorted(set(identity) - known - {"views", "processes", "eta"})
-    if strange:
-        raise SparseheadError(f"{path} has settings that this version does not know: {listed(strange, 5)}. Upgrade sparsehead.")
-    settings = identity.get("method_settings", {})
     try:
-        values = {key: coerce(key, value) for key, value in identity.items() if key in FIELDS}
-        config = Config(experiment=path.resolve().parent.parent.name, method_settings=dict(settings), **values)
-        problems = [*config.problems(), *(f"{problem} Upgrade sparsehead." for problem in unknown_names(config))]
-        if not problems and not is_plugin(config.method):  # code of somebody's own is not imported for its settings
-            method_settings(config.method, config.method_settings)
-    except (ValueError, TypeError, SparseheadError) as error:
-        problems = [str(error)]
-    if problems:
-        raise SparseheadError(f"{path}: {' '.join(' '.join(problems).split())[:500]}")
-    return config
+        return config_in(identity, path.resolve().parent.parent.name)
+    except SparseheadError as error:
+        raise SparseheadError(f"{path}: {' '.join(str(error).split())[:500]}") from None
 
 
 def require_named(config: Config, plugins: tuple[str, ...], path: Path) -> None:
@@ -189,7 +177,7 @@ def require_own_folder(path: Path, identity: dict[str, object]) -> None:
     """Raises: SparseheadError for a checkpoint in the folder of another run, whose name all rows about it would bear."""
     folder = path.resolve().parent.name
     named = re.search(r"-seed\d+-([0-9a-f]{7})$", folder)
-    if named and named[1] != identity_digest(identity):
+    if named and named[1] not in digests(identity):
         raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
 
 

@@ -5,6 +5,7 @@ import textwrap
 from collections import defaultdict
 
 import matplotlib
+import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
@@ -15,10 +16,9 @@ from matplotlib.ticker import MaxNLocator
 
 from sparsehead_cli.present.figures import OKABE_ITO, STYLE
 from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.study.summary import SETTING, by_setting, name_of
 
-Row = dict[str, str]
-ByLam = dict[float, dict[str, Row]]  # λ -> seed -> row of sweep.csv
 Runs = dict[float, list[list[Row]]]  # λ -> the rows of curves.csv of each seed
 COLUMNS = 3  # settings beside each other: as many as can be read on a printed page
 SHARE_LIMITS = (-2, 104)  # of shares in %, with room for the markers at 0 and 100
@@ -51,13 +51,13 @@ def sweep_figures(trials: list[Row], summary: list[dict[str, object]], *, whole:
     """`sweep_figure`, or the same with COLUMNS settings a figure, each of a size that a page has room for."""
     settings = by_setting(trials)
     told = [row for row in summary if row["metric"] == "accuracy"]
-    places = lam_places(sorted({lam for by_lam in settings.values() for lam in by_lam}))
+    places = lam_places(sorted({lam for of_setting in settings.values() for lam in of_setting["lam"]}))
     with matplotlib.rc_context(STYLE):
         figures, columns = panel_figures(len(settings), tuple(SWEPT), 6.2, whole)
-        for panels, (setting, by_lam) in zip(columns, settings.items(), strict=True):
+        for panels, (setting, of_setting) in zip(columns, settings.items(), strict=True):
             own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
             panels[0].set_title(title_of(own[0], told))
-            sweep_column(panels, places, by_lam, own)
+            sweep_column(panels, places, of_setting, own)
         equal_axes(columns)
         for figure in figures:
             figure.suptitle(f"{of_what(summary)}\n{how_shown(summary)}")
@@ -127,15 +127,15 @@ def equal_axes(columns: list[list[Axes]]) -> None:
             ax.set_ylim(SHARE_LIMITS if share else (low - room, high + room))
 
 
-def sweep_column(panels: list[Axes], places: dict[float, float], by_lam: ByLam, summary: list[dict[str, object]]) -> None:
+def sweep_column(panels: list[Axes], places: dict[float, float], trials: pd.DataFrame, summary: list[dict[str, object]]) -> None:
     """The panels of one setting, one below the other."""
     for ax, lines in zip(panels, SWEPT.values(), strict=True):
         for name, (metric, scale, color, marker) in lines.items():
-            over_lam(ax, places, by_lam, [row for row in summary if row["metric"] == metric], scale, color, marker, name)
+            over_lam(ax, places, trials, [row for row in summary if row["metric"] == metric], scale, color, marker, name)
         for row in summary:
             if row["metric"] == "accuracy" and row["chosen"] in ("best", "both"):
                 mark_chosen(ax, places[row["lam"]])
-        marked = ticks(list(by_lam))
+        marked = ticks(list(trials["lam"].unique()))
         at, told = (
             [places.get(lam, math.log10(lam or 1)) for lam in marked],
             [f"{lam:g}" for lam in marked] if ax is panels[-1] else [],
@@ -172,7 +172,7 @@ def lam_places(lams: list[float]) -> dict[float, float]:
 def over_lam(
     ax: Axes,
     places: dict[float, float],
-    by_lam: ByLam,
+    trials: pd.DataFrame,
     summary: list[dict[str, object]],
     scale: float,
     color: str,
@@ -181,9 +181,8 @@ def over_lam(
 ) -> None:
     """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
     metric = summary[0]["metric"]
-    for lam, seeds in by_lam.items():
-        values = [scale * number(row[metric]) for row in seeds.values()]
-        ax.plot([places[lam]] * len(seeds), values, ".", color=color, ms=3, alpha=0.5, label=POINTS)
+    for lam, own in trials.groupby("lam", sort=False):
+        ax.plot([places[lam]] * len(own), scale * own[metric], ".", color=color, ms=3, alpha=0.5, label=POINTS)
     x, means = [places[row["lam"]] for row in summary], [scale * row["mean"] for row in summary]
     halves = [0.0 if math.isnan(row["high"]) else scale * (row["high"] - row["mean"]) for row in summary]
     ax.errorbar(x, means, halves, fmt=marker, color=color, ms=5, capsize=2, lw=1.2, label=name)
@@ -204,8 +203,8 @@ def curves_figures(trials: list[Row], curves: list[Row], summary: list[dict[str,
     for row in curves:
         by_run[row["run"]].append(row)
     settings = {
-        setting: {lam: [by_run[row["run"]] for row in seeds.values() if row["run"] in by_run] for lam, seeds in sorted(by.items())}
-        for setting, by in by_setting(trials).items()
+        setting: {lam: [by_run[run] for run in own["run"] if run in by_run] for lam, own in of_setting.groupby("lam")}
+        for setting, of_setting in by_setting(trials).items()
     }
     settings = {setting: by_lam for setting, by_lam in settings.items() if any(by_lam.values())}
     lams = sorted({lam for by_lam in settings.values() for lam, runs in by_lam.items() if runs})

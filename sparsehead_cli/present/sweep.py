@@ -8,22 +8,23 @@ from types import TracebackType
 from rich.live import Live
 from rich.table import Table
 
-from sparsehead_cli.errors import SparseheadError, one_line
+from sparsehead_cli.errors import SparseheadError, Stopped, one_line
 from sparsehead_cli.present.console import Console
+from sparsehead_cli.present.figures import save_figure
+from sparsehead_cli.present.figures_sweep import sweep_figure
 from sparsehead_cli.present.pretrain import epoch_line, plus_minus, without
-from sparsehead_cli.runs.folder import METRICS
+from sparsehead_cli.runs.folder import METRICS, locked
 from sparsehead_cli.runs.readable import UNDEFINED, readable
 from sparsehead_cli.runs.run import Progress, Run
-from sparsehead_cli.runs.table_files import read_csv
+from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
-from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
-from sparsehead_cli.study.summary import SETTING, name_of, verdicts
-from sparsehead_cli.sweep.engines import Task, default_jobs, processes
-from sparsehead_cli.sweep.sweep import Request, Standing, estimate
+from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
+from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pruned
+from sparsehead_cli.sweep.engines import Task, default_jobs
+from sparsehead_cli.sweep.sweep import SweepRequest, SweepState, seconds_left, sweep
 from sparsehead_cli.sweep.trial import LOG
 from sparsehead_cli.training.callbacks import Callback
 
-Row = dict[str, object]
 REFRESH_SECONDS = 2.0
 ENOUGH_SEEDS = 5  # with which Student's t is 2.8; with 2 it is 12.7
 SHOWN = {
@@ -37,30 +38,26 @@ SHOWN = {
 class SweepDisplay:
     """A live table of the running trials on a terminal, and everywhere one plain line a trial that ends."""
 
-    def __init__(self, console: Console, request: Request, standing: Standing) -> None:
-        self.console, self.standing = console, standing
+    def __init__(self, console: Console, request: SweepRequest, state: SweepState) -> None:
+        self.console, self.state = console, state
         self.jobs = request.jobs or default_jobs()
         self.remote, self.auto = request.engine == "ray", request.grid.auto
         self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
-        self.told = set(standing.rows) | set(standing.failed)
-        self.before, self.began, self.looked = len(standing.rows), time.monotonic(), 0.0
+        self.told = set(state.rows) | set(state.failed)
+        self.refreshed, self.estimated = 0.0, False
 
     def __enter__(self) -> "SweepDisplay":
-        standing = self.standing
-        pending = len(standing.pending())
-        counts = f"{len(standing.rows)} finished, {len(standing.failed)} failed before"
-        self.say(f"{len(standing.configs)} trials in {standing.folder}: {counts}")
-        if standing.failed:
+        state = self.state
+        pending = len(state.pending())
+        counts = f"{len(state.rows)} finished, {len(state.failed)} failed before"
+        self.say(f"{len(state.configs)} trials in {state.folder}: {counts}")
+        if state.failed:
             self.say("failed ones are run again with --retry-failed")
-        for line in lams_of(standing) if self.auto else ():
+        for line in lams_of(state) if self.auto else ():
             self.say(line)
-        if pending and self.remote:
-            self.say(
-                f"{pending} to run on Ray; one takes about {minutes(estimate(standing, 1) / pending)} on one core of this machine"
-            )
-        elif pending:
-            processes()  # they import while the estimate is made
-            self.say(f"{pending} to run, {self.jobs} at a time: about {minutes(estimate(standing, self.jobs))}")
+        if pending:
+            where = "on Ray" if self.remote else f"{self.jobs} at a time"
+            self.say(f"{pending} to run, {where}; the time is estimated after the first epoch of a trial")
         if self.live:
             self.live.start()
         return self
@@ -72,46 +69,53 @@ class SweepDisplay:
     def say(self, line: str, style: str = "") -> None:
         self.console.print(line, style=style, soft_wrap=True)
 
-    def watch(self, standing: Standing, running: list[Task]) -> None:
+    def watch(self, state: SweepState, running: list[Task]) -> None:
         """A line for each trial that has ended since; now and then the table of those that run."""
-        done = len(standing.rows) + len(standing.failed)
-        for name in [name for name in (*standing.rows, *standing.failed) if name not in self.told]:
+        done = len(state.rows) + len(state.failed)
+        for name in [name for name in (*state.rows, *state.failed) if name not in self.told]:
             self.told.add(name)
-            if name in standing.failed:
-                self.say(f"{name}: {standing.failed[name]} (log: {standing.folder / name / LOG})", "red")
+            if name in state.failed:
+                self.say(f"{name}: {state.failed[name]} (log: {state.folder / name / LOG})", "red")
             else:
-                row = standing.rows[name]
-                self.say(f"{done}/{len(standing.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
-        if self.live and running and time.monotonic() - self.looked > REFRESH_SECONDS:
-            self.looked = time.monotonic()
-            self.live.update(self.table(running), refresh=True)
+                row = state.rows[name]
+                self.say(f"{done}/{len(state.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
+        if running and (self.live or not self.estimated) and time.monotonic() - self.refreshed > REFRESH_SECONDS:
+            self.refreshed = time.monotonic()
+            self.refresh({task.folder.name: rows_so_far(task.folder) for task in running})
 
-    def table(self, running: list[Task]) -> Table:
+    def refresh(self, running: dict[str, list[Row]]) -> None:
+        """Say once how long all will take; on a terminal show the running trials, whose rows of metrics.csv are given."""
+        left = seconds_left(self.state, running)
+        if left is not None and not self.estimated:
+            self.estimated = True
+            trials = len(self.state.pending())
+            self.say(f"about {minutes(left)} for the {trials} trial{'s that are' if trials > 1 else ' that is'} left")
+        if self.live:
+            self.live.update(self.table(running, left), refresh=True)
+
+    def table(self, running: dict[str, list[Row]], left: float | None) -> Table:
         """The running trials, how far each is, and when all will be done."""
-        table = Table(title=self.progress(), title_justify="left")
+        table = Table(title=self.progress(left), title_justify="left")
         for name in ("running", "epoch", "loss", "kNN", "rank of r", "rank of z"):
             table.add_column(name, justify="left" if name == "running" else "right")
-        for task in running:
-            rows = rows_so_far(task.folder)
-            epochs = self.standing.configs[task.folder.name].epochs
+        for name, rows in running.items():
+            epochs = self.state.configs[name].epochs
             if not rows:
-                table.add_row(task.folder.name, f"0/{epochs}", *[UNDEFINED] * 4)
+                table.add_row(name, f"0/{epochs}", *[UNDEFINED] * 4)
                 continue
             last = rows[-1]
             numbers = (readable(last[f"effective_rank_{f}"], 1) for f in ("r", "z"))
             knn = readable(last["knn_accuracy"], 1, 100, " %")
-            table.add_row(task.folder.name, f"{last['epoch']}/{epochs}", f"{float(last['loss']):.3f}", knn, *numbers)
+            table.add_row(name, f"{last['epoch']}/{epochs}", f"{float(last['loss']):.3f}", knn, *numbers)
         return table
 
-    def progress(self) -> str:
+    def progress(self, left: float | None) -> str:
         """How many are done, the time left, the best so far."""
-        standing, finished = self.standing, len(self.standing.rows) - self.before
-        left = ""
-        if finished:
-            left = f", about {minutes((time.monotonic() - self.began) / finished * len(standing.pending()))} left"
-        best = max(standing.rows.values(), key=lambda row: float(row["val_accuracy"]), default=None)
+        state = self.state
+        time_left = "" if left is None else f", about {minutes(left)} left"
+        best = max(state.rows.values(), key=lambda row: float(row["val_accuracy"]), default=None)
         told = f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}" if best else ""
-        return f"{len(standing.rows)} of {len(standing.configs)} trials finished{left}{told}"
+        return f"{len(state.rows)} of {len(state.configs)} trials finished{time_left}{told}"
 
 
 def rows_so_far(folder: Path) -> list[Row]:
@@ -129,34 +133,57 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: list[Row]) -> None:
+def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> None:
+    """Run a sweep, show how it goes and what it says, and draw its figure, also where it is stopped.
+
+    Raises: SparseheadError where trials failed; Stopped where it was interrupted.
+    """
+    try:
+        with locked(state.folder, "another sweep runs here"), SweepDisplay(console, request, state) as display:
+            try:
+                rows, summary = sweep(request, state, display.watch)
+            finally:
+                draw_sweep(state.folder)
+    except KeyboardInterrupt:
+        raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None
+    show_sweep(console, state, rows, summary)
+
+
+def draw_sweep(folder: Path) -> None:
+    """Draw the figure of a sweep from the tables of what has finished; nothing where nothing has."""
+    trials = without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV))
+    if trials:
+        save_figure(sweep_figure(trials, frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")), folder / FIGURE)
+
+
+def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row]) -> None:
     """The answer, and where the files are. Raises: SparseheadError where not all trials finished."""
-    show_summary(console, summary, standing.pruned())
-    if standing.halving and not standing.pruned():
+    show_summary(console, summary, state.pruned())
+    if state.halving and not state.pruned():
         console.print(" --prune: nothing was clearly dominated", style="dim")
     fewest = min((row["seeds"] for row in summary), default=0)
     if fewest < ENOUGH_SEEDS:
         console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim")
     files = f"{SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, {CURVES_CSV}, sweep.png, sweep.svg"
-    console.print(f" files   {standing.folder}/: {files}", soft_wrap=True)
-    console.print(f" page    of all of it: sparsehead report {shlex.quote(str(standing.folder))}", soft_wrap=True)
-    require_all(standing)
+    console.print(f" files   {state.folder}/: {files}", soft_wrap=True)
+    console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
+    require_all(state)
 
 
-def require_all(standing: Standing) -> None:
+def require_all(state: SweepState) -> None:
     """Raises: SparseheadError at the end of a sweep of which not all trials finished."""
-    if standing.failed:
-        count, first = len(standing.failed), next(iter(standing.failed.values())).rstrip(".")
-        trials = f"{count} trial{'s' * (count > 1)} of {len(standing.configs)}"
+    if state.failed:
+        count, first = len(state.failed), next(iter(state.failed.values())).rstrip(".")
+        trials = f"{count} trial{'s' * (count > 1)} of {len(state.configs)}"
         raise SparseheadError(
             f"{trials} did not finish (the first: {first}). The tables are without; --retry-failed runs them again."
         )
 
 
-def lams_of(standing: Standing) -> list[str]:
+def lams_of(state: SweepState) -> list[str]:
     """The values of λ that were found, a line a setting."""
     found: dict[str, dict[float, None]] = {}
-    for config in standing.configs.values():
+    for config in state.configs.values():
         if config.lam:
             name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
             found.setdefault(name, {})[config.lam] = None
@@ -200,14 +227,14 @@ def summary_table(title: str, rows: list[Row], pruned: dict[float, Row]) -> Tabl
 CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best,\nsparsest"}
 
 
-def show_commands(console: Console, request: Request, standing: Standing) -> None:
+def show_commands(console: Console, request: SweepRequest, state: SweepState) -> None:
     """A command line for each trial that is not finished."""
     arguments = without(request.arguments, "--engine")
-    if not standing.pending():
-        failed = f"; {len(standing.failed)} failed before: --retry-failed" if standing.failed else ""
-        said = f"nothing to run: {len(standing.rows)} trials have finished{failed}"
+    if not state.pending():
+        failed = f"; {len(state.failed)} failed before: --retry-failed" if state.failed else ""
+        said = f"nothing to run: {len(state.rows)} trials have finished{failed}"
         Console(stderr=True).print(said, style="yellow")
-    for name in standing.pending():
+    for name in state.pending():
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,25 +67,23 @@ def read_csv(path: Path, name: str = "") -> list[Row]:
     return [dict(zip(columns, row, strict=True)) for row in cells]
 
 
-def frame(rows: list[Row] | Path) -> "pd.DataFrame":
-    """Rows of any table, or the table at a path as `read_csv` reads it, for computing: text as text, all else as float64.
+def frame(rows: list[Row] | Path, text: Sequence[str] = ()) -> "pd.DataFrame":
+    """Rows of any table, or the table at a path as `read_csv` reads it, for computing: numbers are float64, text is text.
 
-    A number that is not defined is NaN, a text "". Columns that no table declares are numbers, as in `read_csv`. The numbers
-    are those that Python's `float` makes of the cells, to the last digit. Group with `sort=False` to keep the order of rows,
-    and with `dropna=False` where a key may be undefined.
+    A number that is not defined is NaN, a text "". The numbers are those that Python's `float` makes of the cells, to the last
+    digit. Columns that no table declares are numbers, as in `read_csv`; those in `text` stay as they are written.
 
     Raises: SparseheadError as `read_csv` for a path.
     """
     import pandas as pd  # takes 0.3 s, and whoever trains or asks for help needs none of it
 
+    columns: Sequence[str] = ()
     if isinstance(rows, Path):
         columns, rows = TABLES[rows.name].columns, read_csv(rows)
-    else:
-        columns = ()
     values = {}
     for column in dict.fromkeys(column for row in rows for column in row) or columns:
         cells = [row.get(column, "") for row in rows]
-        if column in COLUMNS and COLUMNS[column].kind in ("text", "truth"):
+        if column in text or (column in COLUMNS and COLUMNS[column].kind in ("text", "truth")):
             values[column] = pd.Series(["" if value is None else str(value) for value in cells], dtype=object)
         else:
             values[column] = pd.Series([number(value) for value in cells], dtype=float)

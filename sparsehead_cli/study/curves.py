@@ -3,17 +3,16 @@
 from pathlib import Path
 
 from sparsehead_cli.runs.readable import share
-from sparsehead_cli.runs.table_files import cell, read_csv, replace_csv
+from sparsehead_cli.runs.table_files import Row, cell, read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, RUN
 from sparsehead_cli.study.results import CURVES_CSV
 
-Row = dict[str, str]
 MEASURED = ("epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z", "penalty_value")
 SHARES = {"active_groups": "n_groups", "active_features": "n_features"}  # counts in metrics.csv, of how many; shares here
 
 
 def keep_curves(folder: Path, trials: list[Row]) -> list[Row]:
-    """Write what `merged_curves` finds to the folder's curves.csv, where it finds anything, and return it. Raises: as that."""
+    """Write what `merged_curves` gives to the folder's curves.csv, unless it is nothing, and return it. Raises: as that."""
     rows = merged_curves(folder, trials)
     if rows:
         replace_csv(folder / CURVES_CSV, rows)
@@ -28,13 +27,14 @@ def merged_curves(folder: Path, trials: list[Row]) -> list[Row]:
 
     Raises: SparseheadError for a damaged table.
     """
-    curves: dict[str, dict[str, Row]] = {trial["run"]: {} for trial in trials}  # run -> epoch -> row
+    curves: dict[str, list[Row]] = {trial["run"]: [] for trial in trials}
     for row in read_csv(folder / CURVES_CSV):
-        curves.setdefault(row["run"], {})[row["epoch"]] = row
+        curves.setdefault(row["run"], []).append(row)
     for trial in trials:
-        found = {row["epoch"]: row for row in curves_of(folder / trial["run"] / "metrics.csv", trial)}
-        curves[trial["run"]] = max(found, curves[trial["run"]], key=len)
-    return [row for epochs in curves.values() for row in epochs.values()]
+        rows = curves_of(folder / trial["run"] / "metrics.csv", trial)
+        if len(rows) >= len(curves[trial["run"]]):
+            curves[trial["run"]] = rows
+    return [row for rows in curves.values() for row in rows]
 
 
 def curves_of(path: Path, trial: Row) -> list[Row]:

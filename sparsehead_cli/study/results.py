@@ -3,9 +3,8 @@
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs.table_files import read_csv
+from sparsehead_cli.runs.table_files import Row, read_csv
 
-Row = dict[str, str]
 SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, PRUNED_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "pruned.csv", "sweep"
 EIGENVALUES_CSV, METRICS_CSV = "spectrum.csv", "spectrum_metrics.csv"
 
@@ -26,13 +25,12 @@ def read_spectra(folder: Path) -> tuple[list[Row], list[Row]]:
         raise SparseheadError(f"{folder} has {there}, but no rows in {missing}, which belongs to it. Put it back or measure again.")
     dims = {(row["task"], row["features"]): int(row["value"]) for row in metrics if row["metric"] == "dim" and row["value"]}
     counts = {(row["task"], row["features"]): int(row["index"]) for row in eigenvalues}  # the last index, which counts them
-    for key in dict.fromkeys([*dims, *counts]):
-        task, features = key
-        expected = dims.get((task, "r")) if features == "response" else dims.get(key)
-        if counts.get(key, 0) != expected:
-            there, remedy = counts.get(key, 0), "Remove all lines of that task from both, and measure it again."
+    for task, features in dict.fromkeys([*dims, *counts]):
+        count = counts.get((task, features), 0)
+        expected = dims.get((task, "r" if features == "response" else features))
+        if count != expected:
             raise SparseheadError(
-                f"{folder / EIGENVALUES_CSV} has {there} eigenvalues of {features} of task {task}, where {METRICS_CSV} says "
-                f"{expected or 'nothing of it'}. {remedy}"
+                f"{folder / EIGENVALUES_CSV} has {count} eigenvalues of {features} of task {task}, where {METRICS_CSV} says "
+                f"{expected or 'nothing of it'}. Remove all lines of that task from both, and measure it again."
             )
     return eigenvalues, metrics

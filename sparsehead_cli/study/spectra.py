@@ -1,61 +1,53 @@
-"""`sparsehead spectrum` as a whole: checkpoints -> tables, the comparison over λ, the figure; or spectra over training."""
+"""Spectra of several checkpoints -> tables and the comparison over λ; and spectra over training, run by run."""
 
-from collections import defaultdict
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.spectrum import TABLES, OnProgress, SpectrumRequest, spectra
-from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.runs.folder import SPECTRA
-from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.labels import labels
 
-Row = dict[str, str]
 OF_SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver")
 BY_LAM = "spectrum_by_lam.csv"
 
 
-def study_spectra(
-    request: SpectrumRequest, figure: Path | None, watch: OnProgress
-) -> tuple[list[list[Row]], list[dict[str, object]], list[Path]]:
-    """(rows of the TABLES, rows over λ where runs can be compared, the files written).
+def study_spectra(request: SpectrumRequest, watch: OnProgress) -> tuple[list[list[Row]], list[Row], list[Path]]:
+    """Measure checkpoints: (rows of the TABLES, rows over λ where runs can be compared, the files written).
 
-    Raises: SparseheadError for whatever the user can mend; a figure's wrong ending before anything is measured.
+    Raises: SparseheadError for whatever the user can mend.
     """
-    if figure:
-        check_figure(figure)
     tables = spectra(request, watch)
     lams = by_lam(tables[-1])
     if lams:
         replace_csv(request.out / BY_LAM, lams)
-    files = [request.out / name for name in (*TABLES, *([BY_LAM] if lams else [])) if (request.out / name).exists()]
-    return tables, lams, files + (save_figure(spectra_figure(*tables[1:]), figure) if figure else [])
+    names = [*TABLES, *([BY_LAM] if lams else [])]
+    return tables, lams, [request.out / name for name in names if (request.out / name).exists()]
 
 
-def spectra_over_time(checkpoints: tuple[str, ...], figure: Path | None) -> tuple[dict[str, list[Row]], list[Path]]:
-    """(label -> the run's rows of spectrum_epochs.csv, the figures written), for runs or their checkpoints.
+def spectra_over_time(checkpoints: list[Path]) -> dict[str, list[Row]]:
+    """label -> the run's rows of spectrum_epochs.csv, for runs or their checkpoints.
 
     Raises: SparseheadError for a run whose spectra were not tracked.
     """
-    if figure:
-        check_figure(figure)
-    rows = []
-    for checkpoint in dict.fromkeys(checkpoints):
-        path = Path(checkpoint)
-        folder = path if path.is_dir() else path.parent
-        found = read_csv(folder / SPECTRA)
-        if not found:
-            raise SparseheadError(
-                f"there is no {folder / SPECTRA}: spectra over training are kept by `sparsehead pretrain --track-spectrum`. "
-                "A run that was finished without them has to be trained anew, with another --results."
-            )
-        rows += [
-            {**row, "task": str(folder), "checkpoint": str(folder), "eval_dataset": row["dataset"], "split": "val"} for row in found
-        ]
-    names = labels(rows)
-    runs = {label: [row for row in rows if row["task"] == task] for task, label in names.items()}
-    return runs, save_figure(over_time_figure(runs), figure) if figure else []
+    folders = {str(path if path.is_dir() else path.parent): read_tracked(path) for path in checkpoints}
+    named = []
+    for folder, rows in folders.items():
+        named.append({**rows[0], "task": folder, "checkpoint": folder, "eval_dataset": rows[0]["dataset"], "split": "val"})
+    return {label: folders[folder] for folder, label in labels(named).items()}
+
+
+def read_tracked(checkpoint: Path) -> list[Row]:
+    """The rows of spectrum_epochs.csv of a run, given as its folder or a file in it. Raises: SparseheadError where it has none."""
+    path = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / SPECTRA
+    rows = read_csv(path)
+    if not rows:
+        raise SparseheadError(
+            f"there is no {path}: spectra over training are kept by `sparsehead pretrain --track-spectrum`. "
+            "A run that was finished without them has to be trained anew, with another --results."
+        )
+    return rows
 
 
 def tracked_runs(folder: Path) -> dict[str, dict[str, list[Row]]]:
@@ -63,13 +55,14 @@ def tracked_runs(folder: Path) -> dict[str, dict[str, list[Row]]]:
 
     Raises: SparseheadError for a damaged table.
     """
-    first: dict[tuple, dict[float, tuple[int, Path]]] = defaultdict(dict)
-    for path in sorted(folder.glob(f"*/{SPECTRA}")):
-        for row in read_csv(path)[:1]:
-            own, lam = first[tuple(row[column] for column in OF_SETTING)], float(row["lam"])
-            own[lam] = min(own.get(lam, (int(row["seed"]), path.parent)), (int(row["seed"]), path.parent))
-    told = [i for i in range(len(OF_SETTING)) if len({setting[i] for setting in first}) > 1]
-    return {
-        ", ".join(setting[i] for i in told): spectra_over_time(tuple(str(own[lam][1]) for lam in sorted(own)), None)[0]
-        for setting, own in first.items()
-    }
+    paths = sorted(folder.glob(f"*/{SPECTRA}"))
+    if not paths:
+        return {}
+    runs = frame([read_csv(path)[0] for path in paths])
+    runs["folder"] = [path.parent for path in paths]
+    differing = [column for column in OF_SETTING if runs[column].nunique() > 1]
+    tracked = {}
+    for _, own in runs.groupby(list(OF_SETTING), sort=False):
+        first_seeds = own.sort_values(["lam", "seed"], kind="stable").drop_duplicates("lam")
+        tracked[", ".join(own[differing].iloc[0])] = spectra_over_time(list(first_seeds["folder"]))
+    return tracked

@@ -19,21 +19,20 @@ def mean_interval(values: list[float]) -> tuple[float, float, float]:
     return mean, mean - half, mean + half
 
 
-def paired_columns(here: dict[str, float], zero: dict[str, float]) -> dict[str, object]:
+def differences(values: dict[float, float], zero: dict[float, float]) -> list[float]:
+    """The paired differences of two tables seed -> value, for the seeds in both."""
+    return [value - zero[seed] for seed, value in values.items() if seed in zero]
+
+
+def paired_columns(values: dict[float, float], zero: dict[float, float]) -> dict[str, object]:
     """seed -> value at some λ, and at λ 0 -> the mean of the first, and of the differences to the same seeds at λ 0.
 
-    mean, low, high, difference, difference_low, difference_high, intervals as in `mean_interval`; the differences are "" where
-    no seed is in both, or `here` is λ 0 itself.
+    mean, low, high, difference, difference_low, difference_high, intervals as in `mean_interval`. The differences are "" where
+    no seed is in both: for λ 0 itself give no zero.
     """
-    paired = differences(here, zero)
-    columns = ("difference", "difference_low", "difference_high")
-    row = dict(zip(("mean", "low", "high"), mean_interval(list(here.values())), strict=True))
-    return row | (dict(zip(columns, mean_interval(paired), strict=True)) if paired else dict.fromkeys(columns, ""))
-
-
-def differences(here: dict[str, float], zero: dict[str, float]) -> list[float]:
-    """The paired differences of the seeds in both; none to itself."""
-    return [value - zero[seed] for seed, value in here.items() if seed in zero] if here is not zero else []
+    columns = dict(zip(("mean", "low", "high"), mean_interval(list(values.values())), strict=True))
+    names, paired = ("difference", "difference_low", "difference_high"), differences(values, zero)
+    return columns | (dict(zip(names, mean_interval(paired), strict=True)) if paired else dict.fromkeys(names, ""))
 
 
 def bootstrap_interval(values: list[float], samples: int = 9_999) -> tuple[float, float]:

@@ -268,7 +268,11 @@ def test_settings_are_checked_all_at_once():
     wrong = {"sgd_epoch": 3, "finetune_epochs": "many", "semi_seeds": 0, "finetune_lr": -1.0, "detection.lrr": 1}
     with pytest.raises(SparseheadError) as found:
         read_settings(wrong)
-    for words in ('Did you mean "sgd_epochs"', "finetune_epochs must be a whole number", "semi_seeds must be at least 1"):
+    for words in (
+        'Did you mean "sgd_epochs"',
+        "finetune_epochs must be a whole number",
+        "semi_seeds must be between 1 and 1000, given 0",
+    ):
         assert words in str(found.value)
     for words in ("finetune_lr must be above 0", 'Did you mean "detection.lr"'):
         assert words in str(found.value)

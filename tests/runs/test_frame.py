@@ -30,6 +30,7 @@ def test_text_stays_text_also_where_it_looks_like_a_number_or_is_not_there():
     assert read["lam"].isna().all()
     assert math.isnan(read["my_loss"][0])
     assert read["my_loss"][1] == 0.5
+    assert list(frame([{"lam": "1e-3", "epochs": "20"}], text=("epochs",)).iloc[0]) == [1e-3, "20"]
 
 
 def test_no_rows_have_no_columns_and_no_file_has_those_of_its_table(tmp_path):

@@ -196,7 +196,7 @@ def test_untrained_is_another_network_with_statistics_of_its_images(run_folder):
     twin = evaluation.untrained
     assert twin.digest == digest_of(twin.network, twin.prepare) != evaluation.subject.digest
     images = load_split("fashion1k", "train", run_folder)
-    first = twin.network.backbone.conv1(twin.prepare(images.images))
+    first = twin.network.backbone.conv1(twin.prepare(images.inputs))
     torch.testing.assert_close(twin.network.backbone.bn1.running_mean, first.mean(dim=(0, 2, 3)), atol=3e-3, rtol=0)
     assert Evaluation(ask(run_folder)).untrained.digest == twin.digest
 

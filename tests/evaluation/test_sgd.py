@@ -56,7 +56,7 @@ def test_views_are_a_function_of_the_seed(subject):
 
 
 def test_the_head_is_on_r_or_on_z(subject):
-    x = subject.prepare(load_split("fashion1k", "test", None).images[:8])
+    x = subject.prepare(load_split("fashion1k", "test", None).inputs[:8])
     features = subject.network(x)
     for name in ("r", "z"):
         model = Classifier(subject.network, name, features[name].shape[1], 10).eval()

@@ -231,7 +231,7 @@ def test_normalisation_between_grey_and_colour(tmp_path):
     assert (*back.mean, *back.std) == pytest.approx((0.25, 0.5))
     checkpoint(tmp_path / "c.pt")
     subject = load(tmp_path / "c.pt", dataset="fashion10k")
-    view = subject.prepare(load_split("fashion10k", "test", None).images[:2])
+    view = subject.prepare(load_split("fashion10k", "test", None).inputs[:2])
     assert view.shape == (2, 3, 28, 28)
     assert torch.equal(view[:, 0], view[:, 2])
 
@@ -242,7 +242,7 @@ def test_untrained_is_calibrated_on_the_images_given(foreign):
     twin = untrained(subject, images)
     assert twin.digest not in (subject.digest, None)
     assert (twin.model, twin.columns, twin.report) == ("untrained", subject.columns, subject.report)
-    first = twin.network.backbone.conv1(twin.prepare(images.images))
+    first = twin.network.backbone.conv1(twin.prepare(images.inputs))
     torch.testing.assert_close(twin.network.backbone.bn1.running_mean, first.mean(dim=(0, 2, 3)), atol=3e-3, rtol=0)
 
 

@@ -47,7 +47,7 @@ def training_batches(
     batch_size = min(schedule.batch_size, len(train))
     per_epoch = len(train) // batch_size
     total = schedule.epochs * per_epoch
-    size = subject.prepare.image[1] if subject.prepare.image else train.size
+    size = subject.prepare.image[1] if subject.prepare.image else train.size if train.streams else train.inputs.shape[-1]
     views = RECIPES["published-crop" if size > LARGE else recipe]
     for epoch in range(schedule.epochs):
         generator = torch.Generator().manual_seed(stable_seed("order", seed, epoch))

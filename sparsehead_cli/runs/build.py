@@ -158,7 +158,7 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
 
 def build_method(config: Config, spec: object) -> Method:
     """Encoder, projector and objective; the global generator stays as it was."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         backbone, projector = build_encoder(config, spec)
         settings = method_settings(config.method, config.method_settings)
         return named("method", config.method, METHODS)(backbone, projector, **settings)

@@ -7,6 +7,7 @@ method. Machine settings are no part of it. Of a plug-in, "module:attribute", it
 import hashlib
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.errors import SparseheadError
@@ -105,11 +106,22 @@ def config_in(identity: Values, experiment: str) -> Config:
     return config
 
 
-def run_name(config: Config, identity: Values) -> str:
+def run_folder(config: Config, identity: Values) -> Path:
+    """Where the run lies; its last part is the run's name.
+
+    A run that an older version began with --device, which was part of its name then, stays where it is.
+    """
+    experiment = config.results / config.experiment
+    folder = experiment / run_name(config, whole_identity(identity))
+    older = experiment / run_name(config, {**whole_identity(identity), "device": config.device})
+    return older if older.exists() and not folder.exists() else folder
+
+
+def run_name(config: Config, whole: Values) -> str:
     """Readable, and ending in a hash of the whole identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
     lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
     method, penalty = (name.replace(":", "-") for name in (config.method, config.penalty))
-    return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{digest(whole_identity(identity))}"
+    return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{digest(whole)}"
 
 
 def digests(identity: Values) -> set[str]:

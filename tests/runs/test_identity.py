@@ -11,7 +11,7 @@ from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs import identity, schema
 from sparsehead_cli.runs.config import Config, load_config
-from sparsehead_cli.runs.identity import all_settings, digests, is_same_run, run_identity, run_name, whole_identity
+from sparsehead_cli.runs.identity import all_settings, digests, is_same_run, run_folder, run_identity, run_name, whole_identity
 from sparsehead_cli.runs.settings import setting
 from sparsehead_cli.ssl.methods import METHODS, SimCLR
 from sparsehead_cli.sweep.grid import read_grid, trials
@@ -24,7 +24,7 @@ QUICKSTART = "simclr-l21-lam1e-03-seed0-ae9b6d8"  # in results/
 
 
 def name_of(config):
-    return run_name(config, run_identity(config))
+    return run_folder(config, run_identity(config)).name
 
 
 def rows_of(path):
@@ -198,3 +198,15 @@ def test_an_identity_of_an_older_version_is_known():
     on_a_processor = old_identity(Config(device="cpu"))
     assert is_same_run(on_a_processor, run_identity(Config()))
     assert len(digests(on_a_processor)) == 2  # older versions named it after its device
+
+
+def test_a_run_that_was_named_after_its_device_stays_where_it_is(tmp_path):
+    config = Config(device="cpu", results=tmp_path)
+    older = tmp_path / "quickstart" / run_name(config, old_identity(config))
+    assert older.name != QUICKSTART
+    assert folder_of(config).name == QUICKSTART
+    older.mkdir(parents=True)
+    assert folder_of(config) == older
+    assert folder_of(Config(results=tmp_path)).name == QUICKSTART
+    (tmp_path / "quickstart" / QUICKSTART).mkdir()
+    assert folder_of(config).name == QUICKSTART

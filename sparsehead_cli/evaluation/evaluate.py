@@ -15,8 +15,8 @@ from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
-from sparsehead_cli.evaluation.table import Row, Table, per_class_rows
-from sparsehead_cli.foreign.layouts import in_words
+from sparsehead_cli.evaluation.table import Row, TaskTables, per_class_rows
+from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
@@ -106,7 +106,7 @@ def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = 
     keys = []
     for number, job in enumerate(jobs, 1):
         keys.append(evaluation.key(job))
-        moment = Moment(job, number, len(jobs), was_finished=evaluation.table.has(keys[-1]))
+        moment = Moment(job, number, len(jobs), was_finished=evaluation.tables.has(keys[-1]))
         watch(moment)
         if moment.was_finished:
             continue
@@ -115,7 +115,14 @@ def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = 
             watch(dataclasses.replace(moment, step=step, total=total))
 
         evaluation.run(job, steps)
-    return evaluation.table.of(keys)
+    rows, *classes = evaluation.tables.of(keys)
+    return rows, classes[0] if classes else []
+
+
+def tables_of(folder: Path, *, per_class: bool) -> TaskTables:
+    """evaluations.csv and, where they are asked for, the accuracies within classes. Precisions of detection have none."""
+    names = ("evaluations.csv", "per_class.csv") if per_class else ("evaluations.csv",)
+    return TaskTables(folder, names, names[0], lambda rows: names[1:] if rows[0]["metric"] == "accuracy" else ())
 
 
 def check(request: Request) -> None:
@@ -209,7 +216,7 @@ class Evaluation:
                 f"{request.checkpoint} does not say on which data set to measure it: add --dataset, as in cifar10."
             )
         self.folder = request.folder
-        self.table = Table(self.folder, with_classes=request.per_class)
+        self.tables = tables_of(self.folder, per_class=request.per_class)
         self.data: Labelled | None = None
         self.kept: dict[tuple, tuple[Features, Features]] = {}
 
@@ -231,7 +238,7 @@ class Evaluation:
         """Run one job and save its rows."""
         key = self.key(job)
         if job.protocol == "detection":
-            self.table.add(self.detected(job, key, steps), [])
+            self.save(key, self.detected(job, key, steps), [])
             return
         task = self.task(job, steps)
         train, test = task.features()
@@ -243,7 +250,11 @@ class Evaluation:
             common |= {"waiting_share": round(train.waiting_share, 4)}
         rows = [{**common, **outcome.columns} for outcome in outcomes]
         classes = task.data.classes
-        self.table.add(rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, classes)])
+        self.save(key, rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, classes)])
+
+    def save(self, key: str, rows: list[Row], classes: list[Row]) -> None:
+        """Put the rows of a job into the tables that were asked for."""
+        self.tables.add(key, [rows, classes] if self.request.per_class else [rows])
 
     def detected(self, job: Job, key: str, steps: Callable[..., None]) -> list[Row]:
         """Object detection, whose sets and numbers are of another kind: one row a precision, without an interval."""

@@ -16,9 +16,10 @@ from sparsehead_cli.data.contract import ImageSpec, Source
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, dataset_info
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.facts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
 from sparsehead_cli.foreign.file import read_file
-from sparsehead_cli.foreign.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
-from sparsehead_cli.foreign.networks import Found, find_network
+from sparsehead_cli.foreign.networks import ForeignNetwork, Search
+from sparsehead_cli.foreign.resnets import find_resnet
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
@@ -121,7 +122,9 @@ def changed_images(name: str, info: DatasetInfo, image: tuple[int, int, int], fa
     return (f"{name}: its {info.channels} x {size} x {size} images are {done}{faster if size < image[1] else ''}",) if done else ()
 
 
-def find_in(path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None, *, allow_partial: bool) -> tuple[Found, Prepare]:
+def find_in(
+    path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None, *, allow_partial: bool
+) -> tuple[ForeignNetwork, Prepare]:
     """The network in somebody else's file, and the views that it expects; `info` is the data set that it is measured on.
 
     Raises: SparseheadError where there is none, and for a checkpoint of ours that has lost its format.
@@ -129,12 +132,12 @@ def find_in(path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None
     state, skipped = read_file(path)
     if isinstance(state, dict) and state.keys() >= NEEDED:
         raise SparseheadError(f"{path} has all that a checkpoint of ours has but our format in it: it was changed or damaged.")
-    options = {"facts": facts, "allow_partial": allow_partial, "skipped": skipped}
+    search = Search(str(path), facts, allow_partial, skipped)
     if timm is None:
-        found = find_network(state, str(path), **options)
+        found = find_resnet(state, search)
         return found, prepare_for(found.backbone, info, facts)
     given = facts.given.get("image_size")
-    found = find_timm(timm, state, str(path), image_size=given, **options)
+    found = find_timm(timm, state, search, given)
     prepare = Prepare(found.backbone.image, normalisation_of(facts, found.backbone.normalise))
     if "image_size" not in {a.key for a in facts.assumptions}:
         facts.note("image_size", prepare.image[1], GIVEN if given else GUESSED)
@@ -198,7 +201,7 @@ def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
     return Normalisation((grey[0],), (grey[1],))
 
 
-def foreign_subject(found: Found, prepare: Prepare, path: Path, device: torch.device, facts: Facts) -> Subject:
+def foreign_subject(found: ForeignNetwork, prepare: Prepare, path: Path, device: torch.device, facts: Facts) -> Subject:
     """A network from somebody else's file, as far as the file says what it is. Raises: SparseheadError where it does not run."""
 
     def fresh() -> EncoderAndHead:

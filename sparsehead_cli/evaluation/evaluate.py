@@ -11,7 +11,7 @@ from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.data.detection import DetectionSet, load_detection
 from sparsehead_cli.data.folders import Folder, own_workers
-from sparsehead_cli.errors import SparseheadError, shown, unknown
+from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
@@ -21,8 +21,8 @@ from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.config import MOST_WORKERS
-from sparsehead_cli.runs.settings import read, settings_of
+from sparsehead_cli.runs.config import FIELDS
+from sparsehead_cli.runs.settings import read, require_in_range, settings_of
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,7 @@ def check(request: Request) -> None:
     """Raises: SparseheadError for protocols that are not there, or that lack what they need."""
     if not request.protocols:
         raise SparseheadError(f"--protocol names no protocol; known: {', '.join(ASKABLE)}.")
-    if not 0 <= request.seed < 2**31:
-        raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {request.seed}.")
-    if request.workers is not None and not 0 <= request.workers <= MOST_WORKERS:
-        raise SparseheadError(f"workers must be at least 0 and at most {MOST_WORKERS}, given {shown(request.workers)}.")
+    require_in_range(FIELDS, seed=request.seed, workers=request.workers)
     for name in request.protocols:
         if name not in ASKABLE:
             raise unknown("protocol", name, ASKABLE)

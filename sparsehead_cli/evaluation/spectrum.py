@@ -29,7 +29,8 @@ from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.measure.moments import WIDEST, BlockMoments
 from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
-from sparsehead_cli.runs.config import MOST_WORKERS
+from sparsehead_cli.runs.config import FIELDS
+from sparsehead_cli.runs.settings import require_in_range
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
 
@@ -121,10 +122,7 @@ def other_tables(rows: list[Row]) -> tuple[str, ...]:
 
 def check(request: Request) -> None:
     """Raises: SparseheadError for numbers that cannot be, and for names that are not there."""
-    if not 0 <= request.seed < 2**31:
-        raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {request.seed}.")
-    if request.workers is not None and not 0 <= request.workers <= MOST_WORKERS:
-        raise SparseheadError(f"workers must be at least 0 and at most {MOST_WORKERS}, given {request.workers}.")
+    require_in_range(FIELDS, seed=request.seed, workers=request.workers)
     if request.dataset is not None:
         dataset_info(request.dataset, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
 

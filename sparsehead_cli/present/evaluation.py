@@ -12,7 +12,7 @@ from rich.table import Table
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.evaluate import Job, Moment
 from sparsehead_cli.evaluation.protocols import KS
-from sparsehead_cli.foreign.layouts import guesses_in
+from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.pretrain import counted, emphasis
 from sparsehead_cli.runs.readable import UNDEFINED, number, readable

@@ -16,9 +16,10 @@ from pathlib import Path
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.machine.files import make_folder, replace_file
-from sparsehead_cli.runs.build import build, run_identity, run_name
+from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns, locked
+from sparsehead_cli.runs.identity import run_identity, run_name
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv

@@ -117,7 +117,7 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--lams", ""], "the grid is empty"),
+        (["--lams", ""], "lams must be numbers with commas between, or auto, given ''"),
         (["--lams", "0,1e-3,0.001"], "lams has 0.001 more than once"),
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--methods", "simclr,boyl"], 'Did you mean "byol"?'),

@@ -15,7 +15,8 @@ from pathlib import Path
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import METRICS, identity_columns
-from sparsehead_cli.runs.table_files import Row, frame, replace_csv
+from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
 from sparsehead_cli.sweep.trial import setting_columns
 
@@ -79,7 +80,8 @@ class Halving:
         before: list[float] = []
         for name in value:
             epochs = self.configs[name].epochs
-            accuracies = list(frame(self.folder / name / METRICS)["knn_accuracy"]) or self.curves.get(name, [])
+            rows = read_csv(self.folder / name / METRICS)
+            accuracies = [number(row["knn_accuracy"]) for row in rows] or self.curves.get(name, [])
             for epoch, accuracy in enumerate(accuracies, 1):
                 yield name, epoch, len(before) * epochs + epoch, statistics.fmean([*before, accuracy])
             if len(accuracies) < epochs:

@@ -131,7 +131,7 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
 
     A backbone is one of ours, timm:NAME, or what `module:Class` makes of the spec. Raises: SparseheadError for one without `dim`.
     """
-    torch.manual_seed(config.seed)
+    torch.default_generator.manual_seed(config.seed)  # the CPU's: weights are drawn there
     sizes = {"widths": config.widths, "blocks": config.blocks}
     given = [f"{name} {','.join(map(str, value))}" for name, value in sizes.items() if value is not None]
     if config.backbone in BACKBONES:
@@ -156,7 +156,7 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
 
 
 def build_method(config: Config, spec: object) -> Method:
-    """Encoder, projector and objective; the global generator stays as it was."""
+    """Encoder, projector and objective; the global generator stays as it was, and no GPU is opened."""
     with torch.random.fork_rng(devices=[]):
         backbone, projector = build_encoder(config, spec)
         settings = method_settings(config.method, config.method_settings)

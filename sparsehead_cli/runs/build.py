@@ -173,14 +173,14 @@ def call(kind: str, name: str, function: Callable[..., T], *arguments: object) -
         raise SparseheadError(f"{kind} {name} cannot be made: {type(error).__name__}: {one_line(str(error))}.") from error
 
 
-def outline_method(config: Config, spec: object) -> Method:
-    """`build_method` with weights that have names, shapes and types but no values, and take no memory.
+def outline(make: Callable[[Config, object], T], config: Config, spec: object) -> T:
+    """What `build_encoder` or `build_method` makes, with weights that have names, shapes and types but no values.
 
-    Raises: SparseheadError for widths whose weights no machine could count.
+    They take no memory. Raises: SparseheadError for widths whose weights no machine could count.
     """
     try:
-        with torch.device("meta"):
-            return build_method(config, spec)
+        with torch.random.fork_rng(), torch.device("meta"):
+            return make(config, spec)
     except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for shapes beyond its own numbers
         if "overflow" not in str(error).lower():
             raise
@@ -196,7 +196,7 @@ def require_memory(config: Config, spec: object, device: torch.device) -> None:
     """
     if is_plugin(config.backbone) or is_plugin(config.method):
         return
-    method = outline_method(config, spec)
+    method = outline(build_method, config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
     count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
     needed, there = 4 * count, memory_of(device)

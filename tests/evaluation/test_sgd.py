@@ -5,6 +5,7 @@ from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.sgd import (
     LRS,
     Classifier,
@@ -15,7 +16,7 @@ from sparsehead_cli.evaluation.sgd import (
     stages_of,
     supervise,
 )
-from sparsehead_cli.evaluation.subject import load_subject, pixels
+from sparsehead_cli.evaluation.subject import LoadOptions, pixels
 from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.linear import linear_probe
@@ -28,7 +29,7 @@ QUIET = lambda step, total: None  # noqa: E731
 
 @pytest.fixture
 def subject(run_folder):
-    return load_subject(run_folder, torch.device("cpu"), run_folder)
+    return load_subject(run_folder, LoadOptions(device="cpu"))
 
 
 class Recorder(Method):

@@ -364,12 +364,12 @@ def sweep_lambda(
 
     asked = {"grid": grid, "experiment": experiment, "experiments": experiments, "engine": engine, "address": address}
     asked |= {"jobs": jobs, "retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback or ())}
-    request = SweepRequest(arguments=show.without(sys.argv[1:], "--trial"), **asked)
+    request = SweepRequest(**asked)
     state, console = read_state(request), Console()
     if trial:
         return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":
-        return show.show_commands(console, request, state)
+        return show.show_commands(console, state, sys.argv[1:])
     return show.run_sweep(console, request, state)
 
 

@@ -16,14 +16,15 @@ from sparsehead_cli.evaluation.detection import DetectionSettings, detect, requi
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS, SHARES, Labelled, Outcome, Settings, Task
-from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, require_seed, untrained
+from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
 from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.settings import read, settings_of
+from sparsehead_cli.runs.config import FIELDS
+from sparsehead_cli.runs.settings import read, require_in_range, settings_of
 from sparsehead_cli.runs.table_files import Row
 
 DETECTION_PREFIX = "detection."
@@ -131,7 +132,7 @@ def check(request: EvaluateRequest) -> None:
     """Raises: SparseheadError for protocols that are not there, or that lack what they need."""
     if not request.protocols:
         raise SparseheadError(f"--protocol names no protocol; known: {', '.join(ASKABLE)}. Or module:name, of your own code.")
-    require_seed(request.seed)
+    require_in_range(FIELDS, seed=request.seed)
     request.options.check()
     for name in request.protocols:
         named("protocol", name, dict.fromkeys(ASKABLE))

@@ -20,7 +20,7 @@ from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
-from sparsehead_cli.evaluation.subject import LoadOptions, Subject, require_seed
+from sparsehead_cli.evaluation.subject import LoadOptions, Subject
 from sparsehead_cli.evaluation.table import TaskTables
 from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.seeds import stable_seed
@@ -31,6 +31,8 @@ from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.measure.moments import WIDEST, BlockMoments, Moments
 from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
+from sparsehead_cli.runs.config import FIELDS
+from sparsehead_cli.runs.settings import require_in_range
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
@@ -102,7 +104,7 @@ def other_tables(rows: list[Row]) -> tuple[str, ...]:
 
 def check(request: SpectrumRequest) -> None:
     """Raises: SparseheadError for numbers that cannot be, and for names that are not there."""
-    require_seed(request.seed)
+    require_in_range(FIELDS, seed=request.seed)
     request.options.check()
     if request.dataset is not None:
         dataset_info(request.dataset, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now

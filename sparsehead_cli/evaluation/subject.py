@@ -14,10 +14,10 @@ from sparsehead_cli.data.augment import RECIPES, ImageViews, Normalisation
 from sparsehead_cli.data.contract import ImageSpec, Source, Views
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
-from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.foreign.facts import Assumption, in_words
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
-from sparsehead_cli.runs.config import MOST_WORKERS, Config
+from sparsehead_cli.runs.config import FIELDS, Config
+from sparsehead_cli.runs.settings import require_in_range
 
 CALIBRATED = 10_000  # images, at most, that an untrained network's BatchNorm takes its statistics from
 LARGEST = 1024  # pixels of a side
@@ -44,16 +44,9 @@ class LoadOptions:
 
     def check(self) -> None:
         """Raises: SparseheadError for numbers that cannot be."""
-        if self.workers is not None and not 0 <= self.workers <= MOST_WORKERS:
-            raise SparseheadError(f"workers must be at least 0 and at most {MOST_WORKERS}, given {shown(self.workers)}.")
+        require_in_range(FIELDS, workers=self.workers)
         if self.image_size is not None and not 8 <= self.image_size <= LARGEST:
             raise SparseheadError(f"image_size must be between 8 and {LARGEST}, given {self.image_size}.")
-
-
-def require_seed(seed: int) -> None:
-    """Raises: SparseheadError for a seed that cannot be."""
-    if not 0 <= seed < 2**31:
-        raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {seed}.")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns, locked
-from sparsehead_cli.runs.identity import run_identity, run_name
+from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv
@@ -33,7 +33,7 @@ TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
 
 def folder_of(config: Config) -> Path:
     """Where a trial lies; its last part is the run's name."""
-    return config.results / config.experiment / run_name(config, run_identity(config))
+    return run_folder(config, run_identity(config))
 
 
 def run_trial(config: Config, callbacks: Sequence[Callback] = ()) -> Row:

@@ -297,7 +297,7 @@ def test_explain_needs_no_checkpoint(sparsehead):
         (["--dataset", "cifr10"], 'Did you mean "cifar10"?'),
         (["--figure", "x.jpeg"], 'a figure is .png, .svg or .pdf, or without an ending both .png and .svg; given ".jpeg"'),
         (["--seed", "-1"], "seed must be between 0"),
-        (["--workers", "-1"], "workers must be at least 0"),
+        (["--workers", "-1"], "workers must be between 0 and 1024, given -1"),
         (["--device", "gpu"], 'unknown device "gpu"'),
         (["--over-time"], "pretrain --track-spectrum"),
     ],

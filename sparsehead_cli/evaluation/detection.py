@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
@@ -179,11 +178,15 @@ def levels_of(backbone: ResNet) -> dict[str, str]:
 @torch.no_grad()
 def shapes_of(backbone: ResNet, levels: dict[str, str]) -> tuple[list[int], list[int]]:
     """Channels and stride, in pixels, of each level."""
-    net = IntermediateLayerGetter(copy.deepcopy(backbone).eval(), levels)
     side = 2 ** (len(levels) + 2)  # the ImageNet stem halves twice, every stage but the first once more
-    image = torch.zeros(1, backbone.image[0], side, side, device=next(backbone.parameters()).device)
-    maps = net(image).values()
-    return [m.shape[1] for m in maps], [side // m.shape[2] for m in maps]
+    x = torch.zeros(1, backbone.image[0], side, side, device=next(backbone.parameters()).device)
+    channels, strides = [], []
+    for name, child in copy.deepcopy(backbone).eval().named_children():
+        x = child(x)
+        if name in levels:
+            channels.append(x.shape[1])
+            strides.append(side // x.shape[2])
+    return channels, strides
 
 
 def train_mode(detector: nn.Module) -> None:

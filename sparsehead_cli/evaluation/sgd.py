@@ -85,9 +85,10 @@ def supervise(
 
     Raises: SparseheadError for a loss that is no longer finite, where it must be.
     """
-    # pixels are augmented in the size in which they come, which for images from files is that of the network beside them
-    own = (train.spec.channels, train.size if train.streams else train.spec.size)
-    channels, size = (subject.prepare.image or own)[:2]
+    if subject.prepare.image:
+        channels, size, _ = subject.prepare.image
+    else:  # pixels, in the size in which they come, which for images from files is that of the network beside them
+        channels, size = train.spec.channels, train.size if train.streams else train.spec.size
     images = ImageViews(RECIPES["published-crop" if size > LARGE else recipe], subject.prepare.normalise, size)
     batch_size = min(schedule.batch_size, len(train))
     training = Training(

@@ -2,6 +2,7 @@
 
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -227,9 +228,9 @@ def summary_table(title: str, rows: list[Row], pruned: dict[float, Row]) -> Tabl
 CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best,\nsparsest"}
 
 
-def show_commands(console: Console, request: SweepRequest, state: SweepState) -> None:
-    """A command line for each trial that is not finished."""
-    arguments = without(request.arguments, "--engine")
+def show_commands(console: Console, state: SweepState, arguments: Sequence[str]) -> None:
+    """A command line for each trial that is not finished, from the `arguments` of the sweep."""
+    arguments = without(without(arguments, "--trial"), "--engine")
     if not state.pending():
         failed = f"; {len(state.failed)} failed before: --retry-failed" if state.failed else ""
         said = f"nothing to run: {len(state.rows)} trials have finished{failed}"

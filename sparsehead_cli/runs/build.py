@@ -131,7 +131,7 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
 
     A backbone is one of ours, timm:NAME, or what `module:Class` makes of the spec. Raises: SparseheadError for one without `dim`.
     """
-    torch.manual_seed(config.seed)
+    torch.default_generator.manual_seed(config.seed)  # the CPU's: weights are drawn there
     sizes = {"widths": config.widths, "blocks": config.blocks}
     given = [f"{name} {','.join(map(str, value))}" for name, value in sizes.items() if value is not None]
     if config.backbone in BACKBONES:
@@ -156,8 +156,8 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
 
 
 def build_method(config: Config, spec: object) -> Method:
-    """Encoder, projector and objective; the global generator stays as it was."""
-    with torch.random.fork_rng():
+    """Encoder, projector and objective; the global generator stays as it was, and no GPU is opened."""
+    with torch.random.fork_rng(devices=[]):
         backbone, projector = build_encoder(config, spec)
         settings = method_settings(config.method, config.method_settings)
         return named("method", config.method, METHODS)(backbone, projector, **settings)
@@ -173,14 +173,14 @@ def call(kind: str, name: str, function: Callable[..., T], *arguments: object) -
         raise SparseheadError(f"{kind} {name} cannot be made: {type(error).__name__}: {one_line(str(error))}.") from error
 
 
-def outline_method(config: Config, spec: object) -> Method:
-    """`build_method` with weights that have names, shapes and types but no values, and take no memory.
+def outline(make: Callable[[Config, object], T], config: Config, spec: object) -> T:
+    """What `build_encoder` or `build_method` makes, with weights that have names, shapes and types but no values.
 
-    Raises: SparseheadError for widths whose weights no machine could count.
+    They take no memory. Raises: SparseheadError for widths whose weights no machine could count.
     """
     try:
-        with torch.device("meta"):
-            return build_method(config, spec)
+        with torch.random.fork_rng(), torch.device("meta"):
+            return make(config, spec)
     except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for shapes beyond its own numbers
         if "overflow" not in str(error).lower():
             raise
@@ -196,7 +196,7 @@ def require_memory(config: Config, spec: object, device: torch.device) -> None:
     """
     if is_plugin(config.backbone) or is_plugin(config.method):
         return
-    method = outline_method(config, spec)
+    method = outline(build_method, config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
     count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
     needed, there = 4 * count, memory_of(device)

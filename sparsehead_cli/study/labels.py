@@ -4,10 +4,11 @@ from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.measure.spectrum import verdict
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame
+from sparsehead_cli.runs.tables import KIND
 
 JUDGED_BY = ("effective_rank", "std", "dims_99", "dim")  # metrics that every verdict needs
 ALWAYS = ("lam", "seed")  # said even where they are the same
-SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "lam", "eval_dataset", "split")
+SETTING = (*KIND, "lam", "eval_dataset", "split")
 NAMES = ("{run}", "{experiment}/{run}", "{run} {checkpoint:.6} {eval_dataset}")  # of checkpoints, longer and longer
 
 

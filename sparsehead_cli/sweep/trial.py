@@ -14,7 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
-from sparsehead_cli.evaluation.evaluate import Request, evaluate
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.load import own_code
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
@@ -38,9 +40,15 @@ def run_trial(config: Config, callbacks: Sequence[Callback] = ()) -> Row:
     """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
     run = build(config)
     result = pretrain(run, callbacks)
-    reading = {"data_dir": config.data_dir, "workers": config.workers, "skip_bad_images": config.skip_bad_images}
+    options = LoadOptions(
+        plugins=tuple(own_code(config)),
+        device=config.device,
+        data_dir=config.data_dir,
+        workers=config.workers,
+        skip_bad_images=config.skip_bad_images,
+    )
     with locked(run.folder / "features", "another process evaluates this trial"):
-        rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, **reading))
+        rows, _ = evaluate(EvaluateRequest(checkpoint=run.folder, protocols=("linear",), options=options))
         row = trial_row(run, result.rows, rows)
         replace_csv(run.folder / TRIAL, [row])
         shutil.rmtree(run.folder / "features", ignore_errors=True)  # a sweep has many, and none is read again

@@ -7,6 +7,7 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.detection import DetectionSettings
+from sparsehead_cli.evaluation.load import own_code
 from sparsehead_cli.evaluation.protocols import Settings
 from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.runs.config import FIELDS, Config
@@ -112,6 +113,11 @@ def test_a_name_is_in_its_table_or_somebodys_code():
         'unknown optimizer "mine:Steps"',
     ]
     assert plug_ins_of(config) == ["mine:Mine", "mine.nets:Net"]
+
+
+def test_a_backbone_of_timm_is_nobodys_own_code():
+    config = Config(backbone="timm:resnet18")
+    assert (unknown_names(config), plug_ins_of(config), own_code(config)) == ([], [], {})
 
 
 # ---------------------------------------------------------------------------------------------- keyword arguments

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from sparsehead_cli.errors import one_line
-from sparsehead_cli.evaluation.evaluate import Job, Moment
+from sparsehead_cli.evaluation.evaluate import Job, JobProgress
 from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.present.console import Console
@@ -52,7 +52,7 @@ class EvaluateDisplay:
         """A line about what was found in a checkpoint; one that a reader must not miss is in bold."""
         self.console.print(f" {line}", style=emphasis(line), soft_wrap=True)
 
-    def watch(self, moment: Moment) -> None:
+    def watch(self, moment: JobProgress) -> None:
         """Name the job when it begins; move the bar."""
         if moment.job is not self.job:
             self.job = moment.job

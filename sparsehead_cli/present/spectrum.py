@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sparsehead_cli.errors import one_line
-from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, Moment
+from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, SpectrumProgress
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.head import READ_SHARE
 from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank
@@ -65,7 +65,7 @@ class SpectrumDisplay:
         if self.status:
             self.status.stop()
 
-    def watch(self, moment: Moment) -> None:
+    def watch(self, moment: SpectrumProgress) -> None:
         """Name the checkpoint when it is loaded, with what was found in a foreign file; then each thing that is measured."""
         if self.status:
             self.status.update(Text(f"{one_line(moment.doing)} …"))

@@ -1,10 +1,9 @@
 """Spectra of several checkpoints -> tables and the comparison over λ; and spectra over training, run by run."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.spectrum import TABLES, Moment, Request, spectra
+from sparsehead_cli.evaluation.spectrum import TABLES, OnProgress, SpectrumRequest, spectra
 from sparsehead_cli.runs.folder import SPECTRA
 from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.runs.tables import KIND
@@ -14,7 +13,7 @@ from sparsehead_cli.study.labels import labels
 BY_LAM = "spectrum_by_lam.csv"
 
 
-def study_spectra(request: Request, watch: Callable[[Moment], None]) -> tuple[list[list[Row]], list[Row], list[Path]]:
+def study_spectra(request: SpectrumRequest, watch: OnProgress) -> tuple[list[list[Row]], list[Row], list[Path]]:
     """Measure checkpoints: (rows of the TABLES, rows over λ where runs can be compared, the files written).
 
     Raises: SparseheadError for whatever the user can mend.

@@ -123,7 +123,7 @@ def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subje
 
 def make_network(config: Config, spec: ImageSpec) -> EncoderAndHead:
     """The network of a run with its initial weights; the global generator stays as it is."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         return EncoderAndHead(*build_encoder(config, spec))
 
 

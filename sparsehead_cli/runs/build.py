@@ -179,7 +179,7 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
     They take no memory. Raises: SparseheadError for widths whose weights no machine could count.
     """
     try:
-        with torch.random.fork_rng(), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return make(config, spec)
     except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for shapes beyond its own numbers
         if "overflow" not in str(error).lower():

@@ -130,11 +130,12 @@ def require_usable(train: DetectionSet, test: DetectionSet, settings: DetectionS
 def make_detector(backbone: ResNet, normalise: Normalisation, classes: int, settings: DetectionSettings) -> FasterRCNN:
     """Faster or Mask R-CNN over a copy of the backbone, for lists of images [C, H, W] in [0, 1], C the backbone's."""
     assert len(normalise.mean) == backbone.image[0]
-    channels, strides = stage_shapes(backbone)
-    names = [str(i) for i in range(len(strides))]
+    levels = levels_of(backbone)
+    channels, strides = shapes_of(backbone, levels)
+    names = list(levels.values())
     pyramid = BackboneWithFPN(
         copy.deepcopy(backbone).requires_grad_(True),
-        dict(zip(backbone.stages, names, strict=True)),
+        levels,
         channels,
         settings.width,
         norm_layer=partial(nn.GroupNorm, 32),
@@ -167,15 +168,25 @@ def mask_heads(levels: list[str], classes: int, settings: DetectionSettings) -> 
     }
 
 
+def levels_of(backbone: ResNet) -> dict[str, str]:
+    """The stages whose maps the pyramid reads, by their names in the backbone: its stages of blocks, numbered from 0."""
+    blocks = [id(stage) for stage in backbone.stages() if isinstance(stage, nn.Sequential)]
+    names = [name for name, child in backbone.named_children() if id(child) in blocks]
+    return {name: str(i) for i, name in enumerate(names)}
+
+
 @torch.no_grad()
-def stage_shapes(backbone: ResNet) -> tuple[list[int], list[int]]:
-    """Channels and stride, in pixels, of each stage of the backbone."""
-    net = copy.deepcopy(backbone).eval()
-    device = next(net.parameters()).device
-    side = 2 ** (len(net.stages) + 2)  # the ImageNet stem halves twice, every stage but the first once more
-    x = net.maxpool(net.relu(net.bn1(net.conv1(torch.zeros(1, net.image[0], side, side, device=device)))))
-    maps = [x := getattr(net, name)(x) for name in net.stages]
-    return [m.shape[1] for m in maps], [side // m.shape[2] for m in maps]
+def shapes_of(backbone: ResNet, levels: dict[str, str]) -> tuple[list[int], list[int]]:
+    """Channels and stride, in pixels, of each level."""
+    side = 2 ** (len(levels) + 2)  # the ImageNet stem halves twice, every stage but the first once more
+    x = torch.zeros(1, backbone.image[0], side, side, device=next(backbone.parameters()).device)
+    channels, strides = [], []
+    for name, child in copy.deepcopy(backbone).eval().named_children():
+        x = child(x)
+        if name in levels:
+            channels.append(x.shape[1])
+            strides.append(side // x.shape[2])
+    return channels, strides
 
 
 def train_mode(detector: nn.Module) -> None:

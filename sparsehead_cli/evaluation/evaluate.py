@@ -159,8 +159,8 @@ def require_classes(name: str, data_dir: Path) -> tuple[str, ...]:
 def require_stages(subject: Subject) -> None:
     """Raises: SparseheadError for a network that a detector cannot read stage by stage."""
     if not isinstance(subject.network.backbone, ResNet):
-        name = subject.columns["backbone"]
-        raise SparseheadError(f"detection reads the stages of a ResNet, which timm:{name} does not show. Leave detection out.")
+        name = f"{'timm:' if subject.columns['method'] == 'timm' else ''}{subject.columns['backbone']}"
+        raise SparseheadError(f"detection reads the stages of a ResNet, which {name} does not show. Leave detection out.")
 
 
 def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings]:

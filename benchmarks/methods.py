@@ -36,7 +36,7 @@ def untrained(seed: int, results: Path) -> dict[str, object]:
     run = build(load_config(None, None, {"seed": seed, "lam": 0.0, "results": results}))
     with torch.no_grad():
         for batch in run.train.batches(run.local_batch, order=epoch_order(run, 0)):
-            run.method.embed(run.views(batch.images, generator=torch.Generator())[0])
+            run.method.embed(run.views(batch.inputs, generator=torch.Generator())[0])
     return {**identity_columns(run.config, run.name), "method": "untrained", "run": "", "epoch": 0, **probe_epoch(run)[0]}
 
 

@@ -32,7 +32,8 @@ import torch
 from torch.nn import functional as F
 from torchvision.io import encode_jpeg
 
-from sparsehead_cli.data.datasets import Crops, load_split
+from sparsehead_cli.data.augment import Crops
+from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.runs.build import RECIPES, Run, build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version
@@ -156,13 +157,13 @@ def speeds(folder: Path, workers: int, times: int) -> list[dict[str, object]]:
     """Images a second of the bare network, of the step on ready crops, and of reading alone; medians."""
     run = build(Config(dataset=str(folder), workers=workers, results=Path(tempfile.gettempdir()), **SETTINGS))
     crops = Crops(RECIPES[run.config.recipe], run.method.backbone.image[1], 0)
-    batches = run.train.batches(run.local_batch, order=torch.arange(len(run.train)), crops=crops)
+    batches = run.train.batches(run.local_batch, order=torch.arange(len(run.train)), read=crops)
     batch = next(batches)
     started, count = time.perf_counter(), 0
     for another in batches:
         count += len(another)
     reading = count / (time.perf_counter() - started)
-    views = run.views(batch.images, generator=torch.Generator())
+    views = run.views(batch.inputs, generator=torch.Generator())
     bare = per_second(run, lambda: bare_step(run, views, batch.labels), times)
     step = per_second(run, lambda: train_step(run, batch, 0), times)
     return [row(name, value, "images/s", "") for name, value in (("bare", bare), ("step", step), ("reading", reading))]

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sparsehead_cli.data.augment import RECIPES, View
+from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
 from sparsehead_cli.runs.build import Run, build
@@ -42,7 +42,7 @@ def read_rgb32(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
 DATASETS["fashion-rgb32"] = DatasetInfo(FASHION.classes, 3, 32, FASHION.normalise, read_rgb32)
 # the narrow network of REFERENCE 6: width 32, D 256
 BACKBONES["narrow32"] = (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256), "strided")
-RECIPES["colour-no-blur"] = (View(), View())
+RECIPES["colour-no-blur"] = (Augmentation(), Augmentation())
 
 VARIANTS = {
     "float32": {"precision": "float32"},
@@ -74,7 +74,7 @@ def pipeline_step(run: Run) -> Callable[[], None]:
 def bare_step(run: Run) -> Callable[[], None]:
     """Forward, backward and update on views made beforehand."""
     batch = next(run.train.batches(run.local_batch))
-    views = run.views(batch.images, generator=torch.Generator())
+    views = run.views(batch.inputs, generator=torch.Generator())
 
     def step() -> None:
         with run.autocast():

@@ -399,7 +399,7 @@ def test_steps_that_the_callback_does_not_see_are_an_error_after_the_epoch():
     trainer(SparseHeadCallback("projector", 0.05), epochs=1).fit(module, LOADER)
 
 
-class Split(TwoSteps):
+class Memory(TwoSteps):
     """One optimizer for the first matrix of the projector, another for the rest, as Muon and AdamW share a network."""
 
     def configure_optimizers(self):
@@ -410,8 +410,8 @@ class Split(TwoSteps):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_two_optimizers_may_share_the_projector(solver):
-    trainer(SparseHeadCallback("projector", 0.05, solver=solver), epochs=1).fit(module := Split(), LOADER)
-    plain = Split()
+    trainer(SparseHeadCallback("projector", 0.05, solver=solver), epochs=1).fit(module := Memory(), LOADER)
+    plain = Memory()
     optimizers, sparse = plain.configure_optimizers(), SparseHead(plain.projector, 0.05, solver=solver)
     if solver == "proximal":
         sparse.attach(*optimizers)

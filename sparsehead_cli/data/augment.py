@@ -11,6 +11,7 @@ with one exception: the order of the four colour steps is drawn once a batch, no
 """
 
 import math
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -18,13 +19,15 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
+from sparsehead_cli.data.contract import GLOBAL, LOCAL, Inputs, View
+
 ATTEMPTS = 10  # boxes tried before the fall-back, as torchvision does
 NO_BLUR = 1e-2  # a sigma in pixels whose kernel is 1 in the middle and 0 elsewhere, exactly
 
 
 @dataclass(frozen=True)
-class View:
-    """The strengths of one view. Colour strengths as in torchvision's ColorJitter; `*_p` are probabilities."""
+class Augmentation:
+    """The strengths of one view, its role and its side. Colour strengths as in torchvision's ColorJitter; `*_p`: probabilities."""
 
     area: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (3 / 4, 4 / 3)
@@ -38,6 +41,12 @@ class View:
     blur_sigma: tuple[float, float] = (0.1, 2.0)  # in pixels of the view
     solarize_p: float = 0.0
     flip_p: float = 0.5
+    role: str = GLOBAL
+    side: float = 1.0  # of the view, as a share of the run's image size: 3/7 makes the 96 of 224 pixels of SwAV and DINO
+
+    def size_in(self, size: int) -> int:
+        """The view's side in pixels where whole views have `size`."""
+        return max(1, round(self.side * size))
 
 
 @dataclass(frozen=True)
@@ -59,34 +68,68 @@ def _on_device(normalise: Normalisation, device: torch.device) -> tuple[Tensor, 
     return tuple(torch.tensor(v, device=device)[:, None, None] for v in (normalise.mean, normalise.std))
 
 
-def make_views(
-    images: Tensor,
-    recipe: tuple[View, ...],
-    normalise: Normalisation,
-    size: int,
-    generator: torch.Generator,
-    part: tuple[int, int] = (0, 1),
-) -> list[Tensor]:
-    """uint8 [B, C, H, W] -> a list of V normalised float32 views [B, C, size, size].
+@dataclass(frozen=True)
+class Crops:
+    """How a batch of training images is cropped while it is read: one crop a view of `recipe`, in views of
+    `size` pixels.
 
-    Ready crops [B, V, C, size, size], made where the images were read, are only flipped and coloured. Draws only from
-    `generator` (a CPU generator); the same state gives the same views on every device. Consecutive views of equal strengths
-    are made as one batch of their images: fewer, larger steps. `images` may be one of several equal parts of a batch: with
-    `part` = (number from 0, of how many) they get the views that they have in the whole batch.
+    `step` is the step of batch 0 of the order, `first` the place of a batch's first image in the batch that all processes
+    share: with the seed and the place behind it they fix each box.
     """
-    views: list[Tensor] = []
-    cropped = images.ndim == 5
-    for view, equal in groupby(recipe):
-        count = len(list(equal))
-        own = images[:, len(views) : len(views) + count].transpose(0, 1).flatten(0, 1) if cropped else images.repeat(count, 1, 1, 1)
-        made = make_view(own, view, size, generator, cropped=cropped, count=count, part=part)
-        views += normalise(made).chunk(count)
-    return views
+
+    recipe: tuple[Augmentation, ...]
+    size: int
+    seed: int
+    step: int = 0
+    first: int = 0
+
+
+@dataclass(frozen=True)
+class ImageViews:
+    """Images -> the views of a recipe, on the device of the images; a `Views` of the contract.
+
+    `size` is the side of a view whose Augmentation does not say a smaller one. The images may be one of several equal parts
+    of a batch: with `part` = (number from 0, of how many) they get the views that they have in the whole batch.
+    """
+
+    recipe: tuple[Augmentation, ...]
+    normalise: Normalisation
+    size: int
+    part: tuple[int, int] = (0, 1)
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(augmentation.role for augmentation in self.recipe)
+
+    def __call__(self, inputs: Inputs, generator: torch.Generator) -> list[View]:
+        """uint8 [B, C, H, W] -> a list of V normalised float32 views [B, C, size, size].
+
+        Crops that were made where the images are read, [B, V, C, size, size] for the views of each size, are only flipped and
+        coloured. Consecutive views of equal strengths are made as one batch of their images: fewer, larger steps.
+        """
+        views: list[View] = []
+        used: dict[int, int] = defaultdict(int)  # crops of each size that are views already
+        for augmentation, equal in groupby(self.recipe):
+            count, size = len(list(equal)), augmentation.size_in(self.size)
+            images = inputs[str(size)] if isinstance(inputs, dict) else inputs
+            cropped = images.ndim == 5
+            if cropped:
+                images = images[:, used[size] : used[size] + count].transpose(0, 1).flatten(0, 1)
+                used[size] += count
+            else:
+                images = images.repeat(count, 1, 1, 1)
+            made = make_view(images, augmentation, size, generator, cropped=cropped, count=count, part=self.part)
+            views += [View(x, augmentation.role) for x in self.normalise(made).chunk(count)]
+        return views
+
+    def read(self, seed: int, step: int, first: int) -> Crops:
+        """How images that stream from files are cropped where they are read."""
+        return Crops(self.recipe, self.size, seed, step, first)
 
 
 def make_view(
     images: Tensor,
-    view: View,
+    view: Augmentation,
     size: int,
     generator: torch.Generator,
     *,
@@ -147,7 +190,7 @@ class Draw:
 # ---------------------------------------------------------------------------------------------- geometry
 
 
-def random_resized_crop(images: Tensor, view: View, size: int, draw: Draw) -> Tensor:
+def random_resized_crop(images: Tensor, view: Augmentation, size: int, draw: Draw) -> Tensor:
     """uint8 [B, C, H, W] -> bicubic crops, flipped with probability flip_p, float32 in [0, 1], [B, C, size, size]."""
     batch, channels, height, width = images.shape
     top, left, rows, columns = random_boxes(view, height, width, draw)
@@ -161,13 +204,13 @@ def random_resized_crop(images: Tensor, view: View, size: int, draw: Draw) -> Te
     return separable(x.view_as(images), a_y, a_x).clamp_(0, 1)  # bicubic overshoots
 
 
-def flip(crops: Tensor, view: View, draw: Draw) -> Tensor:
+def flip(crops: Tensor, view: Augmentation, draw: Draw) -> Tensor:
     """uint8 [B, C, h, w] -> the same, each flipped with probability flip_p, float32 in [0, 1]."""
     x = crops.float().mul_(1 / 255)
     return torch.where(draw.happens(view.flip_p), x.flip(3), x)
 
 
-def random_boxes(view: View, height: int, width: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def random_boxes(view: Augmentation, height: int, width: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Boxes (top, left, rows, columns), whole numbers as float32, each [B]; torchvision's RandomResizedCrop.
 
     Area uniform in `view.area`, aspect ratio log-uniform in `view.ratio`; the first of ten attempts that fits is taken,
@@ -245,7 +288,7 @@ def separable(x: Tensor, a_y: Tensor, a_x: Tensor) -> Tensor:
 # ---------------------------------------------------------------------------------------------- colour
 
 
-def jitter(x: Tensor, view: View, draw: Draw) -> Tensor:
+def jitter(x: Tensor, view: Augmentation, draw: Draw) -> Tensor:
     """Brightness, contrast, saturation and hue with probability jitter_p, in a random order; [B, C, h, w] in [0, 1].
 
     Saturation and hue do nothing to a one-channel image and are skipped. Factors are uniform on
@@ -291,23 +334,30 @@ def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 # The strengths live here and nowhere else. One-channel images: a colour step that cannot act is left out.
-_SYMMETRIC = View(blur_p=0.5)
-_WEAK = View(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
-_ASYMMETRIC = View(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
-_LARGE = View(area=(0.2, 1.0), blur_p=0.5)
-_CROP = View(area=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
-_GENTLE = View(area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
-_SHIFT = View(area=(0.9, 1.0), ratio=(1, 1), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
-_PUBLISHED = View(area=(0.08, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
-_GREY = View(area=(0.2, 1.0), saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.5, blur_sigma=(0.1, 1.0), solarize_p=0.1)
+_SYMMETRIC = Augmentation(blur_p=0.5)
+_WEAK = Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
+_ASYMMETRIC = Augmentation(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
+_LARGE = Augmentation(area=(0.2, 1.0), blur_p=0.5)
+_CROP = Augmentation(area=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
+_GENTLE = Augmentation(area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
+_SHIFT = Augmentation(area=(0.9, 1.0), ratio=(1, 1), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
+_PUBLISHED = Augmentation(area=(0.08, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
+_GREY = Augmentation(area=(0.2, 1.0), saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.5, blur_sigma=(0.1, 1.0), solarize_p=0.1)
+_GLOBAL = replace(_SYMMETRIC, area=(0.14, 1.0))
+_LOCAL = replace(_SYMMETRIC, area=(0.05, 0.14), role=LOCAL, side=3 / 7)
+_GREY_GLOBAL = replace(_GREY, area=(0.14, 1.0))
+_GREY_LOCAL = replace(_GREY, area=(0.05, 0.14), role=LOCAL, side=3 / 7)
 
-RECIPES: dict[str, tuple[View, ...]] = {
+RECIPES: dict[str, tuple[Augmentation, ...]] = {
     "symmetric": (_SYMMETRIC, _SYMMETRIC),
     "weak": (_WEAK, _WEAK),
     "asymmetric": (_ASYMMETRIC, replace(_ASYMMETRIC, solarize_p=0.2)),
     "asymmetric-blur": (replace(_ASYMMETRIC, blur_p=1.0), replace(_ASYMMETRIC, blur_p=0.1, solarize_p=0.2)),  # BYOL, table 6
     "symmetric-large": (_LARGE, _LARGE),
     "grey-small": (_GREY, _GREY),
+    # SwAV's and DINO's multi-crop: two global views and six local ones. Source: Caron et al. 2020, section 3.3; 2021, 3.1
+    "multi-crop": (*(_GLOBAL,) * 2, *(_LOCAL,) * 6),
+    "grey-multi-crop": (*(_GREY_GLOBAL,) * 2, *(_GREY_LOCAL,) * 4),
     "crop": (_CROP,),  # one view, its colours as they are: for the generative methods
     "gentle-crop": (_GENTLE,),  # for fine-tuning on small images, of which a twelfth shows too little
     "shift": (_SHIFT,),  # for linear layers on them: a frozen backbone sees enlarged ones as something else

@@ -17,29 +17,25 @@ import torch
 from sparsehead_cli.data import published
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.classes import CIFAR10, CIFAR100, DIGITS, FASHION, STL10
+from sparsehead_cli.data.contract import ImageSpec, Source
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.layouts import Layout, image_folder, imagenet, list_images, tiny_imagenet
-from sparsehead_cli.data.split import Crops, Split
+from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.errors import SparseheadError, unknown
-
-__all__ = ["DATASETS", "SPLITS", "Crops", "DatasetInfo", "Folder", "Split", "dataset_info", "held_out_mask", "load_split"]
+from sparsehead_cli.machine.plugins import is_plugin, load
 
 SPLITS = ("pretrain", "train", "val", "train+val", "test")
 HELD_OUT = 10  # one image in ten of each class is "val"
 
 
 @dataclass(frozen=True)
-class DatasetInfo:
+class DatasetInfo(ImageSpec):
     """What is known of a data set before its images are read. `normalise` holds the mean and deviation of training images.
 
     Either `read` gives all its images, or `layout` says where the files lie that they stream from; these are of any size, and
     cut to `size`.
     """
 
-    classes: tuple[str, ...]
-    channels: int
-    size: int  # side of the square images
-    normalise: Normalisation
     read: Callable[[Path, bool], tuple[np.ndarray, np.ndarray]] | None = None  # (data_dir, train) -> uint8 images, labels
     unlabelled: Callable[[Path], np.ndarray] | None = None  # data_dir -> uint8 images
     layout: Callable[[Path], Layout] | None = None  # data_dir -> where the images of each class lie
@@ -53,25 +49,29 @@ def load_split(
     image_size: int | None = None,
     skip_bad_images: bool = False,
     workers: int | None = None,
-) -> Split | Folder:
-    """One split of a named data set or of a folder of images, on the CPU.
+) -> Source:
+    """One split of a named data set, of a folder of images or of what `module:load` returns, on the CPU.
+
+    `module:load` is called with the split's name and data_dir, and returns a Source.
 
     The keywords are for images that stream from files: their size, whether unreadable ones are skipped, and how many processes
     read them (0: this one; None: one a core, at most four). Images in memory keep their own size.
 
     Raises: SparseheadError for an unknown name and for files that are missing, partial or damaged.
     """
-    info = dataset_info(name, data_dir)
     if split not in SPLITS:
         raise unknown("split", split, SPLITS)
+    if is_own(name):
+        return load("dataset", name)(split, data_dir)
+    info = dataset_info(name, data_dir)
     if info.layout is None:
         return _in_memory(name, info, split, data_dir)
     listing = list_images(info.layout(data_dir), split != "test")
     chosen = np.flatnonzero(_part(listing.labels, split, name))
-    return Folder(listing, chosen, image_size or info.size, skip_bad_images=skip_bad_images, workers=workers)
+    return Folder(listing, chosen, image_size or info.size, spec=info, skip_bad_images=skip_bad_images, workers=workers)
 
 
-def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Split:
+def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Memory:
     images, labels = info.read(data_dir, split != "test")
     _check_labels(name, info, images, labels)
     if split not in ("train+val", "test"):
@@ -81,8 +81,8 @@ def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Spli
     labels = torch.from_numpy(labels.astype(np.int64))
     if split == "pretrain" and info.unlabelled:
         more = torch.from_numpy(info.unlabelled(data_dir))
-        return Split(torch.cat([pixels, more]), torch.cat([labels, torch.full((len(more),), -1)]))
-    return Split(pixels, labels)
+        return Memory(torch.cat([pixels, more]), torch.cat([labels, torch.full((len(more),), -1)]), info)
+    return Memory(pixels, labels, info)
 
 
 def _check_labels(name: str, info: DatasetInfo, images: np.ndarray, labels: np.ndarray) -> None:
@@ -98,11 +98,15 @@ def _check_labels(name: str, info: DatasetInfo, images: np.ndarray, labels: np.n
         raise SparseheadError(f"{name} is damaged: {found}. Fetch its files again.")
 
 
-def dataset_info(name: str, data_dir: Path) -> DatasetInfo:
+def dataset_info(name: str, data_dir: Path) -> ImageSpec:
     """The entry of DATASETS, or that of a folder of images; where images stream from files, with the classes of its folders.
+
+    Of somebody's own `module:load` it is the `spec` of the held-out part.
 
     Raises: SparseheadError for an unknown name, and where the folders of the classes are not there.
     """
+    if is_own(name):
+        return load_split(name, "val", data_dir).spec
     info = DATASETS.get(name) or _folder_info(name)
     return dataclasses.replace(info, classes=info.layout(data_dir).classes) if info.layout else info
 
@@ -113,10 +117,15 @@ def _folder_info(name: str) -> DatasetInfo:
     return DatasetInfo((), 3, 224, _IMAGENET, layout=lambda data_dir: image_folder(Path(name)))
 
 
+def is_own(name: str) -> bool:
+    """Whether a data set is somebody's own `module:load`."""
+    return is_plugin(name) and not Path(name).is_dir()
+
+
 def require_known(name: str) -> None:
     """Raises: SparseheadError for a name that is neither in DATASETS nor a folder's path."""
     separators = {os.sep, os.altsep, "/"} - {None}
-    if name in DATASETS or Path(name).is_dir():
+    if name in DATASETS or Path(name).is_dir() or is_plugin(name):
         return
     if any(separator in name for separator in separators):
         raise SparseheadError(f"dataset {name}: there is no such folder. Give the one that holds train/<class>/.")

@@ -25,8 +25,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from sparsehead_cli.data.augment import Crops
+from sparsehead_cli.data.contract import Batch, ImageSpec, each
 from sparsehead_cli.data.layouts import Listing, read_file
-from sparsehead_cli.data.split import Crops, Split
 from sparsehead_cli.errors import SparseheadError
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ CPU = torch.device("cpu")
 
 
 class Folder:
-    """The images of `listing` at `index` int64 [N], as RGB of `size` pixels; what Split does, without `images`.
+    """The images of `listing` at `index` int64 [N], as RGB of `size` pixels.
 
     `skipped` counts, over all passes so far, the images that were left out (or, in training, replaced) as unreadable.
     """
@@ -50,11 +51,12 @@ class Folder:
         index: np.ndarray,
         size: int,
         *,
+        spec: ImageSpec | None = None,
         skip_bad_images: bool = False,
         workers: int | None = None,
         device: torch.device = CPU,
     ) -> None:
-        self.listing, self.index, self.size = listing, index, size
+        self.listing, self.index, self.size, self.spec = listing, index, size, spec
         self.skip_bad_images, self.workers, self.device = skip_bad_images, workers, device
         self.labels = torch.from_numpy(listing.labels[index]).to(device)
         self.skipped = 0
@@ -71,13 +73,14 @@ class Folder:
         return self._with(self.index[indices.cpu().numpy()], self.device)
 
     def _with(self, index: np.ndarray, device: torch.device) -> "Folder":
-        kept = {"skip_bad_images": self.skip_bad_images, "workers": self.workers}
+        kept = {"spec": self.spec, "skip_bad_images": self.skip_bad_images, "workers": self.workers}
         return Folder(self.listing, index, self.size, **kept, device=device)
 
-    def batches(self, size: int, *, order: Tensor | None = None, start: int = 0, crops: Crops | None = None) -> Iterator[Split]:
+    def batches(self, size: int, *, order: Tensor | None = None, start: int = 0, read: Crops | None = None) -> Iterator[Batch]:
         """Batches of `size` images from batch `start` on, uint8 [B, 3, s, s]: short side resized, middle cut out.
 
-        With `crops` uint8 [B, V, 3, s, s]: V random resized crops of each image. With an `order` (indices) only whole batches,
+        With crops to `read` uint8 [B, V, 3, s, s]: V random resized crops of each image (by the name of their size, where they
+        have several). With an `order` (indices) only whole batches,
         an unreadable image replaced by the next readable one; without one all images as they are listed, unreadable ones left out.
 
         Raises: SparseheadError for an unreadable image, unless they are to be skipped, and for a reading process that died.
@@ -86,23 +89,27 @@ class Folder:
 
         places = np.arange(len(self)) if order is None else order.cpu().numpy()
         end = -(-len(places) // size) if order is None else len(places) // size
-        reader = Reader(self.listing, self.index, self.size, places, size, crops, self.skip_bad_images, replace=order is not None)
-        read = 0
+        reader = Reader(self.listing, self.index, self.size, places, size, read, self.skip_bad_images, replace=order is not None)
+        count = 0
         with closing(self._read(reader, range(start, end))) as batches:  # an error ends the reading processes, too
-            for images, labels, bad, skipped in batches:
+            for images, labels, index, bad, skipped in batches:
                 if bad and not self.skip_bad_images:
                     raise self._unreadable(self.index[bad[0][0]], bad[0][1])
                 if order is not None and len(labels) < size:
                     tried = min(IN_A_ROW, len(self)) - 1
                     raise self._unreadable(self.index[bad[0][0]], f"{bad[0][1]}, nor are the {tried:,} images after it readable")
                 self.skipped += skipped
-                read += len(labels)
+                count += len(labels)
                 if len(labels):
-                    yield Split(*(x.to(self.device, non_blocking=True) for x in (images, labels)), skipped)
-        if not read and end > start:
+                    images, labels, index = (each(self._sent, inputs) for inputs in (images, labels, index))
+                    yield Batch(images, labels, index, skipped)
+        if not count and end > start:
             raise SparseheadError(f"not one of the {len(places):,} images below {self.listing.root} can be read.")
 
-    def _read(self, reader: "Reader", numbers: range) -> Iterator[tuple[Tensor, Tensor, list[tuple[int, str]], int]]:
+    def _sent(self, tensor: Tensor) -> Tensor:
+        return tensor.to(self.device, non_blocking=True)
+
+    def _read(self, reader: "Reader", numbers: range) -> Iterator[tuple]:
         """What `reader` makes of each batch's number, in order. Raises: SparseheadError for a reading process that died."""
         workers = min(own_workers() if self.workers is None else self.workers, len(numbers))
         loader = DataLoader(

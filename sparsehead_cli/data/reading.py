@@ -11,11 +11,11 @@ from torch.utils.data import Dataset, get_worker_info
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
-from sparsehead_cli.data.augment import Draw, random_boxes
+from sparsehead_cli.data.augment import Crops, Draw, random_boxes
+from sparsehead_cli.data.contract import Inputs, each
 from sparsehead_cli.data.decoding import decode
 from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.data.layouts import Listing
-from sparsehead_cli.data.split import Crops
 from sparsehead_cli.machine.seeds import stable_seed
 
 READERS = 256  # reading processes whose images can be named
@@ -44,11 +44,10 @@ class Reader(Dataset):
         self.skip, self.replace = skip, replace
         self.opened = torch.full((READERS,), -1).share_memory_()  # by each reading process: which image of the listing it decodes
 
-    def __getitem__(self, number: int) -> tuple[Tensor, Tensor, Bad, int]:
+    def __getitem__(self, number: int) -> tuple[Inputs, Tensor, Tensor, Bad, int]:
         places = self.places[number * self.batch : (number + 1) * self.batch]
-        size = self.crops.size if self.crops else self.size
-        shape = (len(self.crops.recipe), 3, size, size) if self.crops else (3, size, size)
-        images, labels = torch.empty(len(places), *shape, dtype=torch.uint8), []
+        images: list[Inputs] = []
+        labels, index = [], []
         bad: Bad = []
         skipped = 0
         for turn, place in enumerate(places.tolist()):
@@ -56,18 +55,21 @@ class Reader(Dataset):
             found = self._find(place, number, turn, bad)
             skipped += len(bad) > known
             if found:
-                images[len(labels)] = found[0]
-                labels.append(found[1])
+                image, label, which = found
+                images.append(image)
+                labels.append(label)
+                index.append(which)
             elif not self.skip:
                 break  # the main process will end it
-        return images[: len(labels)], torch.tensor(labels, dtype=torch.int64), bad, skipped
+        batch = each(lambda *one: torch.stack(one), *images) if images else torch.empty(0)
+        return batch, torch.tensor(labels, dtype=torch.int64), torch.tensor(index, dtype=torch.int64), bad, skipped
 
-    def _find(self, place: int, number: int, turn: int, bad: Bad) -> tuple[Tensor, int] | None:
-        """The image for a place, cut, and its label; of the first candidate that can be read: the others go into `bad`."""
+    def _find(self, place: int, number: int, turn: int, bad: Bad) -> tuple[Inputs, int, int] | None:
+        """The image for a place, cut, its label and which it is: the first candidate that can be read. Others go into `bad`."""
         for candidate in self._candidates(place):
             i = self._note(self.index[candidate])
             try:
-                return self._cut(decode(self.listing.path(i)), number, turn), int(self.listing.labels[i])
+                return self._cut(decode(self.listing.path(i)), number, turn), int(self.listing.labels[i]), candidate
             except Exception as error:  # whatever is wrong with a file, it must not end the process that reads
                 bad.append((candidate, reason_of(error)))
             finally:
@@ -90,7 +92,7 @@ class Reader(Dataset):
         count = min(IN_A_ROW, len(self.index)) if self.replace and self.skip else 1
         return ((place + i) % len(self.index) for i in range(count))
 
-    def _cut(self, image: Tensor, number: int, turn: int) -> Tensor:
+    def _cut(self, image: Tensor, number: int, turn: int) -> Inputs:
         return middle(image, self.size) if self.crops is None else random_crops(image, self.crops, number, turn)
 
 
@@ -101,15 +103,21 @@ def middle(image: Tensor, size: int) -> Tensor:
     return functional.center_crop(image, [size, size])
 
 
-def random_crops(image: Tensor, crops: Crops, number: int, turn: int) -> Tensor:
-    """The crops of the image at place `turn` of batch `number`, one a view, [3, H, W] -> [V, 3, size, size]."""
+def random_crops(image: Tensor, crops: Crops, number: int, turn: int) -> Inputs:
+    """The crops of the image at place `turn` of batch `number`, one a view, [3, H, W] -> [V, 3, size, size].
+
+    Views of several sizes have their crops by the name of the size.
+    """
     seed = stable_seed("crops", crops.seed, crops.step + number, crops.first + turn, 0)  # 0: what was the process's number
     generator = torch.Generator().manual_seed(seed)
-    cut = []
-    for _, equal in groupby(crops.recipe, key=lambda view: (view.area, view.ratio)):
+    by_size: dict[str, list[Tensor]] = {}
+    for _, equal in groupby(crops.recipe, key=lambda view: (view.area, view.ratio, view.side)):
         views = list(equal)
+        size = views[0].size_in(crops.size)
         boxes = random_boxes(views[0], *image.shape[1:], Draw(len(views), generator, CPU))
         for top, left, rows, columns in torch.stack(boxes, dim=1).int().tolist():
             box = functional.crop(image, top, left, rows, columns)
-            cut.append(functional.resize(box, [crops.size, crops.size], InterpolationMode.BICUBIC, antialias=True))
-    return torch.stack(cut)
+            cut = functional.resize(box, [size, size], InterpolationMode.BICUBIC, antialias=True)
+            by_size.setdefault(str(size), []).append(cut)
+    stacked = {name: torch.stack(cut) for name, cut in by_size.items()}
+    return stacked if len(stacked) > 1 else next(iter(stacked.values()))

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.data.detection import DetectionSet, load_detection
-from sparsehead_cli.data.folders import own_workers
+from sparsehead_cli.data.folders import Folder, own_workers
 from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
@@ -345,7 +346,7 @@ class Evaluation:
             self.kept[key] = tuple(self.features_of(subject, split, digest) for split, digest in parts)
         return self.kept[key]
 
-    def features_of(self, subject: Subject, split: Split | Folder, digest: str) -> Features:
+    def features_of(self, subject: Subject, split: Source, digest: str) -> Features:
         """The features of a split, kept beside the run in features/; pixels are not worth their place."""
         if subject.model == "pixels":
             return extract(subject.network, split, subject.prepare)

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.datasets import Folder, Split, held_out_mask
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.datasets import held_out_mask
 from sparsehead_cli.evaluation.sgd import Schedule, Watch, finetune, linear_sgd
 from sparsehead_cli.evaluation.subject import Subject
 from sparsehead_cli.machine.seeds import stable_seed
@@ -59,8 +60,8 @@ class Labelled:
 
     name: str
     classes: tuple[str, ...]
-    train: Split | Folder
-    test: Split | Folder
+    train: Source
+    test: Source
     digests: tuple[str, str]
 
     @property
@@ -190,7 +191,7 @@ def end_to_end(task: Task) -> Iterator[Outcome]:
     yield from tuned(task, task.data.train, task.settings.finetune_epochs, eval_seed=task.seed)
 
 
-def tuned(task: Task, train: Split | Folder, epochs: int, **columns: object) -> Iterator[Outcome]:
+def tuned(task: Task, train: Source, epochs: int, **columns: object) -> Iterator[Outcome]:
     """Fine-tuning on r and on z, each from the pretrained weights."""
     schedule = Schedule(epochs, task.settings.finetune_batch, task.settings.finetune_lr)
     widths = task.features()[1].by_name

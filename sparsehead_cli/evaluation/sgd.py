@@ -7,12 +7,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import RECIPES, View, make_views
-from sparsehead_cli.data.datasets import Crops, Folder, Split
+from sparsehead_cli.data.augment import RECIPES, Augmentation, Crops, ImageViews
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.prepare import Prepare, with_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject, trainable
 from sparsehead_cli.machine.seeds import stable_seed
-from sparsehead_cli.measure.features import Features, Prepare, extract, with_channels
+from sparsehead_cli.measure.features import Features, extract
 from sparsehead_cli.nets.optim import lr_at, parameter_groups
 from sparsehead_cli.sparse.layers import eval_mode
 
@@ -36,7 +37,7 @@ Watch = Callable[[int, int], None]  # steps done, of how many
 
 
 def training_batches(
-    subject: Subject, train: Split | Folder, recipe: str, schedule: Schedule, seed: int, watch: Watch
+    subject: Subject, train: Source, recipe: str, schedule: Schedule, seed: int, watch: Watch
 ) -> Iterator[tuple[Tensor, Tensor, float]]:
     """Augmented views [B, C, h, w], labels [B] and the share of the peak learning rate, for every step of a training.
 
@@ -52,8 +53,8 @@ def training_batches(
         generator = torch.Generator().manual_seed(stable_seed("order", seed, epoch))
         order = torch.randperm(len(train), generator=generator).to(subject.device)
         crops = Crops(views, size, seed, epoch * per_epoch)
-        for step, batch in enumerate(train.batches(batch_size, order=order, crops=crops), epoch * per_epoch):
-            view = view_of(subject.prepare, batch.images, views, stable_seed("view", seed, step))
+        for step, batch in enumerate(train.batches(batch_size, order=order, read=crops), epoch * per_epoch):
+            view = view_of(subject.prepare, batch.inputs, views, stable_seed("view", seed, step))
             yield view, batch.labels, share(step, total)
             watch(step + 1, total)
 
@@ -63,7 +64,7 @@ def share(step: int, total: int) -> float:
     return lr_at(step, total=total, warmup=0, lr=1.0)
 
 
-def view_of(prepare: Prepare, images: Tensor, views: tuple[View, ...], seed: int) -> Tensor:
+def view_of(prepare: Prepare, images: Tensor, views: tuple[Augmentation, ...], seed: int) -> Tensor:
     """uint8 images (or ready crops) -> one augmented view as the network expects it."""
     generator = torch.Generator().manual_seed(seed)
     channels, *size = prepare.image or images.shape[1:]
@@ -71,13 +72,13 @@ def view_of(prepare: Prepare, images: Tensor, views: tuple[View, ...], seed: int
         images = with_channels(images, channels)
     elif images.shape[2] != channels:
         images = with_channels(images.flatten(0, 1), channels).unflatten(0, images.shape[:2])
-    view = make_views(images, views, prepare.normalise, size[-1], generator)[0]
+    view = ImageViews(views, prepare.normalise, size[-1])(images, generator)[0].inputs
     return view.contiguous(memory_format=torch.channels_last)
 
 
 def linear_sgd(
     subject: Subject,
-    train: Split | Folder,
+    train: Source,
     val: Features,
     test: Features,
     *,
@@ -141,8 +142,8 @@ class Classifier(nn.Module):
 
 def finetune(
     subject: Subject,
-    train: Split | Folder,
-    test: Split | Folder,
+    train: Source,
+    test: Source,
     *,
     features: str,
     width: int,

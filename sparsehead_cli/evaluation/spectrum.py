@@ -12,15 +12,17 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import View, make_views
-from sparsehead_cli.data.datasets import Folder, Split, dataset_info, held_out_mask, load_split
+from sparsehead_cli.data.augment import Augmentation, ImageViews
+from sparsehead_cli.data.contract import Source, joined
+from sparsehead_cli.data.datasets import dataset_info, held_out_mask, load_split
+from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject
 from sparsehead_cli.evaluation.table import Row, TaskTables
 from sparsehead_cli.foreign.layouts import in_words
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
-from sparsehead_cli.measure.features import BATCH, with_channels
+from sparsehead_cli.measure.features import BATCH
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.invariance import invariance
@@ -152,7 +154,7 @@ class Look:
         self.split = split.take(shuffled)  # a block of rows then stands for all of them, and so do the first few
         self.digest = split.digest()
 
-    def load(self, part: str) -> Split | Folder:
+    def load(self, part: str) -> Source:
         """A split of the data set, on the device, in the network's size."""
         request = self.request
         return load_split(
@@ -208,7 +210,7 @@ class Look:
         kept: list[Tensor] = []
         with hidden_layers(self.subject.network.projector) as hidden:
             for batch in self.split.batches(BATCH):
-                features = self.subject.network(self.subject.prepare(batch.images))
+                features = self.subject.network(self.subject.prepare(batch.inputs))
                 features = {name: features[name] for name in self.subject.features} | (hidden if self.request.layers else {})
                 for name, values in features.items():
                     if name not in moments:
@@ -224,15 +226,16 @@ class Look:
     def views(self, images: int, count: int, batch: int, what: str) -> Iterator[dict[str, Tensor]]:
         """r and z of `count` views of each of the first `images` images, `batch` at a time: [n, count, D]."""
         recipe = self.subject.recipe
-        views: tuple[View, ...] = tuple(itertools.islice(itertools.cycle(recipe), count))
+        views: tuple[Augmentation, ...] = tuple(itertools.islice(itertools.cycle(recipe), count))
         channels, size, _ = self.subject.prepare.image
         few = self.split.take(torch.arange(min(images, len(self.split))))
         for i, part in enumerate(few.batches(batch)):
             generator = torch.Generator().manual_seed(stable_seed(what, self.request.seed, i))
-            made = make_views(with_channels(part.images, channels), views, self.subject.prepare.normalise, size, generator)
-            stacked = torch.cat(made).contiguous(memory_format=torch.channels_last)
+            make = ImageViews(views, self.subject.prepare.normalise, size)
+            made = make(with_channels(part.inputs, channels), generator)
+            stacked = joined(made).contiguous(memory_format=torch.channels_last)
             features = self.subject.network(stacked)
-            yield {name: f.unflatten(0, (count, len(part))).transpose(0, 1) for name, f in features.items()}
+            yield {name: f.unflatten(0, (count, len(part.labels))).transpose(0, 1) for name, f in features.items()}
 
     def invariances(self) -> Iterator[Row]:
         """LiDAR, alignment and uniformity of r and z."""
@@ -291,7 +294,7 @@ class Look:
         split = self.load(part)
         count = min(KEPT, len(split))
         few = split.take(torch.arange(count) * len(split) // count)
-        found = [(self.subject.network.backbone(self.subject.prepare(b.images)), b.labels) for b in few.batches(BATCH)]
+        found = [(self.subject.network.backbone(self.subject.prepare(b.inputs)), b.labels) for b in few.batches(BATCH)]
         return torch.cat([r for r, _ in found]), torch.cat([labels for _, labels in found])
 
 

@@ -11,8 +11,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import RECIPES, Normalisation, View, luma
-from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, Folder, Split, dataset_info
+from sparsehead_cli.data.augment import RECIPES, Augmentation, Normalisation, luma
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, dataset_info
+from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.file import read_file
 from sparsehead_cli.foreign.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
@@ -20,7 +22,7 @@ from sparsehead_cli.foreign.networks import Found, find_network
 from sparsehead_cli.foreign.tensors import listed
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
-from sparsehead_cli.measure.features import BATCH, Encoder, Pixels, Prepare
+from sparsehead_cli.measure.features import BATCH, Encoder, Pixels
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.build import build_method, identity_digest, outline_method, unknown_names
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
@@ -55,7 +57,7 @@ class Subject:
     device: torch.device
     fresh: Callable[[], Encoder]
     dataset: str | None = None
-    recipe: tuple[View, ...] = RECIPES["symmetric"]
+    recipe: tuple[Augmentation, ...] = RECIPES["symmetric"]
     temperature: float = TEMPERATURE
     report: tuple[str, ...] = ()
     config: Config | None = None
@@ -343,7 +345,7 @@ def ready(network: Encoder, device: torch.device) -> Encoder:
     return network.requires_grad_(False)
 
 
-def untrained(subject: Subject, images: Split | Folder) -> Subject:
+def untrained(subject: Subject, images: Source) -> Subject:
     """The same architecture with the initial weights of the run's seed; BatchNorm's statistics are of `images`, unaugmented.
 
     Without those statistics the features of an untrained network would mean less still.
@@ -357,8 +359,8 @@ def untrained(subject: Subject, images: Split | Folder) -> Subject:
     network.train()
     with torch.no_grad():
         for batch in few.batches(BATCH):
-            if len(batch) > 1:
-                network(subject.prepare(batch.images))
+            if len(batch.labels) > 1:
+                network(subject.prepare(batch.inputs))
     network.eval()
     for norm in norms:
         norm.momentum = 0.1

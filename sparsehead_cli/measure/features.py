@@ -11,8 +11,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import Normalisation, luma, resize_weights, separable
-from sparsehead_cli.data.split import Split
+from sparsehead_cli.data.contract import Batch, Inputs, Source
+from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.archive import Unsound, finite, read_archive
 from sparsehead_cli.machine.files import make_folder, write_beside
@@ -68,43 +68,8 @@ class Pixels(nn.Module):
         return {"pixels": view.flatten(1)}
 
 
-@dataclass(frozen=True)
-class Prepare:
-    """uint8 images of any data set -> the view [B, C, h, w] that a network made for `image` = (C, h, w) expects.
-
-    Grey becomes three equal channels, colour its luma; other sizes are resized (antialiased bicubic). Normalised with the
-    statistics of the data that the network was trained on, whatever it is evaluated on. Without an `image` they stay as they are.
-    """
-
-    image: tuple[int, int, int] | None
-    normalise: Normalisation
-
-    def __call__(self, images: Tensor) -> Tensor:
-        channels, *size = self.image or images.shape[1:]
-        x = resize(with_channels(images, channels).float().div_(255), tuple(size))
-        return self.normalise(x).contiguous(memory_format=torch.channels_last)
-
-
-def with_channels(images: Tensor, channels: int) -> Tensor:
-    """uint8 [B, C, H, W] -> uint8 [B, channels, H, W]; C and `channels` are 1 or 3. Luma is rounded."""
-    if images.shape[1] == channels:
-        return images
-    return images.expand(-1, 3, -1, -1) if channels == 3 else luma(images.float()).round_().to(torch.uint8)
-
-
-def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """[B, C, H, W] in [0, 1] -> [B, C, *size], antialiased bicubic; the same tensor where the size fits already."""
-    if tuple(x.shape[2:]) == size:
-        return x
-    weights = []
-    for old, new in zip(x.shape[2:], size, strict=True):
-        whole = torch.tensor([float(old)], device=x.device)
-        weights.append(resize_weights(torch.zeros_like(whole), whole, old, new).expand(len(x), -1, -1))
-    return separable(x, *weights).clamp_(0, 1)  # bicubic overshoots
-
-
 @torch.no_grad()
-def extract(network: nn.Module, split: Split, prepare: Prepare) -> Features:
+def extract(network: nn.Module, split: Source, prepare: Callable[[Inputs], Inputs]) -> Features:
     """The features of every image of a split, on its device; never more in memory than they are. The caller chooses autocast."""
     by_name: dict[str, Tensor] = {}
     labels = torch.empty_like(split.labels)
@@ -112,8 +77,8 @@ def extract(network: nn.Module, split: Split, prepare: Prepare) -> Features:
     clock = Waiting()
     with eval_mode(network):
         for batch in clock.watch(split.batches(BATCH)):
-            end = done + len(batch)
-            for name, features in network(prepare(batch.images)).items():
+            end = done + len(batch.labels)
+            for name, features in network(prepare(batch.inputs)).items():
                 if name not in by_name:
                     by_name[name] = torch.empty(len(split), features.shape[1], device=features.device)
                 by_name[name][done:end] = features
@@ -129,7 +94,7 @@ class Waiting:
     def __init__(self) -> None:
         self.began, self.waited = time.perf_counter(), 0.0
 
-    def watch(self, batches: Iterable[Split]) -> Iterator[Split]:
+    def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; the time that each takes to come is added up."""
         asked = time.perf_counter()
         for batch in batches:

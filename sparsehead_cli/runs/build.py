@@ -4,15 +4,15 @@ import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparsehead_cli.data.augment import RECIPES, Normalisation, make_views
-from sparsehead_cli.data.datasets import Folder, Split, dataset_info, load_split, require_known
+from sparsehead_cli.data.augment import RECIPES, ImageViews, Normalisation
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.datasets import dataset_info, load_split, require_known
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.device import PRECISIONS, choose_device, choose_precision
@@ -47,9 +47,9 @@ class Run:
     optimizer: torch.optim.Optimizer
     views: Callable[[Tensor, torch.Generator], list[Tensor]]
     normalise: Normalisation
-    train: Split | Folder
-    bank: Split | Folder
-    val: Split | Folder
+    train: Source
+    bank: Source
+    val: Source
     local_batch: int
     steps_per_epoch: int
 
@@ -124,7 +124,7 @@ def build(config: Config) -> Run:
     )
 
 
-def load(config: Config, split: str) -> Split | Folder:
+def load(config: Config, split: str) -> Source:
     """A split of the run's data set, read as its settings say."""
     return load_split(
         config.dataset,
@@ -136,7 +136,7 @@ def load(config: Config, split: str) -> Split | Folder:
     )
 
 
-def bank_of(train: Split | Folder) -> Split | Folder:
+def bank_of(train: Source) -> Source:
     """At most BANK of the images that have a label, evenly spread over all of them: files come sorted by class."""
     labelled = (train.labels >= 0).nonzero().flatten()
     count = min(BANK, len(labelled))
@@ -206,7 +206,7 @@ def image_views(config: Config) -> Callable[[Tensor, torch.Generator], list[Tens
     """images -> views for this run's recipe and data set. The loop never looks inside either."""
     info = dataset_info(config.dataset, config.data_dir)
     size, part = config.image_size or info.size, (distributed.rank(), distributed.world())
-    return partial(make_views, recipe=RECIPES[config.recipe], normalise=info.normalise, size=size, part=part)
+    return ImageViews(RECIPES[config.recipe], info.normalise, size, part)
 
 
 def check_names(config: Config) -> None:
@@ -259,7 +259,7 @@ def identity_digest(identity: dict[str, object]) -> str:
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:7]
 
 
-def check_labels(config: Config, train: Split | Folder) -> None:
+def check_labels(config: Config, train: Source) -> None:
     """Raises: SparseheadError for a method that reads labels, and training images without."""
     missing = int((train.labels < 0).sum())
     if missing and METHODS[config.method].reads_labels:

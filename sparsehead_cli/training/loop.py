@@ -14,13 +14,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.augment import RECIPES
-from sparsehead_cli.data.datasets import Crops, Folder, Split, dataset_info
+from sparsehead_cli.data.augment import RECIPES, Crops
+from sparsehead_cli.data.datasets import dataset_info
+from sparsehead_cli.data.folders import Folder
+from sparsehead_cli.data.memory import Memory
+from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.machine.signals import Interrupted, Stop, catch_signals
-from sparsehead_cli.measure.features import Encoder, Prepare, Waiting, extract
+from sparsehead_cli.measure.features import Encoder, Waiting, extract
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
 from sparsehead_cli.runs.build import Run
@@ -117,7 +120,7 @@ def stopped(run: Run, position: Position, stop: Stop) -> Interrupted:
     return Interrupted(stop.agreed, run.folder, position.step, run.total_steps)
 
 
-def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
+def train_step(run: Run, batch: Memory, step: int) -> dict[str, Tensor]:
     """One batch uint8 [B, C, H, W] (or its crops) with its labels -> one update; what is logged, each [], on the device."""
     seed = run.config.seed
     for group in run.optimizer.param_groups:
@@ -125,7 +128,7 @@ def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
     run.sparse.lam = run.lam(step)
     run.generator.manual_seed(stable_seed("method", seed, step))  # masks and noise, drawn for the joined batch
     generator = torch.Generator().manual_seed(stable_seed("views", seed, step, 0))  # likewise, and 0 was the process's number
-    views = run.views(batch.images, generator=generator)
+    views = run.views(batch.inputs, generator=generator)
 
     with run.autocast():
         loss, terms = run.forward(views, batch.labels)
@@ -137,11 +140,11 @@ def train_step(run: Run, batch: Split, step: int) -> dict[str, Tensor]:
     return {"loss": loss.detach(), **{name: t.detach() for name, t in terms.items()}, "gradient_norm": gradient_norm}
 
 
-def epoch_batches(run: Run, epoch: int, first: int) -> Iterator[Split]:
+def epoch_batches(run: Run, epoch: int, first: int) -> Iterator[Memory]:
     """The batches of this process in this epoch, from the epoch's step `first` on; streamed images come as crops."""
     size, step = run.method.backbone.image[1], epoch * run.steps_per_epoch
     crops = Crops(RECIPES[run.config.recipe], size, run.config.seed, step, first=distributed.rank() * run.local_batch)
-    return run.train.batches(run.local_batch, order=epoch_order(run, epoch), start=first, crops=crops)
+    return run.train.batches(run.local_batch, order=epoch_order(run, epoch), start=first, read=crops)
 
 
 def epoch_order(run: Run, epoch: int) -> Tensor:

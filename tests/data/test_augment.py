@@ -12,20 +12,21 @@ from torchvision.transforms import InterpolationMode
 
 from sparsehead_cli.data.augment import (
     RECIPES,
+    Augmentation,
     Draw,
+    ImageViews,
     Normalisation,
-    View,
     blend,
     gaussian_blur,
     jitter,
     luma,
     make_view,
-    make_views,
     random_boxes,
     resize_weights,
     separable,
     shift_hue,
 )
+from sparsehead_cli.data.contract import GLOBAL
 
 CPU = torch.device("cpu")
 
@@ -52,20 +53,20 @@ def test_crop_is_torchvisions_antialiased_bicubic(rgb, box, size):
 
 def test_full_box_at_the_same_size_is_the_identity(rgb):
     images = (rgb[:, :, :20, :20] * 255).byte()
-    view = View(area=(1, 1), ratio=(1, 1), jitter_p=0, grey_p=0, flip_p=0)
+    view = Augmentation(area=(1, 1), ratio=(1, 1), jitter_p=0, grey_p=0, flip_p=0)
     torch.testing.assert_close(make_view(images, view, 20, generator()), images / 255, atol=1e-6, rtol=0)
 
 
 def test_flip_mirrors(rgb):
     images = (rgb[:, :, :20, :20] * 255).byte()
-    view = View(area=(1, 1), ratio=(1, 1), jitter_p=0, grey_p=0, flip_p=1)
+    view = Augmentation(area=(1, 1), ratio=(1, 1), jitter_p=0, grey_p=0, flip_p=1)
     torch.testing.assert_close(make_view(images, view, 20, generator()), images.flip(3) / 255, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("area", "height", "width"), [((0.08, 1.0), 32, 32), ((0.2, 1.0), 28, 28), ((0.9, 1.0), 20, 60)])
 def test_boxes_are_distributed_as_torchvisions(area, height, width):
     n = 4000
-    ours = torch.stack(random_boxes(View(area=area), height, width, Draw(n, generator(), CPU)), dim=1)
+    ours = torch.stack(random_boxes(Augmentation(area=area), height, width, Draw(n, generator(), CPU)), dim=1)
     torch.manual_seed(0)
     crop = T.RandomResizedCrop(8, scale=area)
     image = torch.zeros(1, height, width)
@@ -112,7 +113,7 @@ def test_blur_wider_than_the_image_keeps_the_mean_brightness():
 def test_jitter_is_distributed_as_color_jitter_with_probability():
     """Each image's mean per channel after jitter, ours and torchvision's, over a few hundred batches and orders."""
     image = torch.rand(3, 6, 6, generator=generator(3))
-    view = View(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter_p=0.8)
+    view = Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter_p=0.8)
     ours = torch.cat([jitter(image.expand(8, -1, -1, -1), view, Draw(8, generator(s), CPU)) for s in range(300)])
     torch.manual_seed(0)
     reference = T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8)
@@ -127,8 +128,8 @@ def test_jitter_is_distributed_as_color_jitter_with_probability():
 def test_probabilities_are_per_image(name, p):
     images = torch.randint(0, 256, (3000, 3, 6, 6), generator=generator(2), dtype=torch.uint8)
     plain = {"area": (1, 1), "ratio": (1, 1), "jitter_p": 0, "grey_p": 0, "flip_p": 0, "blur_sigma": (1, 1)}
-    changed = make_view(images, View(**{**plain, name: p}), 6, generator())
-    untouched = make_view(images, View(**plain), 6, generator())
+    changed = make_view(images, Augmentation(**{**plain, name: p}), 6, generator())
+    untouched = make_view(images, Augmentation(**plain), 6, generator())
     share = float((changed - untouched).abs().amax(dim=(1, 2, 3)).gt(1e-3).double().mean())
     assert math.isclose(share, p, abs_tol=0.03)
 
@@ -136,22 +137,31 @@ def test_probabilities_are_per_image(name, p):
 def test_solarize_and_grey_are_torchvisions(rgb):
     images = (rgb[:, :, :20, :20] * 255).byte()
     plain = {"area": (1, 1), "ratio": (1, 1), "jitter_p": 0, "grey_p": 0, "flip_p": 0}
-    grey = make_view(images, View(**{**plain, "grey_p": 1}), 20, generator())
+    grey = make_view(images, Augmentation(**{**plain, "grey_p": 1}), 20, generator())
     torch.testing.assert_close(grey, TF.rgb_to_grayscale(images / 255, 3), atol=2e-4, rtol=0)
-    solarized = make_view(images, View(**plain, solarize_p=1), 20, generator())
+    solarized = make_view(images, Augmentation(**plain, solarize_p=1), 20, generator())
     torch.testing.assert_close(solarized, TF.solarize(images / 255, 0.5), atol=1e-5, rtol=0)
+
+
+def made(images, recipe, part=(0, 1)):
+    """The views of a recipe, 12 pixels wide where they are global, of images whose mean is 0.5."""
+    channels = images.shape[1]
+    normalise = Normalisation((0.5,) * channels, (0.25,) * channels)
+    views = ImageViews(RECIPES[recipe], normalise, 12, part)
+    assert views.roles == tuple(view.role for view in views(images, generator()))
+    return [view.inputs for view in views(images, generator())]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_recipes_give_views_for_grey_and_colour(recipe, channels):
     images = torch.randint(0, 256, (5, channels, 14, 14), generator=generator(4), dtype=torch.uint8)
-    normalise = Normalisation((0.5,) * channels, (0.25,) * channels)
-    views = make_views(images, RECIPES[recipe], normalise, 12, generator())
-    assert [v.shape for v in views] == [(5, channels, 12, 12)] * len(RECIPES[recipe])
+    views = made(images, recipe)
+    sides = [12 if view.role == GLOBAL else 5 for view in RECIPES[recipe]]  # 3/7 of 12
+    assert [v.shape for v in views] == [(5, channels, side, side) for side in sides]
     assert all(v.dtype == torch.float32 and v.min() >= -2 and v.max() <= 2 for v in views)
-    assert all(not torch.equal(a, b) for a, b in combinations(views, 2))
-    again = make_views(images, RECIPES[recipe], normalise, 12, generator())
+    assert all(not torch.equal(a, b) for a, b in combinations(views, 2) if a.shape == b.shape)
+    again = made(images, recipe)
     assert all(torch.equal(a, b) for a, b in zip(views, again, strict=True))
 
 
@@ -173,9 +183,8 @@ def test_views_are_the_same_on_a_gpu():
 def test_parts_of_a_batch_get_the_views_that_they_have_in_the_whole(recipe):
     """However many processes share a batch; a part is told apart from the others."""
     images = torch.randint(0, 256, (8, 3, 20, 20), generator=generator(), dtype=torch.uint8)
-    normalise = Normalisation((0.5,) * 3, (0.25,) * 3)
-    whole = make_views(images, RECIPES[recipe], normalise, 12, generator())
+    whole = made(images, recipe)
     for of in (2, 4):
-        parts = [make_views(images.chunk(of)[i], RECIPES[recipe], normalise, 12, generator(), (i, of)) for i in range(of)]
+        parts = [made(images.chunk(of)[i], recipe, (i, of)) for i in range(of)]
         for view, shares in zip(whole, zip(*parts, strict=True), strict=True):
             torch.testing.assert_close(torch.cat(shares), view, atol=1e-4, rtol=0)

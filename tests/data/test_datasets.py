@@ -10,9 +10,10 @@ import torch
 from torchvision.datasets import CIFAR10
 
 from sparsehead_cli.data import published
-from sparsehead_cli.data.datasets import DATASETS, Split, held_out_mask, load_split
+from sparsehead_cli.data.datasets import DATASETS, held_out_mask, load_split
 from sparsehead_cli.data.fashion10k import draw
 from sparsehead_cli.data.idx import FILES, read_idx, read_idx_pair
+from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.published import EMBEDDED, EMBEDDED_SHA256
 from sparsehead_cli.errors import SparseheadError
 from tests.conftest import OF_THE_SYSTEM
@@ -206,7 +207,7 @@ def test_unknown_name_and_split(tmp_path):
 
 
 def test_batches_are_whole_and_can_start_in_the_middle():
-    split = Split(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
+    split = Memory(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
     order = torch.arange(10).flip(0)
     found = list(split.batches(4, order=order))
     assert [b.images.flatten().tolist() for b in found] == [[9, 8, 7, 6], [5, 4, 3, 2]]
@@ -215,20 +216,20 @@ def test_batches_are_whole_and_can_start_in_the_middle():
 
 
 def test_without_an_order_every_image_comes_once_as_it_lies():
-    split = Split(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
+    split = Memory(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
     assert [b.labels.tolist() for b in split.batches(4)] == [[0, 10, 20, 30], [40, 50, 60, 70], [80, 90]]
     assert [b.images.flatten().tolist() for b in split.batches(4, start=2)] == [[8, 9]]
     assert split.take(torch.tensor([3, 1])).labels.tolist() == [30, 10]
 
 
 def test_digest_is_of_images_and_labels_and_fixed_for_all_machines():
-    split = Split(torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.arange(3))
+    split = Memory(torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.arange(3))
     assert split.digest() == "4ae8207c38aec3db51f2ca72fdb82404"
     assert split.take(torch.tensor([0, 1, 2])).digest() == split.digest()
     changed = split.images.clone()
     changed[2, 0, 1, 1] += 1
-    assert len({s.digest() for s in (split, Split(changed, split.labels), Split(split.images, split.labels.flip(0)))}) == 3
-    assert Split(split.images.view(3, 1, 4, 1), split.labels).digest() != split.digest()
+    assert len({s.digest() for s in (split, Memory(changed, split.labels), Memory(split.images, split.labels.flip(0)))}) == 3
+    assert Memory(split.images.view(3, 1, 4, 1), split.labels).digest() != split.digest()
 
 
 def test_pretrain_is_train_where_every_image_has_a_label(tmp_path):

@@ -16,8 +16,8 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional
 
 from sparsehead_cli.data import folders, reading
-from sparsehead_cli.data.augment import RECIPES, View, make_views
-from sparsehead_cli.data.datasets import Crops, dataset_info, load_split
+from sparsehead_cli.data.augment import RECIPES, Augmentation, Crops, ImageViews
+from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.data.folders import _died
 from sparsehead_cli.errors import SparseheadError
 
@@ -71,12 +71,12 @@ def test_large_images_are_cut_from_eight_sevenths(photographs, monkeypatch):
 @pytest.mark.parametrize("crops", [None, CROPS])
 def test_the_number_of_processes_does_not_matter(photographs, crops):
     order = torch.randperm(60, generator=torch.Generator().manual_seed(0))
-    alone = list(load(photographs).batches(8, order=order, crops=crops))
+    alone = list(load(photographs).batches(8, order=order, read=crops))
     assert len(alone) == 7
     for workers in (1, 3):
-        several = list(load(photographs, workers=workers).batches(8, order=order, crops=crops))
+        several = list(load(photographs, workers=workers).batches(8, order=order, read=crops))
         assert same(everything(alone), everything(several))
-    assert same(everything(alone[3:]), everything(load(photographs).batches(8, order=order, start=3, crops=crops)))
+    assert same(everything(alone[3:]), everything(load(photographs).batches(8, order=order, start=3, read=crops)))
     assert alone[0].images.shape == ((8, 2, 3, 16, 16) if crops else (8, 3, 16, 16))
 
 
@@ -106,25 +106,25 @@ def test_crops_are_a_function_of_seed_step_and_place(photographs):
 
 def test_a_crop_is_the_box_that_it_says():
     image = torch.arange(30 * 40).remainder(256).to(torch.uint8).view(1, 30, 40).expand(3, -1, -1)
-    whole = reading.random_crops(image, Crops((View(area=(1, 1), ratio=(4 / 3, 4 / 3)),), 30, 0), 0, 0)
+    whole = reading.random_crops(image, Crops((Augmentation(area=(1, 1), ratio=(4 / 3, 4 / 3)),), 30, 0), 0, 0)
     expected = functional.resize(image, [30, 30], InterpolationMode.BICUBIC, antialias=True)
     assert torch.equal(whole[0], expected)
-    small = reading.random_crops(torch.zeros(3, 1, 1, dtype=torch.uint8), Crops((View(), View()), 8, 0), 0, 0)
+    small = reading.random_crops(torch.zeros(3, 1, 1, dtype=torch.uint8), Crops((Augmentation(), Augmentation()), 8, 0), 0, 0)
     assert small.shape == (2, 3, 8, 8)
 
 
 def test_ready_crops_are_flipped_and_coloured_only(photographs):
-    plain = View(brightness=0, contrast=0, saturation=0, hue=0, grey_p=0, flip_p=0)
+    plain = Augmentation(brightness=0, contrast=0, saturation=0, hue=0, grey_p=0, flip_p=0)
     crops = torch.randint(0, 256, (5, 3, 3, 16, 16), dtype=torch.uint8)
     normalise = dataset_info(str(photographs), photographs).normalise
 
     def views(*recipe):
-        return make_views(crops, recipe, normalise, 16, torch.Generator().manual_seed(0))
+        return [view.inputs for view in ImageViews(recipe, normalise, 16)(crops, torch.Generator().manual_seed(0))]
 
-    flipped = View(**{**vars(plain), "flip_p": 1})
+    flipped = Augmentation(**{**vars(plain), "flip_p": 1})
     for i, (view, expected) in enumerate(zip(views(plain, plain, flipped), crops.unbind(1), strict=True)):
         torch.testing.assert_close(view, normalise((expected.flip(3) if i == 2 else expected).float() / 255))
-    coloured = views(View(), View(), View())
+    coloured = views(Augmentation(), Augmentation(), Augmentation())
     assert len(coloured) == 3
     assert not torch.equal(coloured[0], views(plain, plain, plain)[0])
 

@@ -67,8 +67,8 @@ def test_tiny_imagenet_as_published(tiny_imagenet):
     for folder in (tiny_imagenet, tiny_imagenet / "tiny-imagenet-200"):
         for split in ("train+val", "test"):
             (batch,) = load("tiny-imagenet", split, folder).batches(99)
-            assert batch.images.shape[1:] == (3, 64, 64)
-            assert batch.images.float().mean(dim=(2, 3)).argmax(dim=1).tolist() == batch.labels.tolist()
+            assert batch.inputs.shape[1:] == (3, 64, 64)
+            assert batch.inputs.float().mean(dim=(2, 3)).argmax(dim=1).tolist() == batch.labels.tolist()
             assert sorted(set(batch.labels.tolist())) == [0, 1, 2]
 
 
@@ -78,7 +78,7 @@ def test_imagenet_as_published(imagenet):
         assert (info.classes, info.size) == (("n01440764", "n01443537"), 224)
         assert [len(load("imagenet", s, folder)) for s in ("train", "val", "test")] == [13, 1, 2]
         (batch,) = load("imagenet", "test", folder).batches(99)
-        assert batch.images.shape == (2, 3, 224, 224)
+        assert batch.inputs.shape == (2, 3, 224, 224)
         assert batch.labels.tolist() == [0, 1]
     assert info.normalise == DATASETS["tiny-imagenet"].normalise
 

@@ -1,8 +1,9 @@
 import pytest
 import torch
 
-from sparsehead_cli.data.augment import RECIPES, View
-from sparsehead_cli.data.datasets import Split, load_split
+from sparsehead_cli.data.augment import RECIPES, Augmentation
+from sparsehead_cli.data.datasets import load_split
+from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.sgd import (
     LRS,
@@ -30,7 +31,7 @@ def subject(run_folder):
 
 def test_an_epoch_sees_every_image_once_in_another_order_each_time(subject):
     images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 28, 28).contiguous()
-    train = Split(images, torch.arange(60))
+    train = Memory(images, torch.arange(60))
     seen, rates, steps = [], [], []
     for view, labels, rate in training_batches(
         subject, train, "shift", Schedule(2, 20), 0, lambda step, total: steps.append((step, total))
@@ -116,7 +117,7 @@ def test_stages_of_a_network_that_nobody_named():
 @pytest.fixture
 def unaugmented(monkeypatch):
     """Views that are the images themselves: what can be learned is then learned in few epochs."""
-    as_it_is = View(area=(1, 1), ratio=(1, 1), brightness=0, contrast=0, saturation=0, hue=0, flip_p=0)
+    as_it_is = Augmentation(area=(1, 1), ratio=(1, 1), brightness=0, contrast=0, saturation=0, hue=0, flip_p=0)
     monkeypatch.setitem(RECIPES, "gentle-crop", (as_it_is,))
     monkeypatch.setitem(RECIPES, "shift", (as_it_is,))
 

@@ -8,20 +8,10 @@ from torchvision.transforms.functional import InterpolationMode
 from torchvision.transforms.functional import resize as torchvision_resize
 
 from sparsehead_cli.data.augment import Normalisation
-from sparsehead_cli.data.datasets import Split
+from sparsehead_cli.data.memory import Memory
+from sparsehead_cli.data.prepare import Prepare, resize, with_channels
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.measure.features import (
-    Encoder,
-    Features,
-    Pixels,
-    Prepare,
-    cached,
-    eval_mode,
-    extract,
-    resize,
-    widths_of,
-    with_channels,
-)
+from sparsehead_cli.measure.features import Encoder, Features, Pixels, cached, eval_mode, extract, widths_of
 from tests.damage import DAMAGES, every_nth, flip_bit
 from tests.ssl.test_methods import build
 
@@ -35,7 +25,7 @@ def encoder():
 
 def images(n=7, channels=1, side=12):
     pixels = torch.randint(0, 256, (n, channels, side, side), generator=torch.Generator().manual_seed(0))
-    return Split(pixels.to(torch.uint8), torch.arange(n) % 3)
+    return Memory(pixels.to(torch.uint8), torch.arange(n) % 3)
 
 
 def test_extraction_leaves_the_network_as_it_was():

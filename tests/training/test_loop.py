@@ -11,11 +11,12 @@ import time
 import pytest
 import torch
 
-from sparsehead_cli.data.datasets import Split
+from sparsehead_cli.data.memory import Memory
+from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.device import choose_device, choose_precision, has_fast_bfloat16
 from sparsehead_cli.machine.signals import Interrupted
-from sparsehead_cli.measure.features import Encoder, Prepare, extract
+from sparsehead_cli.measure.features import Encoder, extract
 from sparsehead_cli.nets.optim import OPTIMIZERS, lr_at
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.folder import locked
@@ -181,7 +182,7 @@ def test_lam_zero_is_the_run_without_any_penalty_code(tiny):
             for group in run.optimizer.param_groups:
                 group["lr"] = lr_at(step, total=9, warmup=9, lr=0.25)
             generator = torch.Generator().manual_seed(stable_seed("views", 0, step, 0))
-            loss, _ = run.method(run.views(batch.images, generator=generator), batch.labels)
+            loss, _ = run.method(run.views(batch.inputs, generator=generator), batch.labels)
             run.optimizer.zero_grad()
             loss.backward()
             run.optimizer.step()
@@ -200,7 +201,7 @@ def test_lam_rises_over_its_epochs_and_the_learning_rate_does_not_care(tiny, sch
     run = build(tiny(lam=0.3, lam_schedule=schedule, lam_ramp_epochs=1.0, epochs=3))
     seen = []
     for step in range(12):
-        loop.train_step(run, Split(run.train.images[:100], run.train.labels[:100]), step)
+        loop.train_step(run, Memory(run.train.images[:100], run.train.labels[:100]), step)
         seen.append((run.sparse.lam, run.optimizer.param_groups[0]["lr"]))
     lams = [lam for lam, _ in seen]
     assert lams == sorted(lams)
@@ -214,7 +215,7 @@ def test_lam_rises_over_its_epochs_and_the_learning_rate_does_not_care(tiny, sch
 def test_the_predictor_of_simsiam_keeps_its_learning_rate(tiny):
     run = build(tiny(method="simsiam", method_settings=method_recipe("simsiam"), epochs=3))
     for step in (0, 20):
-        loop.train_step(run, Split(run.train.images[:100], run.train.labels[:100]), step)
+        loop.train_step(run, Memory(run.train.images[:100], run.train.labels[:100]), step)
         rates = {group["lr"] for group in run.optimizer.param_groups if group["constant_lr"]}
         assert rates == {run.config.lr}
         assert {group["lr"] for group in run.optimizer.param_groups} - rates == {run.lr(step)}

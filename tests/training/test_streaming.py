@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
-from sparsehead_cli.data.split import Split
+from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.signals import Interrupted
 from sparsehead_cli.present.pretrain import describe
@@ -122,7 +122,7 @@ def test_another_view_size_for_images_in_memory(tiny):
 
 
 def test_the_bank_is_spread_over_all_images_that_have_a_label(monkeypatch):
-    split = Split(torch.zeros(200, 1, 2, 2, dtype=torch.uint8), torch.arange(200).div(20, rounding_mode="floor"))
+    split = Memory(torch.zeros(200, 1, 2, 2, dtype=torch.uint8), torch.arange(200).div(20, rounding_mode="floor"))
     assert len(bank_of(split)) == 200
     split.labels[100:] = -1
     monkeypatch.setattr(build_module, "BANK", 10)

@@ -1,0 +1,66 @@
+"""How many of the package's functions one training step runs, and one `pretrain` of an epoch: what a reader has to follow.
+
+    python benchmarks/calls.py
+    python benchmarks/calls.py --names
+
+A function counts once, however often it runs; lambdas and comprehensions count with the function around them.
+"""
+
+import argparse
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import sparsehead_cli
+from sparsehead_cli.cli import app
+
+PACKAGE = Path(sparsehead_cli.__file__).parent
+STEP = ("training/loop.py", "train_step")
+SETTINGS = ["--epochs", "1", "--batch-size", "500", "--set", "widths=8,8,8,8", "--device", "cpu"]
+Functions = set[tuple[str, str, int]]  # file, name, first line
+
+
+def functions_of(work: Callable[[], object]) -> tuple[Functions, Functions]:
+    """(all functions of the package that `work` runs, those that run within a training step)."""
+    everything, in_step, depth = set(), set(), 0
+    files = {str(path): str(path.relative_to(PACKAGE)) for path in PACKAGE.rglob("*.py")}
+
+    def note(frame: object, event: str, argument: object) -> None:
+        nonlocal depth
+        code = frame.f_code
+        if event not in ("call", "return") or code.co_filename not in files or code.co_name.startswith("<"):
+            return
+        function = (files[code.co_filename], code.co_qualname, code.co_firstlineno)
+        is_step = function[:2] == STEP
+        if event == "return":
+            depth -= is_step
+            return
+        depth += is_step
+        everything.add(function)
+        if depth:
+            in_step.add(function)
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return everything, in_step
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--names", action="store_true", help="list them")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as results:
+        counts = functions_of(lambda: app(["pretrain", *SETTINGS, "--results", results], standalone_mode=False))
+    for name, functions in zip(("pretrain of one epoch", "one training step"), counts, strict=True):
+        print(f"{name}: {len(functions)} functions in {len({file for file, *_ in functions})} files")
+        if options.names:
+            for file, function, line in sorted(functions):
+                print(f"    {file}:{line} {function}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The four small figures of the README, from the committed tables of the studies.
+"""The four small figures of docs/studies.md, from the committed tables of the studies.
 
     python benchmarks/answers.py                        # results/answers/*.png, in seconds
 

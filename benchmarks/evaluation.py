@@ -60,7 +60,7 @@ def main() -> None:
     train, test = (load_split(options.dataset, part, options.data_dir) for part in ("train+val", "test"))
     classes = dataset_info(options.dataset, options.data_dir).classes
     data = Labelled(options.dataset, classes, train, test, ("", ""))
-    view = subject.prepare(train.images[:BATCH])
+    view = subject.prepare(train.inputs[:BATCH])
     bare(subject.network, view, 10 * BATCH)  # warms up
     before = peak_megabytes()
 

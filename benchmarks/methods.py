@@ -25,7 +25,8 @@ from sparsehead_cli.runs.config import load_config
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.training.loop import NEIGHBOURS, epoch_order, probe_epoch
+from sparsehead_cli.training.loop import epoch_order
+from sparsehead_cli.training.probe import NEIGHBOURS, bank_of, measure
 
 LAMS = (0.0, 1e-3)
 SEEDS = 3
@@ -35,15 +36,23 @@ def untrained(seed: int, results: Path) -> dict[str, object]:
     """The row of initial weights. BatchNorm's statistics are of views; without them its numbers would mean less still."""
     run = build(load_config(None, None, {"seed": seed, "lam": 0.0, "results": results}))
     with torch.no_grad():
-        for batch in run.train.batches(run.local_batch, order=epoch_order(run, 0)):
-            run.method.embed(run.views(batch.inputs, generator=torch.Generator())[0])
-    return {**identity_columns(run.config, run.name), "method": "untrained", "run": "", "epoch": 0, **probe_epoch(run)[0]}
+        for batch in run.train.batches(run.local_batch, order=epoch_order(run, run.phases[0], 0)):
+            run.method.embed(run.views(batch.inputs, generator=torch.Generator())[0].inputs)
+    return {
+        **identity_columns(run.config, run.name),
+        "method": "untrained",
+        "run": "",
+        "epoch": 0,
+        **measure(run, bank_of(run.train), run.val)[0],
+    }
 
 
 def pixels(results: Path) -> dict[str, object]:
     """The row of the images themselves: accuracy and effective rank by the same measure as r's."""
     run = build(load_config(None, None, {"lam": 0.0, "results": results}))
-    (bank, labels), (features, truth) = ((split.images.flatten(1).float() / 255, split.labels) for split in (run.bank, run.val))
+    (bank, labels), (features, truth) = (
+        (split.inputs.flatten(1).float() / 255, split.labels) for split in (bank_of(run.train), run.val)
+    )
     accuracy = knn_accuracy(bank, labels, features, truth, k=NEIGHBOURS, classes=10)
     spectrum = Spectrum.of(features)
     row = {**identity_columns(run.config, run.name), "method": "pixels", "run": "", "epoch": 0}

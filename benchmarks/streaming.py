@@ -60,7 +60,7 @@ def write_part(root: Path, part: str, images: int) -> None:
         chosen = order[label * len(order) // 10 + place % (len(order) // 10)]
         folder = root / part / f"class{label}"
         folder.mkdir(parents=True, exist_ok=True)
-        jpeg = encode_jpeg(coloured(source.images[chosen], generator), quality=85)
+        jpeg = encode_jpeg(coloured(source.inputs[chosen], generator), quality=85)
         (folder / f"{place:06}.jpg").write_bytes(jpeg.numpy().tobytes())
 
 

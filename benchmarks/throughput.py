@@ -24,9 +24,10 @@ import torch
 from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
-from sparsehead_cli.runs.build import Run, build
+from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version
+from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import replace_csv
 from sparsehead_cli.training.loop import epoch_order, train_step
 
@@ -60,7 +61,7 @@ def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "aut
 def pipeline_step(run: Run) -> Callable[[], None]:
     """One batch from the images on the device to the update, as the loop does it."""
     stream = itertools.chain.from_iterable(
-        run.train.batches(run.local_batch, order=epoch_order(run, epoch)) for epoch in itertools.count()
+        run.train.batches(run.local_batch, order=epoch_order(run, run.phases[0], epoch)) for epoch in itertools.count()
     )
     steps, sums = itertools.count(), {}
 
@@ -100,7 +101,7 @@ def lightly_step(run: Run) -> Callable[[], None]:
             return len(run.train)
 
         def __getitem__(self, i: int) -> list[torch.Tensor]:
-            return transform(Image.fromarray(run.train.images[i].permute(1, 2, 0).numpy()))
+            return transform(Image.fromarray(run.train.inputs[i].permute(1, 2, 0).numpy()))
 
     loader = torch.utils.data.DataLoader(Images(), run.local_batch, shuffle=True, drop_last=True, num_workers=2)
     stream: Iterator = itertools.chain.from_iterable(itertools.repeat(loader))

@@ -57,6 +57,10 @@ Assume = Annotated[
 DataDir = Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Workers = Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")]
+Callback = Annotated[
+    list[str] | None,
+    typer.Option("--callback", metavar="MODULE:CLASS", help="Called while the run trains; code of your own. May be repeated."),
+]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 
 
@@ -143,6 +147,7 @@ def pretrain(
     track_spectrum: Annotated[bool | None, typer.Option("--track-spectrum", help="Keep spectra at log-spaced epochs.")] = None,
     results: Annotated[Path | None, typer.Option(help="Runs go to RESULTS/EXPERIMENT/RUN.")] = None,
     experiments: Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)] = None,
+    callback: Callback = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other; may be repeated.")] = None,
 ) -> None:
     """Train a backbone with a sparse projection head.
@@ -151,7 +156,7 @@ def pretrain(
     unfinished, it goes on where it was; finished, it says so.
     """
     given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("experiment", "experiments", "set_"):
+    for key in ("experiment", "experiments", "callback", "set_"):
         given.pop(key, None)
     from sparsehead_cli.runs.config import load_config, parse_set
 
@@ -161,14 +166,13 @@ def pretrain(
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.present.pretrain import PretrainDisplay, show_result
     from sparsehead_cli.runs.build import build
+    from sparsehead_cli.training.callbacks import load_callbacks
     from sparsehead_cli.training.loop import pretrain as run_pretrain
 
     console = Console(quiet=rank() > 0)
     try:
         with PretrainDisplay(console) as display:
-            run = build(config)
-            display.begin(run)
-            result = run_pretrain(run, display.watch, display.resumed)
+            result = run_pretrain(build(config), [*load_callbacks(tuple(callback or ())), display])
         show_result(console, result, sys.argv[1:])
     finally:
         distributed.stop()
@@ -320,7 +324,7 @@ def sweep_lambda(
 
     console = Console()
     if trial:
-        return run_one(standing, trial, show.log_epochs(console))
+        return run_one(standing, trial, [show.EpochLines(console)])
     if engine == "print":
         return show.show_commands(console, request, standing)
     try:

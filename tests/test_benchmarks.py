@@ -50,7 +50,7 @@ def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
     run("answers.py", "--out", tmp_path)
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn == sorted(path.name for path in (ROOT / "results" / "answers").iterdir())
-    assert all(f"results/answers/{name}" in (ROOT / "README.md").read_text() for name in drawn)
+    assert all(f"results/answers/{name}" in (ROOT / "docs" / "studies.md").read_text() for name in drawn)
 
 
 def test_every_benchmark_is_run_above():

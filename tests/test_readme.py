@@ -1,4 +1,4 @@
-"""Every fenced command of the README and every experiment is run, in a shortened form."""
+"""Every fenced command of the README and of docs/ and every experiment is run, in a shortened form."""
 
 import dataclasses
 import re
@@ -22,11 +22,13 @@ from sparsehead_cli.training.loop import pretrain
 from tests.data.detection_sets import write_voc
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-LINES = [line.strip() for language, text in BLOCKS if language == "bash" for line in text.replace("\\\n", " ").splitlines()]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+FENCE = re.compile(r"^```(\w+)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = [(page.name, language, text) for page in PAGES for language, text in FENCE.findall(page.read_text())]
+PYTHON = [pytest.param(page, text, id=f"{page}-{i}") for i, (page, language, text) in enumerate(BLOCKS) if language == "python"]
+LINES = [line.strip() for _, language, text in BLOCKS if language == "bash" for line in text.replace("\\\n", " ").splitlines()]
 WHOLE = [line.split("  #")[0].strip() for line in LINES if line and not line.startswith("#")]
-COMMANDS = [part for line in WHOLE for part in line.split(" && ")]
+COMMANDS = list(dict.fromkeys(part for line in WHOLE for part in line.split(" && ")))  # each once, on however many pages it is
 SPARSEHEAD = [c.removeprefix(".venv/bin/") for c in COMMANDS if re.match(r"(\.venv/bin/)?sparsehead ", c)]
 EVALUATION = "sgd_epochs=1 finetune_epochs=1 semi_seeds=1 semi_epochs=1,1 detection.epochs=1 detection.batch_size=2"
 EVALUATION += " detection.min_size=64 detection.max_size=64 detection.workers=0 detection.regions=16"
@@ -120,11 +122,11 @@ def somebody_elses():
 
 
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec)")
-@pytest.mark.parametrize("code", [text for language, text in BLOCKS if language == "python"])
-def test_python_examples(code):
+@pytest.mark.parametrize(("page", "code"), PYTHON)
+def test_python_examples(page, code):
     for peer in re.findall(r"^(?:import|from) (lightning|lightly)\b", code, re.MULTILINE):
         pytest.importorskip(peer)  # .ci/run installs them afterwards, and runs these again
-    exec(compile(code, "README.md", "exec"), {})
+    exec(compile(code, page, "exec"), {})
 
 
 NAMED = {name for command in SPARSEHEAD for name in re.findall(r"--experiment (\S+)", command)}  # run above

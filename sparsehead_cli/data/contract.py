@@ -37,10 +37,15 @@ class View(NamedTuple):
 
 
 class Source(Protocol):
-    """One split of a data set: its labels, its batches. `spec` is what an encoder must know of the inputs."""
+    """One split of a data set: its labels, its batches. `spec` is what an encoder must know of the inputs.
+
+    A source that `streams` reads its inputs from files while it is asked for batches; `skipped` counts those that it could not.
+    """
 
     spec: object
     labels: Tensor
+    streams: bool
+    skipped: int
 
     def __len__(self) -> int: ...
 

@@ -45,6 +45,8 @@ class Folder:
     `skipped` counts, over all passes so far, the images that were left out (or, in training, replaced) as unreadable.
     """
 
+    streams = True
+
     def __init__(
         self,
         listing: Listing,

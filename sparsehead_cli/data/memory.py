@@ -22,7 +22,8 @@ class Memory:
     inputs: Inputs
     labels: Tensor
     spec: object = None
-    skipped = 0  # of a source that streams: inputs that could not be read
+    streams = False
+    skipped = 0
 
     def __len__(self) -> int:
         return len(self.labels)

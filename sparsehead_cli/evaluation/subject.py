@@ -22,7 +22,7 @@ from sparsehead_cli.foreign.networks import Found, find_network
 from sparsehead_cli.foreign.tensors import listed
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
-from sparsehead_cli.measure.features import BATCH, Encoder, Pixels
+from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.build import build_method, identity_digest, outline_method, unknown_names
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
@@ -55,7 +55,7 @@ class Subject:
     columns: dict[str, object]
     digest: str
     device: torch.device
-    fresh: Callable[[], Encoder]
+    fresh: Callable[[], EncoderAndHead]
     dataset: str | None = None
     recipe: tuple[Augmentation, ...] = RECIPES["symmetric"]
     temperature: float = TEMPERATURE
@@ -201,12 +201,12 @@ def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
 def foreign_subject(found: Found, prepare: Prepare, path: Path, device: torch.device, facts: Facts) -> Subject:
     """A network from somebody else's file, as far as the file says what it is. Raises: SparseheadError where it does not run."""
 
-    def fresh() -> Encoder:
+    def fresh() -> EncoderAndHead:
         backbone, projector = found.fresh()
         backbone.image = prepare.image
-        return Encoder(backbone, projector)
+        return EncoderAndHead(backbone, projector)
 
-    network = ready(Encoder(found.backbone, found.projector), device)
+    network = ready(EncoderAndHead(found.backbone, found.projector), device)
     require_running(network, prepare.image, device, str(path))
     run = found.name if found.layout == "timm" else path.stem
     columns = {"experiment": path.resolve().parent.name, "run": run, "method": found.layout, "dataset": "", "backbone": found.name}
@@ -228,7 +228,7 @@ def foreign_subject(found: Found, prepare: Prepare, path: Path, device: torch.de
 
 
 @torch.no_grad()
-def require_running(network: Encoder, image: tuple[int, int, int], device: torch.device, source: str) -> None:
+def require_running(network: EncoderAndHead, image: tuple[int, int, int], device: torch.device, source: str) -> None:
     """Raises: SparseheadError where two images of this size do not become finite r [2, D] and z [2, E]."""
     size = " x ".join(map(str, image))
     try:
@@ -253,14 +253,14 @@ def own_subject(state: dict, path: Path, device: torch.device, data_dir: Path) -
     require_fitting(state["method"], config, image, path)
     require_own_folder(path, state["identity"])
 
-    def fresh() -> Encoder:
+    def fresh() -> EncoderAndHead:
         method = build_method(config, image)
-        return Encoder(method.backbone, method.projector)
+        return EncoderAndHead(method.backbone, method.projector)
 
     method = build_method(config, image)
     method.load_state_dict(state["method"])
     prepare, columns = Prepare(image, normalise), run_columns(path, config, state)
-    network = ready(Encoder(method.backbone, method.projector), device)
+    network = ready(EncoderAndHead(method.backbone, method.projector), device)
     return Subject(
         "checkpoint",
         network,
@@ -339,7 +339,7 @@ def run_columns(path: Path, config: Config, state: dict) -> dict[str, object]:
     return {**identity_columns(config, path.resolve().parent.name), **step}
 
 
-def ready(network: Encoder, device: torch.device) -> Encoder:
+def ready(network: EncoderAndHead, device: torch.device) -> EncoderAndHead:
     """The network as it is measured: on the device, in eval mode, without gradients. Nothing else of a method is in it."""
     network = network.to(device=device, memory_format=torch.channels_last).eval()
     return network.requires_grad_(False)

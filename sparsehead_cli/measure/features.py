@@ -41,7 +41,7 @@ class Features:
         return len(self.labels)
 
 
-class Encoder(nn.Module):
+class EncoderAndHead(nn.Module):
     """A backbone and a projector as a network to measure: one view [B, C, h, w] -> {"r": [B, D], "z": [B, E]}."""
 
     def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:

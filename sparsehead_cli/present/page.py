@@ -75,7 +75,7 @@ class Section:
 
 def render(title: str, lead: str, facts: list[tuple[str, str]], sections: list[Section]) -> bytes:
     """The page, the same bytes for the same content. All text is escaped, and no script but our own may run."""
-    loader = PackageLoader("sparsehead_cli", "report/templates")
+    loader = PackageLoader("sparsehead_cli", "present/templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )

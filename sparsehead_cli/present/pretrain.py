@@ -2,34 +2,37 @@
 
 import math
 import shlex
+import time
 from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
-from sparsehead_cli.data.datasets import dataset_info
 from sparsehead_cli.errors import one_line, printable
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.launch import command, command_alone
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.runs.build import Run
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import SPECTRA
 from sparsehead_cli.runs.readable import UNDEFINED, number, readable
-from sparsehead_cli.training.loop import Moment, Result
+from sparsehead_cli.runs.run import Progress, Run
+from sparsehead_cli.training.callbacks import Callback
+from sparsehead_cli.training.loop import Result
 
 Row = dict[str, object]
+SHOW_SECONDS = 0.25
 
 
-class PretrainDisplay:
+class PretrainDisplay(Callback):
     """A progress bar on a terminal, and everywhere one plain line an epoch."""
 
     def __init__(self, console: Console) -> None:
-        self.console = console
-        self.progress = Progress(
+        self.console, self.shown = console, 0.0
+        self.bar = Bar(
             TextColumn("epoch {task.fields[epoch]}", markup=False),
             BarColumn(),
             TextColumn("{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} images/s ", markup=False),
@@ -41,38 +44,45 @@ class PretrainDisplay:
         )
 
     def __enter__(self) -> "PretrainDisplay":
-        self.progress.start()
+        self.bar.start()
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.progress.stop()
+        self.bar.stop()
 
-    def begin(self, run: Run) -> None:
-        """Say what is about to be trained, and start the bar."""
-        self.epochs = run.config.epochs
-        self.task = self.progress.add_task("", total=run.total_steps, epoch=f"1/{self.epochs}", loss="–", speed="–")
+    def on_start(self, run: Run, progress: Progress) -> None:
+        """Say what is trained and, of a run that was begun before, where it goes on."""
+        self.task = self.bar.add_task("", total=run.total_steps, epoch=f"1/{run.epochs}", loss="–", speed="–")
         for name, value in describe(run):
             self.console.print(Text.assemble((f"{name:>10}", "dim"), f"  {printable(value)}"), soft_wrap=True)
+        if progress.step:
+            self.show_where(run, progress.step)
 
-    def resumed(self, run: Run, step: int) -> None:
-        """Say where a run goes on that was found with so many steps done."""
-        goes_on = f"goes on after step {step:,} of {run.total_steps:,}, in epoch {step // run.steps_per_epoch + 1}"
+    def show_where(self, run: Run, step: int) -> None:
+        """Say where a run goes on that has done so many steps before."""
+        goes_on = f"goes on after step {step:,} of {run.total_steps:,}, in epoch {run.epochs_done(step) + 1}"
         where = "finished before" if step == run.total_steps else goes_on
         self.console.print(f"found this run's checkpoint: {where}", soft_wrap=True)
 
-    def watch(self, moment: Moment) -> None:
-        """Move the bar; at the end of an epoch print its line."""
-        self.progress.update(
+    def on_step(self, run: Run, progress: Progress) -> None:
+        """Move the bar a few times a second: each look at the loss waits for the device."""
+        now = time.perf_counter()
+        if self.bar.disable or now - self.shown < SHOW_SECONDS:
+            return
+        self.shown = now
+        self.bar.update(
             self.task,
-            completed=moment.step,
-            epoch=f"{moment.epoch}/{self.epochs}",
-            loss=f"{moment.loss:.3f}",
-            speed=f"{moment.images_per_second:,.0f}",
+            completed=progress.step,
+            epoch=f"{progress.epoch}/{run.epochs}",
+            loss=f"{progress.logged['loss'].item():.3f}",
+            speed=f"{progress.images_per_second:,.0f}",
         )
-        if moment.row:
-            self.console.print(epoch_line(moment.row, self.epochs), soft_wrap=True)
-            for features in collapsed(moment.row):
-                self.console.print(collapse_text(features, moment.row), soft_wrap=True)
+
+    def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
+        """Print the epoch's line, and a loud one for what has collapsed."""
+        self.console.print(epoch_line(row, run.epochs), soft_wrap=True)
+        for features in collapsed(row):
+            self.console.print(collapse_text(features, row), soft_wrap=True)
 
 
 def describe(run: Run) -> list[tuple[str, str]]:
@@ -83,14 +93,15 @@ def describe(run: Run) -> list[tuple[str, str]]:
     if config.lam_schedule != "constant":
         strength += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
     head = describe_head(config, backbone.dim)
-    one_class = "" if len(dataset_info(config.dataset, config.data_dir).classes) > 1 else "; one class: accuracy is not defined"
+    stem = f"{backbone.stem} stem, " if hasattr(backbone, "stem") else ""
+    one_class = "" if len(run.spec.classes) > 1 else "; one class: accuracy is not defined"
     shared = f", {distributed.world()} processes of {run.local_batch} images a step" if distributed.world() > 1 else ""
     return [
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}{one_class}"),
-        ("network", f"{config.backbone}, {backbone.stem} stem, D = {backbone.dim}; head {head}; {parameters:,} parameters"),
+        ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
         ("folder", str(run.folder)),
     ]

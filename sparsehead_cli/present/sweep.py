@@ -2,7 +2,6 @@
 
 import shlex
 import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
@@ -14,6 +13,7 @@ from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.pretrain import epoch_line, plus_minus, without
 from sparsehead_cli.runs.folder import METRICS
 from sparsehead_cli.runs.readable import UNDEFINED, readable
+from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
@@ -21,7 +21,7 @@ from sparsehead_cli.study.summary import SETTING, name_of, verdicts
 from sparsehead_cli.sweep.engines import Task, default_jobs, processes
 from sparsehead_cli.sweep.sweep import Request, Standing, estimate
 from sparsehead_cli.sweep.trial import LOG
-from sparsehead_cli.training.loop import Moment
+from sparsehead_cli.training.callbacks import Callback
 
 Row = dict[str, object]
 REFRESH_SECONDS = 2.0
@@ -211,11 +211,11 @@ def show_commands(console: Console, request: Request, standing: Standing) -> Non
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
 
-def log_epochs(console: Console) -> Callable[[Moment], None]:
-    """A watcher that prints a line an epoch, for the log of a trial."""
+class EpochLines(Callback):
+    """Prints a line an epoch, for the log of a trial."""
 
-    def watch(moment: Moment) -> None:
-        if moment.row:
-            console.print(epoch_line(moment.row, 0).replace("/0", ""), soft_wrap=True)
+    def __init__(self, console: Console) -> None:
+        self.console = console
 
-    return watch
+    def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
+        self.console.print(epoch_line(row, 0).replace("/0", ""), soft_wrap=True)

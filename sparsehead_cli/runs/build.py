@@ -3,87 +3,48 @@
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparsehead_cli.data.augment import RECIPES, ImageViews, Normalisation
-from sparsehead_cli.data.contract import Source
-from sparsehead_cli.data.datasets import dataset_info, load_split, require_known
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.data.augment import RECIPES, Augmentation, ImageViews
+from sparsehead_cli.data.contract import GLOBAL, ImageSpec, Source, Views
+from sparsehead_cli.data.datasets import load_split, require_known
+from sparsehead_cli.data.prepare import Prepare
+from sparsehead_cli.errors import SparseheadError, one_line, unknown
+from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
+from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.device import PRECISIONS, choose_device, choose_precision
 from sparsehead_cli.machine.memory import memory_of
+from sparsehead_cli.machine.plugins import is_plugin, named
+from sparsehead_cli.machine.plugins import load as plugin
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.nets.heads import PROJECTORS, make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
-from sparsehead_cli.nets.optim import OPTIMIZERS, adaptation, lr_at, make_optimizer, parameter_groups
+from sparsehead_cli.nets.optim import OPTIMIZERS, adaptation, make_optimizer, parameter_groups
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.method_settings import method_settings
+from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
 from sparsehead_cli.sparse.sparse_head import LAYERS, SCHEDULES, SOLVERS, SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
 
-BANK = 10_000  # training images, at most, that the per-epoch kNN probe looks its neighbours up in
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that one pretraining needs. `forward` is the method, wrapped where several processes train together."""
-
-    config: Config
-    identity: dict[str, object]
-    name: str
-    folder: Path
-    device: torch.device
-    precision: torch.dtype
-    method: Method
-    forward: nn.Module
-    sparse: SparseHead
-    optimizer: torch.optim.Optimizer
-    views: Callable[[Tensor, torch.Generator], list[Tensor]]
-    normalise: Normalisation
-    train: Source
-    bank: Source
-    val: Source
-    local_batch: int
-    steps_per_epoch: int
-
-    @property
-    def precision_name(self) -> str:
-        """The precision as `--precision` spells it."""
-        return str(self.precision).removeprefix("torch.")
-
-    def autocast(self) -> torch.autocast:
-        """The context for every forward pass of the network."""
-        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
-
-    @property
-    def generator(self) -> torch.Generator:
-        """The device's global generator: what dropout and random masks draw from."""
-        return torch.cuda.default_generators[self.device.index] if self.device.type == "cuda" else torch.default_generator
-
-    @property
-    def total_steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
-
-    def lr(self, step: int) -> float:
-        """The learning rate of a step."""
-        warmup = round(self.config.warmup_epochs * self.steps_per_epoch)
-        return lr_at(step, total=self.total_steps, warmup=warmup, lr=self.config.lr)
-
-    def lam(self, step: int) -> float:
-        """λ of a step."""
-        ramp = max(1, round(self.config.lam_ramp_epochs * self.steps_per_epoch))
-        return lam_at(step, lam=self.config.lam, ramp=ramp, schedule=self.config.lam_schedule)
+OWN_CODE = ("method", "penalty", "recipe", "backbone")  # settings that may name code of one's own
+T = TypeVar("T")
 
 
 def build(config: Config) -> Run:
-    """Everything of a run, with weights drawn from the seed. Raises: SparseheadError, all wrong names together."""
+    """Everything of a run, with weights drawn from the seed; the global generator stays as it was.
+
+    Raises: SparseheadError, all wrong names together.
+    """
     check_names(config)
     device = choose_device(config.device)
     distributed.start(device)
@@ -91,37 +52,55 @@ def build(config: Config) -> Run:
     train, val = (load(config, split).to(device) for split in ("pretrain", "val"))
     check_labels(config, train)
     local_batch = check_batch(config, len(train))
-    info = dataset_info(config.dataset, config.data_dir)
-    size = config.image_size or info.size
-    require_memory(config, (info.channels, size, size), device)
-    method = join_batch_norms(build_method(config, (info.channels, size, size)), device)
+    spec = spec_of_views(train.spec, config)
+    require_memory(config, spec, device)
+    method = join_batch_norms(build_method(config, spec), device)
     method = method.to(device=device, memory_format=torch.channels_last)
-    method.check(len(RECIPES[config.recipe]), config.batch_size)
-    sparse = build_sparse_head(config, method.projector)
+    views = make_views(config, spec)
+    method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     if config.compile:
         for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
             network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
+    precision = choose_precision(config.precision, device)
+    steps_per_epoch = len(train) // config.batch_size
     name = run_name(config, identity)
+    folder = config.results / config.experiment / name
+    ramp = max(1, round(config.lam_ramp_epochs * steps_per_epoch))
     return Run(
+        method=method,
+        forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
+        optimizer=make_optimizer(config.optimizer, groups, config.lr, config.momentum),
+        views=views,
+        phases=(Phase(train, val, config.epochs),),
+        batch_size=config.batch_size,
+        local_batch=local_batch,
+        seed=config.seed,
+        device=device,
+        precision=precision,
+        peak_lr=config.lr,
+        warmup_steps=round(config.warmup_epochs * steps_per_epoch),
+        sparse=build_sparse_head(config, method.projector),
+        lam=partial(lam_at, lam=config.lam, ramp=ramp, schedule=config.lam_schedule),
+        advice=partial(advice, config, method, folder, precision),
         config=config,
         identity=identity,
         name=name,
-        folder=config.results / config.experiment / name,
-        device=device,
-        precision=choose_precision(config.precision, device),
-        method=method,
-        forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
-        sparse=sparse,
-        optimizer=make_optimizer(config.optimizer, groups, config.lr, config.momentum),
-        views=image_views(config),
-        normalise=info.normalise,
-        train=train,
-        bank=bank_of(train),
-        val=val,
-        local_batch=local_batch,
-        steps_per_epoch=len(train) // config.batch_size,
+        folder=folder,
+        spec=spec,
+        prepare=views.plain if hasattr(views, "plain") else Prepare(spec.image, spec.normalise),
     )
+
+
+def advice(config: Config, method: Method, folder: Path, precision: torch.dtype) -> str:
+    """What may be wrong where the loss of a run is no longer finite; it suspects only what is at work."""
+    kept = "The last good checkpoint is kept. " if (folder / "checkpoint.pt").exists() else ""
+    suspects = [*method.suspects(), f"lr {config.lr:g} (too high?)"]
+    if config.lam:
+        suspects.append(f"lam {config.lam:g} (too strong?)")
+    if precision != torch.float32:
+        suspects.append(f"precision {str(precision).removeprefix('torch.')} (try --set precision=float32)")
+    return f"{kept}Suspects: {', '.join(suspects)}."
 
 
 def load(config: Config, split: str) -> Source:
@@ -136,32 +115,76 @@ def load(config: Config, split: str) -> Source:
     )
 
 
-def bank_of(train: Source) -> Source:
-    """At most BANK of the images that have a label, evenly spread over all of them: files come sorted by class."""
-    labelled = (train.labels >= 0).nonzero().flatten()
-    count = min(BANK, len(labelled))
-    return train.take(labelled[torch.arange(count, device=labelled.device) * len(labelled) // max(1, count)])
+def spec_of_views(spec: object, config: Config) -> object:
+    """What an encoder must know of the views of a run: of images, that they have the run's size."""
+    if isinstance(spec, ImageSpec):
+        return ImageSpec(spec.classes, spec.channels, config.image_size or spec.size, spec.normalise)
+    return spec
 
 
-def build_method(config: Config, image: tuple[int, int, int]) -> Method:
-    """Backbone, projector and objective for views of `image` = (C, h, w); weights are a function of the seed, never of λ."""
+def make_views(config: Config, spec: object) -> Views:
+    """The views of this run: a recipe of ours, or what `module:make` returns when it is called with the spec."""
+    if is_plugin(config.recipe):
+        return call("views", config.recipe, plugin("views", config.recipe), spec)
+    part = (distributed.rank(), distributed.world())
+    return ImageViews(RECIPES[config.recipe], spec.normalise, spec.size, part)
+
+
+def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
+    """The backbone and the projector of a run, with weights that are a function of the seed, never of λ.
+
+    A backbone is one of ours, timm:NAME, or what `module:Class` makes of the spec. Raises: SparseheadError for one without `dim`.
+    """
     torch.manual_seed(config.seed)
-    backbone = make_backbone(config.backbone, channels=image[0], image_size=image[1], widths=config.widths, blocks=config.blocks)
+    sizes = {"widths": config.widths, "blocks": config.blocks}
+    given = [f"{name} {','.join(map(str, value))}" for name, value in sizes.items() if value is not None]
+    if config.backbone in BACKBONES:
+        backbone = make_backbone(config.backbone, channels=spec.channels, image_size=spec.size, **sizes)
+    elif given:
+        raise SparseheadError(
+            f"{' and '.join(given)}: that is of our own networks, and backbone {config.backbone} is none of them."
+        )
+    elif config.backbone.startswith(TIMM):
+        backbone = TimmBackbone(config.backbone.removeprefix(TIMM), spec.size, {"in_chans": spec.channels})
+    else:
+        backbone = call("backbone", config.backbone, plugin("backbone", config.backbone), spec)
+    if type(getattr(backbone, "dim", None)) is not int:
+        raise SparseheadError(f"backbone {config.backbone} needs `dim`, the width of its representation, as a whole number.")
+    if isinstance(spec, ImageSpec) and not hasattr(backbone, "image"):
+        backbone.image = spec.image  # what decoders rebuild
     hidden = [config.projector_hidden] * (config.projector_layers - 1)
     projector = make_projector(
         backbone.dim, hidden, config.projector_out, batch_norm=config.projector_batch_norm, kind=config.projector
     )
-    return METHODS[config.method](backbone, projector, **method_settings(config.method, config.method_settings))
+    return backbone, projector
 
 
-def outline_method(config: Config, image: tuple[int, int, int]) -> Method:
+def build_method(config: Config, spec: object) -> Method:
+    """Encoder, projector and objective; the global generator stays as it was."""
+    with torch.random.fork_rng():
+        backbone, projector = build_encoder(config, spec)
+        settings = method_settings(config.method, config.method_settings)
+        return named("method", config.method, METHODS)(backbone, projector, **settings)
+
+
+def call(kind: str, name: str, function: Callable[..., T], *arguments: object) -> T:
+    """`function(*arguments)`, somebody's own code. Raises: SparseheadError that says what it was, for whatever it raises."""
+    try:
+        return function(*arguments)
+    except SparseheadError:
+        raise
+    except Exception as error:
+        raise SparseheadError(f"{kind} {name} cannot be made: {type(error).__name__}: {one_line(str(error))}.") from error
+
+
+def outline_method(config: Config, spec: object) -> Method:
     """`build_method` with weights that have names, shapes and types but no values, and take no memory.
 
     Raises: SparseheadError for widths whose weights no machine could count.
     """
     try:
         with torch.device("meta"):
-            return build_method(config, image)
+            return build_method(config, spec)
     except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for shapes beyond its own numbers
         if "overflow" not in str(error).lower():
             raise
@@ -170,9 +193,14 @@ def outline_method(config: Config, image: tuple[int, int, int]) -> Method:
         ) from None
 
 
-def require_memory(config: Config, image: tuple[int, int, int], device: torch.device) -> None:
-    """Raises: SparseheadError where weights, their gradients and what the optimizer keeps of them exceed the device's memory."""
-    method = outline_method(config, image)
+def require_memory(config: Config, spec: object, device: torch.device) -> None:
+    """Raises: SparseheadError where weights, their gradients and what the optimizer keeps of them exceed the device's memory.
+
+    Code of one's own is not measured: it may not know how to be made without memory.
+    """
+    if is_plugin(config.backbone) or is_plugin(config.method):
+        return
+    method = outline_method(config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
     count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
     needed, there = 4 * count, memory_of(device)
@@ -202,13 +230,6 @@ def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:
     )
 
 
-def image_views(config: Config) -> Callable[[Tensor, torch.Generator], list[Tensor]]:
-    """images -> views for this run's recipe and data set. The loop never looks inside either."""
-    info = dataset_info(config.dataset, config.data_dir)
-    size, part = config.image_size or info.size, (distributed.rank(), distributed.world())
-    return ImageViews(RECIPES[config.recipe], info.normalise, size, part)
-
-
 def check_names(config: Config) -> None:
     """Raises: SparseheadError that lists every setting whose value is in none of our tables."""
     problems = unknown_names(config)
@@ -225,33 +246,48 @@ def unknown_names(config: Config) -> list[str]:
     tables = {
         "method": METHODS,
         "penalty": PENALTIES,
+        "recipe": RECIPES,
+        "backbone": BACKBONES,
         "groups": GROUPS,
         "layers": LAYERS,
         "solver": SOLVERS,
         "lam_schedule": SCHEDULES,
         "projector": PROJECTORS,
-        "recipe": RECIPES,
-        "backbone": BACKBONES,
         "optimizer": OPTIMIZERS,
         "precision": ("auto", *PRECISIONS),
     }
-    return [str(unknown(key, getattr(config, key), table)) for key, table in tables.items() if getattr(config, key) not in table]
+    problems = []
+    for key, table in tables.items():
+        name = getattr(config, key)
+        if (key in OWN_CODE and is_plugin(name)) or (key == "backbone" and name.startswith(TIMM)):
+            continue
+        if name not in table:
+            problems.append(str(unknown(key, name, table)))
+    return problems
 
 
 def run_identity(config: Config) -> dict[str, object]:
     """Everything that changes the result, as plain values: settings, the method's own numbers, the recipe's strengths."""
     identity = config.identity()
     identity["method_settings"] = method_settings(config.method, config.method_settings)
-    identity["views"] = [asdict(view) for view in RECIPES[config.recipe]]
+    if config.recipe in RECIPES:
+        identity["views"] = [strengths_of(view) for view in RECIPES[config.recipe]]
     identity |= adaptation(config.optimizer)
     identity["processes"] = 1  # how many share the work is no part of what a run is; the entry keeps the names of older runs
     return json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
 
 
+def strengths_of(augmentation: Augmentation) -> dict[str, object]:
+    """The strengths of a view; those that came after runs had been named by all the others only where they are not the default."""
+    later = {"role": GLOBAL, "side": 1.0}
+    return {key: value for key, value in asdict(augmentation).items() if key not in later or value != later[key]}
+
+
 def run_name(config: Config, identity: dict[str, object]) -> str:
     """Readable, and ending in a hash of the identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
     lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
-    return f"{config.method}-{config.penalty}-lam{lam}-seed{config.seed}-{identity_digest(identity)}"
+    method, penalty = (name.replace(":", "-") for name in (config.method, config.penalty))
+    return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{identity_digest(identity)}"
 
 
 def identity_digest(identity: dict[str, object]) -> str:
@@ -262,7 +298,7 @@ def identity_digest(identity: dict[str, object]) -> str:
 def check_labels(config: Config, train: Source) -> None:
     """Raises: SparseheadError for a method that reads labels, and training images without."""
     missing = int((train.labels < 0).sum())
-    if missing and METHODS[config.method].reads_labels:
+    if missing and named("method", config.method, METHODS).needs.labels:
         raise SparseheadError(
             f"{config.method} reads labels, and {missing:,} of the {len(train):,} training images of {config.dataset} have none. "
             "Choose another --method or --dataset."

@@ -7,7 +7,6 @@ import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,36 +14,19 @@ from pathlib import Path
 import torch
 import yaml
 from filelock import FileLock, Timeout
-from torch import Tensor
 
+from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.errors import Busy, SparseheadError, of_system
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.files import cannot_write, changed_line, make_folder, read_regular, replace_witnessed
-from sparsehead_cli.runs.build import Run
 from sparsehead_cli.runs.checkpoint import load_checkpoint, load_optimizer, require_weights, save_checkpoint
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.runs.run import Progress, Run
+from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import PUT_BACK, penalty_name
 
 METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"
 CONFIG, LOCK = "config.yaml", ".lock"
-
-
-@dataclass
-class Position:
-    """Where a run is: steps done, sums over the steps of an unfinished epoch, rows of the finished ones.
-
-    `skipped` counts the unreadable images of the unfinished epoch. `layers` holds the rows of layers.csv: one a finished
-    epoch and layer of the head. `spectra` holds those of spectrum_epochs.csv: one a tracked epoch,
-    features ("r" or "z") and eigenvalue.
-    """
-
-    step: int = 0
-    sums: dict[str, Tensor] = field(default_factory=dict)
-    skipped: int = 0
-    rows: list[dict[str, object]] = field(default_factory=list)
-    layers: list[dict[str, object]] = field(default_factory=list)
-    spectra: list[dict[str, object]] = field(default_factory=list)
 
 
 @contextmanager
@@ -70,7 +52,7 @@ def locked(folder: Path, by_whom: str = "another process is training this run") 
         lock.release()
 
 
-def resume(run: Run) -> Position:
+def resume(run: Run) -> Progress:
     """Load the run's checkpoint, where there is one, into its method and optimizer; else write config.yaml and start.
 
     Raises: SparseheadError for a checkpoint that is damaged, foreign, of another precision, or without its metrics.
@@ -80,28 +62,28 @@ def resume(run: Run) -> Position:
     if distributed.rank() == 0:
         keep_config(run, begun=begun)
     if not begun:
-        return Position()
+        return Progress()
     state = load_checkpoint(path)
     require_of_run(state, run, path)
-    tables = kept_tables(run, state["step"] // run.steps_per_epoch)
+    tables = kept_tables(run, run.epochs_done(state["step"]))
     run.method.load_state_dict(state["method"])
     load_optimizer(run.optimizer, state["optimizer"], path, begun=state["step"] > 0)
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
-    return Position(state["step"], sums, state.get("skipped", 0), *tables)
+    return Progress(state["step"], sums, state.get("skipped", 0), tables)
 
 
-def kept_tables(run: Run, epochs_done: int) -> list[list[dict[str, object]]]:
+def kept_tables(run: Run, epochs_done: int) -> dict[str, list[Row]]:
     """The rows of metrics.csv, layers.csv and spectrum_epochs.csv up to the checkpoint's epoch, as they were written.
 
     Raises: SparseheadError for tables that are damaged, lack epochs, or are another run's.
     """
-    found = []
+    tables = {}
     for name in (METRICS, LAYERS, SPECTRA):
         path = run.folder / name
         rows = [row for row in read_csv(path) if int(row["epoch"]) <= epochs_done]
         require_epochs(path, rows, epochs_done)
-        found.append([own_row(path, row, run) for row in rows])
-    return found
+        tables[name] = [own_row(path, row, run) for row in rows]
+    return tables
 
 
 def require_epochs(path: Path, rows: list[dict[str, str]], epochs_done: int) -> None:
@@ -144,16 +126,16 @@ def require_of_run(state: dict, run: Run, path: Path) -> None:
             f"{run.folder} was begun in {state['precision']}, this machine would go on in {precision}. "
             f"Finish it on a machine like the first, or start anew with --precision {precision}."
         )
-    if bool(state["sums"]) != bool(state["step"] % run.steps_per_epoch):
+    if bool(state["sums"]) != run.is_within_epoch(state["step"]):
         raise SparseheadError(f"{path} is damaged: its sums are not those of step {state['step']}. Move it away to start anew.")
     require_weights(state["method"], run.method.state_dict(), path)
 
 
-def save(run: Run, position: Position) -> None:
+def save(run: Run, progress: Progress) -> None:
     """Write the tables, then checkpoint.pt, each atomically; a kill in between leaves rows too many, cut at resume."""
     if distributed.rank() > 0:
         return
-    for name, rows in {METRICS: position.rows, LAYERS: position.layers, SPECTRA: position.spectra}.items():
+    for name, rows in progress.tables.items():
         if rows:
             replace_csv(run.folder / name, rows)
     save_checkpoint(
@@ -161,10 +143,10 @@ def save(run: Run, position: Position) -> None:
         {
             "identity": run.identity,
             "precision": run.precision_name,
-            "step": position.step,
+            "step": progress.step,
             "total_steps": run.total_steps,
-            "skipped": position.skipped,
-            "sums": {name: value.cpu() for name, value in position.sums.items()},
+            "skipped": progress.skipped,
+            "sums": {name: value.cpu() for name, value in progress.sums.items()},
             "input": input_of(run),
             "method": run.method.state_dict(),
             "optimizer": run.optimizer.state_dict(),
@@ -173,8 +155,11 @@ def save(run: Run, position: Position) -> None:
 
 
 def input_of(run: Run) -> dict[str, tuple]:
-    """What a view of the run looks like: its (channels, height, width) and its normalisation."""
-    return {"image": run.method.backbone.image, **asdict(run.normalise)}
+    """What a view of the run looks like: of images the (channels, height, width) and the normalisation."""
+    if not isinstance(run.spec, ImageSpec):
+        return {}
+    normalise = run.spec.normalise
+    return {"image": run.spec.image, "mean": normalise.mean, "std": normalise.std}
 
 
 def keep_config(run: Run, *, begun: bool) -> None:

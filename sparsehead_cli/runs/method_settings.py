@@ -3,6 +3,7 @@
 import inspect
 
 from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.runs.config import typed
 from sparsehead_cli.ssl.methods import METHODS
 
@@ -12,9 +13,7 @@ def method_settings(name: str, given: dict[str, object]) -> dict[str, object]:
 
     Raises: SparseheadError for an unknown method or setting, or a value of another type than the default's.
     """
-    if name not in METHODS:
-        raise unknown("method", name, METHODS)
-    parameters = inspect.signature(METHODS[name].__init__).parameters.values()
+    parameters = inspect.signature(named("method", name, METHODS).__init__).parameters.values()
     defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     values: dict[str, object] = {}
     for key, value in given.items():

@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from sparsehead_cli.errors import SparseheadError, shown, unknown
+from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.sparse.attach import Attachment, attach, learning_rates, require_optimizers
 from sparsehead_cli.sparse.layers import CONVOLUTIONS, Matrix, RawMatrices, is_linear, is_trainable, matrices, named_layers, overlap
 from sparsehead_cli.sparse.numbers import plain_number
-from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES, group_norms
+from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES, Penalty, group_norms
 from sparsehead_cli.sparse.prune import load_pruned, prune_projector
 
 SOLVERS = ("subgradient", "proximal")
@@ -57,9 +58,9 @@ class SparseHead:
     W ← prox(W, lr · lam) after each optimizer step: exact zeros. λ acts through the learning rate either way, so it is
     only comparable within one schedule; LARS also rescales the subgradient layer by layer.
 
-    Raises: SparseheadError for a lam that is negative or not finite, an unknown name, a lazy layer that has not seen a
-    batch, a weight that is sharded (FSDP, DTensor) or empty, and, unless lam is 0, a projector without a weight to penalise; the
-    last also at any later use.
+    Raises: SparseheadError for a lam that is negative or not finite, a penalty that is neither ours nor `module:penalty` of your
+    own, another unknown name, a lazy layer that has not seen a batch, a weight that is sharded (FSDP, DTensor) or empty, and,
+    unless lam is 0, a projector without a weight to penalise; the last also at any later use.
     Source: Song et al. 2023 (arXiv 2307.08913).
     """
 
@@ -75,7 +76,6 @@ class SparseHead:
     ) -> None:
         self.lam = lam
         for kind, given, allowed in (
-            ("penalty", penalty, PENALTIES),
             ("groups", groups, GROUPS),
             ("layers", layers, LAYERS),
             ("solver", solver, SOLVERS),
@@ -89,6 +89,9 @@ class SparseHead:
             layers,
             solver,
         )
+        if not isinstance(penalty, str):
+            raise unknown("penalty", penalty, PENALTIES)
+        self._penalty: Penalty = named("penalty", penalty, PENALTIES)
         self.steps = 0  # proximal steps that changed, or could change, a weight
         self._attached = False  # whether attach() was ever called
         self._watched: dict[str, tuple[int, Tensor]] = {}  # of half-precision layers: steps seen, whether one moved (on the device)
@@ -136,7 +139,7 @@ class SparseHead:
 
     def value_of_penalty(self) -> Tensor:
         """Σ_l P(W_l), without λ, []; for the log. 0 where nothing is penalised. Half-precision weights are summed in float32."""
-        values = [PENALTIES[self.penalty_name].value(_at_least_float32(w), self.groups) for w in self.weights()]
+        values = [self._penalty.value(_at_least_float32(w), self.groups) for w in self.weights()]
         return torch.stack(values).sum() if values else self._zero()
 
     def penalty(self) -> Tensor:
@@ -187,7 +190,7 @@ class SparseHead:
     @torch.no_grad()
     def shrink_weights(self, rates: list[tuple[Matrix, float | Tensor]]) -> None:
         """W ← prox(W, lr · lam) in place, for pairs of a matrix and its learning rate."""
-        prox = PENALTIES[self.penalty_name].prox
+        prox = self._penalty.prox
         for weight, rate in rates:
             values = _at_least_float32(weight.values)
             shrunk = prox(values, rate * self.lam, self.groups)

@@ -3,45 +3,62 @@
 import copy
 import math
 from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from sparsehead_cli.data.contract import GLOBAL, LOCAL, Batch, Inputs, View, joined
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather, own_share, world
 from sparsehead_cli.nets.heads import mlp
 
 
+class Needs(NamedTuple):
+    """What a method needs: how many global views (None: any number), whether it can use local ones, and labels of all inputs."""
+
+    views: int | None = 2
+    local: bool = False
+    labels: bool = False
+
+
 class Method(nn.Module):
     """A backbone, a projector and an objective. Subclasses write `forward`.
 
-    The backbone has `dim`, the width D of r, and `image`, the shape (C, h, w) of the views it is made for.
+    The backbone is an encoder: inputs of a view -> r [B, D], with `dim`, the width D of r. What a method remembers from step to
+    step is a buffer or a submodule, so that it is in the checkpoint.
     """
 
-    reads_labels = False  # whether every training image needs one
+    needs = Needs()
 
     def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
         super().__init__()
         self.backbone = backbone
         self.projector = projector
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Views [B, C, h, w] and labels int64 [B] -> the objective [], and its terms by name, each [], for the log."""
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """V views and the batch that they are of -> the objective [], and its terms by name, each [], for the log."""
         raise NotImplementedError
 
-    def embed(self, view: Tensor) -> tuple[Tensor, Tensor]:
-        """One view -> representation r [B, D] and embedding z [B, E]."""
-        r = self.backbone(view)
+    def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The inputs of one view -> representation r [B, D] and embedding z [B, E]."""
+        r = self.backbone(inputs)
         return r, self.projector(r)
 
     def after_step(self, progress: float) -> None:
         """What moves outside of the optimizer (EMA, queue, centre); progress of the run in [0, 1]."""
 
-    def check(self, views: int, batch: int) -> None:
-        """Raises: SparseheadError where the objective cannot use this many views, or a joined batch of this size."""
-        if views != 2:
-            raise SparseheadError(f"{type(self).__name__} compares two views; the recipe makes {views}. Choose another recipe.")
+    def check(self, roles: tuple[str, ...], batch: int) -> None:
+        """Raises: SparseheadError where the objective cannot use views of these roles, or a joined batch of this size."""
+        name, views = type(self).__name__, roles.count(GLOBAL)
+        if self.needs.views not in (None, views):
+            count = {1: "one view", 2: "two views"}.get(self.needs.views, f"{self.needs.views} views")
+            raise SparseheadError(f"{name} compares {count}; the recipe makes {views}. Choose another recipe.")
+        if LOCAL in roles and not self.needs.local:
+            raise SparseheadError(
+                f"{name} has no use for local views, of which the recipe makes {roles.count(LOCAL)}. Choose another."
+            )
 
     def suspects(self) -> list[str]:
         """What of its own settings may be the reason where its numbers are no longer finite, the likeliest first."""
@@ -50,6 +67,16 @@ class Method(nn.Module):
     def constant_lr(self) -> Iterable[nn.Parameter]:
         """The parameters whose learning rate stays at its peak through the run."""
         return ()
+
+
+def embed_by_size(method: Method, views: list[View]) -> list[Tensor]:
+    """z [B, E] of every view, global views first; those of one role have one size and go through the network in one pass."""
+    embeddings: list[Tensor] = []
+    for role in (GLOBAL, LOCAL):
+        equal = [view for view in views if view.role == role]
+        if equal:
+            embeddings += method.embed(joined(equal))[1].chunk(len(equal))
+    return embeddings
 
 
 def objective(loss: Callable[..., Tensor], *embeddings: Tensor, **constants: object) -> Tensor:

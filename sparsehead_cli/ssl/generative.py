@@ -3,11 +3,12 @@
 import torch
 from torch import Tensor, nn
 
+from sparsehead_cli.data.contract import Batch, View, joined
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather
 from sparsehead_cli.nets.heads import Decoder
 from sparsehead_cli.ssl import losses
-from sparsehead_cli.ssl.contract import Method, output_dim, own_rows
+from sparsehead_cli.ssl.contract import Method, Needs, output_dim, own_rows
 
 
 class Autoencoder(Method):
@@ -16,6 +17,8 @@ class Autoencoder(Method):
     `noise` is the noise's standard deviation in units of the normalised view's.
     """
 
+    needs = Needs(views=None)
+
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, noise: float = 0.5) -> None:
         super().__init__(backbone, projector)
         if not 0 <= noise < float("inf"):
@@ -23,12 +26,9 @@ class Autoencoder(Method):
         self.noise = noise
         self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
 
-    def check(self, views: int, batch: int) -> None:
-        """Any number of views and any batch will do."""
-
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        x = torch.cat(views)
-        noise = torch.cat([own_rows(torch.randn, *view.shape, device=x.device) for view in views])
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        x = joined(views)
+        noise = torch.cat([own_rows(torch.randn, *view.inputs.shape, device=x.device) for view in views])
         _, z = self.embed(x + self.noise * noise)
         error = losses.reconstruction(self.decoder(z).float(), x, torch.ones_like(x[:, :1]))
         return all_gather(error).mean(), {}
@@ -41,6 +41,8 @@ class MAE(Method):
     convolution cannot leave them out. With `standardise` each square of the target has mean 0 and variance 1, the paper's
     better target; without, it is the pixels.
     """
+
+    needs = Needs(views=None)
 
     def __init__(
         self,
@@ -59,12 +61,9 @@ class MAE(Method):
         self.patch, self.masked, self.standardise = patch, masked, standardise
         self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
 
-    def check(self, views: int, batch: int) -> None:
-        """Any number of views and any batch will do."""
-
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        x = torch.cat(views)
-        hidden = torch.cat([self.hidden_pixels(view) for view in views])
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        x = joined(views)
+        hidden = torch.cat([self.hidden_pixels(view.inputs) for view in views])
         _, z = self.embed(x * (1 - hidden))
         target = losses.standardise_patches(x, self.patch) if self.standardise else x
         error = losses.reconstruction(self.decoder(z).float(), target, hidden)

@@ -10,12 +10,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from sparsehead_cli.data.contract import Batch, View, joined
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import (
     Method,
+    Needs,
     Prototypes,
+    embed_by_size,
     move,
     objective,
     output_dim,
@@ -44,8 +47,8 @@ class SimCLR(Method):
     def suspects(self) -> list[str]:
         return too_low(temperature=self.temperature)
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        _, z = self.embed(torch.cat(views))
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        _, z = self.embed(joined(views))
         return objective(losses.nt_xent, *z.chunk(2), temperature=self.temperature), {}
 
 
@@ -55,7 +58,7 @@ class SupCon(Method):
     Source: Khosla et al. 2020, without their linear classifier on top.
     """
 
-    reads_labels = True
+    needs = Needs(labels=True)
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.1) -> None:
         super().__init__(backbone, projector)
@@ -64,9 +67,9 @@ class SupCon(Method):
     def suspects(self) -> list[str]:
         return too_low(temperature=self.temperature)
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        _, z = self.embed(torch.cat(views))
-        return objective(losses.sup_con, *z.chunk(2), labels=all_gather(labels), temperature=self.temperature), {}
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        _, z = self.embed(joined(views))
+        return objective(losses.sup_con, *z.chunk(2), labels=all_gather(batch.labels), temperature=self.temperature), {}
 
 
 class MoCo(Method):
@@ -94,12 +97,13 @@ class MoCo(Method):
             raise SparseheadError(f"method.queue must be at least 1, given {queue}.")
         self.register_buffer("queue", torch.randn(queue, output_dim(projector, backbone.dim)))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))  # where the next key goes
+        self.register_buffer("keys", torch.empty(0), persistent=False)  # of this step, on their way into the queue
 
     def suspects(self) -> list[str]:
         return too_low(temperature=self.temperature)
 
-    def check(self, views: int, batch: int) -> None:
-        super().check(views, batch)
+    def check(self, roles: tuple[str, ...], batch: int) -> None:
+        super().check(roles, batch)
         keys = batch * (1 + self.symmetric)
         if len(self.queue) < keys:
             raise SparseheadError(
@@ -107,13 +111,13 @@ class MoCo(Method):
                 f"Choose --set method.queue={keys} or more, or a smaller --batch-size."
             )
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         directions = [views, views[::-1]] if self.symmetric else [views]
         total, keys = 0, []
         for query, key in directions:
-            _, q = self.embed(query)
+            _, q = self.embed(query.inputs)
             with torch.no_grad():
-                keys.append(self.teacher(key).float())
+                keys.append(self.teacher(key.inputs).float())
             total = total + objective(losses.info_nce, q, keys[-1], queue=self.queue, temperature=self.temperature)
         self.keys = torch.cat([all_gather(k) for k in keys])
         return total / len(directions), {}
@@ -138,10 +142,10 @@ class BYOL(Method):
         self.predictor = predictor_of(backbone, projector, predictor_hidden)
         self.teacher = teacher_of(backbone, projector)
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        predictions = [self.predictor(self.embed(view)[1]) for view in views]
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        predictions = [self.predictor(self.embed(view.inputs)[1]) for view in views]
         with torch.no_grad():
-            targets = [self.teacher(view) for view in views]
+            targets = [self.teacher(view.inputs) for view in views]
         return objective(losses.byol, *predictions, *targets), {}
 
     def after_step(self, progress: float) -> None:
@@ -160,8 +164,8 @@ class SimSiam(Method):
         self.predictor = predictor_of(backbone, projector, predictor_hidden)
         self.norm = nn.BatchNorm1d(output_dim(projector, backbone.dim), affine=False)
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        embeddings = [self.norm(self.embed(view)[1]) for view in views]
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings = [self.norm(self.embed(view.inputs)[1]) for view in views]
         return objective(losses.simsiam, *(self.predictor(z) for z in embeddings), *embeddings), {}
 
     def constant_lr(self) -> Iterable[nn.Parameter]:
@@ -178,8 +182,8 @@ class BarlowTwins(Method):
         super().__init__(backbone, projector)
         self.off_diagonal, self.scale = positive("off_diagonal", off_diagonal), positive("scale", scale)
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        embeddings = [self.embed(view)[1] for view in views]
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings = [self.embed(view.inputs)[1] for view in views]
         loss, terms = objective(losses.barlow_twins, *embeddings, off_diagonal=self.off_diagonal)
         return self.scale * loss, terms
 
@@ -200,8 +204,8 @@ class VICReg(Method):
         weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
         self.weights = {name: positive(name, value) for name, value in weights.items()}
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return objective(losses.vicreg, *(self.embed(view)[1] for view in views), **self.weights)
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return objective(losses.vicreg, *(self.embed(view.inputs)[1] for view in views), **self.weights)
 
 
 class WMSE(Method):
@@ -217,8 +221,8 @@ class WMSE(Method):
         self.eps = share("eps", eps)
         self.dim = output_dim(projector, backbone.dim)
 
-    def check(self, views: int, batch: int) -> None:
-        super().check(views, batch)
+    def check(self, roles: tuple[str, ...], batch: int) -> None:
+        super().check(roles, batch)
         if batch <= self.dim:
             raise SparseheadError(
                 f"wmse whitens a batch in {self.dim} dimensions and needs more than {self.dim} images in it, given {batch}. "
@@ -236,15 +240,18 @@ class WMSE(Method):
             return []
         return [f"the covariance of z in {self.dim} dimensions (singular? try a smaller projector_out, or --set method.eps=0.01)"]
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        return objective(losses.w_mse, *(self.embed(view)[1] for view in views), eps=self.eps), {}
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return objective(losses.w_mse, *(self.embed(view.inputs)[1] for view in views), eps=self.eps), {}
 
 
 class SwAV(Method):
     """Predict from one view the equally shared prototype codes of the other. Source: Caron et al. 2020.
 
-    With two full views, without small crops and without a queue. The prototypes learn after the share `frozen` of the run.
+    Codes are those of the two global views; local views, small crops, predict both. Without a queue. The prototypes learn after
+    the share `frozen` of the run.
     """
+
+    needs = Needs(local=True)
 
     def __init__(
         self,
@@ -265,10 +272,10 @@ class SwAV(Method):
     def suspects(self) -> list[str]:
         return too_low(temperature=self.temperature, epsilon=self.epsilon)
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        _, z = self.embed(torch.cat(views))
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings = embed_by_size(self, views)
         constants = {"temperature": self.temperature, "epsilon": self.epsilon, "iterations": self.iterations}
-        return objective(losses.swav, *z.chunk(2), prototypes=self.prototypes(), **constants), {}
+        return objective(losses.swav, *embeddings, prototypes=self.prototypes(), **constants), {}
 
     def after_step(self, progress: float) -> None:
         self.prototypes.after_step(progress)
@@ -277,8 +284,11 @@ class SwAV(Method):
 class DINO(Method):
     """Match a slow, centred, sharpened teacher's distribution over prototypes. Source: Caron et al. 2021.
 
-    With two global views, without small crops. The prototypes learn after the share `frozen` of the run.
+    The teacher sees the two global views, the student local ones, small crops, as well. The prototypes learn after the share
+    `frozen` of the run.
     """
+
+    needs = Needs(local=True)
 
     def __init__(
         self,
@@ -302,16 +312,17 @@ class DINO(Method):
         self.teacher = teacher_of(backbone, projector)
         self.register_buffer("teacher_prototypes", self.prototypes.directions.detach().clone())
         self.register_buffer("centre", torch.zeros(prototypes))
+        self.register_buffer("mean_scores", torch.zeros(prototypes), persistent=False)  # of this step, on their way into the centre
 
     def suspects(self) -> list[str]:
         return too_low(**self.temperatures)
 
-    def forward(self, views: list[Tensor], labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        _, z = self.embed(torch.cat(views))
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        first, second, *small = embed_by_size(self, views)
         with torch.no_grad():
-            t = self.teacher(torch.cat(views))
+            targets = self.teacher(joined(views[:2])).chunk(2)
         state = {"teacher_prototypes": self.teacher_prototypes, "centre": self.centre}
-        embeddings = *z.chunk(2), *t.chunk(2)
+        embeddings = (first, second, *targets, *small)
         loss, self.mean_scores = objective(losses.dino, *embeddings, prototypes=self.prototypes(), **state, **self.temperatures)
         return loss, {}
 

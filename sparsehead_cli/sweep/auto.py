@@ -1,8 +1,8 @@
 """`--lams auto`: the λ between "nothing changes" and "too sparse", read off the initial weights and the learning rates alone.
 
 λ acts through the learning rate: after steps with rates η_t a penalty alone has moved a group by λ · Σ η_t. So what matters is that
-shrink against the size of the groups. Measured on SimCLR, BYOL and Barlow Twins for 4 to 26 epochs (README), groups begin to die
-where the two are about equal, whatever the length of the run, and are nearly all dead at three times that.
+shrink against the size of the groups. Measured on SimCLR, BYOL and Barlow Twins for 4 to 26 epochs (docs/sweep.md), groups begin to
+die where the two are about equal, whatever the length of the run, and are nearly all dead at three times that.
 """
 
 import torch

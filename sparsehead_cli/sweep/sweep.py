@@ -6,7 +6,7 @@ what is made of it. A sweep that was killed goes on where it was; so does one wh
 
 import itertools
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +30,7 @@ from sparsehead_cli.sweep.grid import Grid, trials
 from sparsehead_cli.sweep.on_ray import check_ray, run_ray
 from sparsehead_cli.sweep.prune import Halving, dropped
 from sparsehead_cli.sweep.trial import FAILED, TRIAL, folder_of, run_trial, setting_columns
+from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import epoch_batches, train_step
 
 Row = dict[str, str]
@@ -214,11 +215,11 @@ def forget_completed(standing: Standing) -> None:
         replace_csv(path, kept)
 
 
-def run_one(standing: Standing, name: str, watch: Callable) -> None:
+def run_one(standing: Standing, name: str, callbacks: Sequence[Callback] = ()) -> None:
     """The trial `name` of the grid, in this process. Raises: SparseheadError for one that is not in it."""
     if name not in standing.configs:
         raise SparseheadError(f"{name} is no trial of this grid.")
-    run_trial(standing.configs[name], watch)
+    run_trial(standing.configs[name], callbacks)
 
 
 def estimate(standing: Standing, jobs: int) -> float:
@@ -231,7 +232,9 @@ def estimate(standing: Standing, jobs: int) -> float:
         for method in dict.fromkeys(config.method for config in pending):
             own = [config for config in pending if config.method == method]
             run = build(own[0])
-            batches = itertools.chain.from_iterable(epoch_batches(run, epoch, 0) for epoch in itertools.count())
+            batches = itertools.chain.from_iterable(
+                epoch_batches(run, epoch * run.steps_per_epoch) for epoch in range(own[0].epochs)
+            )
             warm, timed = TIMED_STEPS
             for step in range(warm + timed):
                 if step == warm:

@@ -9,19 +9,21 @@ import os
 import shutil
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.machine.files import make_folder, replace_file
-from sparsehead_cli.runs.build import Run, build, run_identity, run_name
+from sparsehead_cli.runs.build import build, run_identity, run_name
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns, locked
 from sparsehead_cli.runs.readable import number, share
+from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import replace_csv
-from sparsehead_cli.training.loop import Moment, pretrain
+from sparsehead_cli.training.callbacks import Callback
+from sparsehead_cli.training.loop import pretrain
 
 Row = dict[str, object]
 TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
@@ -32,10 +34,10 @@ def folder_of(config: Config) -> Path:
     return config.results / config.experiment / run_name(config, run_identity(config))
 
 
-def run_trial(config: Config, watch: Callable[[Moment], None] = lambda moment: None) -> Row:
+def run_trial(config: Config, callbacks: Sequence[Callback] = ()) -> Row:
     """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
     run = build(config)
-    result = pretrain(run, watch)
+    result = pretrain(run, callbacks)
     reading = {"data_dir": config.data_dir, "workers": config.workers, "skip_bad_images": config.skip_bad_images}
     with locked(run.folder / "features", "another process evaluates this trial"):
         rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, **reading))

@@ -37,8 +37,8 @@ def idx_folder(tmp_path):
 def test_embedded_set_is_balanced_and_split(tmp_path):
     train, val, both, test = (load_split("fashion10k", s, tmp_path) for s in ("train", "val", "train+val", "test"))
     assert [len(s) for s in (train, val, both, test)] == [9000, 1000, 10000, 2000]
-    assert train.images.shape[1:] == (1, 28, 28)
-    assert train.images.dtype == torch.uint8
+    assert train.inputs.shape[1:] == (1, 28, 28)
+    assert train.inputs.dtype == torch.uint8
     assert train.labels.bincount().tolist() == [900] * 10
     assert val.labels.bincount().tolist() == [100] * 10
     assert test.labels.bincount().tolist() == [200] * 10
@@ -53,7 +53,7 @@ def test_embedded_note_states_the_true_hash_and_licence():
 
 
 def test_normalisation_is_the_sets_own(tmp_path):
-    pixels = load_split("fashion10k", "train+val", tmp_path).images.double() / 255
+    pixels = load_split("fashion10k", "train+val", tmp_path).inputs.double() / 255
     normalise = DATASETS["fashion10k"].normalise
     assert float(pixels.mean()) == pytest.approx(normalise.mean[0], abs=1e-4)
     assert float(pixels.std()) == pytest.approx(normalise.std[0], abs=1e-4)
@@ -210,15 +210,15 @@ def test_batches_are_whole_and_can_start_in_the_middle():
     split = Memory(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
     order = torch.arange(10).flip(0)
     found = list(split.batches(4, order=order))
-    assert [b.images.flatten().tolist() for b in found] == [[9, 8, 7, 6], [5, 4, 3, 2]]
+    assert [b.inputs.flatten().tolist() for b in found] == [[9, 8, 7, 6], [5, 4, 3, 2]]
     assert [b.labels.tolist() for b in found] == [[90, 80, 70, 60], [50, 40, 30, 20]]
-    assert [b.images.flatten().tolist() for b in split.batches(4, order=order, start=1)] == [[5, 4, 3, 2]]
+    assert [b.inputs.flatten().tolist() for b in split.batches(4, order=order, start=1)] == [[5, 4, 3, 2]]
 
 
 def test_without_an_order_every_image_comes_once_as_it_lies():
     split = Memory(torch.arange(10).view(10, 1, 1, 1), 10 * torch.arange(10))
     assert [b.labels.tolist() for b in split.batches(4)] == [[0, 10, 20, 30], [40, 50, 60, 70], [80, 90]]
-    assert [b.images.flatten().tolist() for b in split.batches(4, start=2)] == [[8, 9]]
+    assert [b.inputs.flatten().tolist() for b in split.batches(4, start=2)] == [[8, 9]]
     assert split.take(torch.tensor([3, 1])).labels.tolist() == [30, 10]
 
 
@@ -226,10 +226,10 @@ def test_digest_is_of_images_and_labels_and_fixed_for_all_machines():
     split = Memory(torch.arange(12, dtype=torch.uint8).view(3, 1, 2, 2), torch.arange(3))
     assert split.digest() == "4ae8207c38aec3db51f2ca72fdb82404"
     assert split.take(torch.tensor([0, 1, 2])).digest() == split.digest()
-    changed = split.images.clone()
+    changed = split.inputs.clone()
     changed[2, 0, 1, 1] += 1
-    assert len({s.digest() for s in (split, Memory(changed, split.labels), Memory(split.images, split.labels.flip(0)))}) == 3
-    assert Memory(split.images.view(3, 1, 4, 1), split.labels).digest() != split.digest()
+    assert len({s.digest() for s in (split, Memory(changed, split.labels), Memory(split.inputs, split.labels.flip(0)))}) == 3
+    assert Memory(split.inputs.view(3, 1, 4, 1), split.labels).digest() != split.digest()
 
 
 def test_pretrain_is_train_where_every_image_has_a_label(tmp_path):
@@ -260,10 +260,10 @@ def cifar_folder(tmp_path, monkeypatch):
 def test_cifar10_in_its_published_layout(cifar_folder):
     train, test = (load_split("cifar10", s, cifar_folder) for s in ("train+val", "test"))
     assert (len(train), len(test)) == (100, 20)
-    assert train.images.shape[1:] == (3, 32, 32)
+    assert train.inputs.shape[1:] == (3, 32, 32)
     with open(cifar_folder / "cifar-10-batches-py" / "data_batch_2", "rb") as f:
         raw = pickle.load(f)
-    assert train.images[25].flatten().tolist() == raw["data"][5].tolist()  # planes of red, green, blue, row by row
+    assert train.inputs[25].flatten().tolist() == raw["data"][5].tolist()  # planes of red, green, blue, row by row
     assert train.labels[25] == 5
 
 

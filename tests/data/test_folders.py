@@ -31,7 +31,7 @@ def load(root, split="train+val", size=16, **settings):
 def everything(batches):
     """Images and labels of all batches, joined."""
     parts = list(batches)
-    return torch.cat([b.images for b in parts]), torch.cat([b.labels for b in parts])
+    return torch.cat([b.inputs for b in parts]), torch.cat([b.labels for b in parts])
 
 
 def same(a, b):

@@ -126,7 +126,7 @@ def test_splits(request, name, lengths, shape):
     folder = request.getfixturevalue(name)
     splits = [load_split(name, split, folder) for split in SPLITS]
     assert [len(split) for split in splits] == lengths
-    assert all((s.images.dtype, s.images.shape[1:], s.labels.dtype) == (torch.uint8, shape, torch.int64) for s in splits)
+    assert all((s.inputs.dtype, s.inputs.shape[1:], s.labels.dtype) == (torch.uint8, shape, torch.int64) for s in splits)
     both = splits[3].labels.tolist()
     assert both == [i % len(DATASETS[name].classes) for i in range(len(both))]
 
@@ -135,7 +135,7 @@ def test_cifar100_has_fine_labels_and_planes_of_colour(cifar100):
     split = load_split("cifar100", "train+val", cifar100)
     raw = pickle.loads((cifar100 / "cifar-100-python" / "train").read_bytes())
     assert split.labels.tolist() == raw["fine_labels"]
-    assert torch.equal(split.images.flatten(1), torch.from_numpy(raw["data"]))
+    assert torch.equal(split.inputs.flatten(1), torch.from_numpy(raw["data"]))
     assert len(DATASETS["cifar100"].classes) == 100
 
 
@@ -143,15 +143,15 @@ def test_stl10_stands_upright_and_has_images_without_a_label(stl10):
     split = load_split("stl10", "pretrain", stl10)
     assert split.labels[90:].tolist() == [-1] * 7
     assert split.labels[:90].min() == 0
-    assert (split.images[:, 0, 5, 60] == 255).all()
-    assert (split.images[:, 0, 60, 5] == 0).all()
-    assert split.images.is_contiguous()
+    assert (split.inputs[:, 0, 5, 60] == 255).all()
+    assert (split.inputs[:, 0, 60, 5] == 0).all()
+    assert split.inputs.is_contiguous()
 
 
 def test_svhn_calls_the_digit_0_by_label_0(svhn):
     split = load_split("svhn", "test", svhn)
     assert split.labels.tolist() == list(range(10)) * 2
-    assert (split.images[:, 0, 5, 20] == 255).all()
+    assert (split.inputs[:, 0, 5, 20] == 255).all()
 
 
 def test_mnist_and_fashion_mnist_are_not_taken_for_each_other(mnist, monkeypatch):

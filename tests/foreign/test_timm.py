@@ -202,7 +202,7 @@ def test_mean_and_std_that_are_given(tmp_path):
     assert (subject.prepare.normalise.mean, subject.prepare.normalise.std) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
 
 
-def test_the_example_of_the_readme(tmp_path):
+def test_the_example_of_the_docs(tmp_path):
     """DINO's published backbone is a bare state_dict, and timm's plain name has mean 0.5."""
     vit = reference(dim=384, depth=12, mlp=4, heads=6, image=224)
     torch.save(vit.state_dict(), tmp_path / "dino_vits16.pth")

@@ -11,7 +11,7 @@ from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.prepare import Prepare, resize, with_channels
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.measure.features import Encoder, Features, Pixels, cached, eval_mode, extract, widths_of
+from sparsehead_cli.measure.features import EncoderAndHead, Features, Pixels, cached, eval_mode, extract, widths_of
 from tests.damage import DAMAGES, every_nth, flip_bit
 from tests.ssl.test_methods import build
 
@@ -20,7 +20,7 @@ PREPARE = Prepare((1, 12, 12), Normalisation((0.5,), (0.5,)))
 
 def encoder():
     method = build("simclr")
-    return Encoder(method.backbone, method.projector)
+    return EncoderAndHead(method.backbone, method.projector)
 
 
 def images(n=7, channels=1, side=12):

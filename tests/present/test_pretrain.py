@@ -39,5 +39,5 @@ def test_one_of_a_thing_is_no_plural():
 @pytest.mark.parametrize(("step", "where"), [(28, "goes on after step 28 of 32, in epoch 2"), (32, "finished before")])
 def test_a_resumed_run_says_where_it_goes_on(capsys, step, where):
     display = PretrainDisplay(Console())
-    display.resumed(SimpleNamespace(total_steps=32, steps_per_epoch=16), step)
+    display.show_where(SimpleNamespace(total_steps=32, epochs_done=lambda step: step // 16), step)
     assert capsys.readouterr().out == f"found this run's checkpoint: {where}\n"

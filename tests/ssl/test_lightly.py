@@ -80,9 +80,12 @@ def test_swav():
     loss = SwaVLoss()
 
     def theirs(a, b):
-        return loss([losses.prototype_scores(z, prototypes) for z in (a, b)], []).squeeze()
+        scores = [losses.prototype_scores(z, prototypes) for z in (a, b, *local)]
+        return loss(scores[:2], scores[2:]).squeeze()
 
-    agree(lambda a, b: losses.swav(a, b, prototypes, 0.1, 0.05, 3), theirs, tensors(2))
+    constants = {"prototypes": prototypes, "temperature": 0.1, "epsilon": 0.05, "iterations": 3}
+    for local in ((), tensors(3, seed=8)):
+        agree(lambda a, b, local=local: losses.swav(a, b, *local, **constants), theirs, tensors(2))
 
 
 def test_dino():
@@ -93,6 +96,9 @@ def test_dino():
     def theirs(a, b):
         loss.center.copy_(centre)
         teacher = [losses.prototype_scores(t, teacher_prototypes) for t in (t1, t2)]
-        return loss(teacher, [losses.prototype_scores(z, prototypes) for z in (a, b)])
+        return loss(teacher, [losses.prototype_scores(z, prototypes) for z in (a, b, *local)])
 
-    agree(lambda a, b: losses.dino(a, b, t1, t2, prototypes, teacher_prototypes, centre, 0.1, 0.04)[0], theirs, tensors(2))
+    constants = {"prototypes": prototypes, "teacher_prototypes": teacher_prototypes, "centre": centre}
+    constants |= {"student_temperature": 0.1, "teacher_temperature": 0.04}
+    for local in ((), tensors(3, seed=8)):
+        agree(lambda a, b, local=local: losses.dino(a, b, t1, t2, *local, **constants)[0], theirs, tensors(2))

@@ -24,9 +24,18 @@ def of_type(constant, z):
     return constant[:, : z.shape[1]].to(z.dtype) if constant.ndim == 2 else constant.to(z.dtype)
 
 
+def swav(*views, prototypes):
+    return losses.swav(*views, prototypes=prototypes, temperature=0.1, epsilon=0.05, iterations=3)
+
+
+def dino(*views, prototypes=PROTOTYPES, teacher_prototypes=TEACHER_PROTOTYPES):
+    constants = {"centre": of_type(CENTRE, views[0]), "student_temperature": 0.1, "teacher_temperature": 0.04}
+    return losses.dino(*views, prototypes=prototypes, teacher_prototypes=teacher_prototypes, **constants)
+
+
 def dino_loss(a, b):
     prototypes = [of_type(p, a) for p in (PROTOTYPES, TEACHER_PROTOTYPES)]
-    return losses.dino(a, b, b.detach(), a.detach(), *prototypes, of_type(CENTRE, a), 0.1, 0.04)[0]
+    return dino(a, b, b.detach(), a.detach(), prototypes=prototypes[0], teacher_prototypes=prototypes[1])[0]
 
 
 # two views -> the objective; embeddings of width 5 or less
@@ -39,7 +48,7 @@ OBJECTIVES = {
     "barlow_twins": lambda a, b: losses.barlow_twins(a, b, 0.005)[0],
     "vicreg": lambda a, b: losses.vicreg(a, b, 25, 25, 1)[0],
     "w_mse": lambda a, b: losses.w_mse(a, b, 1e-3),
-    "swav": lambda a, b: losses.swav(a, b, of_type(PROTOTYPES, a), 0.1, 0.05, 3),
+    "swav": lambda a, b: swav(a, b, prototypes=of_type(PROTOTYPES, a)),
     "dino": dino_loss,
 }
 SYMMETRIC = sorted(set(OBJECTIVES) - {"info_nce"})
@@ -79,9 +88,9 @@ def test_gradient_beside_a_stop_gradient():
     assert torch.autograd.gradcheck(lambda a, b: losses.byol(a, b, z1, z2), (p1, p2))
     assert torch.autograd.gradcheck(lambda a, b: losses.simsiam(a, b, z1, z2), (p1, p2))
     assert torch.autograd.gradcheck(
-        lambda a, b: losses.dino(a, b, z1, z2, constants[1], constants[2], CENTRE.clone(), 0.1, 0.04)[0], (p1, p2)
+        lambda a, b: dino(a, b, z1, z2, prototypes=constants[1], teacher_prototypes=constants[2])[0], (p1, p2)
     )
-    ours = torch.autograd.grad(losses.swav(p1, p2, constants[1], 0.1, 0.05, 3), (p1, p2))
+    ours = torch.autograd.grad(swav(p1, p2, prototypes=constants[1]), (p1, p2))
     theirs = torch.autograd.grad(swav_with_fixed_codes(p1, p2), (p1, p2))
     torch.testing.assert_close(ours, theirs)
 
@@ -252,7 +261,7 @@ def test_swav_closed_form():
     eye = torch.eye(4)
     code, log_p = (eye / 0.05).softmax(dim=1), (eye / 0.1).log_softmax(dim=1)
     expected = -(code * log_p).sum(dim=1).mean()
-    torch.testing.assert_close(losses.swav(eye, eye, 3 * eye, 0.1, 0.05, 3), expected)
+    torch.testing.assert_close(swav(eye, eye, prototypes=3 * eye), expected)
 
 
 def test_dino_word_for_word():
@@ -263,9 +272,26 @@ def test_dino_word_for_word():
         t = ((F.normalize(t, dim=1) @ F.normalize(v, dim=1).T - CENTRE) / 0.04).softmax(dim=1)
         return -(t * (F.normalize(s, dim=1) @ F.normalize(w, dim=1).T / 0.1).log_softmax(dim=1)).sum(dim=1).mean()
 
-    loss, mean = losses.dino(z1, z2, t1, t2, w, v, CENTRE, 0.1, 0.04)
+    loss, mean = dino(z1, z2, t1, t2)
     torch.testing.assert_close(loss, (h(t1, z2) + h(t2, z1)) / 2)
     torch.testing.assert_close(mean, losses.prototype_scores(torch.cat([t1, t2]), v).mean(dim=0))
+    local = embeddings(count=3, seed=7)
+    pairs = [h(t1, z2), h(t2, z1), *(h(t, s) for s in local for t in (t1, t2))]
+    torch.testing.assert_close(dino(z1, z2, t1, t2, *local)[0], sum(pairs) / 8)
+
+
+def test_swav_with_local_views_word_for_word():
+    """Both global views' codes are predicted by all other views, and by nobody themselves."""
+    views = embeddings(count=4)
+    scores = [F.normalize(z, dim=1) @ F.normalize(PROTOTYPES, dim=1).T for z in views]
+    total, pairs = 0.0, 0
+    for i in range(2):
+        code = losses.sinkhorn(scores[i], 0.05, 3)
+        for v in range(4):
+            if v != i:
+                total, pairs = total - (code * (scores[v] / 0.1).log_softmax(dim=1)).sum(dim=1).mean(), pairs + 1
+    assert pairs == 6
+    torch.testing.assert_close(swav(*views, prototypes=PROTOTYPES), total / 6)
 
 
 # ------------------------------------------------------------------------------------------------ generative

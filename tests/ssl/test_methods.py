@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 
+from sparsehead_cli.data.contract import GLOBAL, LOCAL, Batch, View
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import make_projector
@@ -13,6 +14,7 @@ from sparsehead_cli.ssl.contract import rising
 from sparsehead_cli.ssl.methods import METHODS
 from tests.conftest import method_recipe
 
+PAIR = (GLOBAL, GLOBAL)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 
@@ -25,7 +27,12 @@ def build(name, kind="mlp", **settings):
 
 def views(n=2, batch=8):
     g = torch.Generator().manual_seed(1)
-    return [torch.randn(batch, 1, 12, 12, generator=g) for _ in range(n)]
+    return [View(torch.randn(batch, 1, 12, 12, generator=g)) for _ in range(n)]
+
+
+def of(labels):
+    """The batch that views are of, for methods that read labels."""
+    return Batch(torch.empty(0), labels, torch.arange(len(labels)))
 
 
 def steps(method, count, lr=0.05):
@@ -34,7 +41,7 @@ def steps(method, count, lr=0.05):
     found = []
     for step in range(count):
         torch.manual_seed(step)
-        loss, _ = method(views(), LABELS)
+        loss, _ = method(views(), of(LABELS))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -46,15 +53,15 @@ def steps(method, count, lr=0.05):
 @pytest.mark.parametrize("name", METHODS)
 def test_contract(name):
     method = build(name)
-    method.check(2, 8)
-    loss, terms = method(views(), LABELS)
+    method.check(PAIR, 8)
+    loss, terms = method(views(), of(LABELS))
     assert loss.shape == ()
     assert loss.dtype == torch.float32
     assert all(t.shape == () for t in terms.values())
     loss.backward()
     for part in (method.backbone, method.projector):
         assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in part.parameters())
-    r, z = method.embed(views()[0])
+    r, z = method.embed(views()[0].inputs)
     assert r.shape == (8, method.backbone.dim)
     assert z.shape == (8, 6)
     method.after_step(0.5)
@@ -64,7 +71,7 @@ def test_contract(name):
 def test_everything_that_is_trained_gets_a_gradient(name):
     """Also what DistributedDataParallel asks for: no trainable parameter outside of the objective's graph."""
     method = build(name)
-    method(views(), LABELS)[0].backward()
+    method(views(), of(LABELS))[0].backward()
     assert all(p.grad is not None for p in method.parameters() if p.requires_grad)
     constant = {id(p) for p in method.constant_lr()}
     assert constant <= {id(p) for p in method.parameters() if p.requires_grad}
@@ -74,7 +81,7 @@ def test_everything_that_is_trained_gets_a_gradient(name):
 def test_objective_is_float32_under_bf16_autocast(name):
     method = build(name)
     with torch.autocast("cpu", torch.bfloat16):
-        loss, _ = method(views(), LABELS)
+        loss, _ = method(views(), of(LABELS))
     loss.backward()
     assert loss.dtype == torch.float32
     assert all(p.grad is None or p.grad.isfinite().all() for p in method.parameters())
@@ -91,8 +98,8 @@ def test_trains(name):
 @pytest.mark.parametrize("kind", ["none", "orthogonal", "direct"])
 def test_every_head_will_do(name, kind):
     method = build(name, kind=kind)
-    method.check(2, 16)  # r has 8 dimensions, which a batch of 8 could not whiten
-    loss, _ = method(views(batch=16), LABELS.repeat(2))
+    method.check(PAIR, 16)  # r has 8 dimensions, which a batch of 8 could not whiten
+    loss, _ = method(views(batch=16), of(LABELS.repeat(2)))
     loss.backward()
     method.after_step(1.0)
     assert loss.isfinite()
@@ -113,15 +120,33 @@ def test_all_it_remembers_is_in_its_state(name):
 @pytest.mark.parametrize("name", sorted(set(METHODS) - {"autoencoder", "mae"}))
 def test_two_views_are_compared(name):
     with pytest.raises(SparseheadError, match="compares two views; the recipe makes 3"):
-        build(name).check(3, 8)
+        build(name).check(PAIR + PAIR[:1], 8)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_local_views_are_for_those_who_can_use_them(name):
+    small = [View(view.inputs[:, :, :7, :7] + 1, LOCAL) for view in views(3)]
+    roles = PAIR + (LOCAL,) * 3
+    method = build(name)
+    if name not in ("swav", "dino"):
+        with pytest.raises(SparseheadError, match="has no use for local views, of which the recipe makes 3"):
+            method.check(roles, 8)
+        return
+    method.check(roles, 8)
+    without, _ = method(views(), of(LABELS))
+    loss, _ = method([*views(), *small], of(LABELS))
+    loss.backward()
+    assert loss.isfinite()
+    assert loss != without
+    method.after_step(0.5)
 
 
 def test_generative_methods_take_any_number_of_views():
     for name in ("autoencoder", "mae"):
         method = build(name)
-        method.check(1, 2)
-        assert method(views(1), LABELS)[0].isfinite()
-        assert method(views(3), LABELS)[0].isfinite()
+        method.check(PAIR[:1], 2)
+        assert method(views(1), of(LABELS))[0].isfinite()
+        assert method(views(3), of(LABELS))[0].isfinite()
 
 
 def test_only_supcon_reads_the_labels():
@@ -130,7 +155,7 @@ def test_only_supcon_reads_the_labels():
         losses = []
         for labels in (LABELS, other):
             torch.manual_seed(0)
-            losses.append(build(name)(views(), labels)[0].item())
+            losses.append(build(name)(views(), of(labels))[0].item())
         assert (losses[0] != losses[1]) == (name == "supcon")
 
 
@@ -146,7 +171,7 @@ def test_teachers_follow_slowly_and_get_no_gradient(name):
     with torch.no_grad():
         for p in student:
             p.add_(1.0)
-    method(views(), LABELS)[0].backward()
+    method(views(), of(LABELS))[0].backward()
     assert all(p.grad is None for p in teacher)
     method.after_step(0.0)
     for old, new, goal in zip(before, teacher, student, strict=True):
@@ -162,7 +187,7 @@ def test_the_queue_keeps_the_newest_keys_and_never_this_batchs():
     seen, queue = [], method.queue.clone()
     for _ in range(4):
         torch.manual_seed(0)
-        method(views(), LABELS)
+        method(views(), of(LABELS))
         assert torch.equal(method.queue, queue)  # nothing enters before the loss is there
         method.after_step(0.0)
         queue = method.queue.clone()
@@ -174,15 +199,15 @@ def test_the_queue_keeps_the_newest_keys_and_never_this_batchs():
 def test_symmetric_moco_uses_both_views_as_queries():
     one, both = build("moco", queue=16), build("moco", queue=16, symmetric=True)
     a, b = views()
-    expected = (one([a, b], LABELS)[0] + build("moco", queue=16)([b, a], LABELS)[0]) / 2
-    loss = both([a, b], LABELS)[0]
+    expected = (one([a, b], of(LABELS))[0] + build("moco", queue=16)([b, a], of(LABELS))[0]) / 2
+    loss = both([a, b], of(LABELS))[0]
     assert loss.item() == pytest.approx(expected.item(), rel=1e-3)  # BatchNorm's running statistics differ, outputs do not
     assert len(both.keys) == 16
 
 
 def test_dinos_centre_moves_towards_the_teachers_mean():
     method = build("dino", centre_momentum=0.5)
-    method(views(), LABELS)
+    method(views(), of(LABELS))
     mean = method.mean_scores.clone()
     method.after_step(0.0)
     torch.testing.assert_close(method.centre, mean / 2)
@@ -203,7 +228,7 @@ def test_prototypes_learn_after_their_frozen_share(name):
     learns = []
     for progress in (0.25, 0.5, 0.75):
         method.zero_grad()
-        method(views(), LABELS)[0].backward()
+        method(views(), of(LABELS))[0].backward()
         learns.append(bool(method.prototypes.directions.grad.any()))
         method.after_step(progress)
     assert learns == [False, False, True]
@@ -212,7 +237,7 @@ def test_prototypes_learn_after_their_frozen_share(name):
 @pytest.mark.parametrize("masked", [0.25, 0.75])
 def test_mae_hides_that_share_of_whole_squares_in_each_view(masked):
     method = build("mae", patch=5, masked=masked)
-    hidden = method.hidden_pixels(views(batch=64)[0])
+    hidden = method.hidden_pixels(views(batch=64)[0].inputs)
     assert hidden.shape == (64, 1, 12, 12)
     grid = hidden[:, 0, [0, 5, 10]][:, :, [0, 5, 10]]
     assert (grid.sum(dim=(1, 2)) == round(masked * 9)).all()
@@ -222,12 +247,12 @@ def test_mae_hides_that_share_of_whole_squares_in_each_view(masked):
 
 @pytest.mark.parametrize("masked", [0.01, 0.99])
 def test_mae_always_has_something_to_see_and_something_to_rebuild(masked):
-    hidden = build("mae", patch=6, masked=masked).hidden_pixels(views()[0])
+    hidden = build("mae", patch=6, masked=masked).hidden_pixels(views()[0].inputs)
     assert (hidden.mean(dim=(1, 2, 3)) == (0.25 if masked < 0.5 else 0.75)).all()
 
 
 def test_mae_sees_nothing_of_what_it_hides():
-    method, (view,) = build("mae").eval(), views(1)
+    method, view = build("mae").eval(), views(1)[0].inputs
     torch.manual_seed(0)
     hidden = method.hidden_pixels(view)
     changed = view + 3 * hidden
@@ -282,11 +307,11 @@ def test_impossible_settings(name, settings, says):
 
 def test_batches_that_do_not_suit():
     with pytest.raises(SparseheadError, match=r"method.queue must hold the 8 keys of a batch, given 6.*method.queue=8"):
-        build("moco", queue=6).check(2, 8)
+        build("moco", queue=6).check(PAIR, 8)
     with pytest.raises(SparseheadError, match="must hold the 16 keys"):
-        build("moco", queue=8, symmetric=True).check(2, 8)
+        build("moco", queue=8, symmetric=True).check(PAIR, 8)
     with pytest.raises(SparseheadError, match=r"whitens a batch in 6 dimensions and needs more than 6 images in it, given 6"):
-        build("wmse").check(2, 6)
+        build("wmse").check(PAIR, 6)
 
 
 def test_wmse_does_not_whiten_more_dimensions_than_the_head_can_fill():
@@ -301,12 +326,12 @@ def test_wmse_does_not_whiten_more_dimensions_than_the_head_can_fill():
         with pytest.raises(
             SparseheadError, match=rf"cannot whiten 12 dimensions of z: .* reads {read}, .*projector_out={read} or less"
         ):
-            wide(hidden).check(2, 64)
-        assert not wide(hidden)(views(batch=64), LABELS.repeat(8))[0].isfinite()  # what it is refused for
+            wide(hidden).check(PAIR, 64)
+        assert not wide(hidden)(views(batch=64), of(LABELS.repeat(8)))[0].isfinite()  # what it is refused for
         eased = wide(hidden, eps=0.01)
-        eased.check(2, 64)
-        assert eased(views(batch=64), LABELS.repeat(8))[0].isfinite()
-    wide([12]).check(2, 64)
+        eased.check(PAIR, 64)
+        assert eased(views(batch=64), of(LABELS.repeat(8)))[0].isfinite()
+    wide([12]).check(PAIR, 64)
 
 
 def test_each_method_suspects_what_its_own_numbers_cannot_bear():

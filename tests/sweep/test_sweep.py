@@ -44,7 +44,7 @@ def swept(tmp_path_factory):
     grid = read_grid("lambda-quick", None, {"lams": "0,3e-2", "seeds": 2}, settings)
     standing = stand(Request(grid, "lambda-quick", ()))
     for name in standing.configs:
-        run_one(standing, name, lambda moment: None)
+        run_one(standing, name)
     return standing.folder
 
 

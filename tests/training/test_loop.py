@@ -11,12 +11,12 @@ import time
 import pytest
 import torch
 
-from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.device import choose_device, choose_precision, has_fast_bfloat16
+from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.machine.signals import Interrupted
-from sparsehead_cli.measure.features import Encoder, extract
+from sparsehead_cli.measure.features import EncoderAndHead, extract
 from sparsehead_cli.nets.optim import OPTIMIZERS, lr_at
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.folder import locked
@@ -25,7 +25,8 @@ from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training import loop
-from sparsehead_cli.training.loop import epoch_order, pretrain, stable_seed
+from sparsehead_cli.training.callbacks import Callback
+from sparsehead_cli.training.loop import epoch_order, pretrain
 from tests.conftest import TIMED, method_recipe
 
 
@@ -178,7 +179,7 @@ def test_lam_zero_is_the_run_without_any_penalty_code(tiny):
     for solver in ("subgradient", "proximal"):
         trained = train(tiny(lam=0.0, epochs=1, solver=solver)).run
         run = build(tiny(lam=0.0, epochs=1, solver=solver))
-        for step, batch in enumerate(run.train.batches(100, order=epoch_order(run, 0))):
+        for step, batch in enumerate(run.train.batches(100, order=epoch_order(run, run.phases[0], 0))):
             for group in run.optimizer.param_groups:
                 group["lr"] = lr_at(step, total=9, warmup=9, lr=0.25)
             generator = torch.Generator().manual_seed(stable_seed("views", 0, step, 0))
@@ -193,7 +194,7 @@ def test_lam_zero_is_the_run_without_any_penalty_code(tiny):
 def test_lam_changes_neither_the_initial_weights_nor_the_views(tiny):
     a, b = build(tiny(lam=0.0)), build(tiny(lam=0.5))
     assert all(torch.equal(x, y) for x, y in zip(a.method.parameters(), b.method.parameters(), strict=True))
-    assert torch.equal(epoch_order(a, 1), epoch_order(b, 1))
+    assert torch.equal(epoch_order(a, a.phases[0], 1), epoch_order(b, b.phases[0], 1))
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cosine"])
@@ -201,7 +202,7 @@ def test_lam_rises_over_its_epochs_and_the_learning_rate_does_not_care(tiny, sch
     run = build(tiny(lam=0.3, lam_schedule=schedule, lam_ramp_epochs=1.0, epochs=3))
     seen = []
     for step in range(12):
-        loop.train_step(run, Memory(run.train.images[:100], run.train.labels[:100]), step)
+        loop.train_step(run, next(run.train.batches(100)), step)
         seen.append((run.sparse.lam, run.optimizer.param_groups[0]["lr"]))
     lams = [lam for lam, _ in seen]
     assert lams == sorted(lams)
@@ -215,7 +216,7 @@ def test_lam_rises_over_its_epochs_and_the_learning_rate_does_not_care(tiny, sch
 def test_the_predictor_of_simsiam_keeps_its_learning_rate(tiny):
     run = build(tiny(method="simsiam", method_settings=method_recipe("simsiam"), epochs=3))
     for step in (0, 20):
-        loop.train_step(run, Memory(run.train.images[:100], run.train.labels[:100]), step)
+        loop.train_step(run, next(run.train.batches(100)), step)
         rates = {group["lr"] for group in run.optimizer.param_groups if group["constant_lr"]}
         assert rates == {run.config.lr}
         assert {group["lr"] for group in run.optimizer.param_groups} - rates == {run.lr(step)}
@@ -236,7 +237,7 @@ def test_heads_without_weights_train_at_lam_zero_only(tiny, monkeypatch, project
     features = {"none": 8, "orthogonal": 8, "direct": 8}[projector]
     assert row["n_features"] == features
     assert row["knn_accuracy_z_pruned"] == row["knn_accuracy_z"]
-    r, z = run.method.eval().embed(run.normalise(run.val.images[:8].float() / 255))
+    r, z = run.method.eval().embed(run.spec.normalise(run.val.inputs[:8].float() / 255))
     if projector == "orthogonal":
         w = run.method.projector.weight
         torch.testing.assert_close(w @ w.T, torch.eye(8), atol=1e-5, rtol=0)
@@ -274,7 +275,7 @@ def test_a_pruned_thin_head_is_as_accurate(tiny):
     assert int(row["active_groups"]) < int(row["n_groups"])
     small = run.sparse.prune()
     assert sum(p.numel() for p in small.parameters()) < sum(p.numel() for p in run.method.projector.parameters())
-    found = extract(Encoder(run.method.backbone, run.method.projector), run.val, Prepare(run.method.backbone.image, run.normalise))
+    found = extract(EncoderAndHead(run.method.backbone, run.method.projector), run.val, Prepare(run.spec.image, run.spec.normalise))
     r, z = found["r"], found["z"]
     torch.testing.assert_close(small.eval()(r), z, atol=1e-5, rtol=1e-5)
     assert row["knn_accuracy_z_pruned"] == row["knn_accuracy_z"]
@@ -298,7 +299,7 @@ def test_the_test_set_is_never_read(tiny, monkeypatch):
 
 def test_an_epoch_shows_every_image_once_in_an_order_of_its_own(tiny):
     run = build(tiny(batch_size=100))
-    orders = [epoch_order(run, epoch) for epoch in range(2)]
+    orders = [epoch_order(run, run.phases[0], epoch) for epoch in range(2)]
     assert all(len(set(order.tolist())) == 100 * (len(run.train) // 100) for order in orders)
     assert not torch.equal(*orders)
 
@@ -381,20 +382,49 @@ def test_another_precision_does_not_silently_go_on(tiny, monkeypatch):
         train(tiny(precision="auto"))
 
 
-def test_watcher_sees_each_epoch_once(tiny, monkeypatch):
-    monkeypatch.setattr(loop, "WATCH_SECONDS", 0.0)
-    moments = []
-    pretrain(build(tiny()), moments.append)
-    assert [m.row["epoch"] for m in moments if m.row] == [1, 2]
-    assert sum(m.row is None for m in moments) == 18
-    assert all(m.images_per_second > 0 for m in moments)
+class Seen(Callback):
+    """Notes what it was called with, and adds a column."""
+
+    def __init__(self):
+        self.calls = []
+
+    def on_start(self, run, progress):
+        self.calls.append(("start", progress.step))
+
+    def on_step(self, run, progress):
+        assert progress.images_per_second > 0
+        assert progress.logged["loss"].isfinite()
+        self.calls.append(("step", progress.step))
+
+    def on_epoch(self, run, progress, row):
+        assert row["knn_accuracy"] >= 0  # the probe was here before
+        row["own"] = progress.step / 2
+        self.calls.append(("epoch", progress.epoch))
+
+    def on_end(self, run, progress):
+        self.calls.append(("end", progress.step))
+
+
+def test_callbacks_see_every_step_and_epoch_and_may_add_columns(tiny, monkeypatch):
+    stop_after(monkeypatch, [12])
+    stopped, resumed = Seen(), Seen()
+    with pytest.raises(Interrupted):
+        pretrain(build(tiny()), [stopped])
+    pretrain(build(tiny()), [resumed])
+    steps = [("step", step) for step in range(1, 19)]
+    assert stopped.calls == [("start", 0), *steps[:9], ("epoch", 1), *steps[9:12], ("end", 12)]
+    assert resumed.calls == [("start", 12), *steps[12:], ("epoch", 2), ("end", 18)]
+    again = Seen()
+    result = pretrain(build(tiny()), [again])
+    assert again.calls == [("start", 18), ("end", 18)]
+    assert [row["own"] for row in read_csv(result.run.folder / "metrics.csv")] == ["4.5", "9.0"]
 
 
 @pytest.mark.slow
 def test_compiled_backbone_keeps_its_keys_and_agrees(tiny):
     plain, compiled = build(tiny()), build(tiny(compile=True))
     assert list(plain.method.state_dict()) == list(compiled.method.state_dict())
-    x = plain.normalise(plain.val.images[:64].float() / 255)
+    x = plain.spec.normalise(plain.val.inputs[:64].float() / 255)
     torch.testing.assert_close(plain.method.embed(x)[1], compiled.method.embed(x)[1], atol=1e-4, rtol=1e-3)
 
 

@@ -11,11 +11,11 @@ from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.signals import Interrupted
 from sparsehead_cli.present.pretrain import describe
-from sparsehead_cli.runs import build as build_module
-from sparsehead_cli.runs.build import bank_of, build
+from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.table_files import read_csv
-from sparsehead_cli.training import loop
+from sparsehead_cli.training import loop, probe
 from sparsehead_cli.training.loop import epoch_batches, pretrain
+from sparsehead_cli.training.probe import bank_of
 from tests.conftest import PUBLISHED
 from tests.training.test_loop import outcome, stop_after, train
 
@@ -33,7 +33,7 @@ def test_a_run_on_a_folder(streamed):
     assert [row["skipped_images"] for row in rows] == ["0"] * 3
     assert all(0 < float(row["waiting_share"]) < 1 for row in rows)
     assert result.run.method.backbone.image == (3, 16, 16)
-    assert (result.run.total_steps, len(result.run.bank), len(result.run.val)) == (18, 54, 6)
+    assert (result.run.total_steps, len(bank_of(result.run.train)), len(result.run.val)) == (18, 54, 6)
     assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
 
 
@@ -113,11 +113,11 @@ def test_where_there_is_one_class_accuracy_is_not_defined(sparsehead, streamed, 
 
 def test_another_view_size_for_images_in_memory(tiny):
     run = train(tiny(image_size=16, epochs=1)).run
-    assert run.train.images.shape[2:] == (28, 28)
+    assert run.train.inputs.shape[2:] == (28, 28)
     assert run.method.backbone.image == (1, 16, 16)
-    assert next(epoch_batches(run, 0, 0)).images.shape[2:] == (28, 28)
-    views = run.views(run.train.images[:4], generator=torch.Generator())
-    assert [tuple(view.shape) for view in views] == [(4, 1, 16, 16)] * 2
+    assert next(epoch_batches(run, 0)).inputs.shape[2:] == (28, 28)
+    views = run.views(run.train.inputs[:4], generator=torch.Generator())
+    assert [tuple(view.inputs.shape) for view in views] == [(4, 1, 16, 16)] * 2
     assert run.name != build(tiny(epochs=1)).name
 
 
@@ -125,7 +125,7 @@ def test_the_bank_is_spread_over_all_images_that_have_a_label(monkeypatch):
     split = Memory(torch.zeros(200, 1, 2, 2, dtype=torch.uint8), torch.arange(200).div(20, rounding_mode="floor"))
     assert len(bank_of(split)) == 200
     split.labels[100:] = -1
-    monkeypatch.setattr(build_module, "BANK", 10)
+    monkeypatch.setattr(probe, "BANK", 10)
     assert bank_of(split).labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
@@ -145,8 +145,8 @@ def partly_labelled(monkeypatch):
 
 def test_images_without_a_label_are_trained_on_and_not_measured_on(tiny, partly_labelled):
     result = train(tiny(dataset="partly", batch_size=20, epochs=1))
-    assert (len(result.run.train), len(result.run.bank), len(result.run.val)) == (140, 90, 10)
-    assert result.run.bank.labels.min() == 0
+    assert (len(result.run.train), len(bank_of(result.run.train)), len(result.run.val)) == (140, 90, 10)
+    assert bank_of(result.run.train).labels.min() == 0
 
 
 def test_a_method_that_reads_labels_wants_them_all(tiny, partly_labelled):

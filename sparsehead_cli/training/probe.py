@@ -1,0 +1,87 @@
+"""The callback that measures a run after every epoch: kNN accuracy, effective ranks and sparsity, on held-out inputs."""
+
+import torch
+from torch import Tensor
+
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.measure.features import EncoderAndHead, extract
+from sparsehead_cli.measure.knn import knn_accuracy
+from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
+from sparsehead_cli.runs.folder import LAYERS, SPECTRA, identity_columns
+from sparsehead_cli.runs.run import Progress, Run, diverged
+from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.sparse.layers import eval_mode
+from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
+from sparsehead_cli.training.callbacks import Callback
+
+BANK = 10_000  # training inputs, at most, that the kNN looks its neighbours up in
+NEIGHBOURS = 20
+
+
+class Probe(Callback):
+    """Adds its columns to the epoch's row, and rows to layers.csv and (where they are tracked) spectrum_epochs.csv.
+
+    The test set is never touched.
+    """
+
+    def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
+        phase, _, _ = run.place(progress.step - 1)
+        columns, layers, spectra = measure(run, bank_of(phase.train), phase.val)
+        row |= columns
+        common = {**identity_columns(run.config, run.name), "epoch": progress.epoch}
+        progress.tables.setdefault(LAYERS, []).extend({**common, **layer} for layer in layers)
+        if run.config.track_spectrum and is_tracked(progress.epoch, run.epochs):
+            for name, spectrum in spectra.items():
+                for index, value in enumerate(spectrum.eigenvalues.tolist(), 1):
+                    eigenvalue = {**common, "features": name, "index": index, "eigenvalue": value}
+                    progress.tables.setdefault(SPECTRA, []).append(eigenvalue)
+
+
+def measure(run: Run, bank: Source, val: Source) -> tuple[Row, list[Row], dict[str, Spectrum]]:
+    """Columns of metrics.csv; a row for each layer of the head; the spectra of r and z.
+
+    Ranks and standard deviations are of the N held-out inputs. The kNN looks its neighbours up in the bank. The pruned head
+    has lost the groups that are inactive by norm.
+
+    Raises: SparseheadError for features that are not finite.
+    """
+    network = EncoderAndHead(run.method.backbone, run.method.projector)
+    with run.autocast():
+        bank_features, features = extract(network, bank, run.prepare), extract(network, val, run.prepare)
+    bank_r, bank_z, r, z = bank_features["r"], bank_features["z"], features["r"], features["z"]
+    if not (r.isfinite().all() and z.isfinite().all()):
+        raise diverged(run)
+
+    def knn(neighbours: Tensor, queries: Tensor) -> float:
+        classes = len(val.spec.classes)
+        return knn_accuracy(neighbours, bank_features.labels, queries, features.labels, k=NEIGHBOURS, classes=classes)
+
+    with eval_mode(run.method), torch.no_grad():
+        layers = layer_sparsity(run.sparse, r)
+        sparsity = head_sparsity(run.sparse, r, layers)
+        pruned = run.sparse.prune(ACTIVE_SHARE) if run.sparse.parameters() else run.method.projector
+        pruned_accuracy = knn(pruned(bank_r), pruned(r))
+    spectra = {"r": Spectrum.of(r), "z": Spectrum.of(z)}
+    columns = {
+        "knn_accuracy": knn(bank_r, r),
+        "knn_accuracy_z": knn(bank_z, z),
+        "knn_accuracy_z_pruned": pruned_accuracy,
+        "effective_rank_r": effective_rank(spectra["r"].eigenvalues),
+        "effective_rank_z": effective_rank(spectra["z"].eigenvalues),
+        "std_r": spectra["r"].std,
+        "std_z": spectra["z"].std,
+        **sparsity,
+    }
+    return columns, layers, spectra
+
+
+def bank_of(train: Source) -> Source:
+    """At most BANK of the inputs that have a label, evenly spread over all of them: files come sorted by class."""
+    labelled = (train.labels >= 0).nonzero().flatten()
+    count = min(BANK, len(labelled))
+    return train.take(labelled[torch.arange(count, device=labelled.device) * len(labelled) // max(1, count)])
+
+
+def is_tracked(epoch: int, epochs: int) -> bool:
+    """Whether the spectrum of this epoch (from 1) is kept: two an octave, 1, 2, 3, 4, 6, 8, 11, 16, 23, …, and the last."""
+    return epoch == epochs or epoch in {round(2 ** (i / 2)) for i in range(2 * epochs.bit_length())}

@@ -1,10 +1,24 @@
-"""The console that everything is printed on. What it is given is text: no markup, no emoji names, no colours of its own."""
+"""The console that everything is printed on, and tables on it.
+
+What it is given is text: no markup, no emoji names, no colours of its own.
+"""
+
+import textwrap
+from types import TracebackType
+from typing import Self
 
 import rich.console
+import rich.table
+from rich.live import Live
+from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.status import Status
 from rich.text import Text
 
-from sparsehead_cli.errors import Stopped, printable
+from sparsehead_cli.errors import Stopped, one_line, printable
 from sparsehead_cli.machine.streams import SIGPIPE, close_output
+from sparsehead_cli.present.table import Column, Line, Table
+
+LEAST_WORD = 9  # characters of a word that is not broken, in a text or in a heading above narrower numbers
 
 
 class Console(rich.console.Console):
@@ -20,3 +34,116 @@ class Console(rich.console.Console):
         """rich would end the process without a word."""
         close_output()
         raise Stopped("stopped: nobody reads the output any more. The same command goes on.", 128 + SIGPIPE)
+
+
+def emphasis(line: str) -> str:
+    """The style of a line about somebody else's checkpoint: what is not loaded is red, what is guessed yellow."""
+    return "bold red" if line.startswith("NOT ") else "yellow" if line.startswith("guessed") else ""
+
+
+def progress_bar(console: Console, before: str, after: str) -> Progress:
+    """A bar between two texts, such as "{task.percentage:.0f} %", that is seen on a terminal while something lasts."""
+    columns: list[ProgressColumn] = [TextColumn(before, markup=False), BarColumn(), TextColumn(after, markup=False)]
+    columns += [TimeRemainingColumn(), TextColumn("left", markup=False)]
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class Display:
+    """What a command shows while it works: lines, and on a terminal something that moves until the display is left."""
+
+    def __init__(self, console: Console, moving: Progress | Status | Live | None = None) -> None:
+        self.console, self.moving = console, moving
+
+    def __enter__(self) -> Self:
+        if self.moving:
+            self.moving.start()
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self.moving:
+            self.moving.stop()
+
+    def say(self, line: str | Text, style: str = "") -> None:
+        """Print a line, however long it is."""
+        self.console.print(line, style=style, soft_wrap=True)
+
+
+def print_table(console: rich.console.Console, table: Table) -> None:
+    """Print a table as `terminal_table` makes it for the console's width."""
+    console.print(terminal_table(table, console.width))
+
+
+def print_notes(console: rich.console.Console, tables: list[Table]) -> None:
+    """Print what a reader of the tables has to know, a line each."""
+    for note in dict.fromkeys(note for table in tables for note in table.notes):
+        console.print(f" {note}", style="dim", soft_wrap=True)
+
+
+def terminal_table(table: Table, width: int) -> rich.table.Table:
+    """A table for a console of this width.
+
+    Numbers and words of at most LEAST_WORD characters are never broken: it is longer texts that share what room is left. Where
+    even that is too wide, there are no spaces at the edges.
+    """
+    roomy = width >= table.wide
+    drawn = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
+    drawn.show_header = any(column.name for column in table.columns)
+    least = 1  # columns that the console must have
+    places = stacks(table.columns, roomy)
+    texts = [[cell_text(table, line, stack, roomy) for stack in places] for line in table.lines]
+    if table.columns[0].text:  # what a block of lines is about is said in its first
+        for line, before in zip(texts[:0:-1], texts[-2::-1], strict=True):
+            line[0] = "" if line[0] == before[0] else line[0]
+    for i, stack in enumerate(places):
+        headings = [heading(table.columns[place]) for place in stack]
+        title = "\n".join(filter(None, headings))
+        cells = [line[i] for line in texts]
+        if table.columns[stack[0]].text:
+            needed = min(LEAST_WORD, longest(title.split() + [word for cell in cells for word in cell.split()]))
+            drawn.add_column(title, overflow="fold", min_width=needed)
+        else:
+            needed = longest([part for cell in cells for part in cell.split("\n")])
+            if "\n" not in title:
+                title = textwrap.fill(title, max(LEAST_WORD, needed), break_long_words=False)
+            needed = max(needed, longest(title.split("\n")))
+            drawn.add_column(title, justify="right", no_wrap=True)
+        least += needed + 3
+    drawn.pad_edge = least <= width
+    for line, cells in zip(table.lines, texts, strict=True):
+        drawn.add_row(*cells, end_section=table.ruled, style="bold" if line.marked else None)
+    return drawn
+
+
+def stacks(columns: list[Column], roomy: bool) -> list[list[int]]:
+    """The places of the columns that a terminal shows; those whose cells are written below each other are together."""
+    together: list[list[int]] = []
+    for place, column in enumerate(columns):
+        if column.minor and not roomy:
+            continue
+        if column.below:
+            together[-1].append(place)
+        else:
+            together.append([place])
+    return together
+
+
+def cell_text(table: Table, line: Line, stack: list[int], roomy: bool) -> str:
+    """What stands in one place of a table: a cell with its detail, and below it the cells of columns with `below`."""
+    first = line.cells[stack[0]]
+    text = one_line(first.text)
+    if first.detail:
+        text += f" ({first.detail})" if roomy else f"\n{first.detail}"
+    for place in stack[1:]:
+        if line.cells[place].defined:
+            text += "\n" + table.columns[place].below.format(one_line(line.cells[place].text))
+    return text
+
+
+def heading(column: Column) -> str:
+    """A column's name on a terminal."""
+    return column.name if column.short is None else column.short
+
+
+def longest(texts: list[str]) -> int:
+    """The length of the longest text."""
+    return max(map(len, texts), default=0)

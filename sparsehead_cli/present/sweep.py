@@ -1,20 +1,22 @@
-"""What `sparsehead sweep-lambda` shows: the trials while they run, then the answer in a table and a sentence a setting."""
+"""A sweep over λ as people see it: its trials while they run, the summary as tables, and what `sparsehead sweep-lambda` prints."""
 
+import math
 import shlex
 import time
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
+import rich.table
 from rich.live import Live
-from rich.table import Table
 
 from sparsehead_cli.errors import SparseheadError, one_line
-from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.pretrain import epoch_line, plus_minus, without
+from sparsehead_cli.present.console import Console, Display, print_table, terminal_table
+from sparsehead_cli.present.pretrain import epoch_line, without
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell, number_cell, signed
 from sparsehead_cli.runs.folder import METRICS
-from sparsehead_cli.runs.readable import UNDEFINED, readable
+from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.run import Progress, Run
-from sparsehead_cli.runs.table_files import read_csv
+from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts
@@ -23,27 +25,77 @@ from sparsehead_cli.sweep.sweep import Request, Standing, estimate
 from sparsehead_cli.sweep.trial import LOG
 from sparsehead_cli.training.callbacks import Callback
 
-Row = dict[str, object]
 REFRESH_SECONDS = 2.0
 ENOUGH_SEEDS = 5  # with which Student's t is 2.8; with 2 it is 12.7
-SHOWN = {
-    "linear\nprobe, %": ("accuracy", 100, 1),
-    "effective\nrank of r": ("effective_rank_r", 1, 1),
-    "effective\nrank of z": ("effective_rank_z", 1, 1),
-    "groups\nactive, %": ("active_groups_share", 100, 0),
+RUNNING = {  # numbers in metrics.csv of a trial that is running
+    "loss": Column("loss", digits=3),
+    "knn_accuracy": Column("kNN, %", digits=1, scale=100),
+    "effective_rank_r": Column("rank of r", digits=1),
+    "effective_rank_z": Column("rank of z", digits=1),
 }
+CHOSEN = {"both": "best, sparsest"}  # in words
 
 
-class SweepDisplay:
+def bootstrap(column: Column, row: Row) -> Cell:
+    """The interval of a row's difference to λ 0 by bootstrap."""
+    if math.isnan(number(row["bootstrap_low"])):
+        return UNDEFINED_CELL
+    low, high = (signed(row[end], column.digits, column.scale) for end in ("bootstrap_low", "bootstrap_high"))
+    return Cell(f"{low} to {high}", number(row["bootstrap_low"]))
+
+
+ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
+RANK_R, RANK_Z = Column("effective\nrank of r", digits=1), Column("effective\nrank of z", digits=1)
+ACTIVE = Column("groups\nactive, %", scale=100)
+SUMMARY = (  # a number of sweep_summary.csv, its column, and how that shows it
+    ("accuracy", ACCURACY, Column.mean),
+    ("accuracy", ACCURACY.from_zero("from λ 0,\npoints"), Column.difference),
+    ("accuracy", Column("95 % by\nbootstrap", digits=1, scale=100, minor=True), bootstrap),
+    ("val_accuracy", Column("held-out\nprobe, %", digits=1, scale=100, minor=True), Column.mean),
+    ("knn_accuracy", Column("kNN\nof r, %", digits=1, scale=100, minor=True), Column.mean),
+    ("accuracy_z", Column("probe\nof z, %", digits=1, scale=100, minor=True), Column.mean),
+    ("effective_rank_r", RANK_R, Column.mean),
+    ("effective_rank_r", RANK_R.from_zero(), Column.difference),
+    ("effective_rank_z", RANK_Z, Column.mean),
+    ("effective_rank_z", RANK_Z.from_zero(), Column.difference),
+    ("active_groups_share", ACTIVE, Column.mean),
+    ("active_groups_share", ACTIVE.from_zero(), Column.difference),
+)
+
+
+def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
+    """Rows of sweep_summary.csv and pruned.csv -> a table a setting, a line a λ; those that were pruned have no numbers."""
+    if not summary:
+        return []
+    columns = [Column("λ"), Column("chosen", text=True), Column("seeds"), *(column for _, column, _ in SUMMARY)]
+    accuracies = [row for row in summary if row["metric"] == "accuracy"]
+    tables = []
+    for setting, rows in frame(summary, text=SETTING).groupby(list(SETTING), sort=False):
+        table = Table(one_line(name_of(rows.iloc[0], accuracies)), columns, wide=math.inf, ruled=True)
+        by_lam = dict(list(rows.groupby("lam")))
+        stopped = {number(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)}
+        for lam in sorted({*by_lam, *stopped}):
+            if lam in stopped:
+                table.add(lam_cell(lam), Cell("pruned"), *[UNDEFINED_CELL] * (len(columns) - 2))
+                continue
+            numbers = by_lam[lam].set_index("metric").to_dict("index")
+            chosen, seeds = numbers["accuracy"]["chosen"], number_cell(numbers["accuracy"]["seeds"])
+            cells = [show(column, numbers[metric]) for metric, column, show in SUMMARY]
+            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), seeds, *cells, marked=chosen != "")
+        tables.append(table)
+    return tables
+
+
+class SweepDisplay(Display):
     """A live table of the running trials on a terminal, and everywhere one plain line a trial that ends."""
 
     def __init__(self, console: Console, request: Request, standing: Standing) -> None:
-        self.console, self.standing = console, standing
+        super().__init__(console, Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None)
+        self.standing = standing
         self.jobs = request.jobs or default_jobs()
         self.remote, self.auto = request.engine == "ray", request.grid.auto
-        self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
-        self.told = set(standing.rows) | set(standing.failed)
-        self.before, self.began, self.looked = len(standing.rows), time.monotonic(), 0.0
+        self.named = set(standing.rows) | set(standing.failed)  # the trials that have their line
+        self.finished_before, self.began, self.refreshed = len(standing.rows), time.monotonic(), 0.0
 
     def __enter__(self) -> "SweepDisplay":
         standing = self.standing
@@ -55,63 +107,48 @@ class SweepDisplay:
         for line in lams_of(standing) if self.auto else ():
             self.say(line)
         if pending and self.remote:
-            self.say(
-                f"{pending} to run on Ray; one takes about {minutes(estimate(standing, 1) / pending)} on one core of this machine"
-            )
+            seconds = estimate(standing, 1) / pending
+            self.say(f"{pending} to run on Ray; one takes about {minutes(seconds)} on one core of this machine")
         elif pending:
             processes()  # they import while the estimate is made
             self.say(f"{pending} to run, {self.jobs} at a time: about {minutes(estimate(standing, self.jobs))}")
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.live:
-            self.live.stop()
-
-    def say(self, line: str, style: str = "") -> None:
-        self.console.print(line, style=style, soft_wrap=True)
+        return super().__enter__()
 
     def watch(self, standing: Standing, running: list[Task]) -> None:
         """A line for each trial that has ended since; now and then the table of those that run."""
         done = len(standing.rows) + len(standing.failed)
-        for name in [name for name in (*standing.rows, *standing.failed) if name not in self.told]:
-            self.told.add(name)
+        for name in [name for name in (*standing.rows, *standing.failed) if name not in self.named]:
+            self.named.add(name)
             if name in standing.failed:
                 self.say(f"{name}: {standing.failed[name]} (log: {standing.folder / name / LOG})", "red")
             else:
                 row = standing.rows[name]
                 self.say(f"{done}/{len(standing.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
-        if self.live and running and time.monotonic() - self.looked > REFRESH_SECONDS:
-            self.looked = time.monotonic()
-            self.live.update(self.table(running), refresh=True)
+        if self.moving and running and time.monotonic() - self.refreshed > REFRESH_SECONDS:
+            self.refreshed = time.monotonic()
+            self.moving.update(self.running_table(running), refresh=True)
 
-    def table(self, running: list[Task]) -> Table:
+    def running_table(self, running: list[Task]) -> rich.table.Table:
         """The running trials, how far each is, and when all will be done."""
-        table = Table(title=self.progress(), title_justify="left")
-        for name in ("running", "epoch", "loss", "kNN", "rank of r", "rank of z"):
-            table.add_column(name, justify="left" if name == "running" else "right")
+        table = Table(self.counts(), [Column("running", text=True), Column("epoch"), *RUNNING.values()])
         for task in running:
-            rows = rows_so_far(task.folder)
-            epochs = self.standing.configs[task.folder.name].epochs
-            if not rows:
-                table.add_row(task.folder.name, f"0/{epochs}", *[UNDEFINED] * 4)
-                continue
-            last = rows[-1]
-            numbers = (readable(last[f"effective_rank_{f}"], 1) for f in ("r", "z"))
-            knn = readable(last["knn_accuracy"], 1, 100, " %")
-            table.add_row(task.folder.name, f"{last['epoch']}/{epochs}", f"{float(last['loss']):.3f}", knn, *numbers)
-        return table
+            rows, config = rows_so_far(task.folder), self.standing.configs[task.folder.name]
+            last = rows[-1] if rows else {}
+            numbers = [column.number(last.get(metric)) for metric, column in RUNNING.items()]
+            table.add(Cell(task.folder.name), Cell(f"{last.get('epoch', 0)}/{config.epochs}", len(rows)), *numbers)
+        return terminal_table(table, self.console.width)
 
-    def progress(self) -> str:
+    def counts(self) -> str:
         """How many are done, the time left, the best so far."""
-        standing, finished = self.standing, len(self.standing.rows) - self.before
-        left = ""
+        standing, finished = self.standing, len(self.standing.rows) - self.finished_before
+        text = f"{len(standing.rows)} of {len(standing.configs)} trials finished"
         if finished:
-            left = f", about {minutes((time.monotonic() - self.began) / finished * len(standing.pending()))} left"
-        best = max(standing.rows.values(), key=lambda row: float(row["val_accuracy"]), default=None)
-        told = f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}" if best else ""
-        return f"{len(standing.rows)} of {len(standing.configs)} trials finished{left}{told}"
+            seconds = (time.monotonic() - self.began) / finished * len(standing.pending())
+            text += f", about {minutes(seconds)} left"
+        if standing.rows:
+            best = max(standing.rows.values(), key=lambda row: float(row["val_accuracy"]))
+            text += f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}"
+        return text
 
 
 def rows_so_far(folder: Path) -> list[Row]:
@@ -154,22 +191,20 @@ def require_all(standing: Standing) -> None:
 
 
 def lams_of(standing: Standing) -> list[str]:
-    """The values of λ that were found, a line a setting."""
-    found: dict[str, dict[float, None]] = {}
+    """The values of λ that auto has chosen, a line a setting."""
+    lams: dict[str, list[str]] = {}
     for config in standing.configs.values():
-        if config.lam:
-            name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
-            found.setdefault(name, {})[config.lam] = None
-    return [f"{name}: λ 0, {', '.join(f'{lam:g}' for lam in lams)}" for name, lams in found.items()]
+        name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
+        lam = f"{config.lam:g}"
+        if config.lam and lam not in lams.setdefault(name, []):
+            lams[name].append(lam)
+    return [f"{name}: λ 0, {', '.join(values)}" for name, values in lams.items()]
 
 
 def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> None:
-    """Rows of sweep_summary.csv as a table a setting with the values of λ in pruned.csv, and the verdicts."""
-    told = [row for row in summary if row["metric"] == "accuracy"]
-    for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in summary):
-        own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
-        stopped = {float(row["lam"]): row for row in pruned if all(row[c] == str(own[0][c]) for c in SETTING)}
-        console.print(summary_table(one_line(name_of(own[0], told)), own, stopped))
+    """Rows of sweep_summary.csv and pruned.csv: a table a setting, and the verdicts."""
+    for table in summary_tables(summary, pruned):
+        print_table(console, table)
     for line in verdicts(summary, pruned):
         console.print(line, soft_wrap=True)
     console.print(
@@ -181,32 +216,13 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
     )
 
 
-def summary_table(title: str, rows: list[Row], pruned: dict[float, Row]) -> Table:
-    """A line a λ of one setting; those that were pruned have no numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)  # two columns more for 80 of them
-    for name in ("λ", "seeds", *SHOWN, "chosen"):
-        table.add_column(name, justify="left" if name == "chosen" else "right", no_wrap=True)
-    for lam in sorted({row["lam"] for row in rows} | set(pruned)):
-        if lam in pruned:
-            table.add_row(f"{lam:g}", "", *[UNDEFINED] * len(SHOWN), "pruned", end_section=True)
-            continue
-        found = {row["metric"]: row for row in rows if row["lam"] == lam}
-        first = next(iter(found.values()))
-        cells = [plus_minus(found[metric], scale, digits) for metric, scale, digits in SHOWN.values()]
-        table.add_row(f"{lam:g}", str(first["seeds"]), *cells, CHOSEN[first["chosen"]], end_section=True)
-    return table
-
-
-CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best,\nsparsest"}
-
-
 def show_commands(console: Console, request: Request, standing: Standing) -> None:
     """A command line for each trial that is not finished."""
     arguments = without(request.arguments, "--engine")
     if not standing.pending():
         failed = f"; {len(standing.failed)} failed before: --retry-failed" if standing.failed else ""
-        said = f"nothing to run: {len(standing.rows)} trials have finished{failed}"
-        Console(stderr=True).print(said, style="yellow")
+        line = f"nothing to run: {len(standing.rows)} trials have finished{failed}"
+        Console(stderr=True).print(line, style="yellow")
     for name in standing.pending():
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
@@ -218,4 +234,4 @@ class EpochLines(Callback):
         self.console = console
 
     def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
-        self.console.print(epoch_line(row, 0).replace("/0", ""), soft_wrap=True)
+        self.console.print(epoch_line(row), soft_wrap=True)

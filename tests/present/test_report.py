@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.present.page import is_numeric, number_cell, raw_table, rounded, signed
-from sparsehead_cli.present.report import spectra_figures, write_study
-from sparsehead_cli.present.study import Study, read_study
+from sparsehead_cli.present.page import cell_text, paragraph, sort_key
+from sparsehead_cli.present.report import Study, read_study, spectra_figures, write_study
+from sparsehead_cli.present.table import Cell, Column, csv_cell, csv_table, number_cell
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.sweep.sweep import Standing, tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
@@ -268,21 +268,24 @@ def test_all_folders_are_read_before_one_is_written(sparsehead, everything, fold
 
 
 def test_numbers_are_rounded_for_people_and_sorted_in_full():
-    assert [rounded(text) for text in ("0.123456", "12345", "-0.5", "1e-05", "0.0", "nan", "")] == [
-        *("0.1235", "12345", "−0.5", "1e-05", "0", "nan", ""),
-    ]
-    assert [signed(value, 1) for value in (0.04, -0.04, 1.25, -3.0)] == ["0.0", "0.0", "+1.2", "−3.0"]
-    assert [number_cell("85.0 ± 1", 0.8512345678).key, number_cell("x", "nan").text, number_cell("x", "").text] == [
-        "0.8512346",
-        "–",
-        "–",
-    ]
-    assert not is_numeric("0.8x")
-    table = raw_table(
-        "t", [{"commit": "12e4", "run": "a", "x": 1, "same": 2.50}, {"commit": "7", "run": "b", "x": "", "same": 2.5}], "run"
-    )
-    assert [(column.name, column.number) for column in table.columns] == [("run", False), ("commit", False), ("x", True)]
-    assert table.note == "The same in all rows: same 2.5."
+    values = [csv_cell(value) for value in (0.123456, 12345.0, -0.5, 1e-05, 0.0, float("nan"), "")]
+    assert [cell_text(value) for value in values] == ["0.1235", "12345", "−0.5", "1e-05", "0", "–", ""]
+    column = Column("from λ 0", digits=1)
+    differences = [column.difference({"difference": value, "difference_high": ""}) for value in (0.04, -0.04, 1.25, -3.0, "")]
+    assert [cell_text(cell) for cell in differences] == ["0.0", "0.0", "+1.2", "−3.0", "–"]
+    assert [sort_key(cell) for cell in differences] == ["0.04", "-0.04", "1.25", "-3", ""]
+    cell = number_cell(0.8512345678, 1, 100, low=0.8, high=0.9)
+    assert (cell_text(cell), sort_key(cell)) == ("85.1 (80.0–90.0)", "0.8512346")
+    assert [cell_text(number_cell(value)) for value in ("nan", "")] == ["–", "–"]
+    assert sort_key(Cell("a -1 b")) == cell_text(Cell("a -1 b")) == "a -1 b"
+
+
+def test_a_csv_keeps_its_kinds_and_says_once_what_is_the_same_in_all_rows():
+    rows = [{"commit": "12e4", "run": "a", "x": 1, "same": -2.50}, {"commit": "7", "run": "b", "x": "", "same": -2.5}]
+    table = csv_table("t", rows, "run")
+    assert [(column.name, column.text) for column in table.columns] == [("run", True), ("commit", True), ("x", False)]
+    assert [[cell_text(cell) for cell in line.cells] for line in table.lines] == [["a", "12e4", "1"], ["b", "7", "–"]]
+    assert paragraph(table.notes) == "The same in all rows: same −2.5."
 
 
 # ---- in a browser
@@ -319,9 +322,9 @@ def test_a_click_sorts_and_a_second_one_turns_it_round(browser, page):
     assert column(browser, 0, "seeds") == [["2"] * 4, "ascending"]
     assert column(browser, 0, "λ") == [["0.002", "0.0001", "1e-05", "0"], None]
     browser.click(button.format(5))  # the difference, which λ 0 does not have
-    assert column(browser, 0, "from λ 0, points") == [["−0.2", "0.0", "0.0", "–"], "ascending"]
+    assert column(browser, 0, "from λ 0, points") == [["−0.2 ± 0.0", "0.0 ± 0.0", "0.0 ± 0.0", "–"], "ascending"]
     browser.click(button.format(5))
-    assert column(browser, 0, "from λ 0, points") == [["0.0", "0.0", "−0.2", "–"], "descending"]
+    assert column(browser, 0, "from λ 0, points") == [["0.0 ± 0.0", "0.0 ± 0.0", "−0.2 ± 0.0", "–"], "descending"]
     browser.press(button.format(1), "\ue007")  # Enter
     assert column(browser, 0, "λ") == [["0", "1e-05", "0.0001", "0.002"], "ascending"]
     assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1

@@ -259,18 +259,23 @@ def spectrum(
     if not checkpoints:
         raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], or --explain.")
     from sparsehead_cli.evaluation.spectrum import Request
+    from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
     from sparsehead_cli.study.spectra import spectra_over_time, study_spectra
 
+    if figure:
+        check_figure(figure)  # before anything is measured
     if over_time:
-        return show.show_over_time(console, *spectra_over_time(tuple(checkpoints), figure))
+        runs = spectra_over_time([Path(checkpoint) for checkpoint in checkpoints])
+        return show.show_over_time(console, runs, save_figure(over_time_figure(runs), figure) if figure else [])
     reading = (weights, allow_partial, image_size, skip_bad_images, workers, tuple(assume or ()))
     request = Request(tuple(dict.fromkeys(checkpoints)), dataset, split, layers, out, seed, device, data_dir, *reading)
     try:
         with show.SpectrumDisplay(console) as display:
-            found = study_spectra(request, figure, display.watch)
+            tables, lams, files = study_spectra(request, display.watch)
     except KeyboardInterrupt:
         raise Stopped("stopped. The checkpoints before are in the tables; the same command goes on.", 130) from None
-    return show.show_spectra(console, *found)
+    files += save_figure(spectra_figure(*tables[1:]), figure) if figure else []
+    return show.show_spectra(console, tables, lams, files)
 
 
 @app.command()

@@ -16,7 +16,7 @@ from rich.text import Text
 
 from sparsehead_cli.errors import Stopped, one_line, printable
 from sparsehead_cli.machine.streams import SIGPIPE, close_output
-from sparsehead_cli.present.table import Column, Line, Table
+from sparsehead_cli.present.table import Cell, Column, Table
 
 LEAST_WORD = 9  # characters of a word that is not broken, in a text or in a heading above narrower numbers
 
@@ -88,60 +88,52 @@ def terminal_table(table: Table, width: int) -> rich.table.Table:
     roomy = width >= table.wide
     drawn = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
     drawn.show_header = any(column.name for column in table.columns)
+    lines = [cell_texts(table.columns, line, roomy) for line in table.lines]
     least = 1  # columns that the console must have
-    places = stacks(table.columns, roomy)
-    texts = [[cell_text(table, line, stack, roomy) for stack in places] for line in table.lines]
-    if table.columns[0].text:  # what a block of lines is about is said in its first
-        for line, before in zip(texts[:0:-1], texts[-2::-1], strict=True):
-            line[0] = "" if line[0] == before[0] else line[0]
-    for i, stack in enumerate(places):
-        headings = [heading(table.columns[place]) for place in stack]
-        title = "\n".join(filter(None, headings))
-        cells = [line[i] for line in texts]
-        if table.columns[stack[0]].text:
-            needed = min(LEAST_WORD, longest(title.split() + [word for cell in cells for word in cell.split()]))
+    for i, (column, title) in enumerate(headings(table.columns, roomy)):
+        cells = [line[i] for line in lines]
+        if column.text:
+            needed = min(LEAST_WORD, longest(" ".join([title, *cells]).split()))
             drawn.add_column(title, overflow="fold", min_width=needed)
         else:
-            needed = longest([part for cell in cells for part in cell.split("\n")])
+            needed = longest("\n".join(cells).split("\n"))
             if "\n" not in title:
                 title = textwrap.fill(title, max(LEAST_WORD, needed), break_long_words=False)
             needed = max(needed, longest(title.split("\n")))
             drawn.add_column(title, justify="right", no_wrap=True)
         least += needed + 3
     drawn.pad_edge = least <= width
-    for line, cells in zip(table.lines, texts, strict=True):
-        drawn.add_row(*cells, end_section=table.ruled, style="bold" if line.marked else None)
+    name = ""
+    for i, line in enumerate(lines):
+        if table.columns[0].text:  # what a block of lines is about is said in its first
+            line[0], name = "" if line[0] == name else line[0], line[0]
+        drawn.add_row(*line, end_section=table.ruled, style="bold" if i in table.marked else None)
     return drawn
 
 
-def stacks(columns: list[Column], roomy: bool) -> list[list[int]]:
-    """The places of the columns that a terminal shows; those whose cells are written below each other are together."""
-    together: list[list[int]] = []
-    for place, column in enumerate(columns):
-        if column.minor and not roomy:
-            continue
+def headings(columns: list[Column], roomy: bool) -> list[tuple[Column, str]]:
+    """The columns that a terminal shows, with their headings; one whose cells are below others has its heading there, too."""
+    shown: list[tuple[Column, str]] = []
+    for column in columns:
+        heading = column.name if column.short is None else column.short
+        if column.below and heading:
+            shown[-1] = (shown[-1][0], f"{shown[-1][1]}\n{heading}")
+        elif not column.below and (roomy or not column.minor):
+            shown.append((column, heading))
+    return shown
+
+
+def cell_texts(columns: list[Column], line: list[Cell], roomy: bool) -> list[str]:
+    """A line of a table, for the columns that `headings` has: intervals and the cells below are lines of their own."""
+    texts: list[str] = []
+    for column, cell in zip(columns, line, strict=True):
+        text, interval = one_line(column.written(cell)), column.interval(cell)
         if column.below:
-            together[-1].append(place)
-        else:
-            together.append([place])
-    return together
-
-
-def cell_text(table: Table, line: Line, stack: list[int], roomy: bool) -> str:
-    """What stands in one place of a table: a cell with its detail, and below it the cells of columns with `below`."""
-    first = line.cells[stack[0]]
-    text = one_line(first.text)
-    if first.detail:
-        text += f" ({first.detail})" if roomy else f"\n{first.detail}"
-    for place in stack[1:]:
-        if line.cells[place].defined:
-            text += "\n" + table.columns[place].below.format(one_line(line.cells[place].text))
-    return text
-
-
-def heading(column: Column) -> str:
-    """A column's name on a terminal."""
-    return column.name if column.short is None else column.short
+            texts[-1] += "\n" + column.below.format(text) if cell.defined else ""
+        elif roomy or not column.minor:
+            behind = f" ({interval})" if roomy else f"\n{interval}"
+            texts.append(text + (behind if interval else ""))
+    return texts
 
 
 def longest(texts: list[str]) -> int:

@@ -12,7 +12,7 @@ from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.foreign.layouts import guesses_in
 from sparsehead_cli.present.console import Console, Display, emphasis, print_table, progress_bar
 from sparsehead_cli.present.pretrain import counted
-from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, number_cell
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
 from sparsehead_cli.runs.table_files import Row, frame
 
 WIDE = 110  # columns of a console on which all base lines have room, intervals behind the numbers
@@ -34,7 +34,7 @@ def accuracy_table(dataset: str, rows: list[Row]) -> Table:
     accuracies = shown(rows)
     measured = set(zip(accuracies["model"], accuracies["features"], strict=True))
     models = [pair for pair in MODELS if pair in measured]
-    columns = [Column("protocol", text=True), *(Column(MODELS[pair]) for pair in models)]
+    columns = [Column("protocol", text=True), *(Column(MODELS[pair], digits=1, scale=100) for pair in models)]
     table = Table(f"{one_line(dataset)}: accuracy on {sizes}", columns, wide=WIDE)
     for name, of_protocol in accuracies.groupby("label", sort=False):
         by_model = dict(list(of_protocol.groupby(["model", "features"])))
@@ -43,14 +43,13 @@ def accuracy_table(dataset: str, rows: list[Row]) -> Table:
 
 
 def accuracy_cell(rows: pd.DataFrame | None) -> Cell:
-    """One accuracy with its interval, or the mean and standard deviation over seeds."""
+    """One accuracy with its interval, or the mean ± the standard deviation over seeds."""
     if rows is None or rows["value"].isna().any():
         return UNDEFINED_CELL
-    if len(rows) == 1:
-        return number_cell(*rows["value"], 1, 100, low=rows["low"].iloc[0], high=rows["high"].iloc[0])
-    percent = list(100 * rows["value"])
-    mean = statistics.mean(percent)
-    return Cell(f"{mean:.1f} ± {statistics.stdev(percent):.1f}", mean / 100)
+    values = list(rows["value"])
+    if len(values) > 1:
+        return Cell(statistics.fmean(values), half=statistics.stdev(values))
+    return Cell(values[0], low=rows["low"].iloc[0], high=rows["high"].iloc[0])
 
 
 def class_table(dataset: str, rows: list[Row]) -> Table:
@@ -60,13 +59,13 @@ def class_table(dataset: str, rows: list[Row]) -> Table:
     of_r = [row for row in rows if (row["model"], row["features"]) == ("checkpoint", "r") and row["k"] in ("", str(k))]
     classes = shown(of_r)
     protocols = list(classes["label"].unique())
-    columns = [Column("class", text=True), Column("test images"), *(Column(name) for name in protocols)]
+    columns = [Column("class", text=True), Column("test images"), *(Column(name, digits=1, scale=100) for name in protocols)]
     table = Table(f"{one_line(dataset)}: accuracy of r within each class", columns)
     for name, of_class in classes.groupby("class", sort=False):
         images = int(of_class["n_test"].iloc[0])
         by_protocol = dict(list(of_class.groupby("label")["value"]))
-        means = [statistics.fmean(by_protocol[protocol]) if protocol in by_protocol else "" for protocol in protocols]
-        table.add(Cell(name), Cell(f"{images:,}", images), *(number_cell(mean, 1, 100) for mean in means))
+        means = [Cell(statistics.fmean(by_protocol[name])) if name in by_protocol else UNDEFINED_CELL for name in protocols]
+        table.add(Cell(name), Cell(images, text=f"{images:,}"), *means)
     return table
 
 
@@ -74,10 +73,10 @@ def precision_table(rows: list[Row]) -> Table:
     """Average precisions of object detection, rows of evaluations.csv: a line a measure, a column a model."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     title = f"{one_line(rows[0]['eval_dataset'])}: average precision on {int(rows[0]['n_test']):,} test images"
-    table = Table(title, [Column("measure", text=True), *(Column(model) for model in models)])
+    table = Table(title, [Column("measure", text=True), *(Column(model, digits=1, scale=100) for model in models)])
     values = {(row["metric"], row["model"]): row["value"] for row in rows}
     for metric in dict.fromkeys(row["metric"] for row in rows):
-        table.add(Cell(metric), *(number_cell(values.get((metric, model)), 1, 100) for model in models))
+        table.add(Cell(metric), *(Cell(values.get((metric, model))) for model in models))
     return table
 
 

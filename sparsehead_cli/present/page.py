@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import math
 import re
 from dataclasses import dataclass, field
 
@@ -11,7 +10,8 @@ from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from sparsehead_cli.present.figures import drawn
-from sparsehead_cli.present.table import Cell, Table
+from sparsehead_cli.present.table import Cell, Column, Table
+from sparsehead_cli.runs.readable import number
 
 PIXELS_PER_INCH = 96
 LARGER = 1.25  # than its size in inches, the most that a figure is shown
@@ -44,7 +44,7 @@ def render(title: str, lead: str, facts: list[tuple[str, str]], sections: list[S
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
-    environment.filters |= {"shown": cell_text, "key": sort_key, "paragraph": paragraph, "typeset": typeset}
+    environment.filters |= {"written": written, "sort_key": sort_key, "paragraph": paragraph, "typeset": typeset}
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("report.css", "report.js"))
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template("report.html")
@@ -80,16 +80,14 @@ def paragraph(notes: tuple[str, ...]) -> str:
     return minus(" ".join(f"{note[0].upper()}{note[1:]}." for note in notes))
 
 
-def cell_text(cell: Cell) -> str:
-    """What a cell shows: numbers with their minuses, and the detail in brackets."""
-    text = f"{cell.text} ({cell.detail})" if cell.detail else cell.text
-    return text if cell.value is None else minus(text)
+def written(cell: Cell, column: Column) -> str:
+    """What a cell shows: texts as they are, numbers with their minuses, and behind them their interval."""
+    text, interval = column.written(cell), column.interval(cell)
+    return text if column.text else minus(f"{text} ({interval})" if interval else text)
 
 
-def sort_key(cell: Cell) -> str:
+def sort_key(cell: Cell, column: Column) -> str:
     """What a cell is sorted by: its text, or its number as scripts read it; "" for what is not defined comes last."""
-    if cell.value is None:
-        return cell.text
-    if math.isinf(cell.value):
-        return "Infinity" if cell.value > 0 else "-Infinity"
-    return f"{cell.value:.7g}" if cell.defined else ""
+    if column.text:
+        return column.written(cell)
+    return f"{number(cell.value):.7g}" if cell.defined else ""

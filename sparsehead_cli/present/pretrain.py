@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich.text import Text
 
@@ -11,7 +12,7 @@ from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.launch import command, command_alone
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.present.console import Console, Display, print_table, progress_bar
-from sparsehead_cli.present.table import Cell, Column, Table, number_cell
+from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import SPECTRA
 from sparsehead_cli.runs.readable import number, readable
@@ -139,21 +140,16 @@ def collapse_text(features: str, row: Row) -> Text:
     )
 
 
-def share(row: Row, part: str, whole: str) -> Cell:
-    """A count of a whole, in numbers."""
-    return number_cell(row[part] if int(row[whole]) else "", of=row[whole])
-
-
-RESULT = {  # what the end of a run says of an epoch -> how it is shown, of a row of metrics.csv
-    "loss": lambda row: number_cell(row["loss"], 3),
-    "kNN accuracy of r (k = 20)": lambda row: number_cell(row["knn_accuracy"], 1, 100, " %"),
-    "kNN accuracy of z": lambda row: number_cell(row["knn_accuracy_z"], 1, 100, " %"),
-    "kNN accuracy of z, inactive groups pruned": lambda row: number_cell(row["knn_accuracy_z_pruned"], 1, 100, " %"),
-    "effective rank of r": lambda row: number_cell(row["effective_rank_r"], 1),
-    "effective rank of z": lambda row: number_cell(row["effective_rank_z"], 1),
-    "groups active by norm (> 1 % of the largest)": lambda row: share(row, "active_groups", "n_groups"),
-    "features of r the head reads, by norm": lambda row: share(row, "active_features", "n_features"),
-    "features of r the head needs (z within 1 %)": lambda row: share(row, "functional_features", "n_features"),
+RESULT = {  # numbers in metrics.csv that the end of a run shows, and what they are a part of
+    "loss": (Column("loss", digits=3), ""),
+    "knn_accuracy": (Column("kNN accuracy of r (k = 20)", digits=1, scale=100, suffix=" %"), ""),
+    "knn_accuracy_z": (Column("kNN accuracy of z", digits=1, scale=100, suffix=" %"), ""),
+    "knn_accuracy_z_pruned": (Column("kNN accuracy of z, inactive groups pruned", digits=1, scale=100, suffix=" %"), ""),
+    "effective_rank_r": (Column("effective rank of r", digits=1), ""),
+    "effective_rank_z": (Column("effective rank of z", digits=1), ""),
+    "active_groups": (Column("groups active by norm (> 1 % of the largest)"), "n_groups"),
+    "active_features": (Column("features of r the head reads, by norm"), "n_features"),
+    "functional_features": (Column("features of r the head needs (z within 1 %)"), "n_features"),
 }
 LAYERS = {  # numbers in layers.csv
     "inputs": Column("inputs"),
@@ -166,13 +162,14 @@ LAYERS = {  # numbers in layers.csv
 
 
 def result_table(result: Result) -> Table:
-    """The first and the last row of metrics.csv, side by side."""
+    """The first and the last row of metrics.csv, side by side: a line a number."""
     shown = result.rows if len(result.rows) == 1 else [result.rows[0], result.rows[-1]]
     before = " (finished before)" if result.was_finished else ""
     columns = [Column(f"held-out images{before}", text=True), *(Column(f"epoch {row['epoch']}") for row in shown)]
     table = Table(result.run.name, columns)
-    for name, show in RESULT.items():
-        table.add(Cell(name), *(show(row) for row in shown))
+    for metric, (column, whole) in RESULT.items():
+        cells = [Cell(row[metric], of=row.get(whole, "")) for row in shown]
+        table.add(Cell(column.name), *(replace(cell, text=column.written(cell)) for cell in cells))
     return table
 
 
@@ -181,7 +178,7 @@ def layer_table(layers: list[Row]) -> Table:
     table = Table("the head's linear layers at the end", [Column("layer", text=True), *LAYERS.values()])
     for row in layers:
         if row["epoch"] == layers[-1]["epoch"]:
-            table.add(Cell(str(row["layer"])), *(column.number(row[name]) for name, column in LAYERS.items()))
+            table.add(Cell(row["layer"]), *(Cell(row[name]) for name in LAYERS))
     return table
 
 

@@ -15,8 +15,8 @@ from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.head import READ_SHARE
 from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank
-from sparsehead_cli.present.console import Console, Display, emphasis, heading, print_notes, print_table
-from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell, number_cell
+from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.readable import readable
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.by_lam import SETTING
@@ -109,20 +109,20 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
 def spectrum_cells(rows: dict[str, Row]) -> list[Cell]:
     """The numbers of a checkpoint's features, with their intervals."""
     cells = dict.fromkeys(SPECTRUM, UNDEFINED_CELL)
-    for metric, column in SPECTRUM.items():
-        if metric in rows:
-            whole = rows["dim"]["value"] if metric == "dims_99" else ""
-            cells[metric] = column.number(rows[metric]["value"], rows[metric]["low"], rows[metric]["high"], of=whole)
+    for metric in SPECTRUM.keys() & rows.keys():
+        row = rows[metric]
+        cells[metric] = Cell(row["value"], low=row["low"], high=row["high"])
+    cells["dims_99"] = Cell(rows["dims_99"]["value"], of=rows["dim"]["value"])
     return list(cells.values())
 
 
 def head_cells(numbers: dict[tuple[str, str], Row]) -> list[Cell]:
     """The numbers of a checkpoint's head; what a batch needs goes from the fewest to the most."""
     values = {metric: row["value"] for metric, row in of_features(numbers, "head").items()}
-    cells = {metric: column.number(values.get(metric, "")) for metric, column in HEAD.items()}
-    cells["read_dims"] = HEAD["read_dims"].number(values["read_dims"], of=numbers["r", "dim"]["value"])
-    needed = (values.get(f"batch_features_{name}", "") for name in ("median", "min", "max"))
-    cells["batch_features_median"] = HEAD["batch_features_median"].number(*needed)
+    cells = {metric: Cell(values.get(metric)) for metric in HEAD}
+    cells["read_dims"] = Cell(values["read_dims"], of=numbers["r", "dim"]["value"])
+    needed, fewest, most = (values.get(f"batch_features_{name}") for name in ("median", "min", "max"))
+    cells["batch_features_median"] = Cell(needed, low=fewest, high=most)
     return list(cells.values())
 
 
@@ -146,10 +146,9 @@ def by_lam_tables(lams: list[Row]) -> list[Table]:
         table = Table(one_line(title), columns, notes=tuple(notes), ruled=True)
         for lam, rows in setting.groupby("lam", sort=False):
             numbers = rows.set_index(["features", "metric"]).to_dict("index")
-            cells = [lam_cell(lam), number_cell(rows["seeds"].max())]
-            for key, column in shown.items():
-                row = numbers.get(key)
-                cells += [column.mean(row), column.difference(row)] if row else [UNDEFINED_CELL, UNDEFINED_CELL]
+            cells = [lam_cell(lam), Cell(rows["seeds"].max())]
+            for row in map(numbers.get, shown):
+                cells += [mean(row), difference(row)] if row else [UNDEFINED_CELL, UNDEFINED_CELL]
             table.add(*cells)
         tables.append(table)
     return tables
@@ -159,14 +158,14 @@ def over_time_table(name: str, rows: list[Row]) -> Table:
     """A run's rows of spectrum_epochs.csv -> a line a tracked epoch."""
     columns = [Column("epoch")]
     for features in ("r", "z"):
-        columns += [Column(f"effective\nrank of {features}"), Column("99 % in")]
+        columns += [Column(f"effective\nrank of {features}", digits=1), Column("99 % in")]
     table = Table(f"{one_line(name)}, on the held-out images", [*columns, Column("z's eigenvalues", text=True)])
     for epoch, of_epoch in frame(rows).groupby("epoch", sort=False):
-        cells = [number_cell(epoch)]
+        cells = [Cell(epoch)]
         spectra = dict(list(of_epoch.groupby("features")["eigenvalue"]))
         for features in ("r", "z"):
             spectrum = torch.from_numpy(spectra[features].to_numpy())
-            cells += [number_cell(effective_rank(spectrum), 1), number_cell(dims_for(spectrum, 0.99) or "", of=len(spectrum))]
+            cells += [Cell(effective_rank(spectrum)), Cell(dims_for(spectrum, 0.99) or "", of=len(spectrum))]
         table.add(*cells, Cell(curve(spectra["z"].to_list(), 16)))
     return table
 
@@ -294,7 +293,7 @@ def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Pat
 def explain(console: Console) -> None:
     """Every number's definition."""
     console.print("F: features [N, D]. s: eigenvalues of the covariance of centred F, descending. All in float64.")
-    headings = {metric: heading(column).replace("\n", " ") for metric, column in (SPECTRUM | HEAD).items()}
+    headings = {metric: (column.short or column.name).replace("\n", " ") for metric, column in (SPECTRUM | HEAD).items()}
     parts = {
         "of r, z and hidden layers (h1, h2, …)": definitions.SPECTRUM,
         "of the head": definitions.HEAD,

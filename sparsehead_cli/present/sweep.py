@@ -12,7 +12,7 @@ from rich.live import Live
 from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.present.console import Console, Display, print_table, terminal_table
 from sparsehead_cli.present.pretrain import epoch_line, without
-from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell, number_cell, signed
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.folder import METRICS
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.run import Progress, Run
@@ -29,37 +29,38 @@ REFRESH_SECONDS = 2.0
 ENOUGH_SEEDS = 5  # with which Student's t is 2.8; with 2 it is 12.7
 RUNNING = {  # numbers in metrics.csv of a trial that is running
     "loss": Column("loss", digits=3),
-    "knn_accuracy": Column("kNN, %", digits=1, scale=100),
+    "knn_accuracy": Column("kNN", digits=1, scale=100, suffix=" %"),
     "effective_rank_r": Column("rank of r", digits=1),
     "effective_rank_z": Column("rank of z", digits=1),
 }
 CHOSEN = {"both": "best, sparsest"}  # in words
 
 
-def bootstrap(column: Column, row: Row) -> Cell:
-    """The interval of a row's difference to λ 0 by bootstrap."""
-    if math.isnan(number(row["bootstrap_low"])):
-        return UNDEFINED_CELL
-    low, high = (signed(row[end], column.digits, column.scale) for end in ("bootstrap_low", "bootstrap_high"))
-    return Cell(f"{low} to {high}", number(row["bootstrap_low"]))
-
-
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
 RANK_R, RANK_Z = Column("effective\nrank of r", digits=1), Column("effective\nrank of z", digits=1)
 ACTIVE = Column("groups\nactive, %", scale=100)
-SUMMARY = (  # a number of sweep_summary.csv, its column, and how that shows it
-    ("accuracy", ACCURACY, Column.mean),
-    ("accuracy", ACCURACY.from_zero("from λ 0,\npoints"), Column.difference),
-    ("accuracy", Column("95 % by\nbootstrap", digits=1, scale=100, minor=True), bootstrap),
-    ("val_accuracy", Column("held-out\nprobe, %", digits=1, scale=100, minor=True), Column.mean),
-    ("knn_accuracy", Column("kNN\nof r, %", digits=1, scale=100, minor=True), Column.mean),
-    ("accuracy_z", Column("probe\nof z, %", digits=1, scale=100, minor=True), Column.mean),
-    ("effective_rank_r", RANK_R, Column.mean),
-    ("effective_rank_r", RANK_R.from_zero(), Column.difference),
-    ("effective_rank_z", RANK_Z, Column.mean),
-    ("effective_rank_z", RANK_Z.from_zero(), Column.difference),
-    ("active_groups_share", ACTIVE, Column.mean),
-    ("active_groups_share", ACTIVE.from_zero(), Column.difference),
+FROM_ZERO = ACCURACY.from_zero("from λ 0,\npoints")
+
+
+def bootstrap(row: Row) -> Cell:
+    """The interval of a row's difference to λ 0 by bootstrap."""
+    low, high = (FROM_ZERO.written(Cell(row[end])) for end in ("bootstrap_low", "bootstrap_high"))
+    return Cell(row["bootstrap_low"], text=f"{low} to {high}")
+
+
+SUMMARY = (  # a number of sweep_summary.csv, its column, and what that has of it
+    ("accuracy", ACCURACY, mean),
+    ("accuracy", FROM_ZERO, difference),
+    ("accuracy", Column("95 % by\nbootstrap", minor=True), bootstrap),
+    ("val_accuracy", Column("held-out\nprobe, %", digits=1, scale=100, minor=True), mean),
+    ("knn_accuracy", Column("kNN\nof r, %", digits=1, scale=100, minor=True), mean),
+    ("accuracy_z", Column("probe\nof z, %", digits=1, scale=100, minor=True), mean),
+    ("effective_rank_r", RANK_R, mean),
+    ("effective_rank_r", RANK_R.from_zero(), difference),
+    ("effective_rank_z", RANK_Z, mean),
+    ("effective_rank_z", RANK_Z.from_zero(), difference),
+    ("active_groups_share", ACTIVE, mean),
+    ("active_groups_share", ACTIVE.from_zero(), difference),
 )
 
 
@@ -79,9 +80,9 @@ def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
                 table.add(lam_cell(lam), Cell("pruned"), *[UNDEFINED_CELL] * (len(columns) - 2))
                 continue
             numbers = by_lam[lam].set_index("metric").to_dict("index")
-            chosen, seeds = numbers["accuracy"]["chosen"], number_cell(numbers["accuracy"]["seeds"])
-            cells = [show(column, numbers[metric]) for metric, column, show in SUMMARY]
-            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), seeds, *cells, marked=chosen != "")
+            chosen, seeds = numbers["accuracy"]["chosen"], numbers["accuracy"]["seeds"]
+            cells = [cell_of(numbers[metric]) for metric, _, cell_of in SUMMARY]
+            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), Cell(seeds), *cells, marked=chosen != "")
         tables.append(table)
     return tables
 
@@ -134,8 +135,8 @@ class SweepDisplay(Display):
         for task in running:
             rows, config = rows_so_far(task.folder), self.standing.configs[task.folder.name]
             last = rows[-1] if rows else {}
-            numbers = [column.number(last.get(metric)) for metric, column in RUNNING.items()]
-            table.add(Cell(task.folder.name), Cell(f"{last.get('epoch', 0)}/{config.epochs}", len(rows)), *numbers)
+            epoch = Cell(len(rows), text=f"{last.get('epoch', 0)}/{config.epochs}")
+            table.add(Cell(task.folder.name), epoch, *(Cell(last.get(metric)) for metric in RUNNING))
         return terminal_table(table, self.console.width)
 
     def counts(self) -> str:

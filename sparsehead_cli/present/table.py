@@ -9,146 +9,125 @@ from sparsehead_cli.runs.table_files import Row, frame
 
 @dataclass(frozen=True)
 class Cell:
-    """What a table says in one place.
+    """A value of a table: a text, or a number, which is not defined where it is "", None or NaN.
 
-    `value` is the number that it is sorted by: None for a text, NaN for what is not defined. `detail` says more, such as an
-    interval. It stands behind the text in brackets, or below the text where there is no room for that.
+    A number may have `half` of its interval, or an interval from `low` to `high`, or be a part `of` a whole. Where there is a
+    `text`, that is written instead, and the number is only what the column is sorted by.
     """
 
-    text: str
-    value: float | None = None
-    detail: str = ""
+    value: object
+    half: object = ""
+    low: object = ""
+    high: object = ""
+    of: object = ""
+    text: str = ""
 
     @property
     def defined(self) -> bool:
-        """Whether there is anything to show but "–"."""
-        return self.value is None or not math.isnan(self.value)
+        """Whether a number is there to be shown; of nothing there is no part."""
+        return not math.isnan(number(self.value)) and (self.of == "" or number(self.of) > 0)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, whose lines are kept, and how the cells below it are shown: numbers flush right, texts flush left.
+    """A heading, whose lines are kept, and how the values below it are written: numbers flush right, texts flush left.
 
-    Numbers have so many `digits`, after they were multiplied by `scale`. The heading is `short` on a terminal, where it has
-    one. A `minor` column is left out on terminals that are narrower than the table is wide. The cells of a column with `below`
-    are written, in that format, under those of the column before on a terminal, and beside them on the page.
+    Numbers are multiplied by `scale` and have so many digits (None: four that matter), a suffix, and with `sign` "+" a sign.
+    The heading is `short` on a terminal, where it has one. A `minor` column is left out on terminals that are narrower than
+    the table is wide. A terminal writes the cells of a column with `below`, in that format, under those of the column before.
     """
 
     name: str
-    digits: int = 0
+    digits: int | None = 0
     scale: float = 1
+    suffix: str = ""
+    sign: str = ""
     text: bool = False
     minor: bool = False
     below: str = ""
     short: str | None = None
 
-    def number(self, value: object, low: object = "", high: object = "", of: object = "") -> Cell:
-        """`number_cell` with the digits and the scale of this column."""
-        return number_cell(value, self.digits, self.scale, low=low, high=high, of=of)
+    def written(self, cell: Cell) -> str:
+        """A cell as people read it, without its interval from low to high."""
+        if self.text or not cell.defined:
+            return str(cell.value) if self.text else UNDEFINED
+        if cell.text:
+            return cell.text
+        text = self.rounded(cell.value, self.sign) + self.suffix
+        if cell.of != "":
+            text += f" of {cell.of}"
+        return text if math.isnan(number(cell.half)) else f"{text} ± {self.rounded(cell.half)}"
 
-    def mean(self, row: Row) -> Cell:
-        """The mean of a row over seeds ± half of its interval, where it has one."""
-        text = readable(row["mean"], self.digits, self.scale)
-        return Cell(self.with_interval(text, row["mean"], row["high"]), number(row["mean"]))
+    def interval(self, cell: Cell) -> str:
+        """The interval of a cell from low to high; "" where it has none."""
+        return "" if math.isnan(number(cell.low)) else f"{self.rounded(cell.low)}–{self.rounded(cell.high)}"
 
-    def difference(self, row: Row) -> Cell:
-        """The paired difference of a row to λ 0 with its sign ± half of its interval, where it has one."""
-        text = signed(row["difference"], self.digits, self.scale)
-        return Cell(self.with_interval(text, row["difference"], row["difference_high"]), number(row["difference"]))
+    def rounded(self, value: object, sign: str = "") -> str:
+        """A number with the digits of this column; 0 has no sign."""
+        if self.digits is None:
+            whole = number(value).is_integer() and abs(number(value)) < 1e15
+            return f"{number(value):z.0f}" if whole else f"{number(value):z.4g}"
+        text = readable(value, self.digits, self.scale, sign=sign)
+        return text.removeprefix("+") if text.strip("+0.") == "" else text
 
     def from_zero(self, name: str = "from λ 0") -> "Column":
-        """The column of the differences to λ 0, behind this one of means."""
-        return replace(self, name=name, below="{}", short="")
-
-    def with_interval(self, text: str, middle: object, high: object) -> str:
-        """A number that is written as `text` ± half of its interval, of which `high` is the upper end, where it has one."""
-        half = number(high) - number(middle)
-        return text if math.isnan(half) else f"{text} ± {readable(half, self.digits, self.scale)}"
-
-
-@dataclass(frozen=True)
-class Line:
-    """A row of a table; a marked one stands out."""
-
-    cells: list[Cell]
-    marked: bool = False
+        """The column of the differences to λ 0, which comes behind this one of means."""
+        return replace(self, name=name, sign="+", below="{}", short="")
 
 
 @dataclass(frozen=True)
 class Table:
-    """What people read: rows of a CSV, or what follows from them.
+    """What people read: rows of a CSV, or what follows from them; the lines whose numbers are in `marked` stand out.
 
     `notes` are sentences that a reader has to know, without a capital and a full stop. `wide` is the least number of columns
-    that a terminal must have to show the minor columns, and details behind their numbers. On a terminal a `ruled` table has a
-    line between its rows; on the page a `folded` one is opened with a click.
+    that a terminal must have to show the minor columns, and intervals behind their numbers. On a terminal a `ruled` table has
+    a line between its rows; on the page a `folded` one is opened with a click.
     """
 
     title: str
     columns: list[Column]
-    lines: list[Line] = field(default_factory=list)
+    lines: list[list[Cell]] = field(default_factory=list)
+    marked: set[int] = field(default_factory=set)
     notes: tuple[str, ...] = ()
     wide: float = 0
     ruled: bool = False
     folded: bool = False
 
     def add(self, *cells: Cell, marked: bool = False) -> None:
-        """One more row."""
-        self.lines.append(Line(list(cells), marked))
+        """One more line."""
+        if marked:
+            self.marked.add(len(self.lines))
+        self.lines.append(list(cells))
 
 
-def number_cell(
-    value: object,
-    digits: int = 0,
-    scale: float = 1,
-    suffix: str = "",
-    *,
-    low: object = "",
-    high: object = "",
-    of: object = "",
-) -> Cell:
-    """A number with its interval from low to high, where it has one, or with the whole that it is a part `of`."""
-    if math.isnan(number(value)):
-        return UNDEFINED_CELL
-    interval = "" if math.isnan(number(low)) else f"{readable(low, digits, scale)}–{readable(high, digits, scale)}"
-    whole = "" if of == "" else f" of {of}"
-    return Cell(f"{readable(value, digits, scale, suffix)}{whole}", number(value), interval)
+def mean(row: Row) -> Cell:
+    """The mean of a row over seeds ± half of its interval."""
+    return Cell(row["mean"], half=number(row["high"]) - number(row["mean"]))
+
+
+def difference(row: Row) -> Cell:
+    """The paired difference of a row to λ 0 ± half of its interval."""
+    return Cell(row["difference"], half=number(row["difference_high"]) - number(row["difference"]))
 
 
 def lam_cell(lam: float) -> Cell:
     """λ as people write it."""
-    return Cell(f"{lam:g}", lam)
-
-
-def signed(value: object, digits: int, scale: float = 1) -> str:
-    """A difference with its sign; one that is rounded to 0 has none."""
-    text = readable(value, digits, scale, sign="+")
-    return text.removeprefix("+") if text.strip("+0.") == "" else text
-
-
-def rounded(value: float) -> str:
-    """A number with four digits, a whole one with all that it has."""
-    return f"{value:z.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:z.4g}"
+    return Cell(lam, text=f"{lam:g}")
 
 
 def csv_table(title: str, rows: list[Row], first: str) -> Table:
     """Rows of a CSV as they are, but rounded; the column `first` leads, and constant ones go into the note."""
     values = frame(rows)
     numbers = set(values.select_dtypes("number"))
+    columns = {name: Column(name.replace("_", " "), digits=None, text=name not in numbers) for name in values}
     constant = [name for name in values if name != first and len(values) > 1 and values[name].nunique(dropna=False) == 1]
     shown = [first, *(name for name in values if name not in (first, *constant))]
-    table = Table(title, [Column(name.replace("_", " "), text=name not in numbers) for name in shown], folded=True)
-    cells = {name: [csv_cell(value) for value in values[name]] for name in values}
-    for line in zip(*(cells[name] for name in shown), strict=True):
-        table.add(*line)
-    same = [f"{name} {cells[name][0].text}" for name in constant if cells[name][0].defined and cells[name][0].text]
-    return replace(table, notes=(f"the same in all rows: {', '.join(same)}",)) if same else table
+    same = [f"{name} {columns[name].written(Cell(values[name][0]))}" for name in constant if values[name][0] not in ("", None)]
+    notes = (f"the same in all rows: {', '.join(same)}",) if same else ()
+    table = Table(title, [columns[name] for name in shown], notes=notes, folded=True)
+    for line in values[shown].itertuples(index=False):
+        table.add(*map(Cell, line))
+    return table
 
 
-def csv_cell(value: str | float) -> Cell:
-    """A value of a CSV."""
-    if isinstance(value, str):
-        return Cell(value)
-    return UNDEFINED_CELL if math.isnan(value) else Cell(rounded(value), value)
-
-
-UNDEFINED_CELL = Cell(UNDEFINED, math.nan)
+UNDEFINED_CELL = Cell("")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.present.page import cell_text, paragraph, sort_key
+from sparsehead_cli.present.page import paragraph, sort_key, written
 from sparsehead_cli.present.report import Study, read_study, spectra_figures, write_study
-from sparsehead_cli.present.table import Cell, Column, csv_cell, csv_table, number_cell
+from sparsehead_cli.present.table import Cell, Column, csv_table, difference
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.sweep.sweep import Standing, tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
@@ -268,23 +268,25 @@ def test_all_folders_are_read_before_one_is_written(sparsehead, everything, fold
 
 
 def test_numbers_are_rounded_for_people_and_sorted_in_full():
-    values = [csv_cell(value) for value in (0.123456, 12345.0, -0.5, 1e-05, 0.0, float("nan"), "")]
-    assert [cell_text(value) for value in values] == ["0.1235", "12345", "−0.5", "1e-05", "0", "–", ""]
-    column = Column("from λ 0", digits=1)
-    differences = [column.difference({"difference": value, "difference_high": ""}) for value in (0.04, -0.04, 1.25, -3.0, "")]
-    assert [cell_text(cell) for cell in differences] == ["0.0", "0.0", "+1.2", "−3.0", "–"]
-    assert [sort_key(cell) for cell in differences] == ["0.04", "-0.04", "1.25", "-3", ""]
-    cell = number_cell(0.8512345678, 1, 100, low=0.8, high=0.9)
-    assert (cell_text(cell), sort_key(cell)) == ("85.1 (80.0–90.0)", "0.8512346")
-    assert [cell_text(number_cell(value)) for value in ("nan", "")] == ["–", "–"]
-    assert sort_key(Cell("a -1 b")) == cell_text(Cell("a -1 b")) == "a -1 b"
+    plain, values = Column("as in a CSV", digits=None), (0.123456, 12345.0, -0.5, 1e-05, 0.0, float("nan"), "")
+    assert [written(Cell(value), plain) for value in values] == ["0.1235", "12345", "−0.5", "1e-05", "0", "–", "–"]
+    column = Column("effective rank", digits=1).from_zero()
+    differences = [difference({"difference": value, "difference_high": ""}) for value in (0.04, -0.04, 1.25, -3.0, "")]
+    assert [written(cell, column) for cell in differences] == ["0.0", "0.0", "+1.2", "−3.0", "–"]
+    assert [sort_key(cell, column) for cell in differences] == ["0.04", "-0.04", "1.25", "-3", ""]
+    percent, cell = Column("accuracy", digits=1, scale=100), Cell("0.8512345678", low="0.8", high="0.9")
+    assert (written(cell, percent), sort_key(cell, percent)) == ("85.1 (80.0–90.0)", "0.8512346")
+    assert written(Cell(0, of=0), Column("part")) == "–"
+    text = Column("name", text=True)
+    assert sort_key(Cell("a -1 b"), text) == written(Cell("a -1 b"), text) == "a -1 b"
 
 
 def test_a_csv_keeps_its_kinds_and_says_once_what_is_the_same_in_all_rows():
     rows = [{"commit": "12e4", "run": "a", "x": 1, "same": -2.50}, {"commit": "7", "run": "b", "x": "", "same": -2.5}]
     table = csv_table("t", rows, "run")
     assert [(column.name, column.text) for column in table.columns] == [("run", True), ("commit", True), ("x", False)]
-    assert [[cell_text(cell) for cell in line.cells] for line in table.lines] == [["a", "12e4", "1"], ["b", "7", "–"]]
+    texts = [[written(cell, column) for cell, column in zip(line, table.columns, strict=True)] for line in table.lines]
+    assert texts == [["a", "12e4", "1"], ["b", "7", "–"]]
     assert paragraph(table.notes) == "The same in all rows: same −2.5."
 
 

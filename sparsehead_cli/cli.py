@@ -17,6 +17,9 @@ from sparsehead_cli import __version__
 from sparsehead_cli.errors import SparseheadError, Stopped
 from sparsehead_cli.machine.launch import command_alone, launched, rank
 from sparsehead_cli.machine.streams import open_streams, told_by_the_machine
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.settings import settings_of
+from sparsehead_cli.sweep.grid import Grid
 
 MOST_TOLD = 8_000  # characters of an error
 
@@ -38,13 +41,16 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-DATASET = (
-    "fashion10k (embedded), fashion-mnist, mnist, cifar10, cifar100, stl10, svhn, tiny-imagenet, imagenet, "
-    "or the path of a folder with train/CLASS/ and test/CLASS/."
-)
 CHECKPOINT = "of ours or its folder, anybody's state_dict, or timm:NAME with --weights."
+
+
+def option(name: str, *flags: str, of: type = Config, more: str = "") -> typer.models.OptionInfo:
+    """The option of a setting, whose help stands where the setting is stated."""
+    return typer.Option(*flags, help=f"{settings_of(of)[name].help_text()}{more}")
+
+
 # options that several commands have
-MeasuredOn = Annotated[str | None, typer.Option(help=f"{DATASET} Without it the checkpoint's own.")]
+MeasuredOn = Annotated[str | None, option("dataset", more=" Without it the checkpoint's own.")]
 Weights = Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")]
 AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")]
 ImageSize = Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")]
@@ -54,14 +60,15 @@ Assume = Annotated[
         "--assume", metavar="KEY=VALUE", help="What the file of a network that is not ours does not say; may be repeated."
     ),
 ]
-DataDir = Annotated[Path, typer.Option(help="Where data sets lie or are downloaded to.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Workers = Annotated[int | None, typer.Option(help="Processes that read image files; without it one a core, at most 4.")]
+DataDir = Annotated[Path, option("data_dir")]
+Device = Annotated[str, option("device")]
+Workers = Annotated[int | None, option("workers")]
 Callback = Annotated[
     list[str] | None,
-    typer.Option("--callback", metavar="MODULE:CLASS", help="Called while the run trains; code of your own. May be repeated."),
+    typer.Option("--callback", metavar="MOD:CLASS", help="Called while the run trains; code of your own. May be repeated."),
 ]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
+Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]
 
 
 def main() -> None:
@@ -122,31 +129,26 @@ def pretrain(
     experiment: Annotated[
         str | None, typer.Option(help="A name in experiments.yaml. Without it the method's own recipe, or quickstart.")
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(
-            help="simclr, moco, byol, simsiam, barlow, vicreg, wmse, swav, dino, supcon (knows the labels), autoencoder or mae."
-        ),
-    ] = None,
-    lam: Annotated[float | None, typer.Option(help="λ, strength of the penalty on the projector; 0 is none.")] = None,
-    penalty: Annotated[str | None, typer.Option(help="l21, l1, l2, sparse-group, nuclear or none.")] = None,
-    solver: Annotated[str | None, typer.Option(help="subgradient (the paper's) or proximal (exact zeros).")] = None,
-    dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where data sets lie or are downloaded to.")] = None,
-    image_size: Annotated[int | None, typer.Option(help="Side of the views in pixels; without it the data set's own.")] = None,
+    method: Annotated[str | None, option("method")] = None,
+    lam: Annotated[float | None, option("lam")] = None,
+    penalty: Annotated[str | None, option("penalty")] = None,
+    solver: Annotated[str | None, option("solver")] = None,
+    dataset: Annotated[str | None, option("dataset")] = None,
+    data_dir: Annotated[Path | None, option("data_dir")] = None,
+    image_size: Annotated[int | None, option("image_size")] = None,
     workers: Workers = None,
-    skip_bad_images: Annotated[bool | None, typer.Option("--skip-bad-images", help="Train without bad images: a new run.")] = None,
-    backbone: Annotated[str | None, typer.Option(help="narrow, resnet18, resnet34 or resnet50.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step, over all processes.")] = None,
-    lr: Annotated[float | None, typer.Option(help="Peak learning rate, as it is used: never rescaled by the batch.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Initial weights, order and views; the same for every λ.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    precision: Annotated[str | None, typer.Option(help="auto, bfloat16 or float32.")] = None,
-    compile: Annotated[bool | None, typer.Option("--compile/--no-compile", help="Compile the backbone.")] = None,
-    track_spectrum: Annotated[bool | None, typer.Option("--track-spectrum", help="Keep spectra at log-spaced epochs.")] = None,
-    results: Annotated[Path | None, typer.Option(help="Runs go to RESULTS/EXPERIMENT/RUN.")] = None,
-    experiments: Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)] = None,
+    skip_bad_images: Annotated[bool | None, option("skip_bad_images", "--skip-bad-images")] = None,
+    backbone: Annotated[str | None, option("backbone")] = None,
+    epochs: Annotated[int | None, option("epochs")] = None,
+    batch_size: Annotated[int | None, option("batch_size")] = None,
+    lr: Annotated[float | None, option("lr")] = None,
+    seed: Annotated[int | None, option("seed")] = None,
+    device: Annotated[str | None, option("device")] = None,
+    precision: Annotated[str | None, option("precision")] = None,
+    compile: Annotated[bool | None, option("compile", "--compile/--no-compile")] = None,
+    track_spectrum: Annotated[bool | None, option("track_spectrum", "--track-spectrum")] = None,
+    results: Annotated[Path | None, option("results")] = None,
+    experiments: Experiments = None,
     callback: Callback = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other; may be repeated.")] = None,
 ) -> None:
@@ -281,13 +283,13 @@ def spectrum(
 @app.command()
 def sweep_lambda(
     experiment: Annotated[str, typer.Option(help="A sweep in experiments.yaml.")] = "lambda-quick",
-    lams: Annotated[str | None, typer.Option(help="Values of λ with commas between, with 0 to compare to; or auto.")] = None,
-    methods: Annotated[str | None, typer.Option(help="Methods with commas between, each by its own recipe.")] = None,
-    penalties: Annotated[str | None, typer.Option(help="Penalties with commas between; l21-output: units are groups.")] = None,
-    solvers: Annotated[str | None, typer.Option(help="subgradient, proximal or both with a comma between.")] = None,
-    dims: Annotated[str | None, typer.Option(help="Widths of the embedding with commas between.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="How many; the same for every λ, so that differences are paired.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Passes over the training images.")] = None,
+    lams: Annotated[str | None, option("lams", of=Grid)] = None,
+    methods: Annotated[str | None, option("methods", of=Grid)] = None,
+    penalties: Annotated[str | None, option("penalties", of=Grid)] = None,
+    solvers: Annotated[str | None, option("solvers", of=Grid)] = None,
+    dims: Annotated[str | None, option("dims", of=Grid)] = None,
+    seeds: Annotated[int | None, option("seeds", of=Grid)] = None,
+    epochs: Annotated[int | None, option("epochs")] = None,
     engine: Annotated[
         str, typer.Option(help="local; ray (tasks of a cluster); or print: a command line a trial, for Slurm or GNU parallel.")
     ] = "local",
@@ -297,12 +299,13 @@ def sweep_lambda(
     jobs: Annotated[int | None, typer.Option(help="Trials at a time; without it one a GPU, or one a core.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Stop values of λ that others clearly dominate, and mark them.")] = False,
-    dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
-    data_dir: DataDir | None = None,
-    device: Device | None = None,
+    dataset: Annotated[str | None, option("dataset")] = None,
+    data_dir: Annotated[Path | None, option("data_dir")] = None,
+    device: Annotated[str | None, option("device")] = None,
     results: Annotated[Path | None, typer.Option(help="The sweep goes to RESULTS/EXPERIMENT.")] = None,
-    experiments: Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)] = None,
+    experiments: Experiments = None,
     set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of a run.")] = None,
+    callback: Callback = None,
     trial: Annotated[str | None, typer.Option(hidden=True, help="Run this one trial, here.")] = None,
 ) -> None:
     """Which λ? Many runs on a grid, paired by seed, to a table with intervals and a verdict.
@@ -314,30 +317,22 @@ def sweep_lambda(
 
     axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
     settings = {"dataset": dataset, "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
-    given = [{key: value for key, value in found.items() if value is not None} for found in (axes, settings)]
-    grid = read_grid(experiment, experiments, given[0], {**parse_set(set_ or []), **given[1]})
+    axes, settings = ({key: value for key, value in given.items() if value is not None} for given in (axes, settings))
+    grid = read_grid(experiment, experiments, axes, {**parse_set(set_ or []), **settings})
 
     from sparsehead_cli.present import sweep as show
-    from sparsehead_cli.runs.folder import locked
-    from sparsehead_cli.sweep.sweep import Request, run_one, stand, sweep
-
-    request = Request(
-        grid, experiment, show.without(sys.argv[1:], "--trial"), experiments, engine, address, jobs, retry_failed, prune
-    )
-    standing = stand(request)
     from sparsehead_cli.present.console import Console
+    from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
 
-    console = Console()
+    asked = {"grid": grid, "experiment": experiment, "experiments": experiments, "engine": engine, "address": address}
+    asked |= {"jobs": jobs, "retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback or ())}
+    request = SweepRequest(arguments=show.without(sys.argv[1:], "--trial"), **asked)
+    state, console = read_state(request), Console()
     if trial:
-        return run_one(standing, trial, [show.EpochLines(console)])
+        return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":
-        return show.show_commands(console, request, standing)
-    try:
-        with locked(standing.folder, "another sweep runs here"), show.SweepDisplay(console, request, standing) as display:
-            rows, summary = sweep(request, standing, display.watch)
-    except KeyboardInterrupt:
-        raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None
-    return show.show_sweep(console, standing, rows, summary)
+        return show.show_commands(console, request, state)
+    return show.run_sweep(console, request, state)
 
 
 @app.command()

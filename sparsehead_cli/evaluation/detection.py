@@ -34,6 +34,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
 from sparsehead_cli.runs.config import MOST_WORKERS
+from sparsehead_cli.runs.settings import problems_of, setting
 
 
 @dataclass(frozen=True)
@@ -46,37 +47,27 @@ class DetectionSettings:
     reads one map (C4), this one a pyramid in the sizes of Lin et al. and torchvision, so compare with other pyramids.
     """
 
-    epochs: int = 23
-    batch_size: int = 16
-    lr: float = 0.02  # for this batch size: halve both together
-    warmup: int = 100  # steps
-    weight_decay: float = 1e-4
-    min_size: int | None = None  # pixels of the short side; None: 25 cells of the last stage, 800 for the ImageNet stem
-    max_size: int | None = None  # pixels of the long side at most; None: 5/3 of min_size
-    smallest: float = 0.6  # training images are scaled to this share of min_size up to 1, in steps of a twenty-fifth
-    masks: bool = False  # Mask R-CNN, where the set has segmentations
-    width: int = 256  # channels of the pyramid, a multiple of 32
-    hidden: int = 1024  # of the head that classifies a region
-    regions: int = 512  # an image, from which that head learns
-    workers: int = 4  # processes that read images; results do not depend on it
-
-    def problems(self) -> list[str]:
-        """Everything wrong with the numbers, one sentence each. Without epochs an untrained detector is measured."""
-        rules = [(name, 1, math.inf) for name in ("batch_size", "hidden", "regions", "min_size", "max_size")]
-        rules += [("epochs", 0, math.inf), ("warmup", 0, math.inf), ("weight_decay", 0, math.inf), ("workers", 0, MOST_WORKERS)]
-        found = []
-        for name, least, most in rules:
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and least <= value <= most):
-                upper = f" and at most {most}" if most < math.inf else ""
-                found.append(f"detection.{name} must be at least {least}{upper}, given {value}.")
-        if not 0 < self.lr < math.inf:
-            found.append(f"detection.lr must be above 0 and finite, given {self.lr}.")
-        if self.width < 32 or self.width % 32:
-            found.append(f"detection.width must be a multiple of 32, the groups of a group norm, given {self.width}.")
-        if not 0 < self.smallest <= 1:
-            found.append(f"detection.smallest must be above 0 and at most 1, a share of min_size, given {self.smallest}.")
-        return found
+    epochs: int = setting(23, "Passes over the training images; with 0 an untrained detector is measured.", least=0)
+    batch_size: int = setting(16, "Images a step.", least=1)
+    lr: float = setting(0.02, "Peak learning rate, for batches of 16: halve both together.", above=0)
+    warmup: int = setting(100, "How long the learning rate rises.", unit="steps", least=0)
+    weight_decay: float = setting(1e-4, "Of weights.", least=0)
+    min_size: int | None = setting(
+        None, "Short side of an image; without it 25 cells of the last stage, 800 for the ImageNet stem.", unit="pixels", least=1
+    )
+    max_size: int | None = setting(None, "Long side at most; without it 5/3 of min_size.", unit="pixels", least=1)
+    smallest: float = setting(
+        0.6,
+        "Training images are scaled to this share of min_size up to 1, in steps of a twenty-fifth.",
+        above=0,
+        most=1,
+        note=", a share of min_size",
+    )
+    masks: bool = setting(False, "Mask R-CNN, where the set has segmentations.")
+    width: int = setting(256, "Channels of the pyramid.", multiple=32, note=", the groups of a group norm")
+    hidden: int = setting(1024, "Width of the head that classifies a region.", least=1)
+    regions: int = setting(512, "Regions of an image, from which that head learns.", least=1)
+    workers: int = setting(4, "Processes that read images; results do not depend on it.", least=0, most=MOST_WORKERS)
 
 
 def detect(
@@ -99,7 +90,7 @@ def detect(
     Raises: SparseheadError for settings and sets that do not go together, and for a loss that is no longer finite.
     """
     require_extra()
-    if problems := settings.problems():
+    if problems := problems_of(settings, "detection."):
         raise SparseheadError("\n".join(problems))
     require_usable(train, test, settings)
     train, test = (replace(part, masks=settings.masks) for part in (train, test))

@@ -15,13 +15,14 @@ from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
-from sparsehead_cli.evaluation.table import Row, Table, per_class_rows
-from sparsehead_cli.foreign.layouts import in_words
+from sparsehead_cli.evaluation.table import Row, TaskTables, per_class_rows
+from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.config import MOST_WORKERS, coerce
+from sparsehead_cli.runs.config import MOST_WORKERS
+from sparsehead_cli.runs.settings import read, settings_of
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = 
     keys = []
     for number, job in enumerate(jobs, 1):
         keys.append(evaluation.key(job))
-        moment = Moment(job, number, len(jobs), was_finished=evaluation.table.has(keys[-1]))
+        moment = Moment(job, number, len(jobs), was_finished=evaluation.tables.has(keys[-1]))
         watch(moment)
         if moment.was_finished:
             continue
@@ -114,7 +115,14 @@ def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = 
             watch(dataclasses.replace(moment, step=step, total=total))
 
         evaluation.run(job, steps)
-    return evaluation.table.of(keys)
+    rows, *classes = evaluation.tables.of(keys)
+    return rows, classes[0] if classes else []
+
+
+def tables_of(folder: Path, *, per_class: bool) -> TaskTables:
+    """evaluations.csv and, where they are asked for, the accuracies within classes. Precisions of detection have none."""
+    names = ("evaluations.csv", "per_class.csv") if per_class else ("evaluations.csv",)
+    return TaskTables(folder, names, names[0], lambda rows: names[1:] if rows[0]["metric"] == "accuracy" else ())
 
 
 def check(request: Request) -> None:
@@ -155,31 +163,17 @@ def require_stages(subject: Subject) -> None:
         raise SparseheadError(f"detection reads the stages of a ResNet, which timm:{name} does not show. Leave detection out.")
 
 
-def read_settings(values: dict[str, object]) -> tuple[Settings, DetectionSettings]:
+def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings]:
     """--set's values -> what protocols can be told; those of detection are written detection.<name>.
 
     Raises: SparseheadError that names every unknown setting, wrong type and impossible number at once.
     """
-    problems: list[str] = []
-    found: dict[type, dict[str, object]] = {Settings: {}, DetectionSettings: {}}
-    for key, value in values.items():
-        kind = DetectionSettings if key.startswith(DETECTION_PREFIX) else Settings
-        fields = {f.name: f for f in dataclasses.fields(kind)}
-        name = key.removeprefix(DETECTION_PREFIX)
-        if name not in fields:
-            every = [f.name for f in dataclasses.fields(Settings)]
-            every += [DETECTION_PREFIX + f.name for f in dataclasses.fields(DetectionSettings)]
-            problems.append(str(unknown("setting", key, every)))
-            continue
-        try:
-            found[kind][name] = coerce(name, value, fields)
-        except ValueError as error:
-            problems.append(f"{DETECTION_PREFIX if kind is DetectionSettings else ''}{error}")
-    settings, detection = Settings(**found[Settings]), DetectionSettings(**found[DetectionSettings])
-    problems += settings.problems() + detection.problems()
+    values, problems = read(settings_of(Settings) | settings_of(DetectionSettings, DETECTION_PREFIX), given)
     if problems:
         raise SparseheadError("\n".join(problems))
-    return settings, detection
+    detection = {name: value for name, value in values.items() if name.startswith(DETECTION_PREFIX)}
+    others = {name: value for name, value in values.items() if name not in detection}
+    return Settings(**others), DetectionSettings(**{name.removeprefix(DETECTION_PREFIX): v for name, v in detection.items()})
 
 
 def plan(request: Request, dataset: str) -> list[Job]:
@@ -225,7 +219,7 @@ class Evaluation:
                 f"{request.checkpoint} does not say on which data set to measure it: add --dataset, as in cifar10."
             )
         self.folder = request.folder
-        self.table = Table(self.folder, with_classes=request.per_class)
+        self.tables = tables_of(self.folder, per_class=request.per_class)
         self.data: Labelled | None = None
         self.kept: dict[tuple, tuple[Features, Features]] = {}
 
@@ -247,7 +241,7 @@ class Evaluation:
         """Run one job and save its rows."""
         key = self.key(job)
         if job.protocol == "detection":
-            self.table.add(self.detected(job, key, steps), [])
+            self.save(key, self.detected(job, key, steps), [])
             return
         task = self.task(job, steps)
         train, test = task.features()
@@ -259,7 +253,11 @@ class Evaluation:
             common |= {"waiting_share": round(train.waiting_share, 4)}
         rows = [{**common, **outcome.columns} for outcome in outcomes]
         classes = task.data.classes
-        self.table.add(rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, classes)])
+        self.save(key, rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, classes)])
+
+    def save(self, key: str, rows: list[Row], classes: list[Row]) -> None:
+        """Put the rows of a job into the tables that were asked for."""
+        self.tables.add(key, [rows, classes] if self.request.per_class else [rows])
 
     def detected(self, job: Job, key: str, steps: Callable[..., None]) -> list[Row]:
         """Object detection, whose sets and numbers are of another kind: one row a precision, without an interval."""

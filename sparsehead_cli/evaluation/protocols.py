@@ -17,9 +17,10 @@ from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.knn import DISTANCES, knn_predict
 from sparsehead_cli.measure.linear import Standardise, cross_validated_l2, fit_logistic, linear_probe
 from sparsehead_cli.nets.backbones import ResNet
+from sparsehead_cli.runs.settings import setting
 
 KS = (1, 5, 20, 200)
-MOST_SEEDS = 1_000  # of semi: each is two jobs
+MOST_SEEDS = 1_000  # of semi
 SHARES = (0.01, 0.1)  # of the labels, that semi-supervised evaluation knows
 
 
@@ -27,31 +28,19 @@ SHARES = (0.01, 0.1)  # of the labels, that semi-supervised evaluation knows
 class Settings:
     """What the protocols that train a network can be told; `--set` reaches each by name."""
 
-    sgd_epochs: int = 100
-    sgd_batch: int = 256
-    finetune_epochs: int = 10
-    finetune_batch: int = 128
-    finetune_lr: float = 0.1
-    semi_seeds: int = 5
-    semi_epochs: tuple[int, ...] = (60, 30)  # of fine-tuning, for each of SHARES
-
-    def problems(self) -> list[str]:
-        """Everything wrong with the numbers, one sentence each."""
-        found = [
-            f"{name} must be at least 1, given {value}."
-            for name, value in vars(self).items()
-            if name not in ("finetune_lr", "semi_epochs") and value < 1
-        ]
-        if self.semi_seeds > MOST_SEEDS:
-            found.append(f"semi_seeds must be at most {MOST_SEEDS}, given {self.semi_seeds}.")
-        if not 0 < self.finetune_lr < float("inf"):
-            found.append(f"finetune_lr must be above 0, given {self.finetune_lr}.")
-        if len(self.semi_epochs) != len(SHARES) or min(self.semi_epochs) < 1:
-            given = ",".join(map(str, self.semi_epochs))
-            found.append(
-                f"semi_epochs must be two numbers of at least 1, for 1 % and 10 % of the labels, as in 60,30; given {given}."
-            )
-        return found
+    sgd_epochs: int = setting(100, "Passes of linear-sgd over the training images.", least=1)
+    sgd_batch: int = setting(256, "Images a step of linear-sgd.", least=1)
+    finetune_epochs: int = setting(10, "Passes of finetune over the training images.", least=1)
+    finetune_batch: int = setting(128, "Images a step of finetune and semi.", least=1)
+    finetune_lr: float = setting(0.1, "Peak learning rate of finetune and semi.", above=0)
+    semi_seeds: int = setting(5, "How often semi draws the labels that it knows; each is two jobs.", least=1, most=MOST_SEEDS)
+    semi_epochs: tuple[int, ...] = setting(
+        (60, 30),
+        "Passes of semi's fine-tuning, for each share of the labels.",
+        least=1,
+        count=len(SHARES),
+        note=", for 1 % and 10 % of the labels, as in 60,30",
+    )
 
 
 @dataclass(frozen=True)

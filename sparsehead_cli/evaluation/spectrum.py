@@ -19,7 +19,7 @@ from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject
 from sparsehead_cli.evaluation.table import Row, TaskTables
-from sparsehead_cli.foreign.layouts import in_words
+from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import BATCH
@@ -30,7 +30,6 @@ from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.measure.moments import WIDEST, BlockMoments
 from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
 from sparsehead_cli.runs.config import MOST_WORKERS
-from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
 
@@ -83,7 +82,7 @@ def spectra(request: Request, watch: Watch = lambda moment: None) -> list[list[R
     """
     check(request)
     device = choose_device(request.device)
-    tables = TaskTables(request.out, TABLES)
+    tables = TaskTables(request.out, TABLES, TABLES[-1], other_tables)
     keys = []
     for number, checkpoint in enumerate(request.checkpoints, 1):
 
@@ -115,6 +114,11 @@ def spectra(request: Request, watch: Watch = lambda moment: None) -> list[list[R
     return tables.of(keys)
 
 
+def other_tables(rows: list[Row]) -> tuple[str, ...]:
+    """The tables that a task with these rows of spectrum_metrics.csv has rows in; batches are of a projector."""
+    return TABLES[:-1] if any(row["features"] == "z" for row in rows) else TABLES[1:-1]
+
+
 def check(request: Request) -> None:
     """Raises: SparseheadError for numbers that cannot be, and for names that are not there."""
     if not 0 <= request.seed < 2**31:
@@ -134,9 +138,9 @@ def kept_task(tables: TaskTables, checkpoint: str, request: Request) -> str | No
     if path.exists():
         return None
     name = Path(checkpoint).name if Path(checkpoint).suffix != ".pt" else path.parent.name
-    rows = [row for row in read_csv(tables.files[-1]) if row["run"] == name and row["split"] == request.split]
+    rows = [row for row in tables.read(tables.main) if row["run"] == name and row["split"] == request.split]
     rows = [row for row in rows if request.dataset in (None, row["eval_dataset"])]
-    return rows[-1]["task"] if rows else None
+    return rows[-1]["task"] if rows and tables.has(rows[-1]["task"]) else None
 
 
 class Look:

@@ -12,22 +12,23 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import RECIPES, Augmentation, Normalisation, luma
-from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.contract import ImageSpec, Source
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, dataset_info
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.facts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
 from sparsehead_cli.foreign.file import read_file
-from sparsehead_cli.foreign.layouts import GIVEN, GUESSED, Assumption, Facts, in_words, parse_assume
-from sparsehead_cli.foreign.networks import Found, find_network
-from sparsehead_cli.foreign.tensors import listed
+from sparsehead_cli.foreign.networks import ForeignNetwork, Search
+from sparsehead_cli.foreign.resnets import find_resnet
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.build import build_method, identity_digest, outline_method, unknown_names
+from sparsehead_cli.runs.build import build_method, outline_method
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
-from sparsehead_cli.runs.config import FIELDS, Config, coerce
+from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, identity_columns
+from sparsehead_cli.runs.identity import config_in, digests
 from sparsehead_cli.runs.method_settings import method_settings
 
 CALIBRATED = 10_000  # images, at most, that an untrained network's BatchNorm takes its statistics from
@@ -121,7 +122,9 @@ def changed_images(name: str, info: DatasetInfo, image: tuple[int, int, int], fa
     return (f"{name}: its {info.channels} x {size} x {size} images are {done}{faster if size < image[1] else ''}",) if done else ()
 
 
-def find_in(path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None, *, allow_partial: bool) -> tuple[Found, Prepare]:
+def find_in(
+    path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None, *, allow_partial: bool
+) -> tuple[ForeignNetwork, Prepare]:
     """The network in somebody else's file, and the views that it expects; `info` is the data set that it is measured on.
 
     Raises: SparseheadError where there is none, and for a checkpoint of ours that has lost its format.
@@ -129,12 +132,12 @@ def find_in(path: Path, timm: str | None, facts: Facts, info: DatasetInfo | None
     state, skipped = read_file(path)
     if isinstance(state, dict) and state.keys() >= NEEDED:
         raise SparseheadError(f"{path} has all that a checkpoint of ours has but our format in it: it was changed or damaged.")
-    options = {"facts": facts, "allow_partial": allow_partial, "skipped": skipped}
+    search = Search(str(path), facts, allow_partial, skipped)
     if timm is None:
-        found = find_network(state, str(path), **options)
+        found = find_resnet(state, search)
         return found, prepare_for(found.backbone, info, facts)
     given = facts.given.get("image_size")
-    found = find_timm(timm, state, str(path), image_size=given, **options)
+    found = find_timm(timm, state, search, given)
     prepare = Prepare(found.backbone.image, normalisation_of(facts, found.backbone.normalise))
     if "image_size" not in {a.key for a in facts.assumptions}:
         facts.note("image_size", prepare.image[1], GIVEN if given else GUESSED)
@@ -198,7 +201,7 @@ def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
     return Normalisation((grey[0],), (grey[1],))
 
 
-def foreign_subject(found: Found, prepare: Prepare, path: Path, device: torch.device, facts: Facts) -> Subject:
+def foreign_subject(found: ForeignNetwork, prepare: Prepare, path: Path, device: torch.device, facts: Facts) -> Subject:
     """A network from somebody else's file, as far as the file says what it is. Raises: SparseheadError where it does not run."""
 
     def fresh() -> EncoderAndHead:
@@ -250,14 +253,15 @@ def own_subject(state: dict, path: Path, device: torch.device, data_dir: Path) -
     """The network of a checkpoint of ours. Raises: SparseheadError where its weights do not fit its settings."""
     config = config_of(state["identity"], path)
     image, normalise = made_for(state, config, data_dir)
-    require_fitting(state["method"], config, image, path)
+    spec = ImageSpec((), image[0], image[1], normalise)
+    require_fitting(state["method"], config, spec, path)
     require_own_folder(path, state["identity"])
 
     def fresh() -> EncoderAndHead:
-        method = build_method(config, image)
+        method = build_method(config, spec)
         return EncoderAndHead(method.backbone, method.projector)
 
-    method = build_method(config, image)
+    method = build_method(config, spec)
     method.load_state_dict(state["method"])
     prepare, columns = Prepare(image, normalise), run_columns(path, config, state)
     network = ready(EncoderAndHead(method.backbone, method.projector), device)
@@ -285,39 +289,27 @@ def temperature_of(config: Config) -> float:
 
 def config_of(identity: dict[str, object], path: Path) -> Config:
     """The settings in a checkpoint, all of them checked. Raises: SparseheadError for settings that this version does not know."""
-    known = {f.name for f in dataclasses.fields(Config)} - {"experiment"}
-    foreign = sorted(set(identity) - known - {"views", "processes", "eta"})
-    if foreign:
-        raise SparseheadError(f"{path} has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
-    settings = identity.get("method_settings", {})
     try:
-        values = {key: coerce(key, value) for key, value in identity.items() if key in FIELDS}
-        config = Config(experiment=path.resolve().parent.parent.name, method_settings=dict(settings), **values)
-        problems = [*config.problems(), *(f"{problem} Upgrade sparsehead." for problem in unknown_names(config))]
-        if not problems:
-            method_settings(config.method, config.method_settings)
-    except (ValueError, TypeError, SparseheadError) as error:
-        problems = [str(error)]
-    if problems:
-        raise SparseheadError(f"{path}: {' '.join(' '.join(problems).split())[:500]}")
-    return config
+        return config_in(identity, path.resolve().parent.parent.name)
+    except SparseheadError as error:
+        raise SparseheadError(f"{path}: {' '.join(str(error).split())[:500]}") from None
 
 
 def require_own_folder(path: Path, identity: dict[str, object]) -> None:
     """Raises: SparseheadError for a checkpoint in the folder of another run, whose name all rows about it would bear."""
     folder = path.resolve().parent.name
     named = re.search(r"-seed\d+-([0-9a-f]{7})$", folder)
-    if named and named[1] != identity_digest(identity):
+    if named and named[1] not in digests(identity):
         raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
 
 
-def require_fitting(weights: dict[str, Tensor], config: Config, image: tuple[int, int, int], path: Path) -> None:
+def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec, path: Path) -> None:
     """Raises: SparseheadError where weights are not those of the settings' network, before a number of it is made."""
     deep = config.projector_layers + sum(config.blocks or ())
     if deep > len(weights):
         raise SparseheadError(f"{path} has {len(weights)} tensors, too few for the {deep} layers and blocks of its settings.")
     try:
-        expected = outline_method(config, image).state_dict()
+        expected = outline_method(config, spec).state_dict()
     except SparseheadError as error:
         raise SparseheadError(f"{path}: {error}") from None
     require_weights(weights, expected, path, MEASURED)

@@ -1,6 +1,6 @@
 """Tables that fill task by task: evaluations.csv and per_class.csv of a run, and those of spectra. Complete after every task."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from filelock import FileLock
@@ -13,85 +13,65 @@ from sparsehead_cli.runs.table_files import read_csv, replace_csv
 Row = dict[str, object]
 
 
-class Table:
-    """The two tables in a run's folder. A task is finished when its rows are there; several processes may add to them.
-
-    Raises: SparseheadError for a folder that cannot be written, before anything is measured.
-    """
-
-    def __init__(self, folder: Path, *, with_classes: bool) -> None:
-        self.rows, self.classes = folder / "evaluations.csv", folder / "per_class.csv"
-        self.lock = FileLock(folder / ".evaluations.lock")
-        try:
-            with self.lock:
-                pass
-        except OSError as error:
-            raise cannot_write(folder / self.rows.name, error) from None
-        self.with_classes = with_classes
-
-    def has(self, task: str) -> bool:
-        """Whether the task is finished, its classes included where they were asked for; only accuracies have classes."""
-        found = next((row for row in read_csv(self.rows) if row["task"] == task), None)
-        if found is None or not self.with_classes or found["metric"] != "accuracy":
-            return found is not None
-        return any(row["task"] == task for row in read_csv(self.classes))
-
-    def add(self, rows: list[Row], classes: list[Row]) -> None:
-        """Put a task's rows in place of those that it had."""
-        with self.lock:
-            for file, new in ((self.rows, rows), (self.classes, classes)):
-                if new and (file is self.rows or self.with_classes):
-                    put_rows(file, new[0]["task"], new)
-
-    def of(self, tasks: list[str]) -> tuple[list[Row], list[Row]]:
-        """The rows of these tasks in their order, as text, and those of their classes where they were asked for."""
-        return rows_of(self.rows, tasks), (rows_of(self.classes, tasks) if self.with_classes else [])
-
-
 class TaskTables:
-    """Tables of a folder that a task fills together. It is finished when its rows are in the last; several processes may add.
+    """Tables of one folder that a task fills together; several processes may add tasks.
+
+    Every task has rows in the table `main`. `others(rows)` of these names the other tables in which it has rows, too.
 
     Raises: SparseheadError for a folder that cannot be written, before anything is measured.
     """
 
-    def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
-        self.files = [folder / name for name in names]
-        self.lock = FileLock(folder / f".{names[-1]}.lock")
+    def __init__(self, folder: Path, names: tuple[str, ...], main: str, others: Callable[[list[Row]], Iterable[str]]) -> None:
+        self.folder, self.names, self.main, self.others = folder, names, main, others
+        self.lock = FileLock(folder / f".{Path(main).stem}.lock")
+        self.kept: dict[str, tuple[object, list[Row]]] = {}
         make_folder(folder, "Choose another folder.")
         try:
             with self.lock:
                 pass
         except OSError as error:
-            raise cannot_write(self.files[-1], error) from None
+            raise cannot_write(folder / main, error) from None
 
     def has(self, task: str) -> bool:
-        """Whether the task is finished."""
-        return any(row["task"] == task for row in read_csv(self.files[-1]))
+        """Whether the task is finished: its rows are in every table that it fills."""
+        rows = rows_of(self.read(self.main), [task])
+        return bool(rows) and all(rows_of(self.read(name), [task]) for name in self.others(rows))
 
     def add(self, task: str, tables: list[list[Row]]) -> None:
-        """Put a task's rows, one list a table, in place of those that it had."""
+        """Put a task's rows, one list a table, in place of those that it had.
+
+        A column that an older version did not have is empty in the rows of other tasks.
+        """
         with self.lock:
-            for file, rows in zip(self.files, tables, strict=True):
-                put_rows(file, task, [{**row, "task": task} for row in rows])
+            for name, new in zip(self.names, tables, strict=True):
+                rows = [row for row in self.read(name) if row["task"] != task] + [{**row, "task": task} for row in new]
+                if rows:
+                    replace_csv(self.folder / name, rows)
 
     def of(self, tasks: list[str]) -> list[list[Row]]:
         """The rows of these tasks in their order, as text, one list a table."""
-        return [rows_of(file, tasks) for file in self.files]
+        return [rows_of(self.read(name), tasks) for name in self.names]
+
+    def read(self, name: str) -> list[Row]:
+        """The rows of one table, as text; [] where there is none. A file is read again when another was put in its place."""
+        path = self.folder / name
+        try:
+            status = path.stat()
+            version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        except OSError:  # it is not there, or read_csv says what is wrong with it
+            return read_csv(path)
+        if name not in self.kept or self.kept[name][0] != version:
+            self.kept[name] = version, read_csv(path)
+        return self.kept[name][1]
 
 
-def put_rows(file: Path, task: str, rows: list[Row]) -> None:
-    """Replace a task's rows in a table. A column that an older version did not have is empty in its rows."""
-    kept = [row for row in read_csv(file) if row["task"] != task] + rows
-    if kept:
-        replace_csv(file, kept)
-
-
-def rows_of(file: Path, tasks: list[str]) -> list[Row]:
-    """The rows of these tasks in their order, as text."""
-    by_task: dict[str, list[Row]] = {}
-    for row in read_csv(file):
-        by_task.setdefault(row["task"], []).append(row)
-    return [row for task in tasks for row in by_task.get(task, [])]
+def rows_of(rows: list[Row], tasks: list[str]) -> list[Row]:
+    """Those of the rows that belong to the tasks, in the order of the tasks."""
+    by_task: dict[str, list[Row]] = {task: [] for task in tasks}
+    for row in rows:
+        if row["task"] in by_task:
+            by_task[row["task"]].append(row)
+    return [row for rows in by_task.values() for row in rows]
 
 
 def per_class_rows(row: Row, outcome: Outcome, classes: tuple[str, ...]) -> Iterator[Row]:

@@ -1,9 +1,8 @@
 """A projector among the tensors of a file: the chain of linear layers that begins where the representation ends.
 
-Only the layers with numbers can be seen. What stands between them is a fact of layouts.py: the `activation`.
+Only the layers with numbers can be seen. What stands between them is a fact (facts.py): the `activation`.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -11,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.layouts import KNOWN, Facts
+from sparsehead_cli.foreign.facts import KNOWN, Facts
+from sparsehead_cli.foreign.layouts import LAST_LAYER, LAST_LAYERS, ONE_LAYER, OTHER_HEADS
 from sparsehead_cli.foreign.tensors import COUNTER, Fit, fit, listed, printable, side_of
 
-# heads that no method calls its projector
-OTHERS = ("predict", "prototype", "classif", "probe", "decod", "queue", "logit", "last_layer", "eval")
 MOST = 50  # layers of the right width to look around
 NORM = {"running_mean", "running_var", COUNTER, "weight", "bias"}
 
@@ -31,10 +29,16 @@ class Layer:
     has_bias: bool  # of a norm: has scale and shift
     activated: bool
 
+    def build(self) -> nn.Linear | nn.BatchNorm1d:
+        """The layer, newly initialised."""
+        if self.linear:
+            return nn.Linear(self.inputs, self.outputs, bias=self.has_bias)
+        return nn.BatchNorm1d(self.outputs, affine=self.has_bias)
+
 
 @dataclass(frozen=True)
 class Head:
-    """A projector that was found: its layers, and what stands between them: one activation for all places, or one a place."""
+    """A projector in a file: its layers, and what stands between them: one activation for all places, or one a place."""
 
     path: str
     layers: tuple[Layer, ...]
@@ -58,10 +62,7 @@ class Head:
         for layer in self.layers:
             if layer.activated:
                 modules.append(activation_of(kinds.pop(0)))
-            if layer.linear:
-                modules.append(nn.Linear(layer.inputs, layer.outputs, bias=layer.has_bias))
-            else:
-                modules.append(nn.BatchNorm1d(layer.outputs, affine=layer.has_bias))
+            modules.append(layer.build())
         return nn.Sequential(*modules)
 
     def fit(self, tensors: Mapping[str, Tensor], source: str) -> Fit:
@@ -69,20 +70,18 @@ class Head:
         with torch.device("meta"):
             network = self.build()
         places = [i for i, module in enumerate(network) if isinstance(module, nn.Linear | nn.BatchNorm1d)]
-        keys = {
-            f"{place}.{leaf}": f"{layer.path}.{leaf}"
-            for place, layer in zip(places, self.layers, strict=True)
-            for leaf in sorted(NORM)
-            if f"{layer.path}.{leaf}" in tensors
-        }
+        keys = {}
+        for place, layer in zip(places, self.layers, strict=True):
+            for leaf in sorted(NORM):
+                if f"{layer.path}.{leaf}" in tensors:
+                    keys[f"{place}.{leaf}"] = f"{layer.path}.{leaf}"
         return fit(network, keys, tensors, source)
 
     def words(self) -> str:
         """Its widths, for people."""
         linears = self.linears
         widths = "-".join(str(width) for width in (linears[0].inputs, *(layer.outputs for layer in linears)))
-        norm = "" if all(layer.linear for layer in self.layers) else " with BatchNorm"
-        return widths + norm
+        return widths + ("" if all(layer.linear for layer in self.layers) else " with BatchNorm")
 
 
 def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int, facts: Facts) -> Head | None:
@@ -91,17 +90,18 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim:
     It belongs to the same network of the method (trained, momentum, teacher …) and is no predictor, prototypes or
     classifier. Of several, one that is called so, then the longest, then the nearest. None where there is none.
     """
-    starts = [
-        name.removesuffix(".weight")
-        for name, value in tensors.items()
-        if name.endswith(".weight") and value.ndim == 2 and value.shape[1] == dim and name not in inside
-    ]
-    starts = [first for first in starts if side_of(first) == side_of(prefix) and not is_other(first, prefix)]
-    used = facts.given.get("layers")
-    found = [widest(tensors, first, inside, prefix, dim, used) for first in starts[:MOST]]
-    heads = [head for head in found if head and (len(head.linears) > 1 or may_be_single(head.path, prefix))]
-    head = min(heads, key=lambda head: rank(head, prefix), default=None)
-    return with_facts(head, tensors, dim, facts) if head else None
+    starts = []
+    for name, value in tensors.items():
+        path = name.removesuffix(".weight")
+        fits = name.endswith(".weight") and value.ndim == 2 and value.shape[1] == dim and name not in inside
+        if fits and side_of(path) == side_of(prefix) and not is_other(path, prefix):
+            starts.append(path)
+    heads = []
+    for start in starts[:MOST]:
+        head = widest(tensors, start, inside, prefix, dim, facts.given.get("layers"))
+        if head and (len(head.linears) > 1 or may_be_single(head.path, prefix)):
+            heads.append(head)
+    return with_facts(min(heads, key=lambda head: rank(head, prefix)), tensors, dim, facts) if heads else None
 
 
 def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
@@ -117,12 +117,12 @@ def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts
             raise SparseheadError(f"--assume layers={','.join(given)}: no projector is a chain of these parts; {has}.")
     else:
         head = without_idle(head, parts, tensors, dim, facts)
-    if beside_last_layer(head.path, tensors):
-        facts.note("z", "before the l2 norm and last_layer", KNOWN)
+    ends = LAST_LAYERS if before_last_layer(head.path, tensors) else {}
+    if "z" in ends:
+        facts.note("z", ends["z"], KNOWN)
     if not head.gaps:
         return head
-    known = "gelu" if beside_last_layer(head.path, tensors) else None
-    activation = facts.take("activation", known=known, guess="relu")
+    activation = facts.take("activation", known=ends.get("activation"), guess="relu")
     if activation.count(",") not in (0, head.gaps - 1):
         raise SparseheadError(
             f"--assume activation={activation} names {activation.count(',') + 1} activations, "
@@ -136,17 +136,19 @@ def without_idle(head: Head, parts: list[str], tensors: Mapping[str, Tensor], di
 
     Where parts have names and nothing shows that each is used, that is said to be a guess.
     """
-    seen = {layer.path: has_seen(layer.path, tensors) for layer in head.layers if not layer.linear}
-    idle = [
-        part for part in parts if False in (own := [seen[p] for p in seen if part_of(p, head.path) == part]) and True not in own
-    ]
-    if idle and True in seen.values():
+    norms: dict[str, list[bool]] = {part: [] for part in parts}  # whether each has seen a batch
+    for layer in head.layers:
+        if not layer.linear:
+            norms[part_of(layer.path, head.path)].append(has_seen(layer.path, tensors))
+    seen = [has for part in norms.values() for has in part]
+    idle = [part for part, own in norms.items() if own and not any(own)]
+    if idle and any(seen):
         rest = [layer.path for layer in head.layers if part_of(layer.path, head.path) not in idle]
         names = [name for name in tensors if name.rpartition(".")[0] in rest]
         if layers := chain(names, tensors, head.path, dim):
             facts.take("layers", read=tuple(part for part in parts if part not in idle))
             return replace(head, layers=tuple(layers))
-    if len(head.linears) > 1 and not all(seen.values() or [False]) and not any(part.isdecimal() for part in parts):
+    if len(head.linears) > 1 and not (seen and all(seen)) and not any(part.isdecimal() for part in parts):
         facts.take("layers", guess=tuple(parts))
     return head
 
@@ -168,12 +170,12 @@ def part_of(path: str, head: str) -> str:
 def is_other(path: str, prefix: str) -> bool:
     """Whether the part of the path that is not the backbone's names a head of another kind."""
     own = path[shared(path, prefix) :].lower()
-    return any(word in own for word in OTHERS)
+    return any(word in own for word in OTHER_HEADS)
 
 
 def may_be_single(path: str, prefix: str) -> bool:
     """One linear layer is a projector where it is called so, or is MoCo v1's fc; else it is a classifier."""
-    moco = "encoder_q" in prefix and path.startswith(prefix)
+    moco = ONE_LAYER in prefix and path.startswith(prefix)
     return moco or "proj" in path[shared(path, prefix) :].lower()
 
 
@@ -201,7 +203,7 @@ def widest(
     None where the chain cannot be told: where it goes on in layers that are not understood. Of a part of the file that has all
     the parts `used`, only they are looked at, in their order.
     """
-    found, path = None, first
+    head, path = None, first
     while path:
         within = [name for name in tensors if name.startswith(f"{path}.")]
         if inside.intersection(within) or any(is_other(name, prefix) for name in within):
@@ -210,19 +212,19 @@ def widest(
             within = [name for part in used for name in within if part_of(name, path) == part]
         layers = chain(within, tensors, path, dim)
         if layers:
-            found = Head(path, tuple(layers))
+            head = Head(path, tuple(layers))
         elif first.removeprefix(f"{path}.").isdecimal() or "proj" in path.rpartition(".")[2].lower():
             return None  # a part of a projector is not its output
         else:
             break
         path = path.rpartition(".")[0]
-    return found
+    return head
 
 
-def beside_last_layer(path: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a `last_layer` follows the chain: that is DINO's head, and only there are activations GELU."""
+def before_last_layer(path: str, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a `last_layer` follows the chain, as in DINO's head."""
     parent = path.rpartition(".")[0]
-    return bool(parent) and any(name.startswith(f"{parent}.last_layer.") for name in tensors)
+    return bool(parent) and any(name.startswith(f"{parent}.{LAST_LAYER}.") for name in tensors)
 
 
 def chain(names: list[str], tensors: Mapping[str, Tensor], path: str, dim: int) -> list[Layer] | None:
@@ -245,16 +247,18 @@ def chain(names: list[str], tensors: Mapping[str, Tensor], path: str, dim: int) 
 def layer_of(path: str, leaves: Mapping[str, Tensor], width: int, before: str | None) -> Layer | None:
     """The layer that these tensors are, behind one of `width` features at `before`; None where they are none that fits."""
     weight, bias = leaves.get("weight"), leaves.get("bias")
-    if set(leaves) <= {"weight", "bias"} and weight is not None and weight.ndim == 2:
-        fits = weight.shape[1] == width and weight.shape[0] > 0 and (bias is None or bias.shape == weight.shape[:1])
-        activated = before is not None and has_gap(before, path, otherwise=True)
-        return Layer(path, width, weight.shape[0], True, bias is not None, activated) if fits else None
-    if "running_mean" in leaves and "running_var" in leaves and set(leaves) <= NORM:
+    linear = set(leaves) <= {"weight", "bias"} and weight is not None and weight.ndim == 2
+    if linear:
+        outputs, has_bias = weight.shape[0], bias is not None
+        fits = weight.shape[1] == width and outputs > 0 and (bias is None or bias.shape == weight.shape[:1])
+    elif {"running_mean", "running_var"} <= set(leaves) <= NORM:
+        outputs, has_bias = width, weight is not None
         vectors = [value for leaf, value in leaves.items() if leaf != COUNTER]
         fits = all(value.shape == (width,) for value in vectors) and (weight is None) == (bias is None)
-        activated = before is not None and has_gap(before, path, otherwise=False)
-        return Layer(path, width, width, False, weight is not None, activated) if fits else None
-    return None
+    else:
+        return None
+    activated = before is not None and has_gap(before, path, otherwise=linear)
+    return Layer(path, width, outputs, linear, has_bias, activated) if fits else None
 
 
 def has_gap(before: str, path: str, *, otherwise: bool) -> bool:
@@ -267,16 +271,14 @@ def has_gap(before: str, path: str, *, otherwise: bool) -> bool:
 
 def in_order(modules: list[str], path: str) -> list[str]:
     """Modules as they are passed: numbered ones by their numbers, as 10 follows 9; others as in the file."""
-    place: dict[str, int] = {}
-
-    def key(module: str) -> list[int]:
-        parts = re.split(r"\.", module[len(path) :])
-        begun = [".".join(parts[: i + 1]) for i in range(len(parts))]
-        return [
-            int(part) if part.isdecimal() else place.setdefault(start, len(place)) for part, start in zip(parts, begun, strict=True)
-        ]
-
-    keys = {module: key(module) for module in modules}
+    places: dict[str, int] = {}  # of each part by its whole name, in the order in which the file has them
+    keys: dict[str, list[int]] = {}
+    for module in modules:
+        parts, key = module[len(path) :].split("."), []
+        for i, part in enumerate(parts, 1):
+            place = int(part) if part.isdecimal() else places.setdefault(".".join(parts[:i]), len(places))
+            key.append(place)
+        keys[module] = key
     return sorted(modules, key=keys.__getitem__)
 
 
@@ -295,7 +297,7 @@ class GroupSoftmax(nn.Module):
 
 
 def activation_of(kind: str) -> nn.Module:
-    """The module that layouts.ACTIVATION describes: relu … or softmax:V:T."""
+    """The module that --assume activation describes: relu … or softmax:V:T."""
     name, _, rest = kind.partition(":")
     if name == "softmax":
         group, _, temperature = rest.partition(":")

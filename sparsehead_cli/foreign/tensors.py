@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.layouts import Facts
+from sparsehead_cli.foreign.facts import Facts
+from sparsehead_cli.foreign.layouts import ALIASES, FROZEN, MOMENTUM, RAW
 
 DEPTH = 12  # dicts within dicts, at most; no checkpoint has more than five
 MOST = 100_000  # tensors, at most
@@ -20,10 +21,6 @@ HUGE = 1e15  # no trained weight is; one flipped bit makes such
 SHOWN = 10  # names in an error
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COUNTER = "num_batches_tracked"  # of BatchNorm: no weight, and not in files from before 2018
-MOMENTUM = {"momentum", "ema", "target", "key", "k", "slow"}
-FROZEN = {"frozen", "old", "previous"}
-ALIASES = {"target": "momentum", "online": "trained"}  # what papers call them
-RAW = "current_model_state."  # where Lightning keeps the weights whose average is in state_dict
 TIMM_HINT = "For another architecture give its name in timm: timm:NAME --weights FILE."
 
 
@@ -47,18 +44,19 @@ def tensors_of(state: object) -> dict[str, Tensor]:
 
     What no network has is left out: more than MOST tensors, or names longer than LONGEST.
     """
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     seen: set[int] = set()
     waiting: list[tuple[tuple[str, ...], object]] = [((), state)]
-    while waiting and len(found) < MOST:
+    while waiting and len(tensors) < MOST:
         names, value = waiting.pop()
         if isinstance(value, Tensor):
-            found[".".join(names)] = value
+            tensors[".".join(names)] = value
         elif isinstance(value, Mapping) and id(value) not in seen and len(names) < DEPTH:
             seen.add(id(value))
-            items = [((*names, str(key)), item) for key, item in value.items()]
-            waiting += [item for item in reversed(items) if len(item[0][-1]) <= LONGEST]
-    return found
+            for key, item in reversed(list(value.items())):
+                if len(str(key)) <= LONGEST:
+                    waiting.append(((*names, str(key)), item))
+    return tensors
 
 
 def side_of(name: str) -> str:
@@ -102,21 +100,20 @@ def choose_branch(prefixes: list[str], facts: Facts, source: str) -> str:
     names = branch_names(prefixes)
     if len(prefixes) == 1 and "branch" not in facts.given:
         return prefixes[0]
-    average = "average" if any(side_of(prefix).startswith("raw") for prefix in prefixes) else None
-    known = average or facts.known.get("branch")
-    chosen = first_called(known, names)
-    value = facts.take("branch", known=names[chosen][0] if chosen else None, guess=names[prefixes[0]][0])
+    averaged = any(side_of(prefix).startswith("raw") for prefix in prefixes)
+    known = first_called("average" if averaged else facts.known.get("branch"), names)
+    value = facts.take("branch", known=names[known][0] if known else None, guess=names[prefixes[0]][0])
     chosen = first_called(value, names)
     if chosen is None:
-        kinds = listed(own[0] for own in names.values())
-        raise SparseheadError(f"{source}: --assume branch={printable(value)} names none of its networks; there are: {kinds}.")
+        there = listed(calls[0] for calls in names.values())
+        raise SparseheadError(f"{source}: --assume branch={printable(value)} names none of its networks; there are: {there}.")
     return chosen
 
 
 def first_called(value: str | None, names: Mapping[str, tuple[str, ...]]) -> str | None:
     """The first network that has this name, by its whole name before parts of one."""
-    whole = next((prefix for prefix, own in names.items() if own[0] == value), None)
-    return whole or next((prefix for prefix, own in names.items() if value in own), None)
+    whole = [prefix for prefix, calls in names.items() if calls[0] == value]
+    return next(iter(whole + [prefix for prefix, calls in names.items() if value in calls]), None)
 
 
 def branch_names(prefixes: list[str]) -> dict[str, tuple[str, ...]]:
@@ -133,7 +130,7 @@ def branch_names(prefixes: list[str]) -> dict[str, tuple[str, ...]]:
     for prefix, kind in kinds.items():
         place = prefix.rstrip(".") or "top"
         first = kind if list(kinds.values()).count(kind) == 1 else place
-        aliases = [alias for alias, of in ALIASES.items() if of in kind.split()]
+        aliases = [alias for alias, side in ALIASES.items() if side in kind.split()]
         names[prefix] = tuple(dict.fromkeys((first, kind, place, *kind.split(), *aliases, *re.split(r"[._]", place.lower()))))
     return names
 
@@ -187,16 +184,16 @@ def plain(name: str, value: Tensor, source: str) -> Tensor:
     return value
 
 
-def require_whole(found: Fit, what: str, source: str, *, allow_partial: bool) -> tuple[str, ...]:
+def require_whole(fitted: Fit, what: str, source: str, *, allow_partial: bool) -> tuple[str, ...]:
     """Nothing where all fits. Where something does not and partial ones are allowed: the lines that say so loudly.
 
     Raises: SparseheadError that lists what does not fit, and always where nothing does.
     """
-    words = found.words()
+    words = fitted.words()
     if not words:
         return ()
-    if not found.values or not allow_partial:
-        hint = " --allow-partial goes on with initial values there." if found.values else ""
+    if not fitted.values or not allow_partial:
+        hint = " --allow-partial goes on with initial values there." if fitted.values else ""
         raise SparseheadError(f"{source} does not fit {what}. {words}. {TIMM_HINT}{hint}")
     return (f"NOT LOADED, initial values instead: {words}",)
 

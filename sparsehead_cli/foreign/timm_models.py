@@ -10,22 +10,11 @@ from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.errors import SparseheadError, did_you_mean
-from sparsehead_cli.foreign.heads import Head, find_head
-from sparsehead_cli.foreign.layouts import IMAGENET, Contents, Facts, hints_of
-from sparsehead_cli.foreign.networks import SEED, Found, head_words, left_out, load_head, where
-from sparsehead_cli.foreign.tensors import (
-    COUNTER,
-    Fit,
-    choose_branch,
-    fit,
-    preferred,
-    require_whole,
-    tensors_of,
-    without_network,
-)
-from sparsehead_cli.foreign.vit import STRUCTURE, TOKENS, settings_of, with_positions
-from sparsehead_cli.foreign.vit_layouts import VITS
-from sparsehead_cli.foreign.vit_names import timms_names
+from sparsehead_cli.foreign.facts import Facts, hints_of
+from sparsehead_cli.foreign.layouts import IMAGENET
+from sparsehead_cli.foreign.networks import ForeignNetwork, Place, Search, assemble
+from sparsehead_cli.foreign.tensors import COUNTER, choose_branch, preferred, tensors_of, without_network
+from sparsehead_cli.foreign.vit import STRUCTURE, TOKENS, fixed_order, settings_of, timms_names, with_positions
 
 PREFIX = "timm:"
 ANCHORS = 5  # names of a model, spread over it, by which it is looked for in a file
@@ -106,129 +95,83 @@ class Made:
     image_size: int | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
 
+    @property
+    def title(self) -> str:
+        """The model in a sentence."""
+        return f"timm's {self.name}"
+
+    def words(self) -> str:
+        """The model, for people."""
+        return self.name
+
+    def build(self) -> TimmBackbone:
+        """The model, newly initialised."""
+        return TimmBackbone(self.name, self.image_size, self.settings)
+
     def on_meta(self) -> TimmBackbone:
         """The model without numbers, at once."""
         with torch.device("meta"):
-            return TimmBackbone(self.name, self.image_size, self.settings)
-
-    def initialised(self, head: Head | None) -> tuple[TimmBackbone, nn.Module]:
-        """The model and its projector with initial weights, always the same; the global generator stays as it is."""
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(SEED)
-            return TimmBackbone(self.name, self.image_size, self.settings), head.build() if head else nn.Identity()
+            return self.build()
 
 
-@dataclass(frozen=True)
-class Place:
-    """A network of the file at `prefix`: `keys` maps timm's names to those of the `tensors`."""
-
-    prefix: str
-    keys: dict[str, str]
-    tensors: Mapping[str, Tensor]
-
-    def file(self) -> dict[str, Tensor]:
-        """Its tensors by timm's names."""
-        return {own: self.tensors[key] for own, key in self.keys.items()}
-
-    def changed(self, values: Mapping[str, Tensor]) -> "Place":
-        """The same with other values for some of timm's names."""
-        return replace(self, tensors={**self.tensors, **{self.keys[own]: value for own, value in values.items()}})
-
-
-def find_timm(
-    name: str,
-    state: object,
-    source: str,
-    *,
-    facts: Facts | None = None,
-    image_size: int | None = None,
-    allow_partial: bool = False,
-    skipped: tuple[str, ...] = (),
-) -> Found:
+def find_timm(name: str, state: object, search: Search, image_size: int | None = None) -> ForeignNetwork:
     """Nested dicts of tensors -> the timm model `name` with the weights in them, and its projector where one is beside it.
 
-    Raises: SparseheadError as `find_network`, and where timm or the model is not there.
+    Raises: SparseheadError as `find_resnet`, and where timm or the model is not there.
     """
-    tensors, facts, made = tensors_of(state), facts or Facts(), Made(name, image_size)
-    backbone = made.on_meta()
-    contents = Contents(tensors, hints_of(state), model=name)
+    made, facts, source = Made(name, image_size), search.facts, search.source
+    tensors, backbone = tensors_of(state), made.on_meta()
     vit = is_vit(backbone.net)
-    facts.recognise(contents, VITS if vit else ())
-    tensors = timms_names(tensors) if vit else tensors
-    place = place_of(backbone, tensors, facts, source, skipped, name)
-    normalise = usual_normalisation(backbone, place, contents, facts)
+    read = {"positions": fixed_order(tensors)} if vit else {}
+    facts.recognise("vit" if vit else "timm", tensors, hints_of(state), **read)
+    place = place_of(backbone, timms_names(tensors) if vit else tensors, search, name)
+    normalise = usual_normalisation(backbone, place, tensors, name, facts)
     if vit:
-        backbone, made, place = as_in_the_file(backbone, made, place, facts, source)
-    found = fit(backbone.net, place.keys, place.tensors, source)
-    lacking = require_whole(found, f"timm's {name} at {where(place.prefix)}", source, allow_partial=allow_partial)
-    inside = set(place.keys.values())
-    head = find_head(tensors, place.prefix, inside, backbone.dim, facts)
-    backbone, projector = loaded(backbone, made, head, found)
-    backbone.normalise = normalise
-    load_head(projector, head, tensors, source)
-    report = (
-        f"layout: {facts.layout.name}",
-        f"backbone: {where(place.prefix)}, {name}, D = {backbone.dim}",
-        f"projector: {head_words(head)}",
-        *lacking,
-        *left_out(tensors, place.prefix, inside, head, skipped),
-    )
-    return Found("timm", name, backbone, projector, lambda: made.initialised(head), report)
+        settings = settings_of(backbone.net, place.own(), facts, source)
+        if settings:  # of the file's heads and tokens
+            made = replace(made, settings=settings)
+            backbone = made.on_meta()
+        place = place.changed(with_positions(backbone.net, place.own(), image_size, facts, source))
+    network = assemble(search, place, made, backbone)
+    network.backbone.normalise = normalise
+    return replace(network, layout="timm")
 
 
-def as_in_the_file(backbone: TimmBackbone, made: Made, place: Place, facts: Facts, source: str) -> tuple[TimmBackbone, Made, Place]:
-    """The vision transformer with the heads and tokens of the file's, how it is made, and the file with fitting positions."""
-    settings = settings_of(backbone.net, place.file(), facts, source)
-    if settings:
-        made = replace(made, settings=settings)
-        backbone = made.on_meta()
-    return backbone, made, place.changed(with_positions(backbone.net, place.file(), made.image_size, facts, source))
-
-
-def place_of(
-    backbone: TimmBackbone, tensors: Mapping[str, Tensor], facts: Facts, source: str, skipped: tuple[str, ...], name: str
-) -> Place:
+def place_of(backbone: TimmBackbone, tensors: Mapping[str, Tensor], search: Search, name: str) -> Place:
     """The network of the file that is evaluated. Raises: SparseheadError where no name of the model's is in it."""
     expected = [key for key in backbone.net.state_dict() if not key.endswith(COUNTER)]
     prefixes = prefixes_of(expected, tensors)
     if not prefixes:
-        raise without_network(tensors, source, skipped, name)
-    prefix = choose_branch(prefixes, facts, source)
+        raise without_network(tensors, search.source, search.skipped, name)
+    prefix = choose_branch(prefixes, search.facts, search.source)
     parts = {key.partition(".")[0] for key in expected} | (STRUCTURE if is_vit(backbone.net) else set())
-    keys = {key.removeprefix(prefix): key for key in tensors if key.startswith(prefix)}
-    keys = {own: key for own, key in keys.items() if own.partition(".")[0] in parts and not own.startswith(backbone.classifiers)}
+    keys = {}
+    for key in tensors:
+        own = key.removeprefix(prefix)
+        if key.startswith(prefix) and own.partition(".")[0] in parts and not own.startswith(backbone.classifiers):
+            keys[own] = key
     return Place(prefix, keys, tensors)
 
 
-def usual_normalisation(backbone: TimmBackbone, place: Place, contents: Contents, facts: Facts) -> Normalisation:
+def usual_normalisation(
+    backbone: TimmBackbone, place: Place, tensors: Mapping[str, Tensor], name: str, facts: Facts
+) -> Normalisation:
     """How images are normalised where nobody says it. What timm says becomes known where the weights are its own, by a
     classifier of as many classes as theirs, or of its tag; a model's name alone says nothing about the images.
 
     A vision transformer without a classifier is hardly timm's own. It is guessed to be of a self-supervised method: all of
     them normalise images as ImageNet's, most of timm's with 0.5.
     """
-    classifiers = tuple(f"{place.prefix}{name}" for name in backbone.classifiers)
-    classified, vit = any(name.startswith(classifiers) for name in contents.tensors), is_vit(backbone.net)
-    owned = classified and place.prefix in ("", "state_dict.") and facts.layout.name == "timm"
-    classes = {value.shape[0] for name, value in contents.tensors.items() if name.startswith(classifiers) and value.dim()}
-    if (owned and not facts.dataset and classes == {backbone.net.pretrained_cfg["num_classes"]}) or "." in contents.model:
+    prefixes, vit = tuple(f"{place.prefix}{classifier}" for classifier in backbone.classifiers), is_vit(backbone.net)
+    classifier = [value for key, value in tensors.items() if key.startswith(prefixes)]
+    classes = {value.shape[0] for value in classifier if value.dim()}
+    owned = bool(classifier) and place.prefix in ("", "state_dict.") and facts.layout.name == "timm"
+    if (owned and not facts.dataset and classes == {backbone.net.pretrained_cfg["num_classes"]}) or "." in name:
         facts.known = {"mean": backbone.normalise.mean, "std": backbone.normalise.std, **facts.known}
     if owned and vit:
         own = {"heads": backbone.net.blocks[0].attn.num_heads, "tokens": TOKENS.get(backbone.net.global_pool)}
         facts.known = {**own, **facts.known}
-    return Normalisation(**IMAGENET) if vit and not classified else backbone.normalise
-
-
-def loaded(backbone: TimmBackbone, made: Made, head: Head | None, found: Fit) -> tuple[TimmBackbone, nn.Module]:
-    """The model with the file's weights, and the projector that `head` describes; `backbone` is the model without numbers."""
-    if set(backbone.net.state_dict()) == set(found.values) and not list(backbone.buffers()):
-        own = {name: value.clone() for name, value in found.values.items()}  # in a file two names may share their numbers
-        backbone.net.load_state_dict(own, assign=True)  # of large models initial values take longer than all the rest
-        with torch.random.fork_rng(devices=[]):
-            return backbone, head.build() if head else nn.Identity()
-    backbone, projector = made.initialised(head)
-    backbone.net.load_state_dict(found.values, strict=False)
-    return backbone, projector
+    return Normalisation(**IMAGENET) if vit and not classifier else backbone.normalise
 
 
 def prefixes_of(expected: list[str], tensors: Mapping[str, Tensor]) -> list[str]:

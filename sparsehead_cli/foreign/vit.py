@@ -1,21 +1,79 @@
-"""timm's vision transformer as the file's authors had it: its heads, its tokens and its positions.
+"""timm's vision transformer as the authors of a file had it: the names of its tensors, its heads, its tokens and its positions.
 
-`file` holds the tensors of one network of the file by timm's names (vit_names.py), `net` is timm's model of the name given.
+`file` holds the tensors of one network of the file by timm's names, `net` is timm's model of the name given. Positions are
+[1, first + n², D]: the `first` ones are of the class token and of registers, and stay as they are.
 """
 
+import math
+import re
 from collections.abc import Mapping
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.layouts import Facts
+from sparsehead_cli.foreign.facts import Facts
+from sparsehead_cli.foreign.layouts import VIT_NAMES
 from sparsehead_cli.foreign.tensors import plain
-from sparsehead_cli.foreign.vit_positions import ORDERS, order_of, resized, side_of_grid
 
 POOLS = {"class": "token", "average": "avg"}  # what r is, and what timm calls that
 TOKENS = {pool: tokens for tokens, pool in POOLS.items()}
 # beginnings of the names that only the network itself has; what the model lacks of them is an error
 STRUCTURE = {"cls_token", "dist_token", "reg_token", "pos_embed", "patch_embed", "norm_pre", "norm", "fc_norm", "attn_pool"}
+ORDERS = {"rows": True, "columns": False}  # what fixed positions begin with, and whether that is the row
+OFFSET = 0.1  # of a patch, added to the new side: DINO's guard against a side that is rounded down, which shifts all positions
+SAME = 1e-3  # positions are up to 1 where they are sines and cosines
+
+# ---------------------------------------------------------------------------------------------- names
+
+
+def timms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The same tensors with timm's names for those of vision transformers; query, key and value become one [3 D, D]."""
+    places = {}
+    for sign, table in VIT_NAMES:
+        for name in tensors:
+            if match := re.fullmatch(rf"((?:.*\.)?){sign}", name):
+                places[match[1]] = table
+    renamed: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        ends = [0, *(match.end() for match in re.finditer(r"\.", name))]
+        prefix = next((name[:end] for end in reversed(ends) if name[:end] in places), None)
+        new = name if prefix is None else prefix + timms_name(name.removeprefix(prefix), places[prefix])
+        renamed[name if new in renamed else new] = value
+    return joined(renamed)
+
+
+def timms_name(name: str, table: tuple[tuple[str, str], ...]) -> str:
+    """One name behind its prefix in timm's words; itself where the table says nothing of it."""
+    for pattern, new in table:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return match.expand(new)
+    return name
+
+
+def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Query, key and value of each block as timm has them: one layer, the query first. Where one is missing all stay apart."""
+    whole: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        match = re.fullmatch(r"((?:.*\.)?blocks\.\d+\.attn\.)[qkv]\.(weight|bias)", name)
+        names = [f"{match[1]}{part}.{match[2]}" for part in "qkv"] if match else []
+        if not names or not can_join([tensors.get(part) for part in names]):
+            whole[name] = value
+        elif name == names[0]:
+            whole[f"{match[1]}qkv.{match[2]}"] = torch.cat([tensors[part] for part in names])
+    return whole
+
+
+def can_join(parts: list[Tensor | None]) -> bool:
+    """Whether these are three plain tensors of one shape and kind."""
+    if any(part is None or part.is_nested or part.is_quantized or part.layout != torch.strided for part in parts):
+        return False
+    return len({(part.shape, part.dtype, part.device.type) for part in parts}) == 1 and parts[0].ndim in (1, 2)
+
+
+# ---------------------------------------------------------------------------------------------- heads and tokens
 
 
 def settings_of(net: nn.Module, file: Mapping[str, Tensor], facts: Facts, source: str) -> dict[str, object]:
@@ -74,6 +132,9 @@ def pooling_of(net: nn.Module, file: Mapping[str, Tensor], has_class: bool, fact
     return settings
 
 
+# ---------------------------------------------------------------------------------------------- positions
+
+
 def with_positions(net: nn.Module, file: Mapping[str, Tensor], asked: int | None, facts: Facts, source: str) -> dict[str, Tensor]:
     """The tensors that change where `net`, made for the file, has positions for another size of images or adds them otherwise.
 
@@ -111,3 +172,62 @@ def way_of(positions: Tensor, facts: Facts) -> str:
     known = facts.known.get("positions")
     learned = known in ORDERS and order_of(positions) is None
     return facts.take("positions", known="bicubic" if learned else known, guess="antialias")
+
+
+def side_of_grid(count: int) -> int | None:
+    """The side of a square of `count` patches, None where they are no square."""
+    side = math.isqrt(max(count, 0))
+    return side if side > 0 and side * side == count else None
+
+
+def resized(positions: Tensor, first: int, side: int, how: str) -> Tensor:
+    """Positions for `side` x `side` patches, [1, first + n², D] -> [1, first + side², D]; `how` is one of --assume positions."""
+    old = side_of_grid(positions.shape[1] - first)
+    if how in ORDERS:
+        grid = sines(side, positions.shape[2], rows_first=ORDERS[how])
+    else:
+        grid = positions[:, first:].float().reshape(1, old, old, -1).permute(0, 3, 1, 2)
+        grid = interpolated(grid, old, side, how).permute(0, 2, 3, 1).flatten(1, 2)
+    return torch.cat([positions[:, :first].float(), grid], dim=1)
+
+
+def interpolated(grid: Tensor, old: int, side: int, how: str) -> Tensor:
+    """Bicubic interpolation, [1, D, old, old] -> [1, D, side, side], with the offset, with antialiasing, or with neither."""
+    if how == "offset":
+        scale = (side + OFFSET) / old
+        return F.interpolate(grid, scale_factor=(scale, scale), mode="bicubic")
+    return F.interpolate(grid, size=(side, side), mode="bicubic", antialias=how == "antialias")
+
+
+def sines(side: int, dim: int, *, rows_first: bool) -> Tensor:
+    """Fixed positions of `side` x `side` patches, [1, side², dim]: sine and cosine of the one coordinate, then of the other.
+
+    Source: Chen, Xie & He 2021, whose code begins with the row, and He et al. 2022 and Assran et al. 2023, with the column.
+    """
+    count = dim // 4
+    frequency = 10_000 ** -(torch.arange(count, dtype=torch.float64) / count)
+    angle = torch.arange(side, dtype=torch.float64)[:, None] * frequency
+    one = torch.cat([angle.sin(), angle.cos()], dim=1)  # of one coordinate, [side, dim / 2]
+    row, column = one[:, None].expand(side, side, -1), one[None].expand(side, side, -1)
+    return torch.cat([row, column] if rows_first else [column, row], dim=2).reshape(1, side * side, -1).float()
+
+
+def fixed_order(tensors: Mapping[str, Tensor]) -> str | None:
+    """Which of ORDERS the fixed positions in a file are of, by whatever name; None where they are learned or not there."""
+    names = [name for name in tensors if re.search(r"(^|\.)(pos_embed|embeddings\.position_embeddings)$", name)]
+    return order_of(tensors[names[0]]) if names else None
+
+
+def order_of(positions: Tensor) -> str | None:
+    """Which of ORDERS these positions [1, (1 +) n², D] are of; None where they are learned."""
+    plain = not (positions.is_nested or positions.is_quantized) and positions.layout == torch.strided and positions.is_cpu
+    if not plain or positions.ndim != 3 or positions.shape[2] % 4 or not positions.dtype.is_floating_point:
+        return None
+    for first in (0, 1):
+        side = side_of_grid(positions.shape[1] - first)
+        if side is not None and side > 1:
+            grid = positions[:, first:].float()
+            for how, rows_first in ORDERS.items():
+                if (sines(side, positions.shape[2], rows_first=rows_first) - grid).abs().max() < SAME:
+                    return how
+    return None

@@ -6,22 +6,23 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-import rich.table
 from rich.live import Live
 
-from sparsehead_cli.errors import SparseheadError, one_line
+from sparsehead_cli.errors import SparseheadError, Stopped, one_line
 from sparsehead_cli.present.console import Console, Display, print_table, terminal_table
+from sparsehead_cli.present.figures import save_figure
+from sparsehead_cli.present.figures_sweep import sweep_figure
 from sparsehead_cli.present.pretrain import epoch_line, without
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
-from sparsehead_cli.runs.folder import METRICS
+from sparsehead_cli.runs.folder import METRICS, locked
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
-from sparsehead_cli.study.results import CURVES_CSV, SUMMARY_CSV, SWEEP_CSV
-from sparsehead_cli.study.summary import SETTING, name_of, verdicts
-from sparsehead_cli.sweep.engines import Task, default_jobs, processes
-from sparsehead_cli.sweep.sweep import Request, Standing, estimate
+from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
+from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pruned
+from sparsehead_cli.sweep.engines import Task, default_jobs
+from sparsehead_cli.sweep.sweep import SweepRequest, SweepState, seconds_left, sweep
 from sparsehead_cli.sweep.trial import LOG
 from sparsehead_cli.training.callbacks import Callback
 
@@ -90,66 +91,66 @@ def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
 class SweepDisplay(Display):
     """A live table of the running trials on a terminal, and everywhere one plain line a trial that ends."""
 
-    def __init__(self, console: Console, request: Request, standing: Standing) -> None:
+    def __init__(self, console: Console, request: SweepRequest, state: SweepState) -> None:
         super().__init__(console, Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None)
-        self.standing = standing
-        self.jobs = request.jobs or default_jobs()
-        self.remote, self.auto = request.engine == "ray", request.grid.auto
-        self.named = set(standing.rows) | set(standing.failed)  # the trials that have their line
-        self.finished_before, self.began, self.refreshed = len(standing.rows), time.monotonic(), 0.0
+        self.request, self.state = request, state
+        self.named = set(state.rows) | set(state.failed)  # the trials that have their line
+        self.refreshed, self.estimated = 0.0, False
 
     def __enter__(self) -> "SweepDisplay":
-        standing = self.standing
-        pending = len(standing.pending())
-        counts = f"{len(standing.rows)} finished, {len(standing.failed)} failed before"
-        self.say(f"{len(standing.configs)} trials in {standing.folder}: {counts}")
-        if standing.failed:
+        state = self.state
+        pending = len(state.pending())
+        counts = f"{len(state.rows)} finished, {len(state.failed)} failed before"
+        self.say(f"{len(state.configs)} trials in {state.folder}: {counts}")
+        if state.failed:
             self.say("failed ones are run again with --retry-failed")
-        for line in lams_of(standing) if self.auto else ():
+        for line in lams_of(state) if self.request.grid.auto else ():
             self.say(line)
-        if pending and self.remote:
-            seconds = estimate(standing, 1) / pending
-            self.say(f"{pending} to run on Ray; one takes about {minutes(seconds)} on one core of this machine")
-        elif pending:
-            processes()  # they import while the estimate is made
-            self.say(f"{pending} to run, {self.jobs} at a time: about {minutes(estimate(standing, self.jobs))}")
+        if pending:
+            where = "on Ray" if self.request.engine == "ray" else f"{self.request.jobs or default_jobs()} at a time"
+            self.say(f"{pending} to run, {where}; the time is estimated after the first epoch of a trial")
         return super().__enter__()
 
-    def watch(self, standing: Standing, running: list[Task]) -> None:
+    def watch(self, state: SweepState, running: list[Task]) -> None:
         """A line for each trial that has ended since; now and then the table of those that run."""
-        done = len(standing.rows) + len(standing.failed)
-        for name in [name for name in (*standing.rows, *standing.failed) if name not in self.named]:
+        done = len(state.rows) + len(state.failed)
+        for name in [name for name in (*state.rows, *state.failed) if name not in self.named]:
             self.named.add(name)
-            if name in standing.failed:
-                self.say(f"{name}: {standing.failed[name]} (log: {standing.folder / name / LOG})", "red")
+            if name in state.failed:
+                self.say(f"{name}: {state.failed[name]} (log: {state.folder / name / LOG})", "red")
             else:
-                row = standing.rows[name]
-                self.say(f"{done}/{len(standing.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
-        if self.moving and running and time.monotonic() - self.refreshed > REFRESH_SECONDS:
+                row = state.rows[name]
+                self.say(f"{done}/{len(state.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
+        if running and (self.moving or not self.estimated) and time.monotonic() - self.refreshed > REFRESH_SECONDS:
             self.refreshed = time.monotonic()
-            self.moving.update(self.running_table(running), refresh=True)
+            self.refresh({task.folder.name: rows_so_far(task.folder) for task in running})
 
-    def running_table(self, running: list[Task]) -> rich.table.Table:
-        """The running trials, how far each is, and when all will be done."""
-        table = Table(self.counts(), [Column("running", text=True), Column("epoch"), *RUNNING.values()])
-        for task in running:
-            rows, config = rows_so_far(task.folder), self.standing.configs[task.folder.name]
-            last = rows[-1] if rows else {}
-            epoch = Cell(len(rows), text=f"{last.get('epoch', 0)}/{config.epochs}")
-            table.add(Cell(task.folder.name), epoch, *(Cell(last.get(metric)) for metric in RUNNING))
-        return terminal_table(table, self.console.width)
+    def refresh(self, running: dict[str, list[Row]]) -> None:
+        """Say once how long all will take; on a terminal show the running trials, whose rows of metrics.csv are given."""
+        left = seconds_left(self.state, running)
+        if left is not None and not self.estimated:
+            self.estimated = True
+            trials = len(self.state.pending())
+            self.say(f"about {minutes(left)} for the {trials} trial{'s that are' if trials > 1 else ' that is'} left")
+        if self.moving:
+            table = running_table(self.state, running, left)
+            self.moving.update(terminal_table(table, self.console.width), refresh=True)
 
-    def counts(self) -> str:
-        """How many are done, the time left, the best so far."""
-        standing, finished = self.standing, len(self.standing.rows) - self.finished_before
-        text = f"{len(standing.rows)} of {len(standing.configs)} trials finished"
-        if finished:
-            seconds = (time.monotonic() - self.began) / finished * len(standing.pending())
-            text += f", about {minutes(seconds)} left"
-        if standing.rows:
-            best = max(standing.rows.values(), key=lambda row: float(row["val_accuracy"]))
-            text += f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}"
-        return text
+
+def running_table(state: SweepState, running: dict[str, list[Row]], left: float | None) -> Table:
+    """The running trials, rows of metrics.csv by their names, how far each is, and when all will be done."""
+    title = f"{len(state.rows)} of {len(state.configs)} trials finished"
+    if left is not None:
+        title += f", about {minutes(left)} left"
+    if state.rows:
+        best = max(state.rows.values(), key=lambda row: float(row["val_accuracy"]))
+        title += f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}"
+    table = Table(title, [Column("running", text=True), Column("epoch"), *RUNNING.values()])
+    for name, rows in running.items():
+        epoch = Cell(len(rows), text=f"{len(rows)}/{state.configs[name].epochs}")
+        last = rows[-1] if rows else {}
+        table.add(Cell(name), epoch, *(Cell(last.get(metric)) for metric in RUNNING))
+    return table
 
 
 def rows_so_far(folder: Path) -> list[Row]:
@@ -167,34 +168,57 @@ def minutes(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
 
 
-def show_sweep(console: Console, standing: Standing, rows: list[Row], summary: list[Row]) -> None:
+def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> None:
+    """Run a sweep, show how it goes and what it says, and draw its figure, also where it is stopped.
+
+    Raises: SparseheadError where trials failed; Stopped where it was interrupted.
+    """
+    try:
+        with locked(state.folder, "another sweep runs here"), SweepDisplay(console, request, state) as display:
+            try:
+                rows, summary = sweep(request, state, display.watch)
+            finally:
+                draw_sweep(state.folder)
+    except KeyboardInterrupt:
+        raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None
+    show_sweep(console, state, rows, summary)
+
+
+def draw_sweep(folder: Path) -> None:
+    """Draw the figure of a sweep from the tables of what has finished; nothing where nothing has."""
+    trials = without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV))
+    if trials:
+        save_figure(sweep_figure(trials, frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")), folder / FIGURE)
+
+
+def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row]) -> None:
     """The answer, and where the files are. Raises: SparseheadError where not all trials finished."""
-    show_summary(console, summary, standing.pruned())
-    if standing.halving and not standing.pruned():
+    show_summary(console, summary, state.pruned())
+    if state.halving and not state.pruned():
         console.print(" --prune: nothing was clearly dominated", style="dim")
     fewest = min((row["seeds"] for row in summary), default=0)
     if fewest < ENOUGH_SEEDS:
         console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim")
     files = f"{SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, {CURVES_CSV}, sweep.png, sweep.svg"
-    console.print(f" files   {standing.folder}/: {files}", soft_wrap=True)
-    console.print(f" page    of all of it: sparsehead report {shlex.quote(str(standing.folder))}", soft_wrap=True)
-    require_all(standing)
+    console.print(f" files   {state.folder}/: {files}", soft_wrap=True)
+    console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
+    require_all(state)
 
 
-def require_all(standing: Standing) -> None:
+def require_all(state: SweepState) -> None:
     """Raises: SparseheadError at the end of a sweep of which not all trials finished."""
-    if standing.failed:
-        count, first = len(standing.failed), next(iter(standing.failed.values())).rstrip(".")
-        trials = f"{count} trial{'s' * (count > 1)} of {len(standing.configs)}"
+    if state.failed:
+        count, first = len(state.failed), next(iter(state.failed.values())).rstrip(".")
+        trials = f"{count} trial{'s' * (count > 1)} of {len(state.configs)}"
         raise SparseheadError(
             f"{trials} did not finish (the first: {first}). The tables are without; --retry-failed runs them again."
         )
 
 
-def lams_of(standing: Standing) -> list[str]:
+def lams_of(state: SweepState) -> list[str]:
     """The values of λ that auto has chosen, a line a setting."""
     lams: dict[str, list[str]] = {}
-    for config in standing.configs.values():
+    for config in state.configs.values():
         name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
         lam = f"{config.lam:g}"
         if config.lam and lam not in lams.setdefault(name, []):
@@ -217,14 +241,14 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
     )
 
 
-def show_commands(console: Console, request: Request, standing: Standing) -> None:
+def show_commands(console: Console, request: SweepRequest, state: SweepState) -> None:
     """A command line for each trial that is not finished."""
     arguments = without(request.arguments, "--engine")
-    if not standing.pending():
-        failed = f"; {len(standing.failed)} failed before: --retry-failed" if standing.failed else ""
-        line = f"nothing to run: {len(standing.rows)} trials have finished{failed}"
+    if not state.pending():
+        failed = f"; {len(state.failed)} failed before: --retry-failed" if state.failed else ""
+        line = f"nothing to run: {len(state.rows)} trials have finished{failed}"
         Console(stderr=True).print(line, style="yellow")
-    for name in standing.pending():
+    for name in state.pending():
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
 

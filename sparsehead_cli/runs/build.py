@@ -1,9 +1,6 @@
 """Config -> the objects of a run. The only place where settings meet constructors; nothing is written to the disk here."""
 
-import hashlib
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -12,31 +9,31 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparsehead_cli.data.augment import RECIPES, Augmentation, ImageViews
-from sparsehead_cli.data.contract import GLOBAL, ImageSpec, Source, Views
+from sparsehead_cli.data.augment import RECIPES, ImageViews
+from sparsehead_cli.data.contract import ImageSpec, Source, Views
 from sparsehead_cli.data.datasets import load_split, require_known
 from sparsehead_cli.data.prepare import Prepare
-from sparsehead_cli.errors import SparseheadError, one_line, unknown
+from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.machine import distributed
-from sparsehead_cli.machine.device import PRECISIONS, choose_device, choose_precision
+from sparsehead_cli.machine.device import choose_device, choose_precision
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.plugins import load as plugin
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
-from sparsehead_cli.nets.heads import PROJECTORS, make_projector
+from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
-from sparsehead_cli.nets.optim import OPTIMIZERS, adaptation, make_optimizer, parameter_groups
+from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.identity import run_identity, run_name
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
-from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
-from sparsehead_cli.sparse.sparse_head import LAYERS, SCHEDULES, SOLVERS, SparseHead, lam_at
+from sparsehead_cli.runs.settings import unknown_names
+from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
 
-OWN_CODE = ("method", "penalty", "recipe", "backbone")  # settings that may name code of one's own
 T = TypeVar("T")
 
 
@@ -239,60 +236,6 @@ def check_names(config: Config) -> None:
         problems.append(str(problem))
     if problems:
         raise SparseheadError("\n".join(problems))
-
-
-def unknown_names(config: Config) -> list[str]:
-    """A sentence for each setting whose value is in none of our tables; the data set may be a folder, and is not among them."""
-    tables = {
-        "method": METHODS,
-        "penalty": PENALTIES,
-        "recipe": RECIPES,
-        "backbone": BACKBONES,
-        "groups": GROUPS,
-        "layers": LAYERS,
-        "solver": SOLVERS,
-        "lam_schedule": SCHEDULES,
-        "projector": PROJECTORS,
-        "optimizer": OPTIMIZERS,
-        "precision": ("auto", *PRECISIONS),
-    }
-    problems = []
-    for key, table in tables.items():
-        name = getattr(config, key)
-        if (key in OWN_CODE and is_plugin(name)) or (key == "backbone" and name.startswith(TIMM)):
-            continue
-        if name not in table:
-            problems.append(str(unknown(key, name, table)))
-    return problems
-
-
-def run_identity(config: Config) -> dict[str, object]:
-    """Everything that changes the result, as plain values: settings, the method's own numbers, the recipe's strengths."""
-    identity = config.identity()
-    identity["method_settings"] = method_settings(config.method, config.method_settings)
-    if config.recipe in RECIPES:
-        identity["views"] = [strengths_of(view) for view in RECIPES[config.recipe]]
-    identity |= adaptation(config.optimizer)
-    identity["processes"] = 1  # how many share the work is no part of what a run is; the entry keeps the names of older runs
-    return json.loads(json.dumps(identity))  # tuples become lists, as they will be when read back
-
-
-def strengths_of(augmentation: Augmentation) -> dict[str, object]:
-    """The strengths of a view; those that came after runs had been named by all the others only where they are not the default."""
-    later = {"role": GLOBAL, "side": 1.0}
-    return {key: value for key, value in asdict(augmentation).items() if key not in later or value != later[key]}
-
-
-def run_name(config: Config, identity: dict[str, object]) -> str:
-    """Readable, and ending in a hash of the identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
-    lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
-    method, penalty = (name.replace(":", "-") for name in (config.method, config.penalty))
-    return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{identity_digest(identity)}"
-
-
-def identity_digest(identity: dict[str, object]) -> str:
-    """What the name of a run with this identity ends in: seven hexadecimals."""
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:7]
 
 
 def check_labels(config: Config, train: Source) -> None:

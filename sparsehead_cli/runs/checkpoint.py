@@ -144,7 +144,13 @@ def _is_plain(value: object, levels: int = NESTED) -> bool:
 
 
 def _is_settings(value: object) -> bool:
-    return isinstance(value, dict) and "method" in value and isinstance(value.get("method_settings", {}), dict) and _is_plain(value)
+    """Whether it may be an identity: of a schema, or of older versions, which had every setting in it."""
+    if not (isinstance(value, dict) and _is_plain(value) and isinstance(value.get("method_settings", {}), dict)):
+        return False
+    views = value.get("views", [])
+    if not (isinstance(views, list) and all(isinstance(view, dict) for view in views)):
+        return False
+    return _whole_number(value["schema"]) if "schema" in value else "method" in value
 
 
 def _is_weights(value: object) -> bool:

@@ -3,28 +3,21 @@
 A value comes from, each overriding the one before: the default here, the experiment in experiments.yaml, the command line.
 """
 
-import dataclasses
-import math
-import os
-import types
-import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsehead_cli.errors import SparseheadError, did_you_mean, one_line, shown, unknown
-from sparsehead_cli.machine.plain import folder_name, number, read_text, read_yaml, whole
+from sparsehead_cli.errors import SparseheadError, did_you_mean, one_line, unknown
+from sparsehead_cli.machine.plain import folder_name, read_text
+from sparsehead_cli.runs.settings import read, setting, settings_of
 
 PACKAGE = Path(__file__).parents[1]
 METHOD_PREFIX = "method."
 DEEPEST = 1000  # residual blocks, or layers of a projector: no published network is much deeper, and each takes time to make
 LARGEST = 4096  # pixels of a side of the images that a network is made for
 SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
-MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
-MOST_NUMBER = 3e38  # of any other number: float32, in which tensors are computed, ends at 3.4e38
 MOST_CHARACTERS = 20_000  # of the value of one --set
 MOST_WORKERS = 1_024  # processes that read images
-MOST_PARTS = 64  # stages of a network, and other numbers in one list
-LATER = ("image_size", "skip_bad_images")  # settings that came after runs had been named by all the others
+NARROWEST = 8  # channels: below, oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer with AVX2
 
 
 @dataclass(frozen=True)
@@ -32,86 +25,68 @@ class Config:
     """One `pretrain`. The defaults are the experiment `quickstart`."""
 
     experiment: str = "quickstart"  # the folder of the run, and where its settings came from
-    method: str = "simclr"
+    method: str = setting("simclr", "The objective: {names}. supcon knows the labels.", names="ssl.methods:METHODS", plug_in=True)
     method_settings: dict[str, object] = field(default_factory=dict)  # written method.<name>; defaults in the method
     # SparseHead
-    lam: float = 1e-3
-    penalty: str = "l21"
-    groups: str = "input"
-    layers: str = "all"
-    solver: str = "subgradient"
-    lam_schedule: str = "constant"  # or risen to lam along a line or half a cosine
-    lam_ramp_epochs: float = 10.0  # how long it rises
+    lam: float = setting(1e-3, "λ, strength of the penalty on the projector; 0 is none.", least=0)
+    penalty: str = setting("l21", "What λ weighs: {names}.", names="sparse.penalties:PENALTIES", plug_in=True)
+    groups: str = setting("input", "Weights that live or die together, those of one {names}.", names="sparse.penalties:GROUPS")
+    layers: str = setting("all", "Layers of the projector that are penalised: {names}.", names="sparse.sparse_head:LAYERS")
+    solver: str = setting("subgradient", "{names}: the paper's, or one that makes exact zeros.", names="sparse.sparse_head:SOLVERS")
+    lam_schedule: str = setting(
+        "constant", "{names}: λ may rise along a line or half a cosine.", names="sparse.sparse_head:SCHEDULES"
+    )
+    lam_ramp_epochs: float = setting(
+        10.0, "How long λ rises.", unit="epochs", above=0, note=": a λ schedule cannot have zero length"
+    )
     # data
-    dataset: str = "fashion10k"
-    recipe: str = "grey-small"
-    image_size: int | None = None  # side of the views; None: the data set's own
-    skip_bad_images: bool = False  # go on without images that cannot be read
+    dataset: str = setting(
+        "fashion10k",
+        "{names}. fashion10k is embedded.",
+        names="data.datasets:DATASETS",
+        plug_in=True,
+        others="the path of a folder with train/CLASS/ and test/CLASS/",
+    )
+    recipe: str = setting("grey-small", "The views that are made of an image: {names}.", names="data.augment:RECIPES", plug_in=True)
+    image_size: int | None = setting(
+        None, "Side of the views; without it the data set's own.", unit="pixels", least=8, most=LARGEST
+    )
+    skip_bad_images: bool = setting(False, "Train without images that cannot be read: a new run.")
     # network; None: the backbone's own
-    backbone: str = "narrow"
-    widths: tuple[int, ...] | None = None  # channels of each stage
-    blocks: tuple[int, ...] | None = None  # residual blocks of each stage
-    projector: str = "mlp"  # or none, orthogonal (fixed), direct
-    projector_layers: int = 2  # linear layers: 1 is a linear head
-    projector_hidden: int = 256
-    projector_out: int = 128
-    projector_batch_norm: bool = True
+    backbone: str = setting(
+        "narrow", "The network that makes r: {names}.", names="nets.backbones:BACKBONES", prefix="timm:", plug_in=True
+    )
+    widths: tuple[int, ...] | None = setting(None, "Channels of each stage.", least=NARROWEST)
+    blocks: tuple[int, ...] | None = setting(None, "Residual blocks of each stage.", least=1, together=DEEPEST)
+    projector: str = setting("mlp", "What makes z of r: {names}.", names="nets.heads:PROJECTORS")
+    projector_layers: int = setting(2, "Linear layers of the mlp; 1 is a linear head.", least=1, most=DEEPEST)
+    projector_hidden: int = setting(256, "Width of its hidden layers.", least=1)
+    projector_out: int = setting(128, "Width of z.", least=1)
+    projector_batch_norm: bool = setting(True, "BatchNorm in its hidden layers.")
     # optimisation
-    epochs: int = 26
-    warmup_epochs: float = 1.0
-    batch_size: int = 128  # over all processes
-    optimizer: str = "sgd"
-    lr: float = 0.25
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    seed: int = 0
-    # machine
-    device: str = "auto"
-    precision: str = "auto"
-    compile: bool = False
-    workers: int | None = None  # processes that read images from files; None: one a core, at most four
-    track_spectrum: bool = False  # keep the eigenvalues of r and z at epochs 1, 2, 3, 4, 6, 8, 11, 16, … and the last
-    # where things lie: no part of what a run is
-    data_dir: Path = Path("data")
-    results: Path = Path("results")
-
-    def problems(self) -> list[str]:
-        """Everything wrong with the numbers, one sentence each; names are checked where their tables are."""
-        rules = [
-            ("lam", self.lam >= 0, "at least 0"),
-            ("projector_layers", 1 <= self.projector_layers <= DEEPEST, f"between 1 and {DEEPEST}"),
-            ("projector_hidden", self.projector_hidden >= 1, "at least 1"),
-            ("projector_out", self.projector_out >= 1, "at least 1"),
-            # below 8, oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer on processors with AVX2
-            ("widths", self.widths is None or min(self.widths) >= 8, "numbers of at least 8"),
-            ("blocks", self.blocks is None or min(self.blocks) >= 1, "numbers of at least 1"),
-            ("blocks", self.blocks is None or sum(self.blocks) <= DEEPEST, f"{DEEPEST} together at most"),
-            ("image_size", self.image_size is None or 8 <= self.image_size <= LARGEST, f"between 8 and {LARGEST}"),
-            ("workers", self.workers is None or self.workers >= 0, "at least 0"),
-            ("workers", self.workers is None or self.workers <= MOST_WORKERS, f"at most {MOST_WORKERS}"),
-            ("epochs", self.epochs >= 1, "at least 1"),
-            ("warmup_epochs", self.epochs < 1 or 0 <= self.warmup_epochs <= self.epochs, f"between 0 and epochs ({self.epochs})"),
-            ("lam_ramp_epochs", self.lam_ramp_epochs > 0, "above 0: a λ schedule cannot have zero length"),
-            ("batch_size", self.batch_size >= 2, "at least 2"),
-            ("lr", self.lr > 0, "above 0"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-            ("weight_decay", self.weight_decay >= 0, "at least 0"),
-            ("seed", 0 <= self.seed < 2**31, f"between 0 and {2**31 - 1}"),
-        ]
-        found = [f"{key} must be {must}, given {shown(getattr(self, key))}." for key, holds, must in rules if not holds]
-        for key, value in vars(self).items():
-            if isinstance(value, float) and not math.isfinite(value):
-                found = [f for f in found if not f.startswith(f"{key} ")] + [f"{key} must be finite, given {value}."]
-        return found
-
-    def identity(self) -> dict[str, object]:
-        """The settings that change the result, as plain values; of LATER only those that are not the default."""
-        where = ("experiment", "data_dir", "results", "workers", "track_spectrum")
-        found = {key: value for key, value in dataclasses.asdict(self).items() if key not in where}
-        return {key: value for key, value in found.items() if key not in LATER or value != FIELDS[key].default}
+    epochs: int = setting(26, "Passes over the training images.", least=1)
+    warmup_epochs: float = setting(1.0, "How long the learning rate rises.", unit="epochs", least=0, most="epochs")
+    batch_size: int = setting(128, "Images a step, over all processes.", least=2)
+    optimizer: str = setting("sgd", "{names}; larc is lars with a clip.", names="nets.optim:OPTIMIZERS")
+    lr: float = setting(0.25, "Peak learning rate, as it is used: never rescaled by the batch.", above=0)
+    momentum: float = setting(0.9, "Of the optimizer; beta 1 of adamw.", least=0, below=1)
+    weight_decay: float = setting(1e-4, "Of weights; biases and norm layers do not decay.", least=0)
+    seed: int = setting(0, "Initial weights, order and views; the same for every λ.", least=0, most=2**31 - 1)
+    precision: str = setting("auto", "Of the network's passes: {names}.", names="machine.device:PRECISIONS", also=("auto",))
+    compile: bool = setting(False, "Compile the backbone.")
+    # machine, and where things lie: no part of what a run is
+    device: str = setting("auto", "auto, cpu, cuda or cuda:N.", identity=False)
+    workers: int | None = setting(
+        None, "Processes that read image files; without it one a core, at most 4.", least=0, most=MOST_WORKERS, identity=False
+    )
+    track_spectrum: bool = setting(
+        False, "Keep the eigenvalues of r and z at epochs 1, 2, 3, 4, 6, 8, 11, 16, … and the last.", identity=False
+    )
+    data_dir: Path = setting(Path("data"), "Where data sets lie or are downloaded to.", identity=False)
+    results: Path = setting(Path("results"), "Runs go to RESULTS/EXPERIMENT/RUN.", identity=False)
 
 
-FIELDS = {f.name: f for f in dataclasses.fields(Config) if f.name not in ("experiment", "method_settings")}
+FIELDS = settings_of(Config)
 
 
 def load_config(experiment: str | None, experiments: Path | None, overrides: dict[str, object]) -> Config:
@@ -131,23 +106,18 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: dic
     folder_name("experiment", experiment)
     if SWEEP in table[experiment]:
         raise SparseheadError(f"{experiment} is a sweep of many runs: sparsehead sweep-lambda --experiment {experiment}")
-    values, problems = {}, []
-    settings = {}
+    given, method_settings, problems = {}, {}, []
     for key, value in {**table[experiment], **overrides}.items():
         if key.startswith(METHOD_PREFIX):
-            settings[key.removeprefix(METHOD_PREFIX)] = value
-        elif key not in FIELDS:
-            problems.append(f'unknown setting "{one_line(key)}".{hint_for(key, table)}')
+            method_settings[key.removeprefix(METHOD_PREFIX)] = value
+        elif key in FIELDS:
+            given[key] = value
         else:
-            try:
-                values[key] = coerce(key, value)
-            except ValueError as error:
-                problems.append(str(error))
-    config = Config(experiment=experiment, method_settings=settings, **values)
-    problems += config.problems()
-    if problems:
-        raise SparseheadError("\n".join(problems))
-    return config
+            problems.append(f'unknown setting "{one_line(key)}".{hint_for(key, table)}')
+    values, wrong = read(FIELDS, given)
+    if problems or wrong:
+        raise SparseheadError("\n".join(problems + wrong))
+    return Config(experiment=experiment, method_settings=method_settings, **values)
 
 
 def hint_for(key: str, table: dict[str, dict[str, object]]) -> str:
@@ -165,6 +135,8 @@ def default_experiments() -> Path:
 
 def read_experiments(path: Path) -> dict[str, dict[str, object]]:
     """name -> its deviations from the defaults. Raises: SparseheadError for a file that is not such a table."""
+    from sparsehead_cli.machine.yaml_reader import read_yaml  # not above: --help has no time for it
+
     try:
         table = read_yaml(read_text(path))
     except ValueError as error:
@@ -176,6 +148,8 @@ def read_experiments(path: Path) -> dict[str, dict[str, object]]:
 
 def parse_set(assignments: list[str]) -> dict[str, object]:
     """["width=48", "method.temperature=0.5"] -> {"width": 48, ...}; values are read as YAML."""
+    from sparsehead_cli.machine.yaml_reader import read_yaml
+
     values = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -186,63 +160,3 @@ def parse_set(assignments: list[str]) -> dict[str, object]:
         except ValueError as error:
             raise SparseheadError(f'--set {one_line(key)}: "{one_line(text)}" is no value of a setting: {error}.') from None
     return values
-
-
-def coerce(key: str, value: object, fields: dict[str, dataclasses.Field] = FIELDS) -> object:
-    """`value` as the type of the dataclass's field. Raises: ValueError, a sentence, when it is not one."""
-    kinds = typing.get_args(fields[key].type) if isinstance(fields[key].type, types.UnionType) else (fields[key].type,)
-    if value is None and type(None) in kinds:
-        return None
-    return typed(key, value, kinds[0])
-
-
-def typed(key: str, value: object, kind: type) -> object:
-    """`value` as a whole number, a number, true or false, text, a path or a tuple of whole numbers, which `kind` says.
-
-    Raises: ValueError, a sentence, when it is not one; for a number of more than MOST_WHOLE or MOST_NUMBER.
-    """
-    several = typing.get_origin(kind) is tuple
-    try:
-        if kind is float:
-            return at_most(key, number(value), MOST_NUMBER)
-        if kind is int and type(value) is int:
-            return at_most(key, value, MOST_WHOLE)
-        if several:
-            parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-            if 0 < len(parts) <= MOST_PARTS:
-                return tuple(at_most(key, whole(part), MOST_WHOLE) for part in parts)
-        if kind in (str, Path) and isinstance(value, str | Path | int) and not isinstance(value, bool):
-            return kind(path_text(key, str(value)))
-        if kind is bool and type(value) is bool:
-            return value
-    except Impossible as problem:
-        raise ValueError(str(problem)) from None
-    except ValueError:
-        pass
-    name = f"a list of whole numbers, {MOST_PARTS} at most" if several else WORDS.get(kind, str(kind))
-    quotes = " (write it in quotes, key='\"1.10\"')" if kind in (str, Path) and isinstance(value, float) else ""
-    raise ValueError(f"{key} must be {name}, given {shown(value)}{quotes}.")
-
-
-class Impossible(ValueError):
-    """A number that no setting can be, or a text that no path can hold: a sentence."""
-
-
-def at_most(key: str, value: float, most: float) -> float:
-    """`value`. Raises: Impossible for a finite one beyond `most` on either side; whether it may be infinite others say."""
-    if most < abs(value) < math.inf:
-        raise Impossible(f"{key} must be at most {most}, given {shown(value)}.")
-    return value
-
-
-def path_text(key: str, text: str) -> str:
-    """`text`. Raises: Impossible for characters that no name of a file can have here."""
-    try:
-        if b"\0" in os.fsencode(text):
-            raise Impossible(f"{key} must not have a zero byte, given {shown(text)}.")
-    except UnicodeEncodeError:
-        raise Impossible(f"{key} has characters that no file can have in this locale, given {shown(text)}.") from None
-    return text
-
-
-WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}

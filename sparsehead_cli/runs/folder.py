@@ -21,7 +21,10 @@ from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.files import cannot_write, changed_line, make_folder, read_regular, replace_witnessed
 from sparsehead_cli.runs.checkpoint import load_checkpoint, load_optimizer, require_weights, save_checkpoint
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.identity import all_settings, is_same_run
 from sparsehead_cli.runs.run import Progress, Run
+from sparsehead_cli.runs.schema import SCHEMA
+from sparsehead_cli.runs.settings import plug_ins_of
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import PUT_BACK, penalty_name
 
@@ -108,7 +111,7 @@ def own_row(path: Path, row: dict[str, str], run: Run) -> dict[str, object]:
 
 def require_of_run(state: dict, run: Run, path: Path) -> None:
     """Raises: SparseheadError where a checkpoint is another run's, or this one's on other images or in another precision."""
-    if state["identity"] != run.identity:
+    if not is_same_run(state["identity"], run.identity):
         raise SparseheadError(f"{path} belongs to another run. Move it away to start anew.")
     if state.get("total_steps", run.total_steps) != run.total_steps or state["step"] > run.total_steps:
         raise SparseheadError(
@@ -179,7 +182,7 @@ def keep_config(run: Run, *, begun: bool) -> None:
 
 
 def describe(run: Run) -> str:
-    """config.yaml: the identity in full, and the machine and code it began on."""
+    """config.yaml: the settings in full, the machine and code it began on, and what the identity says nothing about."""
     machine = {
         "commit": code_version(),
         "torch": str(torch.__version__),
@@ -187,7 +190,10 @@ def describe(run: Run) -> str:
         "precision": run.precision_name,
         "threads": torch.get_num_threads(),
     }
-    return yaml.safe_dump({"experiment": run.config.experiment, **run.identity, "began_on": machine}, sort_keys=False)
+    described = {"experiment": run.config.experiment, "schema": SCHEMA, **all_settings(run.config)}
+    if plug_ins := plug_ins_of(run.config):
+        described["plug_ins"] = f"{', '.join(plug_ins)}: the name of the run does not tell versions of their code apart"
+    return yaml.safe_dump({**described, "began_on": machine}, sort_keys=False, allow_unicode=True, width=200)
 
 
 def identity_columns(config: Config, name: str) -> dict[str, object]:

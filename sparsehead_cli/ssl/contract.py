@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Annotated, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,13 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from sparsehead_cli.data.contract import GLOBAL, LOCAL, Batch, Inputs, View, joined
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather, own_share, world
+from sparsehead_cli.machine.ranges import Range, keywords_of, stated_range
 from sparsehead_cli.nets.heads import mlp
+
+# what the numbers of a method are annotated with
+Positive = Annotated[float, Range(above=0)]
+Share = Annotated[float, Range(least=0, most=1)]
+Count = Annotated[int, Range(least=1)]
 
 
 class Needs(NamedTuple):
@@ -27,10 +33,21 @@ class Method(nn.Module):
     """A backbone, a projector and an objective. Subclasses write `forward`.
 
     The backbone is an encoder: inputs of a view -> r [B, D], with `dim`, the width D of r. What a method remembers from step to
-    step is a buffer or a submodule, so that it is in the checkpoint.
+    step is a buffer or a submodule, so that it is in the checkpoint. Its numbers are keyword arguments with their range in the
+    annotation, such as `temperature: Positive = 0.2`.
     """
 
     needs = Needs()
+
+    def __new__(cls, *modules: nn.Module, **settings: object) -> Self:
+        """Raises: SparseheadError for numbers that are out of the range that `__init__` states, before anything is made of them."""
+        problems = []
+        for name, keyword in keywords_of(cls).items():
+            _, bounds = stated_range(keyword.annotation)
+            problems.append(bounds.problem(f"method.{name}", settings.get(name), {}))
+        if any(problems):
+            raise SparseheadError("\n".join(filter(None, problems)))
+        return super().__new__(cls)
 
     def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
         super().__init__()
@@ -115,8 +132,6 @@ def output_dim(projector: nn.Module, dim: int) -> int:
 
 def predictor_of(backbone: nn.Module, projector: nn.Module, hidden: int) -> nn.Sequential:
     """An MLP [B, E] -> [B, E] with one hidden layer and BatchNorm in it."""
-    if hidden < 1:
-        raise SparseheadError(f"method.predictor_hidden must be at least 1, given {hidden}.")
     dim = output_dim(projector, backbone.dim)
     return mlp(dim, [hidden], dim)
 
@@ -129,10 +144,8 @@ class Prototypes(nn.Module):
 
     def __init__(self, count: int, dim: int, frozen: float) -> None:
         super().__init__()
-        if count < 2:
-            raise SparseheadError(f"method.prototypes must be at least 2, given {count}.")
         self.directions = nn.Parameter(nn.functional.normalize(torch.randn(count, dim), dim=1))
-        self.frozen = share("frozen", frozen)
+        self.frozen = frozen
         self.register_buffer("learning", torch.tensor(float(frozen == 0)))  # 1 or 0
 
     def forward(self) -> Tensor:
@@ -154,17 +167,3 @@ def reads(projector: nn.Module) -> float:
     """How many numbers the projector's last linear layer reads, infinitely many where there is none: z has at most this rank."""
     linears = [module for module in projector.modules() if isinstance(module, nn.Linear)]
     return linears[-1].in_features if linears else math.inf
-
-
-def positive(name: str, value: float) -> float:
-    """`value`. Raises: SparseheadError where it is not above 0."""
-    if not (math.isfinite(value) and value > 0):
-        raise SparseheadError(f"method.{name} must be above 0, given {value}.")
-    return value
-
-
-def share(name: str, value: float) -> float:
-    """`value`. Raises: SparseheadError where it is not in [0, 1]."""
-    if not 0 <= value <= 1:
-        raise SparseheadError(f"method.{name} must be between 0 and 1, given {value}.")
-    return value

@@ -1,14 +1,17 @@
 """Generative methods: the embedding is all that a decoder sees, so the projector is the bottleneck that SparseHead thins."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.contract import Batch, View, joined
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather
+from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.nets.heads import Decoder
 from sparsehead_cli.ssl import losses
-from sparsehead_cli.ssl.contract import Method, Needs, output_dim, own_rows
+from sparsehead_cli.ssl.contract import Count, Method, Needs, output_dim, own_rows
 
 
 class Autoencoder(Method):
@@ -19,10 +22,8 @@ class Autoencoder(Method):
 
     needs = Needs(views=None)
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, noise: float = 0.5) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, noise: Annotated[float, Range(least=0)] = 0.5) -> None:
         super().__init__(backbone, projector)
-        if not 0 <= noise < float("inf"):
-            raise SparseheadError(f"method.noise must be a finite number of at least 0, given {noise}.")
         self.noise = noise
         self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
 
@@ -49,15 +50,14 @@ class MAE(Method):
         backbone: nn.Module,
         projector: nn.Module,
         *,
-        patch: int = 4,
-        masked: float = 0.75,
+        patch: Count = 4,
+        masked: Annotated[float, Range(above=0, below=1)] = 0.75,
         standardise: bool = True,
     ) -> None:
         super().__init__(backbone, projector)
-        if not (0 < masked < 1 and 1 <= patch < max(backbone.image[1:])):
-            raise SparseheadError(
-                f"method.masked must be between 0 and 1 and method.patch smaller than the image, given {masked} and {patch}."
-            )
+        side = max(backbone.image[1:])
+        if patch >= side:
+            raise SparseheadError(f"method.patch must be smaller than the image, which has {side} pixels, given {patch}.")
         self.patch, self.masked, self.standardise = patch, masked, standardise
         self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
 

@@ -1,11 +1,12 @@
 """Self-supervised methods: nn.Modules on one contract (`contract.py`), which is all that the training loop knows of them.
 
 To add one: its objective in `losses.py`, a class here, an entry in METHODS, its recipe in experiments.yaml. Its numbers are
-keyword arguments of `__init__` with the paper's defaults; `--set method.<name>=<value>` is checked against that signature.
+keyword arguments of `__init__` with the paper's defaults and their range; `--set method.<name>=<value>` is checked against them.
 All that a method remembers between steps (teacher, queue, centre) is a buffer or a submodule, so it is in the checkpoint.
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -13,20 +14,22 @@ from torch import Tensor, nn
 from sparsehead_cli.data.contract import Batch, View, joined
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather
+from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import (
+    Count,
     Method,
     Needs,
+    Positive,
     Prototypes,
+    Share,
     embed_by_size,
     move,
     objective,
     output_dim,
-    positive,
     predictor_of,
     reads,
     rising,
-    share,
     teacher_of,
     too_low,
 )
@@ -40,9 +43,9 @@ class SimCLR(Method):
     so they share BatchNorm statistics.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.2) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: Positive = 0.2) -> None:
         super().__init__(backbone, projector)
-        self.temperature = positive("temperature", temperature)
+        self.temperature = temperature
 
     def suspects(self) -> list[str]:
         return too_low(temperature=self.temperature)
@@ -60,9 +63,9 @@ class SupCon(Method):
 
     needs = Needs(labels=True)
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: float = 0.1) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: Positive = 0.1) -> None:
         super().__init__(backbone, projector)
-        self.temperature = positive("temperature", temperature)
+        self.temperature = temperature
 
     def suspects(self) -> list[str]:
         return too_low(temperature=self.temperature)
@@ -84,17 +87,15 @@ class MoCo(Method):
         backbone: nn.Module,
         projector: nn.Module,
         *,
-        temperature: float = 0.2,
-        queue: int = 65536,
-        momentum: float = 0.999,
+        temperature: Positive = 0.2,
+        queue: Count = 65536,
+        momentum: Share = 0.999,
         symmetric: bool = False,
     ) -> None:
         super().__init__(backbone, projector)
-        self.temperature, self.momentum = positive("temperature", temperature), share("momentum", momentum)
+        self.temperature, self.momentum = temperature, momentum
         self.symmetric = symmetric
         self.teacher = teacher_of(backbone, projector)
-        if queue < 1:
-            raise SparseheadError(f"method.queue must be at least 1, given {queue}.")
         self.register_buffer("queue", torch.randn(queue, output_dim(projector, backbone.dim)))
         self.register_buffer("oldest", torch.zeros((), dtype=torch.long))  # where the next key goes
         self.register_buffer("keys", torch.empty(0), persistent=False)  # of this step, on their way into the queue
@@ -136,9 +137,11 @@ class BYOL(Method):
     The teacher's `momentum` rises to 1 along half a cosine. The predictor is an MLP of hidden width `predictor_hidden`.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, momentum: float = 0.99, predictor_hidden: int = 4096) -> None:
+    def __init__(
+        self, backbone: nn.Module, projector: nn.Module, *, momentum: Share = 0.99, predictor_hidden: Count = 4096
+    ) -> None:
         super().__init__(backbone, projector)
-        self.momentum = share("momentum", momentum)
+        self.momentum = momentum
         self.predictor = predictor_of(backbone, projector, predictor_hidden)
         self.teacher = teacher_of(backbone, projector)
 
@@ -159,7 +162,7 @@ class SimSiam(Method):
     between z and the objective.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, predictor_hidden: int = 512) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, predictor_hidden: Count = 512) -> None:
         super().__init__(backbone, projector)
         self.predictor = predictor_of(backbone, projector, predictor_hidden)
         self.norm = nn.BatchNorm1d(output_dim(projector, backbone.dim), affine=False)
@@ -178,9 +181,9 @@ class BarlowTwins(Method):
     `off_diagonal` is their λ; `scale` multiplies the whole objective (0.1 in solo-learn's CIFAR recipes).
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, off_diagonal: float = 0.005, scale: float = 1.0) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, off_diagonal: Positive = 0.005, scale: Positive = 1.0) -> None:
         super().__init__(backbone, projector)
-        self.off_diagonal, self.scale = positive("off_diagonal", off_diagonal), positive("scale", scale)
+        self.off_diagonal, self.scale = off_diagonal, scale
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         embeddings = [self.embed(view.inputs)[1] for view in views]
@@ -196,13 +199,12 @@ class VICReg(Method):
         backbone: nn.Module,
         projector: nn.Module,
         *,
-        invariance: float = 25.0,
-        variance: float = 25.0,
-        covariance: float = 1.0,
+        invariance: Positive = 25.0,
+        variance: Positive = 25.0,
+        covariance: Positive = 1.0,
     ) -> None:
         super().__init__(backbone, projector)
-        weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
-        self.weights = {name: positive(name, value) for name, value in weights.items()}
+        self.weights = {"invariance": invariance, "variance": variance, "covariance": covariance}
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return objective(losses.vicreg, *(self.embed(view.inputs)[1] for view in views), **self.weights)
@@ -216,9 +218,9 @@ class WMSE(Method):
     the head's last layer reads.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: float = 0.0) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: Share = 0.0) -> None:
         super().__init__(backbone, projector)
-        self.eps = share("eps", eps)
+        self.eps = eps
         self.dim = output_dim(projector, backbone.dim)
 
     def check(self, roles: tuple[str, ...], batch: int) -> None:
@@ -258,15 +260,15 @@ class SwAV(Method):
         backbone: nn.Module,
         projector: nn.Module,
         *,
-        prototypes: int = 3000,
-        temperature: float = 0.1,
-        epsilon: float = 0.05,
-        iterations: int = 3,
-        frozen: float = 0.01,
+        prototypes: Annotated[int, Range(least=2)] = 3000,
+        temperature: Positive = 0.1,
+        epsilon: Positive = 0.05,
+        iterations: Count = 3,
+        frozen: Share = 0.01,
     ) -> None:
         super().__init__(backbone, projector)
-        self.temperature, self.epsilon = positive("temperature", temperature), positive("epsilon", epsilon)
-        self.iterations = int(positive("iterations", iterations))
+        self.temperature, self.epsilon = temperature, epsilon
+        self.iterations = iterations
         self.prototypes = Prototypes(prototypes, output_dim(projector, backbone.dim), frozen)
 
     def suspects(self) -> list[str]:
@@ -295,19 +297,16 @@ class DINO(Method):
         backbone: nn.Module,
         projector: nn.Module,
         *,
-        prototypes: int = 65536,
-        student_temperature: float = 0.1,
-        teacher_temperature: float = 0.04,
-        momentum: float = 0.996,
-        centre_momentum: float = 0.9,
-        frozen: float = 0.01,
+        prototypes: Annotated[int, Range(least=2)] = 65536,
+        student_temperature: Positive = 0.1,
+        teacher_temperature: Positive = 0.04,
+        momentum: Share = 0.996,
+        centre_momentum: Share = 0.9,
+        frozen: Share = 0.01,
     ) -> None:
         super().__init__(backbone, projector)
-        self.temperatures = {
-            "student_temperature": positive("student_temperature", student_temperature),
-            "teacher_temperature": positive("teacher_temperature", teacher_temperature),
-        }
-        self.momentum, self.centre_momentum = share("momentum", momentum), share("centre_momentum", centre_momentum)
+        self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
+        self.momentum, self.centre_momentum = momentum, centre_momentum
         self.prototypes = Prototypes(prototypes, output_dim(projector, backbone.dim), frozen)
         self.teacher = teacher_of(backbone, projector)
         self.register_buffer("teacher_prototypes", self.prototypes.directions.detach().clone())

@@ -1,6 +1,6 @@
 """Words for checkpoints that are shown together: what tells them apart, which differ in their seed alone, the verdict on each."""
 
-from sparsehead_cli.foreign.layouts import guesses_in
+from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.measure.spectrum import verdict
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame

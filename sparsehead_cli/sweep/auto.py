@@ -5,25 +5,58 @@ shrink against the size of the groups. Measured on SimCLR, BYOL and Barlow Twins
 die where the two are about equal, whatever the length of the run, and are nearly all dead at three times that.
 """
 
+from collections.abc import Callable
+from pathlib import Path
+
 import torch
 
-from sparsehead_cli.runs.build import build
+from sparsehead_cli.data.contract import Source
+from sparsehead_cli.data.datasets import load_split
+from sparsehead_cli.machine.plugins import named
+from sparsehead_cli.nets.optim import lr_at
+from sparsehead_cli.runs.build import (
+    build_method,
+    build_sparse_head,
+    check_batch,
+    check_labels,
+    check_names,
+    require_memory,
+    spec_of_views,
+)
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SparseHead
 
-AUTO = "auto"
 STEPS = (-3, -2, -1, 0, 1, 2)  # half decades around the λ whose shrink equals the initial size
 
 
-def auto_lams(config: Config) -> tuple[float, ...]:
+def read_train(dataset: str, data_dir: Path) -> Source:
+    """The images of a pretraining, of which only the number and the labels matter here."""
+    return load_split(dataset, "pretrain", data_dir)
+
+
+def auto_lams(config: Config, read: Callable[[str, Path], Source] = read_train) -> tuple[float, ...]:
     """0, and a λ each half decade from a thirtieth to ten times the critical one, rounded to two digits.
+
+    The weights are made on the CPU: a sweep leaves the GPUs to its trials. `read` may remember what it has read.
 
     Raises: SparseheadError where the settings make no run, or a projector without weights to penalise.
     """
-    run = build(config)
-    critical = size(run.sparse) / sum(run.lr(step) for step in range(run.total_steps))
+    check_names(config)
+    train = read(config.dataset, config.data_dir)
+    check_labels(config, train)
+    check_batch(config, len(train))
+    spec = spec_of_views(train.spec, config)
+    require_memory(config, spec, torch.device("cpu"))
+    sparse = build_sparse_head(config, build_method(config, spec).projector)
+    critical = size(sparse) / sum_lr(config, len(train) // config.batch_size)
     return (0.0, *(float(f"{critical * 10 ** (step / 2):.1e}") for step in STEPS))
+
+
+def sum_lr(config: Config, steps_per_epoch: int) -> float:
+    """Σ η_t over the steps of a run."""
+    total, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
+    return sum(lr_at(step, total=total, warmup=warmup, lr=config.lr) for step in range(total))
 
 
 def size(sparse: SparseHead) -> float:
@@ -36,7 +69,7 @@ def size(sparse: SparseHead) -> float:
     for weight in sparse.weights():
         leaf = weight.detach().clone().requires_grad_()
         with torch.enable_grad():
-            penalty = PENALTIES[sparse.penalty_name].value(leaf, sparse.groups)
+            penalty = named("penalty", sparse.penalty_name, PENALTIES).value(leaf, sparse.groups)
             (gradient,) = torch.autograd.grad(penalty, leaf)
         value, squares = value + penalty.item(), squares + gradient.square().sum().item()
     return value / squares

@@ -24,21 +24,22 @@ CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.
 
 @dataclass(frozen=True)
 class Task:
-    """A trial to run: its folder, whose name is the run's, and its settings."""
+    """A trial to run: its folder, whose name is the run's, its settings, and callbacks written module:attribute."""
 
     folder: Path
     config: Config
+    callbacks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Ended:
+class Outcome:
     """A trial that ended; `error` says why it did not finish, "" where it did."""
 
     task: Task
     error: str = ""
 
 
-Look = Callable[[list[Task]], set[str]]  # the running tasks -> names of runs that nobody wants any more
+OnPoll = Callable[[list[Task]], set[str]]  # the running tasks -> names of runs that nobody wants any more
 
 
 def default_jobs() -> int:
@@ -64,38 +65,38 @@ def processes() -> multiprocessing.context.BaseContext:
     return context
 
 
-def run_local(tasks: list[Task], jobs: int, look: Look) -> Iterator[Ended]:
+def run_local(tasks: list[Task], jobs: int, on_poll: OnPoll) -> Iterator[Outcome]:
     """Run the tasks, `jobs` at a time, each in a process of its own with its share of the cores, or its GPU.
 
-    `look` is called with the running tasks a few times a second. A task that fails leaves FAILED in its folder and does not
-    stop the others. When this process ends, so do its children.
+    `on_poll` is called a few times a second. A task that fails leaves FAILED in its folder and does not stop the others. When
+    this process ends, so do its children.
     """
-    waiting, running, told = list(tasks), {}, set()
+    waiting, running, stopped = list(tasks), {}, set()  # running: slot -> (task, process)
     context, gpus, threads = processes(), torch.cuda.device_count(), max(1, cores() // jobs)
     try:
         while waiting or running:
-            for slot in (slot for slot in range(jobs) if slot not in running):
-                if waiting:
+            for slot in range(jobs):
+                if waiting and slot not in running:
                     task = waiting.pop(0)
                     try:
                         make_folder(task.folder)
                     except SparseheadError as error:
-                        yield Ended(task, str(error))
+                        yield Outcome(task, str(error))
                         continue
-                    own = (task, threads, slot % gpus if gpus else None)
-                    process = context.Process(target=run_task, args=own, name=task.folder.name)
+                    arguments = (task, threads, slot % gpus if gpus else None)
+                    process = context.Process(target=run_task, args=arguments, name=task.folder.name)
                     process.start()
                     running[slot] = (task, process)
             for slot, (task, process) in list(running.items()):
                 if process.exitcode is not None:
                     del running[slot]
-                    yield ended(task, process.exitcode)
-            unwanted = look([task for task, _ in running.values()])
+                    yield outcome_of(task, process.exitcode)
+            unwanted = on_poll([task for task, _ in running.values()])
             waiting = [task for task in waiting if task.folder.name not in unwanted]
             for task, process in running.values():
-                if task.folder.name in unwanted - told:
-                    process.terminate()  # it saves after its step, if it is not told twice
-            told |= unwanted
+                if task.folder.name in unwanted - stopped:
+                    process.terminate()  # once: it saves after its step, unless it is told again
+            stopped |= unwanted
             time.sleep(POLL_SECONDS)
     finally:
         for _, process in running.values():
@@ -113,20 +114,20 @@ def run_task(task: Task, threads: int, gpu: int | None) -> None:
     torch.set_num_threads(threads)
     try:
         log_everything(task.folder)
-        attempt(task.config)
+        attempt(task.config, task.callbacks)
     except SparseheadError:
         sys.exit(UNWRITABLE)
 
 
-def ended(task: Task, code: int) -> Ended:
+def outcome_of(task: Task, code: int) -> Outcome:
     """How a process ended. One that was killed has not failed: the trial goes on when the sweep is called again."""
     if code == 0 and (task.folder / TRIAL).exists():
-        return Ended(task)
+        return Outcome(task)
     if -code in CRASHES:
         replace_file(task.folder / FAILED, f"it crashed: {signal.Signals(-code).name}\n".encode())
     if (task.folder / FAILED).exists():
-        return Ended(task, (task.folder / FAILED).read_text(encoding="utf-8", errors="replace").strip())
+        return Outcome(task, (task.folder / FAILED).read_text(encoding="utf-8", errors="replace").strip())
     if code == UNWRITABLE:
         reason = f"it failed and could not say why in {task.folder}: is the disk full? Make room; the same command goes on"
-        return Ended(task, reason)
-    return Ended(task, "it was stopped from outside, or another process runs it; the same command goes on")
+        return Outcome(task, reason)
+    return Outcome(task, "it was stopped from outside, or another process runs it; the same command goes on")

@@ -4,15 +4,17 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsehead_cli.errors import SparseheadError, one_line, shown, unknown
-from sparsehead_cli.machine.plain import folder_name, number, whole
-from sparsehead_cli.runs.config import FIELDS, MOST_WHOLE, SWEEP, Config, default_experiments, load_config, read_experiments
+from sparsehead_cli.errors import SparseheadError, one_line, unknown
+from sparsehead_cli.machine.plain import folder_name
+from sparsehead_cli.runs.config import FIELDS, SWEEP, Config, default_experiments, load_config, read_experiments
+from sparsehead_cli.runs.settings import read, setting, settings_of
 
 MOST = 10_000  # trials
+AUTO = "auto"
+NAMES = "names with commas between"
 
 
 @dataclass(frozen=True)
@@ -23,33 +25,35 @@ class Grid:
     () is that of each recipe. `settings` hold for every trial, keys as in `--set`.
     """
 
-    lams: tuple[float, ...]
-    methods: tuple[str, ...] = ("simclr",)
-    penalties: tuple[str, ...] = ("l21",)
-    solvers: tuple[str, ...] = ("subgradient",)
-    dims: tuple[int, ...] = ()
-    seeds: int = 3
+    lams: tuple[float, ...] = setting(
+        (),
+        "Values of λ with commas between, with 0 to compare to; or auto.",
+        least=0,
+        words="numbers with commas between, or auto",
+        parts=MOST,
+    )
+    methods: tuple[str, ...] = setting(
+        ("simclr",), "{names}, with commas between, each by its own recipe.", names="ssl.methods:METHODS", plug_in=True, words=NAMES
+    )
+    penalties: tuple[str, ...] = setting(
+        ("l21",),
+        "{names}, with commas between; l21-output: units are groups.",
+        names="sparse.penalties:PENALTIES",
+        plug_in=True,
+        words=NAMES,
+    )
+    solvers: tuple[str, ...] = setting(
+        ("subgradient",), "{names}, or both with a comma between.", names="sparse.sparse_head:SOLVERS", words=NAMES
+    )
+    dims: tuple[int, ...] = setting(
+        (), "Widths of the embedding with commas between.", least=1, words="whole numbers with commas between", parts=MOST
+    )
+    seeds: int = setting(3, "How many; the same for every λ, so that differences are paired.", least=1)
     auto: bool = False
-    settings: dict[str, object] = dataclasses.field(default_factory=dict)
+    settings: dict[str, object] = field(default_factory=dict)
 
-    def problems(self) -> list[str]:
-        """Everything wrong with the numbers, one sentence each; names are checked where their tables are."""
-        rules = [
-            (f"seeds must be at least 1, given {shown(self.seeds)}.", self.seeds >= 1),
-            (f"seeds and dims must be at most {MOST_WHOLE}.", max(self.seeds, *self.dims, 0) <= MOST_WHOLE),
-            ("every λ must be a finite number of at least 0.", all(math.isfinite(x) and x >= 0 for x in self.lams)),
-            ("every projection dimension must be at least 1.", all(x >= 1 for x in self.dims)),
-            ("none is no penalty to try values of λ with: λ 0 is without one.", "none" not in self.penalties),
-            ("projector_out is given twice: dims are its values.", not (self.dims and "projector_out" in self.settings)),
-        ]
-        for axis in ("lams", "methods", "penalties", "solvers", "dims"):
-            values = getattr(self, axis)
-            twice = [f"{v:g}" if isinstance(v, float) else one_line(str(v)) for v in dict.fromkeys(values) if values.count(v) > 1]
-            rules += [
-                (f"{axis} has {', '.join(twice)} more than once.", not twice),
-                (f"the grid is empty: {axis} has no value.", bool(values) or axis == "dims" or (axis == "lams" and self.auto)),
-            ]
-        return [problem for problem, holds in rules if not holds]
+
+AXES = settings_of(Grid)
 
 
 def read_grid(experiment: str, experiments: Path | None, given: dict[str, object], settings: dict[str, object]) -> Grid:
@@ -65,64 +69,40 @@ def read_grid(experiment: str, experiments: Path | None, given: dict[str, object
     axes = entry.pop(SWEEP, None)
     if not isinstance(axes, dict):
         raise SparseheadError(f"{experiment} is no sweep: it has no `sweep:` with lams. Train it with sparsehead pretrain.")
-    fields = {f.name for f in dataclasses.fields(Grid)} - {"settings", "auto"}
-    problems = [str(unknown("axis", name, sorted(fields))) for name in axes if name not in fields]
+    axes = {**axes, **given}
+    auto = axes.get("lams") == AUTO
+    if auto:
+        del axes["lams"]
+    values, problems = read(AXES, axes, "axis")
+    grid = Grid(**values, auto=auto, settings={**entry, **settings})
     problems += [f"{key} is an axis of the sweep: give {AXIS_OF[key]}." for key in settings if key in AXIS_OF]
-    found: dict[str, object] = {}
-    for name, value in {**axes, **given}.items():
-        if name == "lams" and value == "auto":
-            found |= {"auto": True, "lams": ()}
-        elif name in fields:
-            try:
-                found[name] = AXES[name](value)
-            except (TypeError, ValueError):
-                problems.append(f"{name} must be {WORDS[name]}, given {shown(value)}.")
-    if "lams" not in found and not problems:
-        problems.append(f"{experiment} has no lams under `sweep:`: give them there or by --lams.")
-    if not problems:
-        grid = Grid(**found, settings={**entry, **settings})
-        problems = grid.problems()
+    problems += contradictions(grid)
+    if not auto and "lams" not in axes and not problems:
+        problems = [f"{experiment} has no lams under `sweep:`: give them there or by --lams."]
     if problems:
         raise SparseheadError("\n".join(problems))
     return grid
 
 
-def listed(kind: type) -> object:
-    """A reader of one axis: "0, 1e-3", a list or a single value -> a tuple."""
+def contradictions(grid: Grid) -> list[str]:
+    """A sentence for each thing that no grid can ask. Its names are checked later, where their tables are."""
+    problems = []
+    if "none" in grid.penalties:
+        problems.append("none is no penalty to try values of λ with: λ 0 is without one.")
+    if grid.dims and "projector_out" in grid.settings:
+        problems.append("projector_out is given twice: dims are its values.")
+    for axis in ("lams", "methods", "penalties", "solvers", "dims"):
+        values = getattr(grid, axis)
+        repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
+        if repeated:
+            words = [f"{value:g}" if isinstance(value, float) else one_line(str(value)) for value in repeated]
+            problems.append(f"{axis} has {', '.join(words)} more than once.")
+    return problems
 
-    def read(value: object) -> tuple:
-        parts = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
-        return tuple(kind(part.strip() if isinstance(part, str) else part) for part in parts if part != "")
 
-    return read
-
-
-def name(value: object) -> str:
-    """A word. Raises: ValueError for what is no text."""
-    if isinstance(value, str):
-        return value
-    raise ValueError(value)
-
-
-AXES = {
-    "lams": listed(number),
-    "methods": listed(name),
-    "penalties": listed(name),
-    "solvers": listed(name),
-    "dims": listed(whole),
-    "seeds": whole,
-}
 AXIS_OF = {  # settings of a run that trials are told apart by
     **{"method": "--methods", "lam": "--lams", "penalty": "--penalties", "solver": "--solvers", "seed": "--seeds"},
     "groups": "--penalties l21-output",
-}
-WORDS = {
-    "lams": "numbers with commas between, or auto",
-    "methods": "names with commas between",
-    "penalties": "names with commas between",
-    "solvers": "names with commas between",
-    "dims": "whole numbers with commas between",
-    "seeds": "a whole number",
 }
 
 
@@ -136,36 +116,27 @@ def trials(
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
-    found: dict[Config, None] = {}
-    names = read_experiments(experiments or default_experiments())
-    axes = (range(grid.seeds), grid.methods, grid.dims or (None,), grid.penalties, grid.solvers)
-    if math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
+    axes = (grid.methods, grid.dims or (None,), grid.penalties, grid.solvers)
+    if grid.seeds * math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
+    recipes = read_experiments(experiments or default_experiments())
 
     def config_of(seed: int, method: str, dim: int | None, penalty: str, solver: str, lam: float) -> Config:
         name = penalty.removesuffix("-output")
         settings = {**grid.settings, "method": method, "penalty": name, "solver": solver, "lam": lam, "seed": seed}
-        settings |= {"projector_out": dim} if dim else {}
-        settings |= {"groups": "output"} if penalty != name else {}
-        config = load_config(method if method in names else None, experiments, settings)
+        if penalty.endswith("-output"):
+            settings["groups"] = "output"
+        if dim:
+            settings["projector_out"] = dim
+        config = load_config(method if method in recipes else None, experiments, settings)
         return dataclasses.replace(config, experiment=experiment)
 
-    own = cache(lambda *setting: auto(config_of(0, *setting, 1.0)))
-    for seed, *setting in itertools.product(*axes):
-        for lam in own(*setting) if grid.auto else grid.lams:
-            unpenalised = (*setting[:2], FIELDS["penalty"].default, FIELDS["solver"].default)
-            found[HashableConfig(config_of(seed, *(setting if lam else unpenalised), lam))] = None
-    return [key.config for key in found]
-
-
-class HashableConfig:
-    """A Config as a key: equal settings are one trial."""
-
-    def __init__(self, config: Config) -> None:
-        self.config, self.key = config, repr(config)
-
-    def __hash__(self) -> int:
-        return hash(self.key)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, HashableConfig) and self.key == other.key
+    lams = {point: auto(config_of(0, *point, 1.0)) if grid.auto else grid.lams for point in itertools.product(*axes)}
+    unpenalised = (FIELDS["penalty"].default, FIELDS["solver"].default)
+    configs: dict[str, Config] = {}  # equal settings are one trial
+    for seed in range(grid.seeds):
+        for point in lams:
+            for lam in lams[point]:
+                config = config_of(seed, *(point if lam else (*point[:2], *unpenalised)), lam)
+                configs[repr(config)] = config
+    return list(configs.values())

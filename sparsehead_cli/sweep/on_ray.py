@@ -14,7 +14,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import LOCK
-from sparsehead_cli.sweep.engines import Ended, Look, Task
+from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task
 from sparsehead_cli.sweep.trial import FAILED, TRIAL, attempt, folder_of
 
 POLL_SECONDS = 0.2
@@ -24,7 +24,7 @@ RETRIES = 5  # of a trial whose node died or whose process was killed
 LOCK_SECONDS = 60  # that a process whose node died may need to notice it
 
 
-def run_ray(tasks: list[Task], jobs: int | None, look: Look, address: str | None) -> Iterator[Ended]:
+def run_ray(tasks: list[Task], jobs: int | None, on_poll: OnPoll, address: str | None) -> Iterator[Outcome]:
     """Run the tasks on Ray, at most `jobs` at a time, a process and one core or one GPU (with its share of the cores) each.
 
     All nodes must see the folders of the trials. A trial whose node dies goes on, on another, from its last checkpoint.
@@ -37,10 +37,11 @@ def run_ray(tasks: list[Task], jobs: int | None, look: Look, address: str | None
             remote = ray.remote(num_cpus=threads, num_gpus=gpus, max_retries=RETRIES, max_calls=1)(run_remote)
             while waiting and len(running) < min(slots, jobs or slots):
                 task = waiting.pop(0)
-                running[remote.remote(absolute(task.config), threads)] = task
-            for ref in ray.wait(list(running), timeout=POLL_SECONDS)[0] if running else []:
-                yield ended(ray, ref, running.pop(ref))
-            unwanted = look(list(running.values()))
+                running[remote.remote(absolute(task.config), threads, task.callbacks)] = task
+            ended = ray.wait(list(running), timeout=POLL_SECONDS)[0] if running else []
+            for ref in ended:
+                yield outcome_of(ray, ref, running.pop(ref))
+            unwanted = on_poll(list(running.values()))
             waiting = [task for task in waiting if task.folder.name not in unwanted]
             for ref, task in running.items():
                 if task.folder.name in unwanted - cancelled:
@@ -97,30 +98,29 @@ def shares(resources: dict[str, float]) -> tuple[int, int, int]:
 
 def absolute(config: Config) -> Config:
     """The same trial wherever the process that runs it stands."""
-    data = config.data_dir.absolute()
-    return dataclasses.replace(config, results=config.results.absolute(), data_dir=data)
+    return dataclasses.replace(config, results=config.results.absolute(), data_dir=config.data_dir.absolute())
 
 
-def run_remote(config: Config, threads: int) -> tuple[str, str]:
+def run_remote(config: Config, threads: int, callbacks: tuple[str, ...]) -> tuple[str, str]:
     """One trial on some node; (why it did not finish, or ""; the node's name)."""
     torch.set_num_threads(threads)
     folder = folder_of(config)
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(Timeout), FileLock(folder / LOCK, timeout=LOCK_SECONDS):
         pass  # whoever ran this trial on a node that died is gone
-    return attempt(config), os.uname().nodename
+    return attempt(config, callbacks), os.uname().nodename
 
 
-def ended(ray: ModuleType, ref: object, task: Task) -> Ended:
+def outcome_of(ray: ModuleType, ref: object, task: Task) -> Outcome:
     """How a Ray task ended."""
     try:
         reason, node = ray.get(ref)
     except (ray.exceptions.TaskCancelledError, KeyboardInterrupt):
-        return Ended(task, "it was stopped")
+        return Outcome(task, "it was stopped")
     except ray.exceptions.RayError as error:  # its process or its node died again and again
         reason, node = f"{type(error).__name__}: {error}".splitlines()[0], ""
         if task.folder.exists():
             replace_file(task.folder / FAILED, f"{reason}\n".encode())
     if not reason and not (task.folder / TRIAL).exists():
         reason = f"it finished on {node}, which does not share {task.folder.parent} with this machine. Choose another --results."
-    return Ended(task, reason)
+    return Outcome(task, reason)

@@ -1,4 +1,4 @@
-"""`--prune`: values of λ that others clearly dominate are stopped, by successive halving (Optuna).
+"""`--prune`: values of λ that others clearly dominate are stopped, by successive halving.
 
 A value of λ is pruned with all its seeds: the mean of the seeds that survive would flatter it. It is never averaged and never
 chosen. λ 0 is what the others are compared with, and stays.
@@ -11,80 +11,76 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 
 from sparsehead_cli.data.datasets import load_split
-from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import FIELDS, Config
-from sparsehead_cli.runs.folder import identity_columns
-from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.runs.folder import METRICS, identity_columns
+from sparsehead_cli.runs.table_files import Row, frame, replace_csv
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
 from sparsehead_cli.sweep.trial import setting_columns
 
-Row = dict[str, str]
-FACTOR = 2  # one in so many goes on at each rung
-FIRST_RUNG = 4  # the first rung is after this part of a run's epochs, the next ones each FACTOR times later
+FIRST_RUNG = 4  # the first rung is after this part of a run's epochs, the next ones each twice as late
 ERRORS = 2  # standard errors that something must be behind the best to be clearly dominated
-LOOK_SECONDS = 1.0
+READ_SECONDS = 1.0  # between two readings of what the trials have reached
 UNPENALISED = {name: FIELDS[name].default for name in ("penalty", "groups", "solver")}
+
+Value = tuple[str, ...]  # a value of λ: the names of its runs, by seed
 
 
 class Halving:
-    """Successive halving over the values of λ of each method, penalty, solver and dimension; what it is spent on are epochs.
+    """Which trials of a sweep need not go on or begin: successive halving of the values of λ of each setting.
 
     A value's epochs are those of its seeds, one seed after the other, and what it has reached after so many is the mean
-    over these seeds of the kNN accuracy on held-out images. At a rung it is pruned where that is not in the better half of
-    those that have been there, and lies ERRORS standard errors of such an accuracy, √(p (1 - p) / N), below the best of
-    them. All values have seen the same seeds there, so the comparison is paired.
+    over these seeds of the kNN accuracy on held-out images. At a rung it is pruned where it does not go on, and lies ERRORS
+    standard errors of such an accuracy, √(p (1 - p) / N), below the best that has been there. All values have seen the same
+    seeds there, so the comparison is paired.
 
-    `configs` are a sweep's trials by their runs' names, `pruned` rows of PRUNED_CSV. Raises: SparseheadError without Optuna.
+    `configs` are a sweep's trials by their runs' names, `pruned` rows of PRUNED_CSV.
     """
 
     def __init__(self, configs: dict[str, Config], folder: Path, pruned: list[Row]) -> None:
-        optuna = require_optuna()
         self.configs, self.folder, self.rows = configs, folder, list(pruned)
         first = next(iter(configs.values()))
         self.images = len(load_split(first.dataset, "val", first.data_dir))
-        self.curves: dict[str, list[Row]] = defaultdict(list)  # of runs whose folders are gone
-        for row in read_csv(folder / CURVES_CSV):
-            self.curves[row["run"]].append(row)
-        self.looked, self.out = -LOOK_SECONDS, dropped(configs, self.rows)
-        self.studies = []  # (Optuna's study, its trial of each value: the runs of a value by their seeds -> trial)
-        for values in competitors(configs):
-            rung = max(1, configs[values[0][0]].epochs // FIRST_RUNG)
-            halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=rung, reduction_factor=FACTOR)
-            study = optuna.create_study(direction="maximize", pruner=halving)
-            self.studies.append((study, {names: study.ask() for names in values}))
+        curves = frame(folder / CURVES_CSV)  # of runs whose folders are gone
+        self.curves = curves.groupby("run")["knn_accuracy"].agg(list).to_dict()
+        self.settings = competitors(configs)
+        self.reached: dict[tuple[int, int], dict[Value, float]] = defaultdict(dict)  # setting, rung -> value -> accuracy
+        self.was_read, self.out = -READ_SECONDS, dropped(configs, self.rows)
 
     def unwanted(self) -> set[str]:
-        """Now and then look at what the trials have reached; the names of all that need not go on or begin."""
-        if time.monotonic() - self.looked < LOOK_SECONDS:
+        """The names of all trials that need not go on or begin; what they have reached is read now and then."""
+        if time.monotonic() - self.was_read < READ_SECONDS:
             return self.out
-        self.looked = time.monotonic()
-        for study, trials in self.studies:
-            for names, trial in trials.items():
-                for name, epoch, step, reached in self.reached(names):
-                    others = study.get_trials(deepcopy=False)
-                    if step in others[trial.number].intermediate_values:
-                        continue
-                    trial.report(reached, step)
-                    best = max(other.intermediate_values.get(step, 0.0) for other in others)
-                    behind = best - reached > ERRORS * math.sqrt(best * (1 - best) / self.images)
-                    if trial.should_prune() and behind and self.configs[name].lam > 0:
-                        self.keep(name, epoch, reached, best)
+        self.was_read = time.monotonic()
+        for setting, values in enumerate(self.settings):
+            for value in values:
+                self.compare(setting, value)
         self.out = dropped(self.configs, self.rows)
         return self.out
 
-    def reached(self, names: tuple[str, ...]) -> Iterator[tuple[str, int, int, float]]:
+    def compare(self, setting: int, value: Value) -> None:
+        """Take a value of λ to the rungs that it has reached since, and prune it where it must be."""
+        first = max(1, self.configs[value[0]].epochs // FIRST_RUNG)
+        for name, epoch, epochs, accuracy in self.means(value):
+            here = self.reached[setting, epochs]
+            if value in here or not is_rung(epochs, first) or math.isnan(accuracy):
+                continue
+            here[value] = accuracy
+            best = max(here.values())
+            behind = best - accuracy > ERRORS * math.sqrt(best * (1 - best) / self.images)
+            if behind and not goes_on(accuracy, list(here.values())) and self.configs[name].lam > 0:
+                self.keep(name, epoch, accuracy, best)
+
+    def means(self, value: Value) -> Iterator[tuple[str, int, int, float]]:
         """(run, its epoch, epochs of all seeds so far, their mean accuracy) of one value of λ, seed after seed."""
         before: list[float] = []
-        for name in names:
+        for name in value:
             epochs = self.configs[name].epochs
-            rows = read_csv(self.folder / name / "metrics.csv") or self.curves[name]
-            accuracies = [float(row["knn_accuracy"]) for row in rows]
+            accuracies = list(frame(self.folder / name / METRICS)["knn_accuracy"]) or self.curves.get(name, [])
             for epoch, accuracy in enumerate(accuracies, 1):
                 yield name, epoch, len(before) * epochs + epoch, statistics.fmean([*before, accuracy])
-            if len(rows) < epochs:
+            if len(accuracies) < epochs:
                 return
             before.append(accuracies[-1])
 
@@ -98,35 +94,44 @@ class Halving:
         replace_csv(self.folder / PRUNED_CSV, self.rows)
 
 
-def require_optuna() -> ModuleType:
-    """Optuna, quiet. Raises: SparseheadError where it is not installed."""
-    try:
-        import optuna
-    except ImportError:
-        raise SparseheadError("--prune needs Optuna, which is not installed: pip install optuna") from None
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    return optuna
+def is_rung(epochs: int, first: int) -> bool:
+    """Whether values are compared after so many epochs: first, 2 · first, 4 · first, …"""
+    rung, rest = divmod(epochs, first)
+    return rest == 0 and rung.bit_count() == 1
 
 
-def competitors(configs: dict[str, Config]) -> list[list[tuple[str, ...]]]:
-    """Lists of what differs in λ alone: each value of λ as the names of its runs, by seed.
+def goes_on(accuracy: float, reached: list[float]) -> bool:
+    """Whether an accuracy is in the better half of what was `reached` at a rung so far, itself among it.
 
-    λ 0 competes with each penalty, grouping and solver of its kind.
+    Half is rounded down, but the best always goes on. Nobody is stopped by what others reach later. Source: successive halving
+    (Jamieson and Talwalkar 2016) without waiting for all (Li et al. 2020), as in Optuna's SuccessiveHalvingPruner.
     """
-    values: dict[str, list[str]] = defaultdict(list)
+    return accuracy >= sorted(reached)[-max(1, len(reached) // 2)]
+
+
+def without_seed(config: Config, **changes: object) -> str:
+    """A key that trials share which differ in their seed alone."""
+    return repr(dataclasses.replace(config, seed=0, **changes))
+
+
+def competitors(configs: dict[str, Config]) -> list[list[Value]]:
+    """Lists of values that differ in λ alone. λ 0 competes with each penalty, grouping and solver of its kind."""
+    values: dict[str, list[str]] = {}
     for name, config in configs.items():
-        values[repr(dataclasses.replace(config, seed=0))].append(name)
-    found: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+        values.setdefault(without_seed(config), []).append(name)
+    competing: dict[str, list[Value]] = {}
     for names in values.values():
-        config = dataclasses.replace(configs[names[0]], seed=0, lam=0.0)
-        if configs[names[0]].lam > 0:
-            zero = values.get(repr(dataclasses.replace(config, **UNPENALISED)), [])
-            found[repr(config)] += [tuple(zero)] if zero and not found[repr(config)] else []
-            found[repr(config)].append(tuple(names))
-    return list(found.values())
+        config = configs[names[0]]
+        if config.lam > 0:
+            others = competing.setdefault(without_seed(config, lam=0.0), [])
+            zero = values.get(without_seed(config, lam=0.0, **UNPENALISED))
+            if zero and not others:
+                others.append(tuple(zero))
+            others.append(tuple(names))
+    return list(competing.values())
 
 
 def dropped(configs: dict[str, Config], rows: list[Row]) -> set[str]:
     """The names of all trials, of whatever seed, of the values of λ that `rows` of PRUNED_CSV name."""
-    pruned = {repr(dataclasses.replace(configs[row["run"]], seed=0)) for row in rows if row["run"] in configs}
-    return {name for name, config in configs.items() if repr(dataclasses.replace(config, seed=0)) in pruned}
+    pruned = {without_seed(configs[row["run"]]) for row in rows if row["run"] in configs}
+    return {name for name, config in configs.items() if without_seed(config) in pruned}

@@ -16,16 +16,16 @@ from pathlib import Path
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
 from sparsehead_cli.evaluation.evaluate import Request, evaluate
 from sparsehead_cli.machine.files import make_folder, replace_file
-from sparsehead_cli.runs.build import build, run_identity, run_name
+from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns, locked
+from sparsehead_cli.runs.identity import run_identity, run_name
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
-from sparsehead_cli.runs.table_files import replace_csv
-from sparsehead_cli.training.callbacks import Callback
+from sparsehead_cli.runs.table_files import Row, replace_csv
+from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import pretrain
 
-Row = dict[str, object]
 TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
 
 
@@ -75,7 +75,7 @@ def setting_columns(config: Config) -> dict[str, object]:
     return {"batch_norm": config.projector_batch_norm, "projector_out": config.projector_out, "epochs": config.epochs}
 
 
-def attempt(config: Config) -> str:
+def attempt(config: Config, callbacks: tuple[str, ...] = ()) -> str:
     """`run_trial`, and why it failed, "" where it did not. A failure leaves its reason in FAILED and the traceback in LOG.
 
     One that is stopped from outside, or that another process runs, has not failed.
@@ -86,7 +86,7 @@ def attempt(config: Config) -> str:
     try:
         make_folder(folder)
         (folder / FAILED).unlink(missing_ok=True)
-        run_trial(config)
+        run_trial(config, load_callbacks(callbacks))
     except (Stopped, Busy) as not_failed:
         return str(not_failed)
     except Exception as error:  # whatever it is, the other trials go on

@@ -48,7 +48,7 @@ def test_splits_of_a_folder(photographs):
 
 def test_batches_in_file_order_are_decoded_resized_and_cut(photographs):
     batches = list(load(photographs, "test").batches(4))
-    assert [len(b) for b in batches] == [4, 4, 4, 3]
+    assert [len(b.labels) for b in batches] == [4, 4, 4, 3]
     images, labels = everything(batches)
     assert labels.tolist() == [0] * 5 + [1] * 5 + [2] * 5
     assert (images.dtype, images.shape) == (torch.uint8, (15, 3, 16, 16))
@@ -77,7 +77,7 @@ def test_the_number_of_processes_does_not_matter(photographs, crops):
         several = list(load(photographs, workers=workers).batches(8, order=order, read=crops))
         assert same(everything(alone), everything(several))
     assert same(everything(alone[3:]), everything(load(photographs).batches(8, order=order, start=3, read=crops)))
-    assert alone[0].images.shape == ((8, 2, 3, 16, 16) if crops else (8, 3, 16, 16))
+    assert alone[0].inputs.shape == ((8, 2, 3, 16, 16) if crops else (8, 3, 16, 16))
 
 
 def test_reading_leaves_the_global_generator_alone(photographs):
@@ -85,14 +85,14 @@ def test_reading_leaves_the_global_generator_alone(photographs):
     expected = torch.rand(3)
     torch.manual_seed(0)
     for workers in (0, 2):
-        everything(load(photographs, workers=workers).batches(8, order=torch.arange(60), crops=CROPS))
+        everything(load(photographs, workers=workers).batches(8, order=torch.arange(60), read=CROPS))
     assert torch.equal(torch.rand(3), expected)
 
 
 def test_crops_are_a_function_of_seed_step_and_place(photographs):
     def crops(order, **changes):
         chosen = Crops(RECIPES["symmetric"], 16, **{"seed": 3, **changes})
-        return everything(load(photographs).batches(min(4, len(order)), order=torch.tensor(order), crops=chosen))[0]
+        return everything(load(photographs).batches(min(4, len(order)), order=torch.tensor(order), read=chosen))[0]
 
     first = crops([5] * 4)
     assert not torch.equal(first[0], first[1])  # the place
@@ -178,7 +178,7 @@ def test_an_unreadable_image_is_named_skipped_and_counted(damageable, damage, wo
     path = damageable / "train" / "cat" / "010.jpg"  # the 31st of 60
     path.write_bytes(change(path.read_bytes()))
     order = torch.arange(60)
-    for settings in ({}, {"order": order}, {"order": order, "crops": CROPS}):
+    for settings in ({}, {"order": order}, {"order": order, "read": CROPS}):
         with pytest.raises(SparseheadError) as error:
             everything(load(damageable, workers=workers).batches(8, **settings))
         assert all(words in str(error.value) for words in (str(path), reason, "--skip-bad-images", "as a new run"))

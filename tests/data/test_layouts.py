@@ -111,7 +111,7 @@ def test_folders_in_folders_and_strange_names(damageable):
     (damageable / "train" / ".hidden").mkdir()
     split = load(damageable, "train+val", damageable)
     assert len(split) == 60
-    assert sum(len(batch) for batch in split.batches(20)) == 60
+    assert sum(len(batch.labels) for batch in split.batches(20)) == 60
 
 
 FOLDER_DAMAGES = {

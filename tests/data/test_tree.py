@@ -97,7 +97,7 @@ def test_links_to_nowhere_are_images_that_cannot_be_read(damageable):
     with pytest.raises(SparseheadError, match=r"train/bird/zzz.jpg: it is a symbolic link to nowhere.jpg, which is not there"):
         list(split.batches(62))
     split.skip_bad_images = True
-    assert sum(len(batch) for batch in split.batches(62)) == 60
+    assert sum(len(batch.labels) for batch in split.batches(62)) == 60
 
 
 def test_pipes_and_devices_are_named_and_not_waited_for(damageable):
@@ -128,7 +128,7 @@ def test_the_folder_that_one_is_in(photographs, monkeypatch):
     monkeypatch.chdir(photographs)
     split = load_split(".", "train+val", photographs, workers=0, image_size=8)
     assert [split.listing.name(i).decode() for i in range(60)] == before
-    assert sum(len(batch) for batch in split.batches(60)) == 60
+    assert sum(len(batch.labels) for batch in split.batches(60)) == 60
 
 
 def test_a_thousand_folders_and_names_of_any_bytes(tmp_path):

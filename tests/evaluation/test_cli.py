@@ -5,8 +5,8 @@ import gzip
 import pytest
 import torch
 
+from sparsehead_cli.evaluation.evaluate import tables_of
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
-from sparsehead_cli.evaluation.table import Table
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
 from tests.data.detection_sets import write_voc
@@ -239,12 +239,12 @@ def test_a_folder_without_room_is_one_line(evaluate, run_folder, monkeypatch):
 
 def test_precisions_are_finished_without_classes(tmp_path):
     """Only accuracies have classes: detection must not be run again for them."""
-    table = Table(tmp_path, with_classes=True)
-    table.add([full_row("evaluations.csv", task="a", metric="map")], [])
+    tables = tables_of(tmp_path, per_class=True)
+    tables.add("a", [[full_row("evaluations.csv", task="a", metric="map")], []])
     accuracy = full_row("evaluations.csv", task="b", metric="accuracy")
-    table.add([accuracy], [])
-    assert table.has("a")
-    assert not table.has("b")
-    table.add([accuracy], [full_row("per_class.csv", task="b")])
-    assert table.has("b")
-    assert not table.has("c")
+    tables.add("b", [[accuracy], []])
+    assert tables.has("a")
+    assert not tables.has("b")
+    tables.add("b", [[accuracy], [full_row("per_class.csv", task="b")]])
+    assert tables.has("b")
+    assert not tables.has("c")

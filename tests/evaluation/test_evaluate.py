@@ -14,6 +14,7 @@ from sparsehead_cli.evaluation.subject import digest_of
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
 from tests.damage import every_nth
+from tests.torture.damage import dangle, vanish
 
 SHORT = Settings(sgd_epochs=2, finetune_epochs=1, semi_seeds=2, semi_epochs=(2, 1))
 
@@ -53,6 +54,15 @@ def test_what_is_there_is_not_measured_again(run_folder, monkeypatch):
     with pytest.raises(AssertionError, match="measured again"):
         evaluate(ask(run_folder, per_class=True))  # the classes are not there yet
     assert read_csv(run_folder / "evaluations.csv") == first[0]
+
+
+@pytest.mark.parametrize("name", ["evaluations.csv", "per_class.csv"])
+@pytest.mark.parametrize("lose", [vanish, dangle])
+def test_a_table_that_is_lost_is_measured_anew(run_folder, name, lose):
+    first = [without_time(rows) for rows in evaluate(ask(run_folder, per_class=True))]
+    lose(run_folder / name)
+    assert [without_time(rows) for rows in evaluate(ask(run_folder, per_class=True))] == first
+    assert read_csv(run_folder / name)
 
 
 def test_features_are_extracted_once_and_kept(run_folder, monkeypatch):
@@ -256,7 +266,11 @@ def test_settings_are_checked_all_at_once():
     wrong = {"sgd_epoch": 3, "finetune_epochs": "many", "semi_seeds": 0, "finetune_lr": -1.0, "detection.lrr": 1}
     with pytest.raises(SparseheadError) as found:
         read_settings(wrong)
-    for words in ('Did you mean "sgd_epochs"', "finetune_epochs must be a whole number", "semi_seeds must be at least 1"):
+    for words in (
+        'Did you mean "sgd_epochs"',
+        "finetune_epochs must be a whole number",
+        "semi_seeds must be between 1 and 1000, given 0",
+    ):
         assert words in str(found.value)
     for words in ("finetune_lr must be above 0", 'Did you mean "detection.lr"'):
         assert words in str(found.value)

@@ -9,7 +9,7 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
-from sparsehead_cli.evaluation.spectrum import Request, spectra
+from sparsehead_cli.evaluation.spectrum import TABLES, Request, spectra
 from sparsehead_cli.evaluation.subject import load_subject
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.features import extract
@@ -20,6 +20,7 @@ from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.training.loop import pretrain
 from tests.test_cli import assert_one_error
+from tests.torture.damage import dangle, vanish
 
 CPU = torch.device("cpu")
 
@@ -116,6 +117,23 @@ def test_a_checkpoint_is_measured_once_and_anew_for_another_question(look, monke
     for changes in ({"split": "val"}, {"layers": True}, {"seed": 1}, {"dataset": "fashion10k"}):
         with pytest.raises(pytest.fail.Exception, match="measured again"):
             look(**changes)
+
+
+@pytest.mark.parametrize("name", TABLES)
+@pytest.mark.parametrize("lose", [vanish, dangle])
+def test_a_table_that_is_lost_is_measured_anew(look, tmp_path, name, lose):
+    first, tables = look()
+    lose(tmp_path / "out" / name)
+    assert look() == (first, tables)
+    assert read_csv(tmp_path / "out" / name)
+
+
+def test_of_a_run_whose_checkpoint_is_gone_a_lost_table_is_not_passed_over(look, run_folder, tmp_path):
+    look()
+    (run_folder / "checkpoint.pt").unlink()
+    (tmp_path / "out" / "spectrum.csv").unlink()
+    with pytest.raises(SparseheadError, match="does not exist"):
+        look()
 
 
 def test_a_look_that_was_stopped_leaves_no_half(look, monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from sparsehead_cli.evaluation.protocols import Settings
 from sparsehead_cli.evaluation.subject import for_channels, load_subject, untrained
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.identity import whole_identity
 from tests.damage import flip_bit
 
 CPU = torch.device("cpu")
@@ -51,7 +52,7 @@ def test_a_run_of_ours_says_all_about_itself(run_folder):
     subject = load(run_folder)
     assert load(str(run_folder / "checkpoint.pt")).digest == subject.digest
     assert (subject.dataset, subject.recipe, subject.report) == ("fashion1k", RECIPES["grey-small"], ())
-    identity = load_checkpoint(run_folder / "checkpoint.pt")["identity"]
+    identity = whole_identity(load_checkpoint(run_folder / "checkpoint.pt")["identity"])
     assert subject.temperature == identity["method_settings"]["temperature"]
     assert subject.config.seed == identity["seed"]
     first, second = subject.fresh(), subject.fresh()
@@ -92,7 +93,7 @@ def test_settings_that_do_not_fit_the_weights_end_in_one_line_before_a_network_i
         ({"method": "simclear"}, 'unknown method "simclear".*Did you mean "simclr".*Upgrade'),
         ({"backbone": "resnet17"}, 'unknown backbone "resnet17"'),
         ({"projector": "mpl"}, 'unknown projector "mpl"'),
-        ({"method": "byol"}, "unknown setting of byol"),
+        ({"method": "byol", "method_settings": {"temperature": 0.2}}, "unknown setting of byol"),
         ({"method": 7, "method_settings": {}}, 'unknown method "7"'),
         ({"method_settings": []}, "its identity must be the run's settings by name"),
         ({"method_settings": {"temperature": "warm"}}, "temperature must be a number, given 'warm'"),
@@ -103,6 +104,10 @@ def test_settings_that_do_not_fit_the_weights_end_in_one_line_before_a_network_i
         ({"epochs": -1}, "epochs must be at least 1"),
         ({"projector_batch_norm": "yes"}, "projector_batch_norm must be true or false"),
         ({"experiment": "../../esc"}, "does not know: experiment"),
+        ({"schema": 2}, "settings of schema 2 are not known to this version. Upgrade"),
+        ({"schema": "1"}, "its identity must be the run's settings by name"),
+        ({"method": ["simclr"]}, "method must be text, given .'simclr'."),
+        ({"views": [3]}, "its identity must be the run's settings by name"),
         ({f"warp{i}": i for i in range(10)}, "does not know: warp0, warp1, warp2, warp3, warp4 and 5 more"),
     ):
         save_checkpoint(path, {**state, "identity": {**state["identity"], **changes}})

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.facts import GIVEN, GUESSED, KEYS, KNOWN, READ, Facts, guesses_in, hints_of, in_words, parse_assume
 from sparsehead_cli.foreign.heads import activation_of
-from sparsehead_cli.foreign.layouts import GIVEN, GUESSED, KEYS, KNOWN, READ, Facts, guesses_in, hints_of, in_words, parse_assume
-from sparsehead_cli.foreign.networks import find_network
+from sparsehead_cli.foreign.networks import Search
+from sparsehead_cli.foreign.resnets import find_resnet
 from tests.foreign.definitions import head, head_state, resnet, resnet_state, under
 
 TORCHVISION = {"padding": 3, "stem_stride": 2, "pool": True}
@@ -30,7 +31,7 @@ def images(size=32, count=2):
 
 def find(state, *assume):
     facts = Facts(parse_assume(assume))
-    return find_network(state, "file", facts=facts), {a.key: (a.value, a.rests_on) for a in facts.assumptions}
+    return find_resnet(state, Search("file", facts)), {a.key: (a.value, a.rests_on) for a in facts.assumptions}
 
 
 @torch.no_grad()
@@ -171,7 +172,7 @@ def find_with_layout(state):
 
 def test_what_a_file_names_is_said():
     facts = Facts()
-    find_network(solo_learn(3, "cifar100"), "file", facts=facts)
+    find_resnet(solo_learn(3, "cifar100"), Search("file", facts))
     assert facts.report()[0] == "named in the file: method byol, dataset cifar100, network resnet18"
 
 
@@ -401,7 +402,7 @@ def test_given_read_known_guessed_in_this_order():
 
 def test_a_fact_that_the_network_has_no_place_for_is_refused():
     facts = Facts(parse_assume(["heads=12"]))
-    find_network({"net": NETS[3, 0]}, "file", facts=facts)
+    find_resnet({"net": NETS[3, 0]}, Search("file", facts))
     with pytest.raises(
         SparseheadError, match="file: --assume heads=12 says nothing about this network; what can be assumed of it: stem_"
     ):

@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.layouts import Facts
-from sparsehead_cli.foreign.networks import Architecture, find_network
+from sparsehead_cli.foreign.facts import Facts
+from sparsehead_cli.foreign.networks import Search
+from sparsehead_cli.foreign.resnets import Architecture, find_resnet
 from sparsehead_cli.foreign.tensors import preferred, printable, side_of, tensors_of
 from sparsehead_cli.nets.backbones import BasicBlock, Bottleneck, ResNet
 
@@ -169,6 +170,10 @@ LAYOUTS = {
     "lightly dino": (lightly_dino, "lightly", DINO_HEAD, ("student network student_backbone",)),
     "named layers": (named_layers, "resnet", HEAD, ()),
 }
+
+
+def find_network(state, source, **how):
+    return find_resnet(state, Search(source, **how))
 
 
 def report(found):

@@ -8,7 +8,8 @@ from torch import nn
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import load_subject
-from sparsehead_cli.foreign.layouts import GIVEN, GUESSED, KNOWN, READ, Facts, parse_assume
+from sparsehead_cli.foreign.facts import GIVEN, GUESSED, KNOWN, READ, Facts, parse_assume
+from sparsehead_cli.foreign.networks import Search
 from sparsehead_cli.foreign.timm_models import Made, find_timm
 from tests.foreign.vits import Reference, behind, fixed, in_chunks, register_short_models
 
@@ -37,7 +38,7 @@ def reference(positions=None, **settings):
 def found_in(name, state, *assume, size=32, **options):
     """What is found, in eval mode, and the facts by their keys, each with what it rests on."""
     facts = Facts(parse_assume(assume))
-    found = find_timm(name, state, "w.pt", facts=facts, image_size=size, **options)
+    found = find_timm(name, state, Search("w.pt", facts, **options), size)
     facts.require_used("w.pt")
     found.backbone.eval(), found.projector.eval()
     return found, {a.key: (a.value, a.rests_on) for a in facts.assumptions}
@@ -219,7 +220,7 @@ def test_a_tag_in_timms_name_says_how_images_are_normalised():
     assert (vit.normalise.mean, vit.normalise.std) == HALF
     state = reference(heads=2, image=160).state_dict()
     facts = Facts()
-    find_timm("test_vit.r160_in1k", state, "w.pt", facts=facts)
+    find_timm("test_vit.r160_in1k", state, Search("w.pt", facts))
     assert (facts.known["mean"], facts.known["std"]) == HALF
     assert Made("vit_small_patch16_224.dino").on_meta().normalise.mean == IMAGENET[0]
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.layouts import KNOWN
-from sparsehead_cli.foreign.vit_names import timms_names
+from sparsehead_cli.foreign.facts import KNOWN
+from sparsehead_cli.foreign.vit import timms_names
 from tests.foreign.test_timm import assert_same, found_in, reference
 from tests.foreign.vits import behind, bicubic, hugging_face, resized
 

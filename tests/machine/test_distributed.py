@@ -17,6 +17,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli import SparseHead
+from sparsehead_cli.data.contract import Batch, View
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.signals import Interrupted
@@ -73,7 +74,8 @@ def two_steps(name, views, labels, wrap):
     found = []
     for step in range(2):
         torch.manual_seed(step)  # as the loop does: what a method draws is drawn for the joined batch
-        loss, terms = wrapped(views, labels)
+        batch = Batch(torch.empty(0), labels, torch.arange(len(labels)))
+        loss, terms = wrapped([View(view) for view in views], batch)
         penalty = sparse.penalty()
         optimizer.zero_grad()
         (loss + penalty).backward()

@@ -7,7 +7,7 @@ import torch
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.optim import LARS, OPTIMIZERS, lr_at, make_optimizer, parameter_groups
-from sparsehead_cli.runs import build
+from sparsehead_cli.runs.identity import is_same_run, run_identity, run_name, whole_identity
 from tests.conftest import RECIPES
 
 
@@ -139,11 +139,12 @@ def test_cosine_is_half_a_cosine():
 
 def test_a_run_of_when_lars_was_clipped_is_not_gone_on_with(tiny):
     """Its identity has no eta: the same settings name another run now, and nothing is mixed."""
-    identities = {name: build.run_identity(tiny(optimizer=name)) for name in ("sgd", "lars", "larc")}
-    assert "eta" not in identities["sgd"]
-    assert (identities["lars"].pop("eta"), identities["larc"].pop("eta")) == (0.001, 0.02)
-    then = build.run_name(tiny(), identities["lars"])
-    assert build.run_name(tiny(), build.run_identity(tiny(optimizer="lars"))) != then
+    identities = {name: run_identity(tiny(optimizer=name)) for name in ("sgd", "lars", "larc")}
+    whole = {name: whole_identity(identity) for name, identity in identities.items()}
+    assert "eta" not in whole["sgd"]
+    assert (whole["lars"].pop("eta"), whole["larc"].pop("eta")) == (0.001, 0.02)
+    assert run_name(tiny(), whole["lars"]) != run_name(tiny(), identities["lars"])
+    assert not is_same_run(whole["lars"], identities["lars"])
 
 
 def test_each_recipe_has_the_form_that_it_was_published_with():

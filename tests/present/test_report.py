@@ -9,9 +9,10 @@ import pytest
 
 from sparsehead_cli.present.page import paragraph, sort_key, written
 from sparsehead_cli.present.report import Study, read_study, spectra_figures, write_study
+from sparsehead_cli.present.sweep import draw_sweep
 from sparsehead_cli.present.table import Cell, Column, csv_table, difference
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
-from sparsehead_cli.sweep.sweep import Standing, tables
+from sparsehead_cli.sweep.sweep import SweepState, write_tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
 from tests.present.test_figures import tables as spectra_rows
 from tests.study.test_curves import metrics, trial
@@ -33,7 +34,8 @@ def swept(folder, methods=("simclr", "byol"), seeds=2, **changes):
     for row in rows:
         (folder / row["run"]).mkdir(parents=True)
         replace_csv(folder / row["run"] / "metrics.csv", metrics(row, 3))
-    tables(Standing(folder, dict.fromkeys(row["run"] for row in rows), {row["run"]: row for row in rows}))
+    write_tables(SweepState(folder, dict.fromkeys(row["run"] for row in rows), {row["run"]: row for row in rows}))
+    draw_sweep(folder)
     return rows
 
 

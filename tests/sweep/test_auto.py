@@ -4,10 +4,14 @@ import math
 import pytest
 import torch
 
+from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.sparse.sparse_head import SparseHead
-from sparsehead_cli.sweep.auto import auto_lams, size
+from sparsehead_cli.sweep import auto
+from sparsehead_cli.sweep.auto import auto_lams, size, sum_lr
 from sparsehead_cli.sweep.grid import Grid, trials
+from sparsehead_cli.sweep.sweep import SweepRequest, read_state
+from tests.conftest import TINY
 
 
 def head():
@@ -50,16 +54,33 @@ def test_longer_runs_have_smaller_lams(tiny):
     assert 8 < short / long < 12
 
 
-def test_each_setting_has_its_own_and_zero_is_shared(tiny):
-    asked = []
+def test_the_weights_are_made_without_a_gpu_and_the_learning_rates_are_those_of_the_run(tiny):
+    from sparsehead_cli.runs.build import build
 
-    def auto(config):
-        asked.append((config.penalty, config.solver, config.projector_out))
+    run = build(tiny(epochs=3, warmup_epochs=0.7, lam=1.0))
+    assert sum_lr(run.config, run.steps_per_epoch) == sum(run.lr(step) for step in range(run.total_steps))
+    assert auto_lams(tiny(epochs=3, device="cuda:99", lam=1.0)) == auto_lams(tiny(epochs=3, device="cpu", lam=1.0))
+
+
+def test_a_sweep_reads_its_images_once(tiny, monkeypatch):
+    splits = []
+    monkeypatch.setattr(auto, "load_split", lambda *a: splits.append(a) or load_split(*a))
+    grid = Grid((), penalties=("l21", "l1"), dims=(8, 16), auto=True, settings={**TINY, "device": "cuda:99"})
+    grid.settings.pop("projector_out")
+    read_state(SweepRequest(grid=grid, experiment="lambda-quick"))
+    assert [split for _, split, _ in splits] == ["pretrain"]
+
+
+def test_each_setting_has_its_own_and_zero_is_shared(tiny):
+    settings = []
+
+    def lams_of(config):
+        settings.append((config.penalty, config.solver, config.projector_out))
         return (0.0, 1e-3 if config.penalty == "l21" else 1e-5)
 
     grid = Grid((), penalties=("l21", "l1"), dims=(8, 16), seeds=2, auto=True)
-    found = trials(grid, "quickstart", auto=auto)
-    assert len(asked) == 4  # once a setting, not once a seed
+    found = trials(grid, "quickstart", auto=lams_of)
+    assert len(settings) == 4  # once a setting, not once a seed
     assert {(c.penalty, c.lam) for c in found} == {("l21", 0.0), ("l21", 1e-3), ("l1", 1e-5)}
     assert len(found) == 2 * 2 * 3
 

@@ -40,11 +40,11 @@ def test_a_node_dies_and_the_sweep_ends_as_it_does_here(uninterrupted, sparsehea
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
     dying, unfinished, watch = cluster.add_node(num_cpus=1), [], SweepDisplay.watch
 
-    def kill_in_the_middle(display, standing, running):
+    def kill_in_the_middle(display, state, running):
         if not unfinished and len(running) == 2 and all(read_csv(task.folder / "metrics.csv") for task in running):
             unfinished.extend(task.folder.name for task in running)  # each node has one core, so each runs one
             cluster.remove_node(dying, allow_graceful=False)
-        watch(display, standing, running)
+        watch(display, state, running)
 
     monkeypatch.setattr(SweepDisplay, "watch", kill_in_the_middle)
     arguments = ["--engine", "ray", "--address", cluster.address, "--results", tmp_path]

@@ -1,11 +1,13 @@
 """Successive halving over λ: who is stopped, what it takes along, and that nobody averages it."""
 
+import random
+
 import pytest
 
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.summary import SETTING, without_pruned
 from sparsehead_cli.sweep import prune
-from sparsehead_cli.sweep.prune import Halving, dropped
+from sparsehead_cli.sweep.prune import Halving, dropped, goes_on, is_rung
 from sparsehead_cli.sweep.trial import folder_of
 from tests.rows import full_row
 from tests.test_cli import assert_one_error
@@ -16,8 +18,7 @@ EPOCHS = 8  # rungs after 2, 4, 8 epochs of the first seed, 8 of the second
 @pytest.fixture
 def sweep(tiny, monkeypatch):
     """sweep(λ -> accuracy of each of its seeds after each epoch) -> Halving, whose folder has them."""
-    pytest.importorskip("optuna")
-    monkeypatch.setattr(prune, "LOOK_SECONDS", 0)
+    monkeypatch.setattr(prune, "READ_SECONDS", 0)
 
     def make(reached, **changes):
         configs = {}
@@ -103,7 +104,6 @@ def test_dropped_knows_only_its_own_grid(tiny):
 
 
 def test_without_prune_what_was_pruned_is_pending_again(sparsehead, tmp_path, monkeypatch):
-    pytest.importorskip("optuna")
     from tests.sweep.conftest import SMALL
 
     arguments = ["sweep-lambda", *SMALL, "--dataset", "fashion1k", "--results", tmp_path]
@@ -115,10 +115,10 @@ def test_without_prune_what_was_pruned_is_pending_again(sparsehead, tmp_path, mo
         replace_csv(folder / name / "metrics.csv", [full_row("metrics.csv", epoch=1, knn_accuracy=value)])
     from sparsehead_cli.sweep import sweep as module
 
-    def engine(tasks, jobs, look):
+    def engine(tasks, jobs, on_poll):
         asked.append([task.folder.name for task in tasks])
-        monkeypatch.setattr(prune, "LOOK_SECONDS", 0)
-        unwanted.append(look(tasks[:2]))
+        monkeypatch.setattr(prune, "READ_SECONDS", 0)
+        unwanted.append(on_poll(tasks[:2]))
         yield from ()
 
     asked, unwanted = [], []
@@ -133,6 +133,30 @@ def test_without_prune_what_was_pruned_is_pending_again(sparsehead, tmp_path, mo
 
 
 def test_bad_input(sparsehead, tmp_path):
-    pytest.importorskip("optuna")
     error = assert_one_error(sparsehead("sweep-lambda", "--prune", "--engine", "print", "--results", tmp_path))
     assert "--prune needs somebody who watches" in error
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_half_goes_on_as_optuna_lets_it(seed):
+    """Values that come to the rungs in any order, which go on with two in three though they were to be pruned."""
+    optuna = pytest.importorskip("optuna")
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    rng = random.Random(seed)
+    first, count = rng.randint(1, 5), rng.randint(1, 12)
+    halving = optuna.pruners.SuccessiveHalvingPruner(min_resource=first, reduction_factor=2)
+    study = optuna.create_study(direction="maximize", pruner=halving)
+    epochs = {study.ask(): 0 for _ in range(count)}
+    reached: dict[int, list[float]] = {}
+    while epochs:
+        value = rng.choice(list(epochs))
+        epochs[value] += 1
+        accuracy = rng.choice([rng.random(), 0.5])  # also equal ones
+        value.report(accuracy, epochs[value])
+        pruned = False
+        if is_rung(epochs[value], first):
+            reached.setdefault(epochs[value], []).append(accuracy)
+            pruned = not goes_on(accuracy, reached[epochs[value]])
+        assert value.should_prune() == pruned
+        if epochs[value] == 40 or (pruned and rng.random() < 1 / 3):
+            del epochs[value]

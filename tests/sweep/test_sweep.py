@@ -14,15 +14,18 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import witness
+from sparsehead_cli.present.console import Console
+from sparsehead_cli.present.sweep import SweepDisplay
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, RUN
-from sparsehead_cli.sweep import engines, trial
-from sparsehead_cli.sweep.engines import UNWRITABLE, Task, ended, run_local, run_task
-from sparsehead_cli.sweep.grid import read_grid
-from sparsehead_cli.sweep.sweep import Request, run_one, stand
+from sparsehead_cli.sweep import engines, on_ray, trial
+from sparsehead_cli.sweep.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
+from sparsehead_cli.sweep.grid import Grid, read_grid
+from sparsehead_cli.sweep.sweep import EVALUATION_SECONDS, SweepRequest, SweepState, read_state, run_one, seconds_left
 from sparsehead_cli.sweep.trial import FAILED, LOG, attempt, folder_of
+from tests.rows import full_row
 from tests.sweep.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error
 
@@ -42,10 +45,11 @@ def swept(tmp_path_factory):
     """The folder of a sweep whose four trials have been run, and nothing else."""
     settings = {"epochs": 2, "dataset": "fashion1k", "results": tmp_path_factory.mktemp("swept"), **parse_set(SMALL[7::2])}
     grid = read_grid("lambda-quick", None, {"lams": "0,3e-2", "seeds": 2}, settings)
-    standing = stand(Request(grid, "lambda-quick", ()))
-    for name in standing.configs:
-        run_one(standing, name)
-    return standing.folder
+    request = SweepRequest(grid=grid, experiment="lambda-quick")
+    state = read_state(request)
+    for name in state.configs:
+        run_one(request, state, name)
+    return state.folder
 
 
 @pytest.fixture
@@ -113,7 +117,7 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--lams", ""], "the grid is empty"),
+        (["--lams", ""], "lams must be numbers with commas between, or auto, given ''"),
         (["--lams", "0,1e-3,0.001"], "lams has 0.001 more than once"),
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--methods", "simclr,boyl"], 'Did you mean "byol"?'),
@@ -141,14 +145,14 @@ def test_a_trial_that_fails_or_crashes_is_told_and_stops_nobody_and_one_that_was
     signals = {tasks["killed"].folder.name: signal.SIGKILL, tasks["crashed"].folder.name: signal.SIGSEGV}
     sent = set()
 
-    def look(running):
+    def on_poll(running):
         for process in multiprocessing.active_children():
             if process.name in signals and process.name not in sent and list(tmp_path.glob(f"**/{process.name}/config.yaml")):
                 os.kill(process.pid, signals[process.name])
                 sent.add(process.name)
         return set()
 
-    found = {ended.task.folder.name: ended.error for ended in run_local(list(tasks.values()), 3, look)}
+    found = {outcome.task.folder.name: outcome.error for outcome in run_local(list(tasks.values()), 3, on_poll)}
     errors = {name: found[task.folder.name] for name, task in tasks.items()}
     assert errors["bad"].startswith('unknown backbone "narow"')
     assert (tasks["bad"].folder / FAILED).read_text().strip() == errors["bad"]
@@ -188,7 +192,6 @@ def test_a_trial_whose_folder_cannot_be_made_stops_nobody(finished, sweep, folde
 
 def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, sweep, folder):
     """A rung at the end of a run, whose evaluation was faster than the look. Without --prune the lam is completed."""
-    pytest.importorskip("optuna")
     named = read_csv(folder / finished[1] / "trial.csv")[0]
     numbers = {"epoch": "2", "mean_knn_accuracy": "0.2", "best_knn_accuracy": "0.8"}
     replace_csv(folder / "pruned.csv", [{column: named[column] for column in (*RUN, *HEAD)} | numbers])
@@ -310,9 +313,88 @@ def test_a_trial_that_cannot_even_say_why_it_failed(tiny, tmp_path, monkeypatch)
         run_task(task, 1, None)
     assert leaving.value.code == UNWRITABLE
     assert not (task.folder / FAILED).exists()
-    assert "is the disk full? Make room; the same command goes on" in ended(task, UNWRITABLE).error
+    assert "is the disk full? Make room; the same command goes on" in outcome_of(task, UNWRITABLE).error
 
 
 def test_jobs_have_an_end(sweep):
     for jobs in (0, 10**9):
         assert f"jobs must be at least 1 and at most 1,024, given {jobs}" in assert_one_error(sweep("--jobs", str(jobs)))
+
+
+def test_the_time_that_is_left_is_told_from_epochs_that_are_over(tiny):
+    configs = {name: tiny(epochs=4, lam=lam) for name, lam in (("a", 0.0), ("b", 1e-3), ("c", 1e-2), ("d", 0.1))}
+    state = SweepState(folder_of(configs["a"]).parent, configs)
+    assert seconds_left(state, {"a": [], "b": []}) is None
+    epoch = {"seconds": "6.0"}
+    assert seconds_left(state, {"a": [epoch], "b": []}) == ((4 * 4 - 1) * 6 + 4 * EVALUATION_SECONDS) / 2
+    state.rows["a"] = {"train_seconds": "8.0", "epochs": "4"}
+    assert seconds_left(state, {"b": [epoch, epoch]}) == pytest.approx((4 * 3 - 2) * (6 + 6 + 2) / 3 + 3 * EVALUATION_SECONDS)
+    assert seconds_left(SweepState(state.folder, configs), {}) is None
+
+
+def test_the_display_tells_the_time_once_an_epoch_is_over(tiny, monkeypatch, capsys):
+    monkeypatch.setattr("sparsehead_cli.present.sweep.REFRESH_SECONDS", 0)
+    config = tiny(epochs=7)
+    folder = folder_of(config)
+    request = SweepRequest(grid=Grid((0.0,)), experiment="x", jobs=1)
+    state = SweepState(folder.parent, {folder.name: config})
+    with SweepDisplay(Console(), request, state) as display:
+        display.watch(state, [Task(folder, config)])
+        before = capsys.readouterr().out
+        folder.mkdir(parents=True)
+        replace_csv(folder / "metrics.csv", [full_row("metrics.csv", epoch=1, seconds=5)])
+        for _ in range(2):
+            display.watch(state, [Task(folder, config)])
+    assert "1 to run, 1 at a time; the time is estimated after the first epoch of a trial" in before
+    assert "about" not in before
+    assert capsys.readouterr().out == "about 40 s for the 1 trial that is left\n"
+
+
+WATCHING = """
+from sparsehead_cli.training.callbacks import Callback
+
+class Watch(Callback):
+    def on_epoch(self, run, progress, row):
+        with open(run.folder / "watched.txt", "a") as file:
+            file.write(f"{progress.epoch}\\n")
+"""
+
+
+@pytest.fixture
+def watching(tmp_path, monkeypatch):
+    """The name of a callback of one's own, in a module of the working directory."""
+    (tmp_path / "watching.py").write_text(WATCHING)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield "watching:Watch"
+    sys.modules.pop("watching", None)
+
+
+def test_a_trial_calls_the_callbacks_of_its_sweep(tiny, watching, monkeypatch):
+    monkeypatch.setattr(trial, "evaluate", lambda request: 1 / 0)
+    assert attempt(tiny(), (watching,)) == "ZeroDivisionError: division by zero"
+    assert (folder_of(tiny()) / "watched.txt").read_text() == "1\n2\n"
+
+
+def test_callbacks_reach_the_trials_of_every_engine(sweep, folder, tiny, watching, monkeypatch):
+    reached = []
+    for module in (engines, on_ray):
+        monkeypatch.setattr(module, "attempt", lambda config, callbacks: reached.append(callbacks))
+    for name in ("end_with_parent", "log_everything"):
+        monkeypatch.setattr(engines, name, lambda *_: None)
+    run_task(Task(folder_of(tiny()), tiny(), (watching,)), 1, None)
+    on_ray.run_remote(tiny(), 1, (watching,))
+    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_local", lambda tasks, *_: reached.extend(t.callbacks for t in tasks) or [])
+    sweep("--callback", watching)
+    assert reached == [(watching,)] * (2 + 4)
+    lines = sweep("--callback", watching, "--engine", "print")[1].splitlines()
+    assert all(f"--callback {watching}" in line for line in lines)
+    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_trial", lambda config, callbacks: reached.append(callbacks))
+    sweep("--callback", watching, "--trial", shlex.split(lines[0])[-1])
+    assert [type(callback).__name__ for callback in reached[-1]] == ["Watch", "EpochLines"]
+
+
+def test_a_callback_that_is_not_there_is_told_before_anything_runs(sweep, folder, watching):
+    error = assert_one_error(sweep("--callback", "watching:Wacth")).replace("\n", " ")
+    assert 'callback watching:Wacth: watching has no "Wacth". Did you mean "Watch"?' in error
+    assert not folder.exists()

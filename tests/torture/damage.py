@@ -31,7 +31,12 @@ def become_another(path: Path, seed: int) -> None:
         shutil.copyfile(random.Random(seed).choice(others), path)
 
 
-def dangle(path: Path, seed: int) -> None:
+def vanish(path: Path, seed: int = 0) -> None:
+    """Nothing in its place."""
+    path.unlink()
+
+
+def dangle(path: Path, seed: int = 0) -> None:
     """A symbolic link to nothing."""
     path.unlink()
     path.symlink_to("nowhere")

@@ -168,7 +168,7 @@ def without_work(folder: Path) -> None:
     def reached(*arguments: object, **options: object) -> None:
         raise SparseheadError("the work would begin")
 
-    build.build = evaluate.evaluate = spectra.study_spectra = sweep.stand = reached
+    build.build = evaluate.evaluate = spectra.study_spectra = sweep.read_state = reached
 
 
 # ---------------------------------------------------------------------------------------------- what a run leaves

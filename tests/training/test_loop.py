@@ -24,7 +24,7 @@ from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.training import loop
+from sparsehead_cli.training import files, loop
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import epoch_order, pretrain
 from tests.conftest import TIMED, method_recipe
@@ -121,17 +121,17 @@ def test_a_signal_in_the_last_epoch_is_not_swallowed(tiny, monkeypatch, step):
 def test_every_optimizer_goes_on_bit_identically(tiny, tmp_path, monkeypatch, optimizer):
     config = tiny(optimizer=optimizer, lr=0.003)
     whole = train(config)
-    real = loop.save
+    real = files.save
 
     def save_then_die(run, position):
         real(run, position)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save", save_then_die)
+    monkeypatch.setattr(files, "save", save_then_die)
     parts = tiny(optimizer=optimizer, lr=0.003, results=tmp_path / "parts")
     with pytest.raises(KeyboardInterrupt):
         train(parts)
-    monkeypatch.setattr(loop, "save", real)
+    monkeypatch.setattr(files, "save", real)
     assert outcome(train(parts).run.folder) == outcome(whole.run.folder)
 
 
@@ -367,13 +367,13 @@ def test_lost_metrics_and_strange_checkpoints_are_refused(tiny):
 
 
 def test_another_precision_does_not_silently_go_on(tiny, monkeypatch):
-    real = loop.save
+    real = files.save
 
     def save_then_die(run, position):
         real(run, position)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save", save_then_die)
+    monkeypatch.setattr(files, "save", save_then_die)
     monkeypatch.setattr("sparsehead_cli.machine.device.has_fast_bfloat16", lambda device: False)
     with pytest.raises(KeyboardInterrupt):
         train(tiny(precision="auto"))
@@ -457,7 +457,7 @@ def test_a_run_on_a_gpu(tiny):
 
 def test_spectra_are_tracked_at_log_spaced_epochs_and_survive_a_stop(tiny, monkeypatch):
     from sparsehead_cli.measure.spectrum import effective_rank
-    from sparsehead_cli.training.loop import is_tracked
+    from sparsehead_cli.training.probe import is_tracked
 
     assert [e for e in range(1, 27) if is_tracked(e, 26)] == [1, 2, 3, 4, 6, 8, 11, 16, 23, 26]
     plain = train(tiny(epochs=5, lam=0.0))

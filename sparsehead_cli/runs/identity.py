@@ -1,0 +1,122 @@
+"""What tells runs apart: {"schema": n, **all that deviates from the defaults of that schema}, and the name that is made of it.
+
+So a new setting renames no run that has its default, and neither does a new strength of a view or a new keyword argument of a
+method. Machine settings are no part of it. Of a plug-in, "module:attribute", it has the name and the settings, but not the code.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict
+
+from sparsehead_cli.data.augment import RECIPES
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.tensors import listed
+from sparsehead_cli.machine.plugins import is_plugin
+from sparsehead_cli.nets.optim import adaptation
+from sparsehead_cli.runs.config import FIELDS, Config
+from sparsehead_cli.runs.method_settings import method_settings
+from sparsehead_cli.runs.schema import (
+    SCHEMA,
+    Values,
+    deviations,
+    frozen_defaults,
+    identity_defaults,
+    plain,
+    recipe_deviations,
+    schema,
+)
+from sparsehead_cli.runs.settings import read, unknown_names
+
+# what the names of runs have always been made of, too, when devices and numbers of processes still told runs apart
+CONSTANT = {"device": "auto", "processes": 1}
+
+
+def all_settings(config: Config) -> Values:
+    """Every setting that changes the result: those of the run, the method's own numbers, the strengths of the views, LARS's."""
+    settings = {name: getattr(config, name) for name in identity_defaults(type(config))}
+    settings["method_settings"] = method_settings(config.method, config.method_settings)
+    if config.recipe in RECIPES:
+        settings["views"] = [asdict(view) for view in RECIPES[config.recipe]]
+    return plain(settings | adaptation(config.optimizer))
+
+
+def run_identity(config: Config) -> Values:
+    """All that makes a run another one than that of the defaults, as plain values."""
+    settings = {key: value for key, value in all_settings(config).items() if key not in ("method_settings", "views")}
+    defaults = identity_defaults(type(config)) | adaptation(config.optimizer) | frozen_defaults("optimizers", config.optimizer)
+    identity = {"schema": SCHEMA, **deviations(settings, defaults | frozen_defaults("settings"))}
+    of_method = deviations(
+        method_settings(config.method, config.method_settings),
+        method_settings(config.method, {}) | frozen_defaults("methods", config.method),
+    )
+    if of_method:
+        identity["method_settings"] = of_method
+    if config.recipe in RECIPES:
+        views = recipe_deviations(config.recipe)
+        if views != schema(SCHEMA)["recipes"].get(config.recipe):
+            identity["views"] = views
+    return identity
+
+
+def whole_identity(identity: Values) -> Values:
+    """An identity with the defaults of its schema in it, which names are made of.
+
+    That of an older version, which has no schema, has them already.
+    """
+    if "schema" not in identity:
+        return {**identity, "device": CONSTANT["device"]}
+    frozen = schema(identity["schema"])
+    settings = {**frozen["settings"], **{name: value for name, value in identity.items() if name != "schema"}}
+    method, recipe, optimizer = (str(settings[name]) for name in ("method", "recipe", "optimizer"))  # unchecked as yet
+    views = identity.get("views", frozen["recipes"].get(recipe, []))
+    return {
+        **CONSTANT,
+        **frozen["optimizers"].get(optimizer, {}),
+        **settings,
+        "method_settings": frozen["methods"].get(method, {}) | identity.get("method_settings", {}),
+        "views": [frozen["views"] | view for view in views],
+    }
+
+
+def is_same_run(stored: Values, identity: Values) -> bool:
+    """Whether the identity in a checkpoint, of this version or an older one, is that of a run."""
+    if stored.get("schema") == identity["schema"]:
+        return stored == identity
+    return whole_identity(stored) == whole_identity(identity)
+
+
+def config_in(identity: Values, experiment: str) -> Config:
+    """The settings of the run with this identity, all of them checked; nothing that it names is imported.
+
+    Raises: SparseheadError for settings, or values of them, that this version does not know.
+    """
+    settings = whole_identity(identity)
+    known = {"method_settings", "views", "processes", "eta", *FIELDS}
+    if foreign := sorted(set(settings) - known):
+        raise SparseheadError(f"it has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
+    values, problems = read(FIELDS, {name: value for name, value in settings.items() if name in FIELDS})
+    if problems:
+        raise SparseheadError("\n".join(problems))
+    config = Config(experiment=experiment, method_settings=dict(settings.get("method_settings", {})), **values)
+    if problems := unknown_names(config):
+        raise SparseheadError("\n".join(f"{problem} Upgrade sparsehead." for problem in problems))
+    if not is_plugin(config.method):
+        method_settings(config.method, config.method_settings)
+    return config
+
+
+def run_name(config: Config, identity: Values) -> str:
+    """Readable, and ending in a hash of the whole identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
+    lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
+    method, penalty = (name.replace(":", "-") for name in (config.method, config.penalty))
+    return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{digest(whole_identity(identity))}"
+
+
+def digests(identity: Values) -> set[str]:
+    """What the name of the run with this identity may end in; older versions named a run after its device, too."""
+    return {digest(identity), digest(whole_identity(identity))}
+
+
+def digest(values: Values) -> str:
+    """Seven hexadecimals."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:7]

@@ -3,7 +3,6 @@
 What it is given is text: no markup, no emoji names, no colours of its own.
 """
 
-import textwrap
 from types import TracebackType
 from typing import Self
 
@@ -18,7 +17,8 @@ from sparsehead_cli.errors import Stopped, one_line, printable
 from sparsehead_cli.machine.streams import SIGPIPE, close_output
 from sparsehead_cli.present.table import Cell, Column, Table
 
-LEAST_WORD = 9  # characters of a word that is not broken, in a text or in a heading above narrower numbers
+LEAST_WORD = 9  # characters of a word in a text that is not broken
+LONGEST = 1_000  # characters of a text that are shown
 
 
 class Console(rich.console.Console):
@@ -80,35 +80,38 @@ def print_notes(console: rich.console.Console, tables: list[Table]) -> None:
 
 
 def terminal_table(table: Table, width: int) -> rich.table.Table:
-    """A table for a console of this width.
-
-    Numbers and words of at most LEAST_WORD characters are never broken: it is longer texts that share what room is left. Where
-    even that is too wide, there are no spaces at the edges.
-    """
-    roomy = width >= table.wide
+    """A table for a console of this width: its numbers are never broken, headings and texts share what room is left."""
     drawn = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
-    drawn.show_header = any(column.name for column in table.columns)
+    roomy = width >= table.wide
+    columns = headings(table.columns, roomy)
+    drawn.show_header = any(title for _, title in columns)
     lines = [cell_texts(table.columns, line, roomy) for line in table.lines]
-    least = 1  # columns that the console must have
-    for i, (column, title) in enumerate(headings(table.columns, roomy)):
-        cells = [line[i] for line in lines]
-        if column.text:
-            needed = min(LEAST_WORD, longest(" ".join([title, *cells]).split()))
-            drawn.add_column(title, overflow="fold", min_width=needed)
-        else:
-            needed = longest("\n".join(cells).split("\n"))
-            if "\n" not in title:
-                title = textwrap.fill(title, max(LEAST_WORD, needed), break_long_words=False)
-            needed = max(needed, longest(title.split("\n")))
-            drawn.add_column(title, justify="right", no_wrap=True)
-        least += needed + 3
-    drawn.pad_edge = least <= width
+    least, natural = [], []
+    for i, (column, title) in enumerate(columns):
+        cells = "\n".join(line[i] for line in lines)
+        least.append(min(LEAST_WORD, longest(cells.split())) if column.text else longest(cells.split("\n")))
+        natural.append(longest([*title.split("\n"), *cells.split("\n")]))
+    room = width - 3 * len(columns) - 1
+    drawn.pad_edge = sum(least) <= room
+    widths = shared(least, natural, room if drawn.pad_edge else room + 2)
+    for (column, title), columns_wide in zip(columns, widths, strict=True):
+        drawn.add_column(title, width=columns_wide, justify="left" if column.text else "right", overflow="fold")
     name = ""
     for i, line in enumerate(lines):
         if table.columns[0].text:  # what a block of lines is about is said in its first
             line[0], name = "" if line[0] == name else line[0], line[0]
         drawn.add_row(*line, end_section=table.ruled, style="bold" if i in table.marked else None)
     return drawn
+
+
+def shared(least: list[int], natural: list[int], room: int) -> list[int]:
+    """The widths of columns: at least `least`; what room is left goes to the narrowest that is narrower than it would be."""
+    widths = list(least)
+    for _ in range(room - sum(least)):
+        wanting = [i for i, width in enumerate(widths) if width < natural[i]]
+        if wanting:
+            widths[min(wanting, key=lambda i: widths[i])] += 1
+    return widths
 
 
 def headings(columns: list[Column], roomy: bool) -> list[tuple[Column, str]]:
@@ -127,7 +130,7 @@ def cell_texts(columns: list[Column], line: list[Cell], roomy: bool) -> list[str
     """A line of a table, for the columns that `headings` has: intervals and the cells below are lines of their own."""
     texts: list[str] = []
     for column, cell in zip(columns, line, strict=True):
-        text, interval = one_line(column.written(cell)), column.interval(cell)
+        text, interval = one_line(column.written(cell), LONGEST), column.interval(cell)
         if column.below:
             texts[-1] += "\n" + column.below.format(text) if cell.defined else ""
         elif roomy or not column.minor:

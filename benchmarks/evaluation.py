@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 from sparsehead_cli.data.datasets import dataset_info, load_split
+from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.protocols import Labelled, Settings, Task, knn, linear, sgd
-from sparsehead_cli.evaluation.subject import load_subject
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.measure.features import BATCH, extract
 from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import replace_csv
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("results/evaluation/speed.csv"))
     options = parser.parse_args()
 
-    subject = load_subject(options.checkpoint, torch.device("cpu"), options.data_dir)
+    subject = load_subject(options.checkpoint, LoadOptions(device="cpu", data_dir=options.data_dir))
     train, test = (load_split(options.dataset, part, options.data_dir) for part in ("train+val", "test"))
     classes = dataset_info(options.dataset, options.data_dir).classes
     data = Labelled(options.dataset, classes, train, test, ("", ""))

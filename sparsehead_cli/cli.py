@@ -8,7 +8,7 @@ import shlex
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer.core import TyperGroup
@@ -20,6 +20,9 @@ from sparsehead_cli.machine.streams import open_streams, told_by_the_machine
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.settings import settings_of
 from sparsehead_cli.sweep.grid import Grid
+
+if TYPE_CHECKING:
+    from sparsehead_cli.evaluation.subject import LoadOptions
 
 MOST_TOLD = 8_000  # characters of an error
 
@@ -59,6 +62,10 @@ Assume = Annotated[
     typer.Option(
         "--assume", metavar="KEY=VALUE", help="What the file of a network that is not ours does not say; may be repeated."
     ),
+]
+Plugin = Annotated[
+    list[str] | None,
+    typer.Option("--plugin", metavar="MODULE", help="A module of your own code that the checkpoint may use; may be repeated."),
 ]
 DataDir = Annotated[Path, option("data_dir")]
 Device = Annotated[str, option("device")]
@@ -180,11 +187,21 @@ def pretrain(
         distributed.stop()
 
 
+def load_options(given: dict[str, object]) -> "LoadOptions":
+    """Those of a command's arguments that say how a checkpoint and images are read."""
+    from sparsehead_cli.evaluation.subject import LoadOptions
+
+    names = ("weights", "allow_partial", "image_size", "device", "data_dir", "workers", "skip_bad_images")
+    lists = {"assume": tuple(given["assume"] or ()), "plugins": tuple(given["plugin"] or ())}
+    return LoadOptions(**{name: given[name] for name in names}, **lists)
+
+
 @app.command()
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help=f"A checkpoint {CHECKPOINT}")],
     protocol: Annotated[
-        str, typer.Option(help="Any of linear, knn, linear-sgd, semi, finetune, transfer and detection, with commas between.")
+        str,
+        typer.Option(help="Any of linear, knn, linear-sgd, semi, finetune, transfer, detection, MODULE:NAME; with commas between."),
     ] = "linear,knn",
     dataset: MeasuredOn = None,
     transfer_to: Annotated[str | None, typer.Option(help="Data sets of the protocol transfer, with commas between.")] = None,
@@ -195,6 +212,7 @@ def evaluate(
     allow_partial: AllowPartial = False,
     image_size: ImageSize = None,
     assume: Assume = None,
+    plugin: Plugin = None,
     data_dir: DataDir = Path("data"),
     seed: Annotated[int, typer.Option(help="Which labels are known, and the order and views of protocols that train.")] = 0,
     device: Device = "auto",
@@ -208,14 +226,25 @@ def evaluate(
 
     Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
     """
-    from sparsehead_cli.evaluation.evaluate import Request, read_settings
+    options = load_options(locals())
+    from sparsehead_cli.evaluation.evaluate import EvaluateRequest, read_settings
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
     from sparsehead_cli.runs.config import parse_set
 
     settings, detection = read_settings(parse_set(set_ or []))
-    asked = (checkpoint, names(protocol), dataset, names(transfer_to or ""), detection_set, baselines, per_class, seed)
-    reading = (device, data_dir, skip_bad_images, workers, weights, allow_partial, image_size, tuple(assume or ()))
-    request = Request(*asked, settings, detection, *reading)
+    request = EvaluateRequest(
+        checkpoint=checkpoint,
+        protocols=names(protocol),
+        dataset=dataset,
+        transfer_to=names(transfer_to or ""),
+        detection_set=detection_set,
+        baselines=baselines,
+        per_class=per_class,
+        seed=seed,
+        settings=settings,
+        detection=detection,
+        options=options,
+    )
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.present.evaluation import EvaluateDisplay, show_evaluation
 
@@ -242,6 +271,7 @@ def spectrum(
     allow_partial: AllowPartial = False,
     image_size: ImageSize = None,
     assume: Assume = None,
+    plugin: Plugin = None,
     data_dir: DataDir = Path("data"),
     seed: Annotated[int, typer.Option(help="The order of images, and augmented views.")] = 0,
     device: Device = "auto",
@@ -252,6 +282,7 @@ def spectrum(
 
     Rows go to spectrum.csv, spectrum_metrics.csv and spectrum_batches.csv; what is there already is not measured again.
     """
+    options = load_options(locals())
     from sparsehead_cli.present import spectrum as show
     from sparsehead_cli.present.console import Console
 
@@ -260,7 +291,7 @@ def spectrum(
         return show.explain(console)
     if not checkpoints:
         raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], or --explain.")
-    from sparsehead_cli.evaluation.spectrum import Request
+    from sparsehead_cli.evaluation.spectrum import SpectrumRequest
     from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
     from sparsehead_cli.study.spectra import spectra_over_time, study_spectra
 
@@ -269,8 +300,15 @@ def spectrum(
     if over_time:
         runs = spectra_over_time([Path(checkpoint) for checkpoint in checkpoints])
         return show.show_over_time(console, runs, save_figure(over_time_figure(runs), figure) if figure else [])
-    reading = (weights, allow_partial, image_size, skip_bad_images, workers, tuple(assume or ()))
-    request = Request(tuple(dict.fromkeys(checkpoints)), dataset, split, layers, out, seed, device, data_dir, *reading)
+    request = SpectrumRequest(
+        checkpoints=tuple(dict.fromkeys(checkpoints)),
+        dataset=dataset,
+        split=split,
+        layers=layers,
+        out=out,
+        seed=seed,
+        options=options,
+    )
     try:
         with show.SpectrumDisplay(console) as display:
             tables, lams, files = study_spectra(request, display.watch)
@@ -326,12 +364,12 @@ def sweep_lambda(
 
     asked = {"grid": grid, "experiment": experiment, "experiments": experiments, "engine": engine, "address": address}
     asked |= {"jobs": jobs, "retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback or ())}
-    request = SweepRequest(arguments=show.without(sys.argv[1:], "--trial"), **asked)
+    request = SweepRequest(**asked)
     state, console = read_state(request), Console()
     if trial:
         return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":
-        return show.show_commands(console, request, state)
+        return show.show_commands(console, state, sys.argv[1:])
     return show.run_sweep(console, request, state)
 
 
@@ -341,7 +379,8 @@ def report(
 ) -> None:
     """Rebuild a study's tables and figures from its CSVs alone, and write one page with all of them: FOLDER/report.html."""
     from sparsehead_cli.present.console import Console
-    from sparsehead_cli.present.report import read_study, show_report, write_study
+    from sparsehead_cli.present.report import show_report, write_study
+    from sparsehead_cli.study.study import read_study
 
     studies = [read_study(folder) for folder in dict.fromkeys(folders)]  # all of them before one is written
     for study in studies:

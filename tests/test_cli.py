@@ -7,9 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from sparsehead_cli.cli import app
 from sparsehead_cli.data import published
+from sparsehead_cli.nets.backbones import BACKBONES
 from sparsehead_cli.runs.table_files import read_csv
+from sparsehead_cli.sparse.penalties import PENALTIES
+from sparsehead_cli.ssl.methods import METHODS
+from tests.conftest import PUBLISHED
 
 FAST = ["--dataset", "fashion1k", "--epochs", "2", "--batch-size", "100", "--precision", "float32"]
 FAST += ["--set", "widths=8,8,8,8", "--set", "projector_hidden=16", "--set", "projector_out=8"]
@@ -38,6 +44,30 @@ def test_help_is_complete_and_imports_nothing_slow():
         assert f"--{option}" in done.stdout
     for option in ("lr", "seed", "device", "precision", "compile", "results", "set", "experiments"):
         assert f"--{option}" in done.stdout
+
+
+def test_every_option_says_what_it_is_for():
+    for name, command in get_command(app).commands.items():
+        for parameter in command.params:
+            if not getattr(parameter, "hidden", False):
+                assert (parameter.help or "").endswith((".", ". ")), f"{name}: {parameter.name}"
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "table"),
+    [
+        ("pretrain", "method", METHODS),
+        ("pretrain", "penalty", PENALTIES),
+        ("pretrain", "dataset", PUBLISHED),
+        ("pretrain", "backbone", BACKBONES),
+        ("evaluate", "dataset", PUBLISHED),
+        ("sweep-lambda", "methods", METHODS),
+    ],
+)
+def test_help_names_what_there_is(command, option, table):
+    (parameter,) = [p for p in get_command(app).commands[command].params if p.name == option]
+    assert ", ".join(list(table)[:-1]) in parameter.help
+    assert list(table)[-1] in parameter.help
 
 
 def test_version(sparsehead):

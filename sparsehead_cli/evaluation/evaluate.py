@@ -4,32 +4,41 @@ import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 from sparsehead_cli.data.contract import Source
-from sparsehead_cli.data.datasets import dataset_info, load_split
+from sparsehead_cli.data.datasets import dataset_info
 from sparsehead_cli.data.detection import DetectionSet, load_detection
-from sparsehead_cli.data.folders import Folder, own_workers
-from sparsehead_cli.errors import SparseheadError, shown, unknown
+from sparsehead_cli.data.folders import own_workers
+from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
-from sparsehead_cli.evaluation.protocols import PROTOCOLS, SHARES, Labelled, Settings, Task
-from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject, pixels, untrained
-from sparsehead_cli.evaluation.table import Row, TaskTables, per_class_rows
+from sparsehead_cli.evaluation.digests import Digests
+from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
+from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS, SHARES, Labelled, Outcome, Settings, Task
+from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained
+from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
 from sparsehead_cli.foreign.facts import in_words
-from sparsehead_cli.machine.device import choose_device
+from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.config import MOST_WORKERS
-from sparsehead_cli.runs.settings import read, settings_of
+from sparsehead_cli.runs.config import FIELDS
+from sparsehead_cli.runs.settings import read, require_in_range, settings_of
+from sparsehead_cli.runs.table_files import Row
+
+DETECTION_PREFIX = "detection."
+ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
+DIRECT = ("linear", "knn", "linear-sgd", "finetune")
+TRANSFER = ("linear", "knn", "finetune")
+TUNING = ("finetune", "semi-finetune", "detection")  # these need weights to train
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest:
     """What `sparsehead evaluate` was asked for. Without a data set it is the one of the run.
 
-    `checkpoint` is a file, the folder of a run, or timm:NAME with `weights`; `load_subject` says what the four last are for.
+    `checkpoint` is a file, the folder of a run, or timm:NAME with weights in the `options`.
     """
 
     checkpoint: str | Path
@@ -42,19 +51,12 @@ class Request:
     seed: int = 0
     settings: Settings = field(default_factory=Settings)
     detection: DetectionSettings = field(default_factory=DetectionSettings)
-    device: str = "auto"
-    data_dir: Path = Path("data")
-    skip_bad_images: bool = False
-    workers: int | None = None
-    weights: Path | None = None
-    allow_partial: bool = False
-    image_size: int | None = None
-    assume: tuple[str, ...] = ()
+    options: LoadOptions = field(default_factory=LoadOptions)
 
     @property
     def folder(self) -> Path:
         """Where the tables go: beside the file of the weights."""
-        return (self.weights or checkpoint_file(self.checkpoint)).parent
+        return (self.options.weights or checkpoint_file(self.checkpoint)).parent
 
 
 @dataclass(frozen=True)
@@ -69,8 +71,8 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a watcher sees: the job at hand, how many there are, and its steps, where it counts them."""
+class JobProgress:
+    """The job at hand, how many there are, and its steps, where it counts them."""
 
     job: Job
     number: int
@@ -80,24 +82,25 @@ class Moment:
     was_finished: bool = False
 
 
-Watch = Callable[[Moment], None]
-Tell = Callable[[str], None]
-DETECTION_PREFIX = "detection."
-ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
+OnProgress = Callable[[JobProgress], None]
+OnLine = Callable[[str], None]
+OnStep = Callable[..., None]  # (step, total), and where there is one the loss
 
 
-def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = lambda line: None) -> tuple[list[Row], list[Row]]:
+def evaluate(
+    request: EvaluateRequest, on_progress: OnProgress = lambda progress: None, on_line: OnLine = lambda line: None
+) -> tuple[list[Row], list[Row]]:
     """The rows of evaluations.csv that answer the request, and those of per_class.csv where they were asked for.
 
-    `tell` is called with each line about what was found in somebody else's checkpoint, before the first job, and with one about
-    each file of kept features that is damaged and made anew.
+    `on_line` is called with each line about what was found in somebody else's checkpoint, before the first job, and with one
+    about each file of kept features that is damaged and made anew.
 
     Raises: SparseheadError for whatever the user can mend; what had been finished stays in the tables.
     """
     check(request)
-    evaluation = Evaluation(request, tell)
+    evaluation = Evaluation(request, on_line)
     for line in evaluation.subject.report:
-        tell(line)
+        on_line(line)
     if "detection" in request.protocols:
         require_extra()
         require_stages(evaluation.subject)
@@ -106,17 +109,17 @@ def evaluate(request: Request, watch: Watch = lambda moment: None, tell: Tell = 
     keys = []
     for number, job in enumerate(jobs, 1):
         keys.append(evaluation.key(job))
-        moment = Moment(job, number, len(jobs), was_finished=evaluation.tables.has(keys[-1]))
-        watch(moment)
-        if moment.was_finished:
-            continue
-
-        def steps(step: int, total: int, loss: float = 0.0, moment: Moment = moment) -> None:
-            watch(dataclasses.replace(moment, step=step, total=total))
-
-        evaluation.run(job, steps)
+        progress = JobProgress(job, number, len(jobs), was_finished=evaluation.tables.has(keys[-1]))
+        on_progress(progress)
+        if not progress.was_finished:
+            evaluation.run(job, partial(report_step, on_progress, progress))
     rows, *classes = evaluation.tables.of(keys)
     return rows, classes[0] if classes else []
+
+
+def report_step(on_progress: OnProgress, progress: JobProgress, step: int, total: int, loss: float = 0.0) -> None:
+    """Tell that a job has done a step."""
+    on_progress(dataclasses.replace(progress, step=step, total=total))
 
 
 def tables_of(folder: Path, *, per_class: bool) -> TaskTables:
@@ -125,24 +128,21 @@ def tables_of(folder: Path, *, per_class: bool) -> TaskTables:
     return TaskTables(folder, names, names[0], lambda rows: names[1:] if rows[0]["metric"] == "accuracy" else ())
 
 
-def check(request: Request) -> None:
+def check(request: EvaluateRequest) -> None:
     """Raises: SparseheadError for protocols that are not there, or that lack what they need."""
     if not request.protocols:
-        raise SparseheadError(f"--protocol names no protocol; known: {', '.join(ASKABLE)}.")
-    if not 0 <= request.seed < 2**31:
-        raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {request.seed}.")
-    if request.workers is not None and not 0 <= request.workers <= MOST_WORKERS:
-        raise SparseheadError(f"workers must be at least 0 and at most {MOST_WORKERS}, given {shown(request.workers)}.")
+        raise SparseheadError(f"--protocol names no protocol; known: {', '.join(ASKABLE)}. Or module:name, of your own code.")
+    require_in_range(FIELDS, seed=request.seed)
+    request.options.check()
     for name in request.protocols:
-        if name not in ASKABLE:
-            raise unknown("protocol", name, ASKABLE)
+        named("protocol", name, dict.fromkeys(ASKABLE))
     if "transfer" in request.protocols and not request.transfer_to:
         raise SparseheadError("the protocol transfer needs labelled data sets to transfer to: --transfer-to cifar100,stl10")
     if request.transfer_to and "transfer" not in request.protocols:
         raise SparseheadError("--transfer-to is read by the protocol transfer only: add it, --protocol linear,knn,transfer")
     for name in (request.dataset, *request.transfer_to):
         if name is not None:
-            dataset_info(name, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
+            dataset_info(name, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now
 
 
 def require_classes(name: str, data_dir: Path) -> tuple[str, ...]:
@@ -176,43 +176,58 @@ def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings
     return Settings(**others), DetectionSettings(**{name.removeprefix(DETECTION_PREFIX): v for name, v in detection.items()})
 
 
-def plan(request: Request, dataset: str) -> list[Job]:
-    """The jobs of a request, those on one data set and network beside each other: what they share is kept that long."""
+def plan(request: EvaluateRequest, dataset: str) -> list[Job]:
+    """The jobs of a request, those on one data set and network beside each other: what they share is kept that long.
+
+    Code of somebody's own is a protocol of the data set itself, and comes after ours.
+    """
     models = ("checkpoint", "untrained", "pixels") if request.baselines else ("checkpoint",)
-    asked = {dataset: [p for p in DIRECT if p in request.protocols]}
-    asked |= {name: [*asked.get(name, []), *(p for p in TRANSFER if p not in asked.get(name, []))] for name in request.transfer_to}
     jobs = []
-    for name, protocols in asked.items():
+    for name in dict.fromkeys((dataset, *request.transfer_to)):
+        protocols = []
+        if name == dataset:
+            protocols += [protocol for protocol in DIRECT if protocol in request.protocols]
+            protocols += [protocol for protocol in request.protocols if is_plugin(protocol)]
+        if name in request.transfer_to:
+            protocols += [protocol for protocol in TRANSFER if protocol not in protocols]
         for model in models:
-            few = [
-                Job(protocol, name, model, share, request.seed + seed)
-                for protocol in ("semi-linear", "semi-finetune")
-                for share in SHARES
-                for seed in range(request.settings.semi_seeds)
-                if "semi" in request.protocols and name == dataset
-            ]
-            jobs += [Job(protocol, name, model, seed=request.seed) for protocol in protocols] + few
+            jobs += [Job(protocol, name, model, seed=request.seed) for protocol in protocols]
+            if "semi" in request.protocols and name == dataset:
+                jobs += jobs_with_few_labels(request, name, model)
     if "detection" in request.protocols:
         jobs += [Job("detection", request.detection_set, model, seed=request.seed) for model in models]
     return [job for job in jobs if job.model != "pixels" or job.protocol not in TUNING]
 
 
+def jobs_with_few_labels(request: EvaluateRequest, dataset: str, model: str) -> list[Job]:
+    """The jobs of the protocol semi: both ways to learn, each share of the labels, several draws of them."""
+    jobs = []
+    for protocol in ("semi-linear", "semi-finetune"):
+        for share in SHARES:
+            seeds = range(request.seed, request.seed + request.settings.semi_seeds)
+            jobs += [Job(protocol, dataset, model, share, seed) for seed in seeds]
+    return jobs
+
+
+def outcomes_of(task: Task) -> list[Outcome]:
+    """What a protocol makes of its task. Raises: SparseheadError for code of somebody's own that fails."""
+    try:
+        return list(named("protocol", task.protocol, PROTOCOLS)(task))
+    except SparseheadError:
+        raise
+    except Exception as error:
+        if not is_plugin(task.protocol):
+            raise
+        raise SparseheadError(f"protocol {task.protocol} fails: {type(error).__name__}: {one_line(str(error))}.") from error
+
+
 class Evaluation:
     """A checkpoint, and what its jobs share: the data set, the network and the features of the last job are kept for the next."""
 
-    def __init__(self, request: Request, tell: Tell = lambda line: None) -> None:
-        self.request, self.tell = request, tell
-        self.device = choose_device(request.device)
-        self.subject = load_subject(
-            request.checkpoint,
-            self.device,
-            request.data_dir,
-            weights=request.weights,
-            allow_partial=request.allow_partial,
-            image_size=request.image_size,
-            dataset=request.dataset,
-            assume=request.assume,
-        )
+    def __init__(self, request: EvaluateRequest, on_line: OnLine = lambda line: None) -> None:
+        self.request, self.options, self.on_line = request, request.options, on_line
+        self.subject = load_subject(request.checkpoint, request.options, request.dataset)
+        self.device = self.subject.device
         self.dataset = request.dataset or self.subject.dataset
         if self.dataset is None:
             raise SparseheadError(
@@ -220,141 +235,146 @@ class Evaluation:
             )
         self.folder = request.folder
         self.tables = tables_of(self.folder, per_class=request.per_class)
+        self.digests = Digests(self.folder / "features")
         self.data: Labelled | None = None
         self.kept: dict[tuple, tuple[Features, Features]] = {}
 
     def key(self, job: Job) -> str:
-        """What finds the job's rows in the table."""
-        if job.protocol != "detection":
-            return self.task(job).key()
-        sizes = [len(part) for part in self.detection_sets]
-        return f"{stable_seed(job, self.network(job.model).digest, self.request.detection, *sizes):016x}"[:12]
-
-    def task(self, job: Job, steps: Callable[..., None] = lambda step, total: None) -> Task:
-        """The job with the data and the network that it needs."""
-        data = self.labelled(job.dataset)
-        subject = self.network(job.model)
-        features = lambda: self.features(subject, data)  # noqa: E731
-        return Task(job.protocol, subject, data, self.request.settings, features, job.share, job.seed, steps)
-
-    def run(self, job: Job, steps: Callable[..., None]) -> None:
-        """Run one job and save its rows."""
-        key = self.key(job)
+        """What finds the job's rows in the tables: a hash of all that its outcome depends on, in hexadecimals."""
         if job.protocol == "detection":
-            self.save(key, self.detected(job, key, steps), [])
-            return
-        task = self.task(job, steps)
-        train, test = task.features()
+            sizes = [len(part) for part in self.detection_sets]
+            return f"{stable_seed(job, self.digest(job.model), self.request.detection, *sizes):016x}"[:12]
+        data = self.labelled(job.dataset)
+        # what code of somebody's own reads of the settings is not known: it may be any
+        prefixes = ("",) if is_plugin(job.protocol) else READS.get(job.protocol, ())
+        read = [value for name, value in vars(self.request.settings).items() if name.startswith(prefixes)]
+        parts = (job.protocol, self.digest(job.model), data.digest, read, job.share, job.seed)
+        if job.protocol.endswith("finetune") and not isinstance(self.subject.network.backbone, ResNet):
+            parts = (*parts, "stages")  # rows without it are from when other backbones had two rates
+        return f"{stable_seed(*parts):016x}"[:12]
+
+    def run(self, job: Job, on_step: OnStep) -> None:
+        """Run one job and save its rows."""
+        if job.protocol == "detection":
+            rows, classes = self.detected(job, on_step), []
+        else:
+            rows, classes = self.classified(job, on_step)
+        self.tables.add(self.key(job), [rows, classes] if self.request.per_class else [rows])
+
+    def classified(self, job: Job, on_step: OnStep) -> tuple[list[Row], list[Row]]:
+        """The rows of a protocol, and those of its classes."""
+        subject, data = self.network(job.model), self.labelled(job.dataset)
+        features = partial(self.features, subject, data)
+        task = Task(job.protocol, subject, data, self.request.settings, features, job.share, job.seed, on_step)
+        train, test = features()
         began = time.perf_counter()
-        outcomes = list(PROTOCOLS[job.protocol](task))
-        common = self.common(job, task.subject, key, time.perf_counter() - began)
+        outcomes = outcomes_of(task)
+        common = self.common(job, subject, time.perf_counter() - began)
         common |= {"skipped_images": train.skipped + test.skipped}
-        if isinstance(task.data.train, Folder):  # images in memory keep nobody waiting
+        if data.train.streams:  # images in memory keep nobody waiting
             common |= {"waiting_share": round(train.waiting_share, 4)}
-        rows = [{**common, **outcome.columns} for outcome in outcomes]
-        classes = task.data.classes
-        self.save(key, rows, [line for r, o in zip(rows, outcomes, strict=True) for line in per_class_rows(r, o, classes)])
+        rows, classes = [], []
+        for outcome in outcomes:
+            rows.append({**common, **outcome.columns})
+            classes += per_class_rows(rows[-1], outcome, data.classes)
+        return rows, classes
 
-    def save(self, key: str, rows: list[Row], classes: list[Row]) -> None:
-        """Put the rows of a job into the tables that were asked for."""
-        self.tables.add(key, [rows, classes] if self.request.per_class else [rows])
-
-    def detected(self, job: Job, key: str, steps: Callable[..., None]) -> list[Row]:
+    def detected(self, job: Job, on_step: OnStep) -> list[Row]:
         """Object detection, whose sets and numbers are of another kind: one row a precision, without an interval."""
-        request, settings = self.request, self.request.detection
-        train, test = self.detection_sets
-        subject = self.network(job.model)
-        workers = min(settings.workers, own_workers()) if request.workers is None else request.workers
+        settings, subject = self.request.detection, self.network(job.model)
+        workers = min(settings.workers, own_workers()) if self.options.workers is None else self.options.workers
         began = time.perf_counter()
-        found = detect(
+        measured = detect(
             subject.network.backbone,
             subject.prepare.normalise,
-            train,
-            test,
+            *self.detection_sets,
             dataclasses.replace(settings, workers=workers),
             job.seed,
             self.device,
-            steps,
+            on_step,
         )
-        common = self.common(job, subject, key, time.perf_counter() - began)
-        common |= {
+        common = {
+            **self.common(job, subject, time.perf_counter() - began),
             "features": "r",
             "eval_seed": job.seed,
             "skipped_images": 0,
             "eval_lr": settings.lr,
             "eval_epochs": settings.epochs,
+            "eval_batch_size": settings.batch_size,
+            "n_train": int(measured.pop("n_train")),
+            "n_test": int(measured.pop("n_test")),
+            "n_val": 0,
         }
-        common |= {"eval_batch_size": settings.batch_size, **{n: int(found.pop(n)) for n in ("n_train", "n_test")}, "n_val": 0}
-        return [{**common, "metric": metric, "value": value} for metric, value in found.items()]
+        return [{**common, "metric": metric, "value": value} for metric, value in measured.items()]
 
-    def common(self, job: Job, subject: Subject, key: str, seconds: float) -> Row:
-        """The columns that all rows of a job have in common, in the order of the table."""
-        about = {"protocol": job.protocol, "eval_dataset": job.dataset, "seconds": round(seconds, 2), "task": key}
+    def common(self, job: Job, subject: Subject, seconds: float) -> Row:
+        """The columns that all rows of a job have in common."""
         return {
             **subject.columns,
             "checkpoint": self.subject.digest,
             "model": subject.model,
             "assumed": in_words(subject.assumed),
             "waiting_share": "",
-            **about,
+            "protocol": job.protocol,
+            "eval_dataset": job.dataset,
+            "seconds": round(seconds, 2),
         }
 
     def labelled(self, name: str) -> Labelled:
-        """A labelled data set on the device; images from files come in the size that the network is made for."""
+        """A labelled data set on the device."""
         if self.data is None or self.data.name != name:
             self.data = None  # makes room for the next
-            request, size = self.request, self.subject.prepare.image[1]
-            classes = require_classes(name, request.data_dir)
-            reading = {"image_size": size, "skip_bad_images": request.skip_bad_images, "workers": request.workers}
-            parts = [load_split(name, part, request.data_dir, **reading).to(self.device) for part in ("train+val", "test")]
-            digests = tuple(part.digest() for part in parts)
-            self.data = Labelled(name, classes, *parts, digests)
+            classes = require_classes(name, self.options.data_dir)
+            parts = [self.subject.load_split(name, part, self.options) for part in ("train+val", "test")]
+            self.data = Labelled(name, classes, *parts, tuple(map(self.digests.of, parts)))
         return self.data
+
+    def digest(self, model: str) -> str:
+        """A hash of a network's weights."""
+        return self.untrained_digest if model == "untrained" else self.network(model).digest
+
+    @cached_property
+    def untrained_digest(self) -> str:
+        """That of the untrained network, which is kept: to calibrate it takes thousands of images."""
+        fresh = digest_of(self.subject.fresh(), self.subject.prepare, self.subject.assumed)
+        name = f"untrained-{stable_seed(fresh, self.digests.of(self.calibration), CALIBRATED):016x}"
+        return self.digests.kept(name, lambda: self.untrained.digest)
 
     def network(self, model: str) -> Subject:
         """The checkpoint's network, the untrained one, or the pixels of the data set at hand."""
         if model == "pixels":
-            return pixels(self.subject, dataset_info(self.data.name, self.request.data_dir).channels)
+            return pixels(self.subject, dataset_info(self.data.name, self.options.data_dir).channels)
         return self.subject if model == "checkpoint" else self.untrained
 
     @cached_property
     def detection_sets(self) -> tuple[DetectionSet, DetectionSet]:
         """The training and the test part of the detection set; COCO's annotations take long to read."""
-        return load_detection(self.request.detection_set, self.request.data_dir)
+        return load_detection(self.request.detection_set, self.options.data_dir)
+
+    @cached_property
+    def calibration(self) -> Source:
+        """The images that the checkpoint was pretrained on, or else those that it is measured on."""
+        return self.subject.load_split(self.subject.dataset or self.dataset, "train", self.options)
 
     @cached_property
     def untrained(self) -> Subject:
-        """The untrained twin, calibrated on the images that the checkpoint was pretrained on, or else that it is measured on."""
-        train = load_split(
-            self.subject.dataset or self.dataset,
-            "train",
-            self.request.data_dir,
-            image_size=self.subject.prepare.image[1],
-            skip_bad_images=self.request.skip_bad_images,
-            workers=self.request.workers,
-        )
-        return untrained(self.subject, train.to(self.device))
+        """The untrained twin, calibrated on these images."""
+        return untrained(self.subject, self.calibration)
 
     def features(self, subject: Subject, data: Labelled) -> tuple[Features, Features]:
         """Those of the training and the test images, extracted once."""
         key = (subject.digest, data.digests)
         if key not in self.kept:
             self.kept.clear()  # never those of two networks or two data sets in memory
-            parts = zip((data.train, data.test), data.digests, strict=True)
-            self.kept[key] = tuple(self.features_of(subject, split, digest) for split, digest in parts)
+            train, test = data.digests
+            self.kept[key] = (self.features_of(subject, data.train, train), self.features_of(subject, data.test, test))
         return self.kept[key]
 
-    def features_of(self, subject: Subject, split: Source, digest: str) -> Features:
-        """The features of a split, kept beside the run in features/; pixels are not worth their place."""
+    def features_of(self, subject: Subject, source: Source, digest: str) -> Features:
+        """The features of a source, kept beside the run in features/; pixels are not worth their place."""
+        make = partial(extract, subject.network, source, subject.prepare)
         if subject.model == "pixels":
-            return extract(subject.network, split, subject.prepare)
+            return make()
         path = self.folder / "features" / f"{subject.digest}-{digest}.pt"
-        shape = {"labels": split.labels, "widths": widths_of(subject.network, subject.prepare, self.device)}
-        return cached(path, lambda: extract(subject.network, split, subject.prepare), self.device, **shape, tell=self.tell)
-
-
-DETECTION_PREFIX = "detection."
-ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
-DIRECT = ("linear", "knn", "linear-sgd", "finetune")
-TRANSFER = ("linear", "knn", "finetune")
-TUNING = ("finetune", "semi-finetune", "detection")  # these need weights to train
+        widths = widths_of(subject.network, subject.prepare, self.device)
+        return cached(path, make, self.device, labels=source.labels, widths=widths, tell=self.on_line)

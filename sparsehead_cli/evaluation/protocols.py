@@ -1,4 +1,12 @@
-"""The protocols: each a function of a task -> outcomes, one a kind of features and setting. No file is read or written here."""
+"""The protocols: each a function of a task -> outcomes, one a kind of features and setting. No file is read or written here.
+
+Somebody's own protocol is such a function, too, which the user names as module:function.
+
+    def nearest_mean(task: Task) -> Iterator[Outcome]:
+        train, test = task.features()
+        ...
+        yield classified(task, "r", predicted, test.labels, n_train=len(train), n_val=0)
+"""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -16,7 +24,6 @@ from sparsehead_cli.measure.features import Features
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.knn import DISTANCES, knn_predict
 from sparsehead_cli.measure.linear import Standardise, cross_validated_l2, fit_logistic, linear_probe
-from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.settings import setting
 
 KS = (1, 5, 20, 200)
@@ -63,7 +70,8 @@ class Labelled:
 class Task:
     """One protocol on one data set for one network. `share` of the training labels is known; `seed` chooses which.
 
-    `features()` are those of the training and the test images, extracted once for all protocols.
+    `features()` are those of the training and the test images, extracted once for all protocols. A protocol that takes steps
+    calls `watch` after each of them.
     """
 
     protocol: str
@@ -78,14 +86,6 @@ class Task:
     @property
     def classes(self) -> int:
         return len(self.data.classes)
-
-    def key(self) -> str:
-        """A hash of all that the outcome depends on, in hexadecimals."""
-        read = [v for k, v in vars(self.settings).items() if k.startswith(READS.get(self.protocol, ()))]
-        parts = (self.protocol, self.subject.digest, self.data.digest, read, self.share, self.seed)
-        if self.protocol.endswith("finetune") and not isinstance(self.subject.network.backbone, ResNet):
-            parts = (*parts, "stages")  # rows without it are from when other backbones had two rates
-        return f"{stable_seed(*parts):016x}"[:12]
 
     def part_seed(self) -> int:
         """The seed of all that this task draws."""

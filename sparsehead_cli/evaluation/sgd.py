@@ -1,21 +1,23 @@
-"""Protocols that run the backbone every epoch: linear-sgd, the classic one, and fine-tuning. SGD with momentum, half a cosine."""
+"""Protocols that train on images by the loop that pretrains as well: linear-sgd, the classic one, and fine-tuning."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import RECIPES, Augmentation, Crops, ImageViews
-from sparsehead_cli.data.contract import Source
-from sparsehead_cli.data.prepare import Prepare, with_channels
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.data.augment import RECIPES, Crops, ImageViews
+from sparsehead_cli.data.contract import GLOBAL, Batch, Source, View
+from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.evaluation.subject import Subject, trainable
-from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, extract
-from sparsehead_cli.nets.optim import lr_at, parameter_groups
+from sparsehead_cli.nets.optim import parameter_groups
+from sparsehead_cli.runs.run import Phase, Progress, Training
 from sparsehead_cli.sparse.layers import eval_mode
+from sparsehead_cli.ssl.contract import Method
+from sparsehead_cli.training.callbacks import Callback
+from sparsehead_cli.training.loop import fit
 
 LARGE = 64  # pixels beyond which images are cropped as ImageNet's are
 MOMENTUM = 0.9
@@ -36,44 +38,87 @@ class Schedule:
 Watch = Callable[[int, int], None]  # steps done, of how many
 
 
-def training_batches(
-    subject: Subject, train: Source, recipe: str, schedule: Schedule, seed: int, watch: Watch
-) -> Iterator[tuple[Tensor, Tensor, float]]:
-    """Augmented views [B, C, h, w], labels [B] and the share of the peak learning rate, for every step of a training.
+class Watcher(Callback):
+    """Hands the steps on to whoever shows them."""
 
-    Small images are augmented by `recipe`, large ones as ImageNet's. Order and views are functions of (seed, epoch or step);
-    an epoch is of whole batches, each image at most once.
+    def __init__(self, watch: Watch) -> None:
+        self.watch = watch
+
+    def on_step(self, run: Training, progress: Progress) -> None:
+        self.watch(progress.step, run.total_steps)
+
+
+@dataclass(frozen=True)
+class OneView:
+    """One augmented view of the images of any data set, with the channels that a network expects; `Views` of the contract."""
+
+    images: ImageViews
+    channels: int
+
+    roles = (GLOBAL,)
+
+    def __call__(self, inputs: Tensor, generator: torch.Generator) -> list[View]:
+        """uint8 images [B, C, H, W], or ready crops [B, 1, C, h, w] -> [the view]."""
+        x = with_channels(inputs.flatten(0, -4), self.channels).unflatten(0, inputs.shape[:-3])
+        (view,) = self.images(x, generator)
+        return [View(view.inputs.contiguous(memory_format=torch.channels_last))]
+
+    def read(self, seed: int, step: int, first: int) -> Crops:
+        return self.images.read(seed, step, first)
+
+
+def supervise(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    subject: Subject,
+    train: Source,
+    *,
+    recipe: str,
+    schedule: Schedule,
+    seed: int,
+    watch: Watch,
+    must_be_finite: bool,
+) -> None:
+    """Train a method on labelled images, by the loop that pretrains as well. Small images are augmented by `recipe`, large ones
+    as ImageNet's.
+
+    Raises: SparseheadError for a loss that is no longer finite, where it must be.
     """
+    channels, size = (subject.prepare.image or (train.spec.channels, train.spec.size))[:2]
+    images = ImageViews(RECIPES["published-crop" if size > LARGE else recipe], subject.prepare.normalise, size)
     batch_size = min(schedule.batch_size, len(train))
-    per_epoch = len(train) // batch_size
-    total = schedule.epochs * per_epoch
-    size = subject.prepare.image[1] if subject.prepare.image else train.size
-    views = RECIPES["published-crop" if size > LARGE else recipe]
-    for epoch in range(schedule.epochs):
-        generator = torch.Generator().manual_seed(stable_seed("order", seed, epoch))
-        order = torch.randperm(len(train), generator=generator).to(subject.device)
-        crops = Crops(views, size, seed, epoch * per_epoch)
-        for step, batch in enumerate(train.batches(batch_size, order=order, read=crops), epoch * per_epoch):
-            view = view_of(subject.prepare, batch.inputs, views, stable_seed("view", seed, step))
-            yield view, batch.labels, share(step, total)
-            watch(step + 1, total)
+    training = Training(
+        method=method,
+        forward=method,
+        optimizer=optimizer,
+        views=OneView(images, channels),
+        phases=(Phase(train, None, schedule.epochs),),
+        batch_size=batch_size,
+        local_batch=batch_size,
+        seed=seed,
+        device=subject.device,
+        peak_lr=schedule.lr,
+        must_be_finite=must_be_finite,
+        advice=lambda: f"Fine-tuning diverged at learning rate {schedule.lr:g}. Choose a lower one: --set finetune_lr=…",
+    )
+    fit(training, [Watcher(watch)], Progress())
 
 
-def share(step: int, total: int) -> float:
-    """Half a cosine from 1 down to 0, without a warm-up."""
-    return lr_at(step, total=total, warmup=0, lr=1.0)
+class LinearProbes(Method):
+    """A linear layer for each learning rate of LRS and each kind of features, behind a frozen network, all on the same views."""
 
+    def __init__(self, network: nn.Module, widths: dict[str, int], classes: int) -> None:
+        super().__init__(getattr(network, "backbone", network), getattr(network, "projector", nn.Identity()))
+        self.network = network
+        self.heads = nn.ModuleDict({name: nn.ModuleList(nn.Linear(width, classes) for _ in LRS) for name, width in widths.items()})
 
-def view_of(prepare: Prepare, images: Tensor, views: tuple[Augmentation, ...], seed: int) -> Tensor:
-    """uint8 images (or ready crops) -> one augmented view as the network expects it."""
-    generator = torch.Generator().manual_seed(seed)
-    channels, *size = prepare.image or images.shape[1:]
-    if images.ndim == 4:
-        images = with_channels(images, channels)
-    elif images.shape[2] != channels:
-        images = with_channels(images.flatten(0, 1), channels).unflatten(0, images.shape[:2])
-    view = ImageViews(views, prepare.normalise, size[-1])(images, generator)[0].inputs
-    return view.contiguous(memory_format=torch.channels_last)
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.no_grad():
+            features = self.network(views[0].inputs)
+        losses = [
+            F.cross_entropy(head(features[name].float()), batch.labels) for name, heads in self.heads.items() for head in heads
+        ]
+        return sum(losses), {}
 
 
 def linear_sgd(
@@ -92,20 +137,27 @@ def linear_sgd(
     Every learning rate of LRS trains its own layer on the same views; the one with the best accuracy on `val` at the end
     predicts `test`. Returns for each kind of features the predictions int64 [N] and the chosen lr, its val_accuracy and epochs.
     """
-    torch.manual_seed(seed)
-    heads = {name: [nn.Linear(test[name].shape[1], classes).to(subject.device) for _ in LRS] for name in subject.features}
-    groups = [{"params": head.parameters(), "peak": lr} for row in heads.values() for head, lr in zip(row, LRS, strict=True)]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        method = LinearProbes(subject.network, {name: test[name].shape[1] for name in subject.features}, classes).to(subject.device)
+    groups = []
+    for heads in method.heads.values():
+        groups += [{"params": head.parameters(), "peak": lr, "constant_lr": False} for head, lr in zip(heads, LRS, strict=True)]
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM)
     with eval_mode(subject.network):
-        for view, labels, lr_share in training_batches(subject, train, "shift", schedule, seed, watch):
-            with torch.no_grad():
-                features = subject.network(view)
-            set_rates(optimizer, lr_share)
-            loss = sum(F.cross_entropy(head(features[name].float()), labels) for name, row in heads.items() for head in row)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-    return {name: best_head(row, val[name], val.labels, test[name], schedule) for name, row in heads.items()}
+        # A layer whose learning rate is too high for these features may diverge: another one is chosen.
+        supervise(
+            method,
+            optimizer,
+            subject,
+            train,
+            recipe="shift",
+            schedule=schedule,
+            seed=seed,
+            watch=watch,
+            must_be_finite=False,
+        )
+    return {name: best_head(list(heads), val[name], val.labels, test[name], schedule) for name, heads in method.heads.items()}
 
 
 @torch.no_grad()
@@ -124,20 +176,33 @@ def best_head(
     return heads[best](test).argmax(dim=1), chosen
 
 
-class Classifier(nn.Module):
-    """A trainable copy of an encoder with a linear layer on r or z: one view -> {"logits": [B, classes]}."""
+class Classifier(Method):
+    """A trainable copy of an encoder with a linear layer on r or z, and its cross-entropy."""
 
     def __init__(self, encoder: nn.Module, features: str, width: int, classes: int) -> None:
-        super().__init__()
-        self.backbone = trainable(encoder.backbone)
-        self.projector = trainable(encoder.projector) if features == "z" else nn.Identity()
+        super().__init__(trainable(encoder.backbone), trainable(encoder.projector) if features == "z" else nn.Identity())
         # Features come in any scale; normalised, one learning rate suits every network (as in MAE, He et al. 2022, A.1).
         self.head = nn.Sequential(nn.BatchNorm1d(width, affine=False), nn.Linear(width, classes))
         nn.init.zeros_(self.head[1].weight)
         nn.init.zeros_(self.head[1].bias)
 
-    def forward(self, view: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.head(self.projector(self.backbone(view)))}
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        return F.cross_entropy(self.logits(views[0].inputs).float(), batch.labels), {}
+
+    def logits(self, inputs: Tensor) -> Tensor:
+        """[B, C, h, w] -> [B, classes]."""
+        return self.head(self.embed(inputs)[1])
+
+
+class Logits(nn.Module):
+    """A classifier as a network whose features are its logits."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {"logits": self.classifier.logits(inputs)}
 
 
 def finetune(
@@ -158,16 +223,18 @@ def finetune(
     """
     model = Classifier(subject.network, features, width, classes).to(subject.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(discriminative_groups(model, schedule.lr), lr=schedule.lr, momentum=MOMENTUM)
-    loss = torch.zeros(())
-    for view, labels, lr_share in training_batches(subject, train, "gentle-crop", schedule, seed, watch):
-        set_rates(optimizer, lr_share)
-        loss = F.cross_entropy(model(view)["logits"].float(), labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    if not loss.isfinite():
-        raise SparseheadError(f"fine-tuning diverged at learning rate {schedule.lr:g}. Choose a lower one: --set finetune_lr=…")
-    return extract(model, test, subject.prepare)
+    supervise(
+        model,
+        optimizer,
+        subject,
+        train,
+        recipe="gentle-crop",
+        schedule=schedule,
+        seed=seed,
+        watch=watch,
+        must_be_finite=True,
+    )
+    return extract(Logits(model), test, subject.prepare)
 
 
 def discriminative_groups(model: Classifier, lr: float) -> list[dict]:
@@ -197,9 +264,3 @@ def stages_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
     seen: set[int] = set()
     trained = [[p for p in stage if p.requires_grad and id(p) not in seen and not seen.add(id(p))] for stage in stages]
     return [stage for stage in trained if stage]
-
-
-def set_rates(optimizer: torch.optim.Optimizer, lr_share: float) -> None:
-    """This step's learning rate of each group: its peak times the schedule's share."""
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * lr_share

@@ -6,30 +6,34 @@ A checkpoint whose rows are in the tables already is not measured again.
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import Augmentation, ImageViews
-from sparsehead_cli.data.contract import Source, joined
-from sparsehead_cli.data.datasets import dataset_info, held_out_mask, load_split
+from sparsehead_cli.data.augment import ImageViews
+from sparsehead_cli.data.contract import GLOBAL, Inputs, View, Views, joined
+from sparsehead_cli.data.datasets import dataset_info, held_out_mask
 from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.subject import Subject, checkpoint_file, load_subject
-from sparsehead_cli.evaluation.table import Row, TaskTables
+from sparsehead_cli.evaluation.digests import Digests
+from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
+from sparsehead_cli.evaluation.subject import LoadOptions, Subject
+from sparsehead_cli.evaluation.table import TaskTables
 from sparsehead_cli.foreign.facts import in_words
-from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import BATCH
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.linear import linear_probe
-from sparsehead_cli.measure.moments import WIDEST, BlockMoments
+from sparsehead_cli.measure.moments import WIDEST, BlockMoments, Moments
 from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
-from sparsehead_cli.runs.config import MOST_WORKERS
+from sparsehead_cli.runs.config import FIELDS
+from sparsehead_cli.runs.settings import require_in_range
+from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
 
@@ -41,8 +45,8 @@ TABLES = ("spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv")
 NAMES = {"r": "the representation r", "z": "the embedding z"}
 
 
-@dataclass(frozen=True)
-class Request:
+@dataclass(frozen=True, kw_only=True)
+class SpectrumRequest:
     """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run."""
 
     checkpoints: tuple[str, ...]
@@ -51,19 +55,12 @@ class Request:
     layers: bool = False
     out: Path = Path("results/spectra")
     seed: int = 0
-    device: str = "auto"
-    data_dir: Path = Path("data")
-    weights: Path | None = None
-    allow_partial: bool = False
-    image_size: int | None = None
-    skip_bad_images: bool = False
-    workers: int | None = None
-    assume: tuple[str, ...] = ()
+    options: LoadOptions = field(default_factory=LoadOptions)
 
 
 @dataclass(frozen=True)
-class Moment:
-    """What a watcher sees: which of the checkpoints is looked at, what is measured, and what was found in a foreign file."""
+class SpectrumProgress:
+    """Which of the checkpoints is at hand, what is being measured of it, and what was found in a file of somebody else's."""
 
     checkpoint: str
     number: int
@@ -72,45 +69,31 @@ class Moment:
     report: tuple[str, ...] = ()
 
 
-Watch = Callable[[Moment], None]
+OnProgress = Callable[[SpectrumProgress], None]
 
 
-def spectra(request: Request, watch: Watch = lambda moment: None) -> list[list[Row]]:
+def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress: None) -> list[list[Row]]:
     """The rows of spectrum_batches.csv, spectrum.csv and spectrum_metrics.csv that answer the request.
 
     Raises: SparseheadError for whatever the user can mend; the checkpoints before the bad one stay in the tables.
     """
     check(request)
-    device = choose_device(request.device)
     tables = TaskTables(request.out, TABLES, TABLES[-1], other_tables)
     keys = []
     for number, checkpoint in enumerate(request.checkpoints, 1):
-
-        def tell(doing: str, report: tuple[str, ...] = (), at: tuple = (checkpoint, number, len(request.checkpoints))) -> None:
-            watch(Moment(*at, doing, report))
-
-        tell("loading")
-        kept = kept_task(tables, checkpoint, request)
-        if kept is not None:
-            keys.append(kept)
-            tell("measured before; its checkpoint is not here")
-            continue
-        subject = load_subject(
-            checkpoint,
-            device,
-            request.data_dir,
-            weights=request.weights,
-            allow_partial=request.allow_partial,
-            image_size=request.image_size,
-            dataset=request.dataset,
-            assume=request.assume,
-        )
-        look = Look(subject, request)
-        keys.append(look.key())
-        found = tables.has(keys[-1])
-        tell("measured before" if found else "features", subject.report)
-        if not found:
-            tables.add(keys[-1], look.rows(tell))
+        progress = SpectrumProgress(checkpoint, number, len(request.checkpoints), "loading")
+        on_progress(progress)
+        key = lost_task(tables, checkpoint, request)
+        if key is not None:
+            on_progress(replace(progress, doing="measured before; its checkpoint is not here"))
+        else:
+            task = SpectrumTask(load_subject(checkpoint, request.options, request.dataset), request)
+            key = task.key()
+            finished = tables.has(key)
+            on_progress(replace(progress, doing="measured before" if finished else "features", report=task.subject.report))
+            if not finished:
+                tables.add(key, task.rows(lambda doing, progress=progress: on_progress(replace(progress, doing=doing))))
+        keys.append(key)
     return tables.of(keys)
 
 
@@ -119,17 +102,15 @@ def other_tables(rows: list[Row]) -> tuple[str, ...]:
     return TABLES[:-1] if any(row["features"] == "z" for row in rows) else TABLES[1:-1]
 
 
-def check(request: Request) -> None:
+def check(request: SpectrumRequest) -> None:
     """Raises: SparseheadError for numbers that cannot be, and for names that are not there."""
-    if not 0 <= request.seed < 2**31:
-        raise SparseheadError(f"seed must be between 0 and {2**31 - 1}, given {request.seed}.")
-    if request.workers is not None and not 0 <= request.workers <= MOST_WORKERS:
-        raise SparseheadError(f"workers must be at least 0 and at most {MOST_WORKERS}, given {request.workers}.")
+    require_in_range(FIELDS, seed=request.seed)
+    request.options.check()
     if request.dataset is not None:
-        dataset_info(request.dataset, request.data_dir)  # an unknown name, or a folder that is not there, is an error now
+        dataset_info(request.dataset, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now
 
 
-def kept_task(tables: TaskTables, checkpoint: str, request: Request) -> str | None:
+def lost_task(tables: TaskTables, checkpoint: str, request: SpectrumRequest) -> str | None:
     """The task of a run of ours whose checkpoint is gone (or never came along) and whose rows are in the tables; None else.
 
     Only for a path that is not there; the last that was measured, on the data set and split that were asked for.
@@ -143,102 +124,118 @@ def kept_task(tables: TaskTables, checkpoint: str, request: Request) -> str | No
     return rows[-1]["task"] if rows and tables.has(rows[-1]["task"]) else None
 
 
-class Look:
+@dataclass(frozen=True)
+class Observed:
+    """What one pass over all images leaves: the `moments` of each of the features, and `r` [n, D] of some of the images.
+
+    `row` [N] says where each image's r is, -1 where it was not kept or could not be read.
+    """
+
+    moments: dict[str, BlockMoments]
+    r: Tensor
+    row: Tensor
+
+    def r_of(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """r of those of the images at `places` that are there, and which of the places these are, bool."""
+        rows = self.row[places]
+        return self.r[rows[rows >= 0].to(self.r.device)], rows >= 0
+
+
+class SpectrumTask:
     """One network on one split: what is measured of it, in rows."""
 
-    def __init__(self, subject: Subject, request: Request) -> None:
+    def __init__(self, subject: Subject, request: SpectrumRequest) -> None:
         self.subject, self.request = subject, request
         self.dataset = request.dataset or subject.dataset
         if self.dataset is None:
             raise SparseheadError(
                 f"{subject.columns['run']} does not say what images it was trained on: give some to look at, --dataset cifar10."
             )
-        split = self.load(request.split)
-        shuffled = torch.randperm(len(split), generator=torch.Generator().manual_seed(stable_seed("spectrum", request.seed)))
-        self.split = split.take(shuffled)  # a block of rows then stands for all of them, and so do the first few
-        self.digest = split.digest()
-
-    def load(self, part: str) -> Source:
-        """A split of the data set, on the device, in the network's size."""
-        request = self.request
-        return load_split(
-            self.dataset,
-            part,
-            request.data_dir,
-            image_size=self.subject.prepare.image[1],
-            skip_bad_images=request.skip_bad_images,
-            workers=request.workers,
-        ).to(self.subject.device)
+        self.source = subject.load_split(self.dataset, request.split, request.options)
+        generator = torch.Generator().manual_seed(stable_seed("spectrum", request.seed))
+        self.order = torch.randperm(len(self.source), generator=generator)
+        self.shuffled = self.source.take(self.order)  # a block of rows then stands for all of them, and so do the first few
 
     def key(self) -> str:
         """What finds the rows in the tables."""
         request = self.request
-        what = (self.dataset, request.split, self.digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
+        digest = Digests(request.out / "digests").of(self.shuffled)
+        what = (self.dataset, request.split, digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
         return f"{stable_seed(self.subject.digest, *what):016x}"[:12]
 
-    def rows(self, tell: Callable[[str], None]) -> list[list[Row]]:
-        """Those of the three tables."""
+    def rows(self, on_part: Callable[[str], None]) -> list[list[Row]]:
+        """Those of the three tables; `on_part` is told what is being measured."""
         common = {
             **self.subject.columns,
             "checkpoint": self.subject.digest,
             "assumed": in_words(self.subject.assumed),
             "eval_dataset": self.dataset,
             "split": self.request.split,
-            "images": len(self.split),
+            "images": len(self.source),
         }
-        moments, r = self.observe()
-        for name, seen in moments.items():
-            seen.require_finite(NAMES.get(name, f"the head's hidden layer {name}"))
-        tell("intervals")
-        found = {name: Spectrum(seen) for name, seen in moments.items()}
-        eigenvalues = {name: spectrum.eigenvalues for name, spectrum in found.items()}
-        numbers = [number for name, spectrum in found.items() for number in spectrum_numbers(name, spectrum, self.request.seed)]
-        tell("augmented views")
+        observed = self.observe()
+        for name, moments in observed.moments.items():
+            moments.require_finite(NAMES.get(name, f"the head's hidden layer {name}"))
+        on_part("intervals")
+        spectrums = {name: Spectrum(moments) for name, moments in observed.moments.items()}
+        eigenvalues = {name: spectrum.eigenvalues for name, spectrum in spectrums.items()}
+        numbers: list[Row] = []
+        for name, spectrum in spectrums.items():
+            numbers += spectrum_numbers(name, spectrum, self.request.seed)
+        on_part("augmented views")
         numbers += self.invariances()
         batches: list[BatchSubset] = []
-        if "z" in found:
-            tell("what the head reads")
-            reading, head, batches = self.head(found["r"], r)
+        if "z" in spectrums:
+            on_part("what the head reads")
+            r, _ = observed.r_of(torch.arange(min(KEPT, len(self.source))))
+            reading = Reading.of(mean_response(self.subject.network.projector, r[:RESPONSE_IMAGES], self.request.seed))
             eigenvalues["response"] = reading.singular.square()
-            numbers += head
-        return [
-            [{**common, **batch_row(i, batch)} for i, batch in enumerate(batches, 1)],
-            [{**common, **row} for name, values in eigenvalues.items() for row in eigenvalue_rows(name, values)],
-            [{**common, **number} for number in numbers],
-        ]
+            batches = self.batches()
+            numbers += self.head_numbers(reading, observed.moments["r"].covariance(), r, batches)
+            numbers += self.probes(reading, observed)
+        curves = [row for name, values in eigenvalues.items() for row in eigenvalue_rows(name, values)]
+        tables = ([batch_row(i, batch) for i, batch in enumerate(batches, 1)], curves, numbers)
+        return [[{**common, **row} for row in table] for table in tables]
 
     @torch.no_grad()
-    def observe(self) -> tuple[dict[str, BlockMoments], Tensor]:
-        """The moments of r, z and, where they were asked for, of the hidden layers; and r of the first KEPT images."""
+    def observe(self) -> Observed:
+        """One pass over all images, in the shuffled order: the moments of r, z and, where they were asked for, of hidden layers.
+
+        r is kept of the first KEPT images, and of those that the probes will need of this split.
+        """
+        wanted = torch.zeros(len(self.source), dtype=torch.bool)
+        wanted[:KEPT] = wanted[self.sampled_places()] = True
+        row, kept = torch.full((len(self.source),), -1), []
         moments: dict[str, BlockMoments] = {}
-        kept: list[Tensor] = []
         with hidden_layers(self.subject.network.projector) as hidden:
-            for batch in self.split.batches(BATCH):
+            for batch in self.shuffled.batches(BATCH):
                 features = self.subject.network(self.subject.prepare(batch.inputs))
                 features = {name: features[name] for name in self.subject.features} | (hidden if self.request.layers else {})
                 for name, values in features.items():
                     if name not in moments:
-                        moments[name] = BlockMoments(values.shape[1], len(self.split), values.device)
+                        moments[name] = BlockMoments(values.shape[1], len(self.source), values.device)
                     moments[name].add(values)
-                if len(kept) * BATCH < KEPT:
-                    kept.append(features["r"])
-        for seen in moments.values():
-            seen.close()
-        return moments, torch.cat(kept)
+                index = batch.index.cpu()
+                here = wanted[index]
+                row[index[here]] = torch.arange(int(here.sum())) + sum(map(len, kept))
+                kept.append(features["r"][here.to(features["r"].device)])
+        for observed in moments.values():
+            observed.close()
+        return Observed(moments, torch.cat(kept), row)
+
+    def sampled_places(self) -> Tensor:
+        """Where in the shuffled order the images are that `spread` chooses of this split."""
+        return self.order.argsort()[spread(len(self.source))]
 
     @torch.no_grad()
     def views(self, images: int, count: int, batch: int, what: str) -> Iterator[dict[str, Tensor]]:
         """r and z of `count` views of each of the first `images` images, `batch` at a time: [n, count, D]."""
-        recipe = self.subject.recipe
-        views: tuple[Augmentation, ...] = tuple(itertools.islice(itertools.cycle(recipe), count))
-        channels, size, _ = self.subject.prepare.image
-        few = self.split.take(torch.arange(min(images, len(self.split))))
+        few = self.shuffled.take(torch.arange(min(images, len(self.source))))
         for i, part in enumerate(few.batches(batch)):
             generator = torch.Generator().manual_seed(stable_seed(what, self.request.seed, i))
-            make = ImageViews(views, self.subject.prepare.normalise, size)
-            made = make(with_channels(part.inputs, channels), generator)
-            stacked = joined(made).contiguous(memory_format=torch.channels_last)
-            features = self.subject.network(stacked)
+            inputs = with_channels(part.inputs, self.subject.prepare.image[0])
+            views = several(self.subject.views, inputs, count, generator)
+            features = self.subject.network(joined(views).contiguous(memory_format=torch.channels_last))
             yield {name: f.unflatten(0, (count, len(part.labels))).transpose(0, 1) for name, f in features.items()}
 
     def invariances(self) -> Iterator[Row]:
@@ -249,14 +246,16 @@ class Look:
             if features.shape[2] <= WIDEST and len(features) > 1:
                 yield from (metric(name, key, value) for key, value in invariance(features).items())
 
-    def head(self, spectrum: Spectrum, r: Tensor) -> tuple[Reading, list[Row], list[BatchSubset]]:
-        """What the projector reads of r [N, D]."""
-        projector = self.subject.network.projector
-        reading = Reading.of(mean_response(projector, r[:RESPONSE_IMAGES], self.request.seed))
-        covariance = spectrum.moments.covariance()
-        first = next((layer for _, layer in linear_layers(projector)), projector)
+    def batches(self) -> list[BatchSubset]:
+        """The features of r that each of some batches needs."""
+        projector, temperature = self.subject.network.projector, self.subject.temperature
         pairs = self.views(BATCHES * BATCH_SIZE, 2, BATCH_SIZE, "batches")
-        batches = [fewest_features(projector, torch.cat([*p["r"].unbind(1)]), self.subject.temperature) for p in pairs]
+        return [fewest_features(projector, torch.cat([*pair["r"].unbind(1)]), temperature) for pair in pairs]
+
+    def head_numbers(self, reading: Reading, covariance: Tensor, r: Tensor, batches: list[BatchSubset]) -> Iterator[Row]:
+        """What the projector reads of r [N, D], whose covariance is [D, D]."""
+        projector = self.subject.network.projector
+        first = next((layer for _, layer in linear_layers(projector)), projector)
         counts = torch.tensor([count for batch in batches if (count := batch.needed())], dtype=torch.float64)
         numbers = {
             "read_dims": reading.count or None,
@@ -264,62 +263,88 @@ class Look:
             "read_overlap": reading.overlap(covariance),
             "read_overlap_by_chance": reading.count / r.shape[1] if reading.count else None,
             "functional_features": functional_inputs(projector, first, r[:BATCH]),
-            **{
-                f"batch_features_{name}": float(getattr(counts, name)()) if len(counts) else None
-                for name in ("min", "median", "max")
-            },
         }
+        for name in ("min", "median", "max"):
+            numbers[f"batch_features_{name}"] = float(getattr(counts, name)()) if len(counts) else None
         if len(batches) > 1:
             numbers["batch_overlap"], numbers["batch_overlap_by_chance"] = overlap_of([batch.kept for batch in batches])
-        return reading, [metric("head", name, value) for name, value in numbers.items()] + self.probes(reading), batches
+        yield from (metric("head", name, value) for name, value in numbers.items())
 
-    def probes(self, reading: Reading) -> list[Row]:
+    def probes(self, reading: Reading, observed: Observed) -> list[Row]:
         """Linear evaluation of r, of what the projector reads of it and of what it does not, on at most KEPT images each."""
-        (train, labels), test = self.sample("train+val"), self.sample("test")
+        train, labels = self.sample("train+val", observed)
+        test, truth = self.sample("test", observed)
         held_out = torch.from_numpy(held_out_mask(labels.cpu().numpy())).to(labels.device)
-        parts = {"train": (train[~held_out], labels[~held_out]), "val": (train[held_out], labels[held_out]), "test": test}
-        classes = len(dataset_info(self.dataset, self.request.data_dir).classes)
+        classes = len(dataset_info(self.dataset, self.request.options.data_dir).classes)
         if classes < 2 or not held_out.any():
             return []  # nothing to predict, or too few images to choose a strength on
-        found = []
+        rows = []
         for name, cut in (("r", lambda r: r), ("read", lambda r: reading.part(r)[0]), ("unread", lambda r: reading.part(r)[1])):
-            cuts = {part: cut(r) for part, (r, _) in parts.items()}
-            if cuts["test"].shape[1]:
-                predicted, _ = linear_probe(
-                    (cuts["train"], parts["train"][1]), (cuts["val"], parts["val"][1]), cuts["test"], classes
-                )
-                right, all_ = int((predicted == parts["test"][1]).sum()), len(predicted)
-                found.append(metric("head", f"probe_{name}", right / all_, *wilson(right, all_)))
-        return found
+            features, queries = cut(train), cut(test)
+            if queries.shape[1]:
+                learnt = (features[~held_out], labels[~held_out]), (features[held_out], labels[held_out])
+                predicted, _ = linear_probe(*learnt, queries, classes)
+                right, count = int((predicted == truth).sum()), len(predicted)
+                rows.append(metric("head", f"probe_{name}", right / count, *wilson(right, count)))
+        return rows
 
     @torch.no_grad()
-    def sample(self, part: str) -> tuple[Tensor, Tensor]:
-        """r [n, D] and labels [n] of at most KEPT images of a split, evenly spread."""
-        split = self.load(part)
-        count = min(KEPT, len(split))
-        few = split.take(torch.arange(count) * len(split) // count)
-        found = [(self.subject.network.backbone(self.subject.prepare(b.inputs)), b.labels) for b in few.batches(BATCH)]
-        return torch.cat([r for r, _ in found]), torch.cat([labels for _, labels in found])
+    def sample(self, part: str, observed: Observed) -> tuple[Tensor, Tensor]:
+        """r [n, D] and labels [n] of at most KEPT images of a split, evenly spread; those of this split were observed."""
+        if part == self.request.split:
+            r, there = observed.r_of(self.sampled_places())
+            return r, self.source.labels[spread(len(self.source))[there].to(r.device)]
+        source = self.subject.load_split(self.dataset, part, self.request.options)
+        r, labels = [], []
+        for batch in source.take(spread(len(source))).batches(BATCH):
+            r.append(self.subject.network.backbone(self.subject.prepare(batch.inputs)))
+            labels.append(batch.labels)
+        return torch.cat(r), torch.cat(labels)
+
+
+def spread(count: int) -> Tensor:
+    """At most KEPT of so many indices, evenly spread, int64 [n]."""
+    few = min(KEPT, count)
+    return torch.arange(few) * count // few
+
+
+def several(views: Views, inputs: Inputs, count: int, generator: torch.Generator) -> list[View]:
+    """`count` views of the whole inputs: those that a network was trained on, again and again."""
+    if isinstance(views, ImageViews):
+        recipe = [augmentation for augmentation in views.recipe if augmentation.role == GLOBAL]
+        return replace(views, recipe=tuple(itertools.islice(itertools.cycle(recipe), count)))(inputs, generator)
+    made: list[View] = []
+    while len(made) < count:
+        made += [view for view in views(inputs, generator) if view.role == GLOBAL]
+    return made[:count]
 
 
 @contextmanager
 def hidden_layers(projector: nn.Module) -> Iterator[dict[str, Tensor]]:
     """What the projector's linear layers but the first read, as "h1", "h2", …: [B, width] of the last forward pass."""
     seen: dict[str, Tensor] = {}
+
+    def keep(name: str, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        seen[name] = inputs[0].flatten(1)
+
     with ExitStack() as hooks:
         for i, (_, layer) in enumerate(linear_layers(projector)[1:], 1):
-            keep = lambda layer, inputs, name=f"h{i}": seen.__setitem__(name, inputs[0].flatten(1))  # noqa: E731
-            hooks.enter_context(layer.register_forward_pre_hook(keep))
+            hooks.enter_context(layer.register_forward_pre_hook(partial(keep, f"h{i}")))
         yield seen
 
 
 def spectrum_numbers(features: str, spectrum: Spectrum, seed: int) -> Iterator[Row]:
     """What is read off one spectrum, with the intervals of INTERVALS."""
-    rank, me = (lambda moments, name=name: NUMBERS[name](Spectrum(moments)) for name in INTERVALS)
-    bounds = dict(zip(INTERVALS, spectrum.moments.intervals(rank, me, seed=seed), strict=True))
+    numbers = [partial(number_of, name) for name in INTERVALS]
+    bounds = dict(zip(INTERVALS, spectrum.moments.intervals(*numbers, seed=seed), strict=True))
     yield metric(features, "dim", len(spectrum.eigenvalues))
     for name, number in NUMBERS.items():
         yield metric(features, name, number(spectrum), *(bounds.get(name) or ()))
+
+
+def number_of(name: str, moments: Moments) -> float:
+    """One of NUMBERS of features with these moments."""
+    return NUMBERS[name](Spectrum(moments))
 
 
 def metric(features: str, name: str, value: float | None, low: float | str = "", high: float | str = "") -> Row:

@@ -8,9 +8,7 @@ from filelock import FileLock
 from sparsehead_cli.evaluation.protocols import Outcome
 from sparsehead_cli.machine.files import cannot_write, make_folder
 from sparsehead_cli.measure.intervals import wilson
-from sparsehead_cli.runs.table_files import read_csv, replace_csv
-
-Row = dict[str, object]
+from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 
 
 class TaskTables:

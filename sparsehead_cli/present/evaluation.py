@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparsehead_cli.errors import one_line
-from sparsehead_cli.evaluation.evaluate import Job, Moment
+from sparsehead_cli.evaluation.evaluate import Job, JobProgress
 from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.present.console import Console, Display, emphasis, print_table, progress_bar
@@ -111,14 +111,14 @@ class EvaluateDisplay(Display):
         """A line about what a checkpoint holds; one that a reader must not miss is in bold."""
         self.say(f" {line}", emphasis(line))
 
-    def watch(self, moment: Moment) -> None:
+    def watch(self, progress: JobProgress) -> None:
         """Name the job when it begins; move the bar."""
-        if moment.job is not self.job:
-            self.job = moment.job
-            width = len(str(moment.jobs))
-            before = " (measured before)" if moment.was_finished else ""
-            self.say(f"{moment.number:>{width}}/{moment.jobs}  {describe(moment.job)}{before}")
-        self.bar.update(self.task, description=moment.job.protocol, completed=moment.step, total=moment.total or None)
+        if progress.job is not self.job:
+            self.job = progress.job
+            width = len(str(progress.jobs))
+            before = " (measured before)" if progress.was_finished else ""
+            self.say(f"{progress.number:>{width}}/{progress.jobs}  {describe(progress.job)}{before}")
+        self.bar.update(self.task, description=progress.job.protocol, completed=progress.step, total=progress.total or None)
 
 
 def describe(job: Job) -> str:

@@ -2,14 +2,13 @@
 
 import shlex
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 
 from rich.text import Text
 
 from sparsehead_cli.errors import printable
 from sparsehead_cli.machine import distributed
-from sparsehead_cli.machine.launch import command, command_alone
+from sparsehead_cli.machine.launch import command_alone, twin_command
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.present.console import Console, Display, print_table, progress_bar
 from sparsehead_cli.present.table import Cell, Column, Table
@@ -204,18 +203,3 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     lines.append(f" collapse its spectrum: {spectrum}{' --over-time' if tracked else ''}")
     for line in lines:
         console.print(line, soft_wrap=True)
-
-
-def twin_command(arguments: list[str], lam: str) -> str:
-    """The command line that was typed, started as it was, with another λ."""
-    return shlex.join([*command(), *without(arguments, "--lam"), "--lam", lam])
-
-
-def without(arguments: Sequence[str], option: str) -> tuple[str, ...]:
-    """The arguments of a command line without an option and its value."""
-    kept, skip = [], False
-    for argument in arguments:
-        if not (skip or argument == option or argument.startswith(f"{option}=")):
-            kept.append(argument)
-        skip = argument == option
-    return tuple(kept)

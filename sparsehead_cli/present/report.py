@@ -3,37 +3,25 @@
 Nothing but CSVs is read: what the page says can be checked by whoever has the repository. All are read before one is written.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.figures import PANELS, in_bands, over_time_figure, save_figure, spectra_figure
+from sparsehead_cli.present.figures import in_bands, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
 from sparsehead_cli.present.page import Drawing, Section, drawing, render
 from sparsehead_cli.present.spectrum import by_lam_tables, show_spectra, spectra_tables
 from sparsehead_cli.present.sweep import show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
-from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.study import by_lam
-from sparsehead_cli.study.curves import merged_curves
-from sparsehead_cli.study.labels import JUDGED_BY, groups
-from sparsehead_cli.study.results import (
-    CURVES_CSV,
-    EIGENVALUES_CSV,
-    FIGURE,
-    METRICS_CSV,
-    PRUNED_CSV,
-    SUMMARY_CSV,
-    SWEEP_CSV,
-    read_spectra,
-    read_sweep,
-)
-from sparsehead_cli.study.spectra import BY_LAM, tracked_runs
-from sparsehead_cli.study.summary import by_setting, summarise, verdicts, without_pruned
+from sparsehead_cli.runs.table_files import Row, replace_csv
+from sparsehead_cli.study.by_lam import SETTING
+from sparsehead_cli.study.labels import groups
+from sparsehead_cli.study.results import CURVES_CSV, EIGENVALUES_CSV, FIGURE, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
+from sparsehead_cli.study.spectra import BY_LAM
+from sparsehead_cli.study.study import Study
+from sparsehead_cli.study.summary import by_setting, verdicts
 
 PAGE, SPECTRA = "report.html", "spectra"
 MOST_SPECTRA = 12  # groups of checkpoints in one picture: no more can be told apart
@@ -48,68 +36,6 @@ SUMMARY_NOTE = (
     "(Student's t). From λ 0: the mean paired difference to the same seeds at λ 0; with few seeds its interval by bootstrap is too "
     f"narrow. kNN accuracy and ranks are of held-out images. In full and with more numbers: {SUMMARY_CSV}."
 )
-
-
-@dataclass(frozen=True)
-class Study:
-    """What the tables of a folder hold, and what follows from them.
-
-    `trials`, `pruned`, `summary` and `curves` are rows of sweep.csv, pruned.csv, sweep_summary.csv and curves.csv;
-    `eigenvalues`, `metrics` and `lams` those of spectrum.csv, spectrum_metrics.csv and spectrum_by_lam.csv. `tracked` has
-    the spectra over training of its runs: setting -> label -> rows of spectrum_epochs.csv. Each is empty where the folder
-    has none.
-    """
-
-    folder: Path
-    trials: list[Row]
-    pruned: list[Row]
-    summary: list[Row]
-    curves: list[Row]
-    eigenvalues: list[Row]
-    metrics: list[Row]
-    lams: list[Row]
-    tracked: dict[str, dict[str, list[Row]]]
-
-    @property
-    def averaged(self) -> list[Row]:
-        """The trials of values of λ that were pruned in no seed."""
-        return without_pruned(self.trials, self.pruned)
-
-
-def read_study(folder: Path) -> Study:
-    """Read a folder's tables. Raises: SparseheadError for a folder without any, and for a damaged table."""
-    if not folder.is_dir():
-        raise SparseheadError(f"{folder} is no folder. Give that of a sweep or of spectra, such as results/lambda-quick.")
-    trials = list(read_sweep(folder).values())
-    eigenvalues, metrics = read_spectra(folder)
-    require_judged(folder, metrics)
-    if not trials and not metrics:
-        raise SparseheadError(
-            f"{folder} has no rows in {SWEEP_CSV} (of `sparsehead sweep-lambda`), nor in {EIGENVALUES_CSV} and {METRICS_CSV} "
-            f"(of `sparsehead spectrum CHECKPOINT --out {folder}`). Run one of them, or give another folder."
-        )
-    pruned = read_csv(folder / PRUNED_CSV)
-    return Study(
-        folder=folder,
-        trials=trials,
-        pruned=pruned,
-        summary=summarise(without_pruned(trials, pruned)),
-        curves=merged_curves(folder, trials),
-        eigenvalues=eigenvalues,
-        metrics=metrics,
-        lams=by_lam.by_lam(metrics),
-        tracked=tracked_runs(folder),
-    )
-
-
-def require_judged(folder: Path, metrics: list[Row]) -> None:
-    """Raises: SparseheadError for features without the numbers that a verdict needs."""
-    measured = dict.fromkeys((row["task"], row["features"], row["metric"]) for row in metrics)
-    for task, features in dict.fromkeys(key[:2] for key in measured if key[1] in PANELS):
-        for metric in JUDGED_BY:
-            if (task, features, metric) not in measured:
-                remedy = "Remove all lines of that task, and measure it again."
-                raise SparseheadError(f"{folder / METRICS_CSV} lacks the {metric} of {features} of task {task}. {remedy}")
 
 
 def write_study(study: Study) -> list[Path]:
@@ -152,7 +78,7 @@ def spectra_figures(study: Study) -> list[Figure]:
     settings: dict[tuple, tuple[list[Row], list[Row]]] = {}
     for place, rows in enumerate((study.eigenvalues, study.metrics)):
         for row in rows:
-            settings.setdefault(tuple(row[column] for column in by_lam.SETTING), ([], []))[place].append(row)
+            settings.setdefault(tuple(row[column] for column in SETTING), ([], []))[place].append(row)
     return [spectra_figure(eigenvalues, metrics) for eigenvalues, metrics in settings.values()]
 
 

@@ -11,16 +11,14 @@ import torch
 from rich.text import Text
 
 from sparsehead_cli.errors import one_line
-from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, Moment
+from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, SpectrumProgress
 from sparsehead_cli.measure import definitions
-from sparsehead_cli.measure.head import READ_SHARE
-from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank
+from sparsehead_cli.measure.spectrum import dims_for, effective_rank
 from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
-from sparsehead_cli.runs.readable import readable
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.labels import groups, guess_notes, judged, labels
+from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, of_features, verdicts
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 DECADES = 6  # that a small curve shows
@@ -71,11 +69,6 @@ def checkpoints(metrics: list[Row]) -> list[Checkpoint]:
         numbers.setdefault(row["task"], {})[row["features"], row["metric"]] = row
     names = labels(metrics)
     return [Checkpoint(task, names[task], numbers[task]) for tasks in groups(metrics).values() for task in tasks]
-
-
-def of_features(numbers: dict[tuple[str, str], Row], features: str) -> dict[str, Row]:
-    """metric -> row, of all that was measured of r, z, a hidden layer or the head."""
-    return {metric: row for (name, metric), row in numbers.items() if name == features}
 
 
 def spectra_tables(metrics: list[Row]) -> list[Table]:
@@ -196,45 +189,6 @@ def curve(values: list[float], width: int = CURVE) -> str:
     return line
 
 
-def words(numbers: dict[tuple[str, str], Row]) -> Iterator[str]:
-    """The verdicts on one checkpoint, with their thresholds, in sentences."""
-    for features, name in (("r", "representation r"), ("z", "embedding z")):
-        rows = of_features(numbers, features)
-        if rows:
-            yield f" {name}: {judged(rows)}. {variance_in_words(rows)}"
-    values = {metric: float(row["value"]) for metric, row in of_features(numbers, "head").items() if row["value"]}
-    if {"read_variance_share", "read_dims"} <= values.keys():
-        share = values["read_variance_share"]
-        reads = "reads only a part of r" if share < READ_SHARE else "reads all that varies in r"
-        directions = f"{values['read_dims']:.0f} of {numbers['r', 'dim']['value']} directions"
-        yield f" the head {reads}: it responds to {directions}, which hold {100 * share:.0f} % of the variance."
-    if {"probe_r", "probe_read", "probe_unread"} <= values.keys():
-        yield (
-            f" a linear probe gets {100 * values['probe_r']:.1f} % from r, {100 * values['probe_read']:.1f} % from what the head "
-            f"reads, {100 * values['probe_unread']:.1f} % from what it does not."
-        )
-    if "batch_features_median" in values:
-        shared, chance = (readable(values.get(f"batch_overlap{of}"), 0, 100, " %") for of in ("", "_by_chance"))
-        yield (
-            f" to keep its loss within 1 %, a batch needs {values['batch_features_median']:.0f} features "
-            f"({values['batch_features_min']:.0f} to {values['batch_features_max']:.0f}); two batches share "
-            f"{shared} of theirs (by chance {chance})."
-        )
-    elif ("head", "batch_features_median") in numbers:
-        yield " the loss of a batch is that of chance with and without features of r: which ones it needs is not defined."
-
-
-def variance_in_words(rows: dict[str, Row]) -> str:
-    """In how many dimensions the variance of some features is, and what that means for the verdict."""
-    dim, images, carry = int(rows["dim"]["value"]), int(rows["dim"]["images"]), rows["dims_99"]["value"]
-    if not carry:
-        return "It does not vary at all."
-    meaning = f"fewer than {math.ceil(PARTIAL_SHARE * dim)} is partial collapse"
-    if images <= dim:
-        meaning = f"no verdict: of {images:,} images, where at least {dim + 1:,} are needed"
-    return f"{carry} of {dim} dimensions carry 99 % of the variance ({meaning})."
-
-
 class SpectrumDisplay(Display):
     """One plain line a checkpoint; on a terminal, what is being measured."""
 
@@ -242,22 +196,22 @@ class SpectrumDisplay(Display):
         super().__init__(console, console.status("") if console.is_terminal else None)
         self.named: set[int] = set()  # the numbers of checkpoints that have their line
 
-    def watch(self, moment: Moment) -> None:
+    def watch(self, progress: SpectrumProgress) -> None:
         """Name the checkpoint when it is loaded, with what a foreign file has; then each thing that is measured."""
         if self.moving:
-            self.moving.update(Text(f"{one_line(moment.doing)} …"))
-        if moment.doing == "loading":
+            self.moving.update(Text(f"{one_line(progress.doing)} …"))
+        if progress.doing == "loading":
             return
-        before = f" ({moment.doing})" if moment.doing.startswith("measured before") else ""
-        if moment.number not in self.named:
-            self.named.add(moment.number)
+        before = f" ({progress.doing})" if progress.doing.startswith("measured before") else ""
+        if progress.number not in self.named:
+            self.named.add(progress.number)
             self.began = time.monotonic()
-            self.say(f"{moment.number}/{moment.checkpoints}  {moment.checkpoint}{before}")
-            for line in moment.report:
+            self.say(f"{progress.number}/{progress.checkpoints}  {progress.checkpoint}{before}")
+            for line in progress.report:
                 self.say(f"     {line}", emphasis(line))
         elapsed = time.monotonic() - self.began
         if elapsed > PATIENCE_SECONDS and not self.moving:  # on a terminal it is seen while it lasts
-            self.say(f"     {elapsed:4.0f} s  {moment.doing}")
+            self.say(f"     {elapsed:4.0f} s  {progress.doing}")
 
 
 def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: list[Row], files: list[Path]) -> None:
@@ -272,7 +226,7 @@ def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: l
     measured = checkpoints(metrics)
     lines = list(curves(measured, eigenvalues))
     if len(measured) == 1:
-        lines += words(measured[0].numbers)
+        lines += [f" {sentence}" for sentence in verdicts(measured[0].numbers)]
     for line in lines:
         console.print(line, soft_wrap=True)
     if console.width < WIDE:

@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.live import Live
 
 from sparsehead_cli.errors import SparseheadError, Stopped, one_line
+from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, print_table, terminal_table
 from sparsehead_cli.present.figures import save_figure
 from sparsehead_cli.present.figures_sweep import sweep_figure
-from sparsehead_cli.present.pretrain import epoch_line, without
+from sparsehead_cli.present.pretrain import epoch_line
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.folder import METRICS, locked
 from sparsehead_cli.runs.readable import number
@@ -241,9 +242,9 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
     )
 
 
-def show_commands(console: Console, request: SweepRequest, state: SweepState) -> None:
-    """A command line for each trial that is not finished."""
-    arguments = without(request.arguments, "--engine")
+def show_commands(console: Console, state: SweepState, arguments: Sequence[str]) -> None:
+    """A command line for each trial that is not finished, from the `arguments` of the sweep."""
+    arguments = without(without(arguments, "--trial"), "--engine")
     if not state.pending():
         failed = f"; {len(state.failed)} failed before: --retry-failed" if state.failed else ""
         line = f"nothing to run: {len(state.rows)} trials have finished{failed}"

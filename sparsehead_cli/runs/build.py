@@ -26,7 +26,7 @@ from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.identity import run_identity, run_name
+from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.runs.settings import unknown_names
@@ -61,8 +61,7 @@ def build(config: Config) -> Run:
             network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
     precision = choose_precision(config.precision, device)
     steps_per_epoch = len(train) // config.batch_size
-    name = run_name(config, identity)
-    folder = config.results / config.experiment / name
+    folder = run_folder(config, identity)
     ramp = max(1, round(config.lam_ramp_epochs * steps_per_epoch))
     return Run(
         method=method,
@@ -82,7 +81,7 @@ def build(config: Config) -> Run:
         advice=partial(advice, config, method, folder, precision),
         config=config,
         identity=identity,
-        name=name,
+        name=folder.name,
         folder=folder,
         spec=spec,
         prepare=views.plain if hasattr(views, "plain") else Prepare(spec.image, spec.normalise),
@@ -132,7 +131,7 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
 
     A backbone is one of ours, timm:NAME, or what `module:Class` makes of the spec. Raises: SparseheadError for one without `dim`.
     """
-    torch.manual_seed(config.seed)
+    torch.default_generator.manual_seed(config.seed)  # the CPU's: weights are drawn there
     sizes = {"widths": config.widths, "blocks": config.blocks}
     given = [f"{name} {','.join(map(str, value))}" for name, value in sizes.items() if value is not None]
     if config.backbone in BACKBONES:
@@ -157,8 +156,8 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
 
 
 def build_method(config: Config, spec: object) -> Method:
-    """Encoder, projector and objective; the global generator stays as it was."""
-    with torch.random.fork_rng():
+    """Encoder, projector and objective; the global generator stays as it was, and no GPU is opened."""
+    with torch.random.fork_rng(devices=[]):
         backbone, projector = build_encoder(config, spec)
         settings = method_settings(config.method, config.method_settings)
         return named("method", config.method, METHODS)(backbone, projector, **settings)
@@ -174,14 +173,14 @@ def call(kind: str, name: str, function: Callable[..., T], *arguments: object) -
         raise SparseheadError(f"{kind} {name} cannot be made: {type(error).__name__}: {one_line(str(error))}.") from error
 
 
-def outline_method(config: Config, spec: object) -> Method:
-    """`build_method` with weights that have names, shapes and types but no values, and take no memory.
+def outline(make: Callable[[Config, object], T], config: Config, spec: object) -> T:
+    """What `build_encoder` or `build_method` makes, with weights that have names, shapes and types but no values.
 
-    Raises: SparseheadError for widths whose weights no machine could count.
+    They take no memory. Raises: SparseheadError for widths whose weights no machine could count.
     """
     try:
-        with torch.device("meta"):
-            return build_method(config, spec)
+        with torch.random.fork_rng(), torch.device("meta"):
+            return make(config, spec)
     except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for shapes beyond its own numbers
         if "overflow" not in str(error).lower():
             raise
@@ -197,7 +196,7 @@ def require_memory(config: Config, spec: object, device: torch.device) -> None:
     """
     if is_plugin(config.backbone) or is_plugin(config.method):
         return
-    method = outline_method(config, spec)
+    method = outline(build_method, config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
     count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
     needed, there = 4 * count, memory_of(device)

@@ -21,9 +21,8 @@ from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.files import cannot_write, changed_line, make_folder, read_regular, replace_witnessed
 from sparsehead_cli.runs.checkpoint import load_checkpoint, load_optimizer, require_weights, save_checkpoint
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.identity import all_settings, is_same_run
+from sparsehead_cli.runs.identity import SCHEMA, all_settings, is_same_run
 from sparsehead_cli.runs.run import Progress, Run
-from sparsehead_cli.runs.schema import SCHEMA
 from sparsehead_cli.runs.settings import plug_ins_of
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import PUT_BACK, penalty_name

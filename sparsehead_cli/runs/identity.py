@@ -1,12 +1,17 @@
 """What tells runs apart: {"schema": n, **all that deviates from the defaults of that schema}, and the name that is made of it.
 
-So a new setting renames no run that has its default, and neither does a new strength of a view or a new keyword argument of a
-method. Machine settings are no part of it. Of a plug-in, "module:attribute", it has the name and the settings, but not the code.
+The defaults of a schema are frozen in schema-<n>.json: `settings`, `views`, `recipes`, `methods` and `optimizers` are what every
+run of the schema has had. `later` are settings, strengths of a view, keyword arguments of a method and numbers of an optimizer
+that came after its first runs: they are part of a name only where they deviate, so that they rename no run. Machine settings are
+no part of it. Of a plug-in, "module:attribute", it has the name and the settings, but not the code.
 """
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 
 from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.errors import SparseheadError
@@ -15,20 +20,53 @@ from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.nets.optim import adaptation
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.method_settings import method_settings
-from sparsehead_cli.runs.schema import (
-    SCHEMA,
-    Values,
-    deviations,
-    frozen_defaults,
-    identity_defaults,
-    plain,
-    recipe_deviations,
-    schema,
-)
-from sparsehead_cli.runs.settings import read, unknown_names
+from sparsehead_cli.runs.settings import Values, read, settings_of, unknown_names
 
+SCHEMA = 1  # the newest
 # what the names of runs have always been made of, too, when devices and numbers of processes still told runs apart
 CONSTANT = {"device": "auto", "processes": 1}
+
+
+@cache
+def schema(number: int) -> dict[str, dict]:
+    """The frozen defaults with this number. Raises: SparseheadError for one that a later version has made."""
+    path = schema_file(number)
+    if not path.exists():
+        raise SparseheadError(f"settings of schema {number} are not known to this version. Upgrade sparsehead.")
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def schema_file(number: int) -> Path:
+    """Where a schema is frozen. tests/runs/freeze.py writes it."""
+    return Path(__file__).with_name(f"schema-{number}.json")
+
+
+def frozen_defaults(table: str, name: str | None = None) -> Values:
+    """The newest schema's defaults in a table, or of one entry of it: those that were there from the first, and later ones."""
+    frozen = schema(SCHEMA)
+    first, later = frozen[table], frozen["later"][table]
+    return later | first if name is None else later.get(name, {}) | first.get(name, {})
+
+
+def identity_defaults(stated: type[Config]) -> Values:
+    """The defaults of this code for the settings that are part of a run's identity."""
+    return {name: setting.default for name, setting in settings_of(stated).items() if setting.identity}
+
+
+def recipe_deviations(name: str) -> list[Values]:
+    """What each view of a recipe of this code does otherwise than a view does by default."""
+    return [deviations(asdict(view), asdict(type(view)()) | frozen_defaults("views")) for view in RECIPES[name]]
+
+
+def deviations(values: Values, defaults: Mapping[str, object]) -> Values:
+    """The values that are not the default, as plain ones."""
+    expected = plain(defaults)
+    return {name: value for name, value in plain(values).items() if name not in expected or value != expected[name]}
+
+
+def plain(values: object) -> object:
+    """Values as JSON gives them back: tuples become lists."""
+    return json.loads(json.dumps(values))
 
 
 def all_settings(config: Config) -> Values:
@@ -105,11 +143,22 @@ def config_in(identity: Values, experiment: str) -> Config:
     return config
 
 
-def run_name(config: Config, identity: Values) -> str:
+def run_folder(config: Config, identity: Values) -> Path:
+    """Where the run lies; its last part is the run's name.
+
+    A run that an older version began with --device, which was part of its name then, stays where it is.
+    """
+    experiment = config.results / config.experiment
+    folder = experiment / run_name(config, whole_identity(identity))
+    older = experiment / run_name(config, {**whole_identity(identity), "device": config.device})
+    return older if older.exists() and not folder.exists() else folder
+
+
+def run_name(config: Config, whole: Values) -> str:
     """Readable, and ending in a hash of the whole identity: simclr-l21-lam1e-04-seed0-3f2a91c."""
     lam = f"{config.lam:.1e}".replace(".0e", "e") if config.lam else "0"
     method, penalty = (name.replace(":", "-") for name in (config.method, config.penalty))
-    return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{digest(whole_identity(identity))}"
+    return f"{method}-{penalty}-lam{lam}-seed{config.seed}-{digest(whole)}"
 
 
 def digests(identity: Values) -> set[str]:

@@ -53,8 +53,8 @@ class Phase(NamedTuple):
 class Training:
     """All that `fit` needs. `forward` is the method, wrapped where several processes train together.
 
-    `batch_size` is that of all processes, `local_batch` that of this one. `lam` is λ of a step. `advice` says what may be done
-    where the loss is no longer finite.
+    `batch_size` is that of all processes, `local_batch` that of this one. `lam` is λ of a step. A loss that is
+    no longer finite ends the training, unless it need not be; `advice` says what may be done about it.
     """
 
     method: Method
@@ -71,6 +71,7 @@ class Training:
     warmup_steps: int = 0
     sparse: SparseHead | None = None
     lam: Callable[[int], float] = lambda step: 0.0
+    must_be_finite: bool = True
     advice: Callable[[], str] = lambda: ""
 
     @property

@@ -138,6 +138,13 @@ def out_of_range(settings: Mapping[str, Setting], values: Mapping[str, object]) 
     return problems
 
 
+def require_in_range(settings: Mapping[str, Setting], **values: object) -> None:
+    """Raises: SparseheadError for values of some settings that are out of their range."""
+    problems = out_of_range({name: settings[name] for name in values}, values)
+    if problems:
+        raise SparseheadError("\n".join(problems))
+
+
 def problems_of(stated: object, prefix: str = "") -> list[str]:
     """A sentence for each number of a dataclass of settings that is out of its range."""
     settings = settings_of(type(stated), prefix)

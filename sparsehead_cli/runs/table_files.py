@@ -75,6 +75,7 @@ def frame(rows: list[Row] | Path, text: Sequence[str] = ()) -> "pd.DataFrame":
 
     Raises: SparseheadError as `read_csv` for a path.
     """
+    import numpy as np
     import pandas as pd  # takes 0.3 s, and whoever trains or asks for help needs none of it
 
     columns: Sequence[str] = ()
@@ -84,9 +85,9 @@ def frame(rows: list[Row] | Path, text: Sequence[str] = ()) -> "pd.DataFrame":
     for column in dict.fromkeys(column for row in rows for column in row) or columns:
         cells = [row.get(column, "") for row in rows]
         if column in text or (column in COLUMNS and COLUMNS[column].kind in ("text", "truth")):
-            values[column] = pd.Series(["" if value is None else str(value) for value in cells], dtype=object)
+            values[column] = ["" if value is None else str(value) for value in cells]
         else:
-            values[column] = pd.Series([number(value) for value in cells], dtype=float)
+            values[column] = np.array([number(value) for value in cells], dtype=float)
     return pd.DataFrame(values)
 
 

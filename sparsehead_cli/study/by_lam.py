@@ -3,9 +3,10 @@
 import pandas as pd
 
 from sparsehead_cli.runs.table_files import Row, frame
+from sparsehead_cli.runs.tables import KIND
 from sparsehead_cli.study.stats import paired_columns
 
-SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "eval_dataset", "split")
+SETTING = (*KIND, "eval_dataset", "split")
 
 
 def by_lam(rows: list[Row]) -> list[Row]:

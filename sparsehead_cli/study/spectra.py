@@ -1,20 +1,19 @@
 """Spectra of several checkpoints -> tables and the comparison over λ; and spectra over training, run by run."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.spectrum import TABLES, Moment, Request, spectra
+from sparsehead_cli.evaluation.spectrum import TABLES, OnProgress, SpectrumRequest, spectra
 from sparsehead_cli.runs.folder import SPECTRA
 from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
+from sparsehead_cli.runs.tables import KIND
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.labels import labels
 
-OF_SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver")
 BY_LAM = "spectrum_by_lam.csv"
 
 
-def study_spectra(request: Request, watch: Callable[[Moment], None]) -> tuple[list[list[Row]], list[Row], list[Path]]:
+def study_spectra(request: SpectrumRequest, watch: OnProgress) -> tuple[list[list[Row]], list[Row], list[Path]]:
     """Measure checkpoints: (rows of the TABLES, rows over λ where runs can be compared, the files written).
 
     Raises: SparseheadError for whatever the user can mend.
@@ -61,9 +60,9 @@ def tracked_runs(folder: Path) -> dict[str, dict[str, list[Row]]]:
         return {}
     runs = frame([read_csv(path)[0] for path in paths])
     runs["folder"] = [path.parent for path in paths]
-    differing = [column for column in OF_SETTING if runs[column].nunique() > 1]
+    differing = [column for column in KIND if runs[column].nunique() > 1]
     tracked = {}
-    for _, own in runs.groupby(list(OF_SETTING), sort=False):
+    for _, own in runs.groupby(list(KIND), sort=False):
         first_seeds = own.sort_values(["lam", "seed"], kind="stable").drop_duplicates("lam")
         tracked[", ".join(own[differing].iloc[0])] = spectra_over_time(list(first_seeds["folder"]))
     return tracked

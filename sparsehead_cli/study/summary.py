@@ -7,9 +7,10 @@ from collections.abc import Sequence
 import pandas as pd
 
 from sparsehead_cli.runs.table_files import Row, frame
+from sparsehead_cli.runs.tables import HEAD, KIND
 from sparsehead_cli.study.stats import bootstrap_interval, differences, paired_columns
 
-SETTING = ("experiment", "method", "dataset", "backbone", "penalty", "solver", "batch_norm", "projector_out", "epochs")
+SETTING = (*KIND, *HEAD)
 SHARED = ("penalty", "solver")  # of which λ 0 is none: its trials belong to all
 NUMBERS = (
     *("accuracy", "accuracy_z", "knn_accuracy", "val_accuracy", "effective_rank_r", "effective_rank_z"),
@@ -26,13 +27,13 @@ def by_setting(rows: list[Row]) -> dict[tuple[str, ...], pd.DataFrame]:
     trials = frame(rows, text=SETTING)
     settings = dict(list(trials[trials["lam"] > 0].groupby(list(SETTING), sort=False)))
     for setting, unpenalised in trials[trials["lam"] == 0].groupby(list(SETTING), sort=False):
-        alike = [other for other in settings if kind(other) == kind(setting)]
+        alike = [other for other in settings if unshared(other) == unshared(setting)]
         for other in alike or [setting]:
             settings[other] = pd.concat([settings.get(other), unpenalised])
     return settings
 
 
-def kind(setting: tuple[str, ...]) -> list[str]:
+def unshared(setting: tuple[str, ...]) -> list[str]:
     """A setting without its penalty and solver."""
     return [value for column, value in zip(SETTING, setting, strict=True) if column not in SHARED]
 

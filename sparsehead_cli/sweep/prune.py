@@ -15,7 +15,8 @@ from pathlib import Path
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import METRICS, identity_columns
-from sparsehead_cli.runs.table_files import Row, frame, replace_csv
+from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
 from sparsehead_cli.sweep.trial import setting_columns
 
@@ -49,14 +50,12 @@ class Halving:
         self.was_read, self.out = -READ_SECONDS, dropped(configs, self.rows)
 
     def unwanted(self) -> set[str]:
-        """The names of all trials that need not go on or begin; what they have reached is read now and then."""
-        if time.monotonic() - self.was_read < READ_SECONDS:
-            return self.out
-        self.was_read = time.monotonic()
-        for setting, values in enumerate(self.settings):
-            for value in values:
-                self.compare(setting, value)
-        self.out = dropped(self.configs, self.rows)
+        """The names of all trials that need not go on or begin, told by what they have reached, which is read now and then."""
+        if time.monotonic() - self.was_read >= READ_SECONDS:
+            self.was_read = time.monotonic()
+            for setting, values in enumerate(self.settings):
+                for value in values:
+                    self.compare(setting, value)
         return self.out
 
     def compare(self, setting: int, value: Value) -> None:
@@ -69,29 +68,25 @@ class Halving:
             here[value] = accuracy
             best = max(here.values())
             behind = best - accuracy > ERRORS * math.sqrt(best * (1 - best) / self.images)
-            if behind and not goes_on(accuracy, list(here.values())) and self.configs[name].lam > 0:
-                self.keep(name, epoch, accuracy, best)
+            config = self.configs[name]
+            if behind and config.lam > 0 and name not in self.out and not goes_on(accuracy, list(here.values())):
+                numbers = {"epoch": epoch, "mean_knn_accuracy": accuracy, "best_knn_accuracy": best}
+                self.rows.append({**identity_columns(config, name), **setting_columns(config), **numbers})
+                replace_csv(self.folder / PRUNED_CSV, self.rows)
+                self.out = dropped(self.configs, self.rows)
 
     def means(self, value: Value) -> Iterator[tuple[str, int, int, float]]:
         """(run, its epoch, epochs of all seeds so far, their mean accuracy) of one value of λ, seed after seed."""
         before: list[float] = []
         for name in value:
             epochs = self.configs[name].epochs
-            accuracies = list(frame(self.folder / name / METRICS)["knn_accuracy"]) or self.curves.get(name, [])
+            rows = read_csv(self.folder / name / METRICS)
+            accuracies = [number(row["knn_accuracy"]) for row in rows] or self.curves.get(name, [])
             for epoch, accuracy in enumerate(accuracies, 1):
                 yield name, epoch, len(before) * epochs + epoch, statistics.fmean([*before, accuracy])
             if len(accuracies) < epochs:
                 return
             before.append(accuracies[-1])
-
-    def keep(self, name: str, epoch: int, reached: float, best: float) -> None:
-        """A row of PRUNED_CSV for the value of λ of a run, unless it has one."""
-        if name in dropped(self.configs, self.rows):
-            return
-        config = self.configs[name]
-        numbers = {"epoch": epoch, "mean_knn_accuracy": reached, "best_knn_accuracy": best}
-        self.rows.append({**identity_columns(config, name), **setting_columns(config), **numbers})
-        replace_csv(self.folder / PRUNED_CSV, self.rows)
 
 
 def is_rung(epochs: int, first: int) -> bool:

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from sparsehead_cli.data.datasets import require_known
 from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.runs.build import check_names
@@ -37,15 +36,10 @@ ENGINES = ("local", "ray", "print")
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRequest:
-    """What `sparsehead sweep-lambda` was asked for.
-
-    `arguments` are those behind `sparsehead`, for the processes of trials; `callbacks` names what each trial calls, written
-    module:attribute.
-    """
+    """What `sparsehead sweep-lambda` was asked for; `callbacks` are names `module:Class` of what each trial calls."""
 
     grid: Grid
     experiment: str
-    arguments: tuple[str, ...] = ()
     experiments: Path | None = None
     engine: str = "local"
     address: str | None = None
@@ -70,7 +64,7 @@ class SweepState:
 
     def pending(self) -> list[str]:
         """The trials that neither finished nor failed nor were pruned."""
-        out = dropped(self.configs, self.pruned()) if self.halving else set()
+        out = self.halving.out if self.halving else set()
         return [name for name in self.configs if name not in self.rows and name not in self.failed and name not in out]
 
     def pruned(self) -> list[Row]:
@@ -111,7 +105,6 @@ def read_state(request: SweepRequest) -> SweepState:
     configs = trials(request.grid, request.experiment, request.experiments, auto)
     for config in {(c.method, c.penalty, c.solver, c.groups): c for c in configs}.values():
         check_names(config)
-        require_known(config.dataset)
     named = {folder_of(config).name: config for config in configs}
     state = SweepState(folder_of(configs[0]).parent, named)
     state.rows = known_rows(state)
@@ -174,7 +167,7 @@ def sweep(request: SweepRequest, state: SweepState, watch: Watch) -> tuple[list[
     try:
         for outcome in run(request, tasks, on_poll):
             name = outcome.task.folder.name
-            if outcome.error and state.halving and name in dropped(state.configs, state.pruned()):
+            if outcome.error and state.halving and name in state.halving.out:
                 continue  # it was stopped because it was pruned
             row = None if outcome.error else row_of_trial(outcome.task.folder / TRIAL, outcome.task.config)
             if row is None:

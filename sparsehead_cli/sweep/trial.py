@@ -14,12 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
-from sparsehead_cli.evaluation.evaluate import Request, evaluate
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.load import own_code
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns, locked
-from sparsehead_cli.runs.identity import run_identity, run_name
+from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv
@@ -31,16 +33,22 @@ TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
 
 def folder_of(config: Config) -> Path:
     """Where a trial lies; its last part is the run's name."""
-    return config.results / config.experiment / run_name(config, run_identity(config))
+    return run_folder(config, run_identity(config))
 
 
 def run_trial(config: Config, callbacks: Sequence[Callback] = ()) -> Row:
     """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
     run = build(config)
     result = pretrain(run, callbacks)
-    reading = {"data_dir": config.data_dir, "workers": config.workers, "skip_bad_images": config.skip_bad_images}
+    options = LoadOptions(
+        plugins=tuple(own_code(config)),
+        device=config.device,
+        data_dir=config.data_dir,
+        workers=config.workers,
+        skip_bad_images=config.skip_bad_images,
+    )
     with locked(run.folder / "features", "another process evaluates this trial"):
-        rows, _ = evaluate(Request(run.folder, ("linear",), device=config.device, **reading))
+        rows, _ = evaluate(EvaluateRequest(checkpoint=run.folder, protocols=("linear",), options=options))
         row = trial_row(run, result.rows, rows)
         replace_csv(run.folder / TRIAL, [row])
         shutil.rmtree(run.folder / "features", ignore_errors=True)  # a sweep has many, and none is read again

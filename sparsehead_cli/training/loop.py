@@ -179,5 +179,5 @@ def total_skipped(progress: Progress, device: torch.device) -> int:
 
 def require_finite(run: Training, progress: Progress) -> None:
     """Raises: SparseheadError when a loss, term or gradient since the last save was not finite."""
-    if not all(math.isfinite(value.item()) for value in progress.sums.values()):
+    if run.must_be_finite and not all(math.isfinite(value.item()) for value in progress.sums.values()):
         raise diverged(run)

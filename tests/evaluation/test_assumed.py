@@ -9,8 +9,9 @@ import torch
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
-from sparsehead_cli.evaluation.evaluate import Request, evaluate
-from sparsehead_cli.evaluation.subject import load_subject, untrained
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.subject import LoadOptions, untrained
 from sparsehead_cli.foreign.layouts import CIFAR100, IMAGENET, STL10
 from tests.foreign.definitions import head_state, resnet_state, under
 
@@ -36,7 +37,7 @@ def solo_learn(folder, dataset, kernel=3):
 
 
 def load(path, *assume, dataset="cifar10", **options):
-    return load_subject(path, CPU, None, dataset=dataset, assume=assume, **options)
+    return load_subject(path, LoadOptions(assume=assume, **options), dataset)
 
 
 def assumed(subject):
@@ -205,4 +206,4 @@ def test_accuracy_on_one_class_means_nothing(tmp_path, photographs):
         (one / part).mkdir(parents=True)
         (one / part / "cat").symlink_to(photographs / part / "cat")
     with pytest.raises(SparseheadError, match=r"has one class, cat, .* accuracy is not defined. .*sparsehead spectrum"):
-        evaluate(Request(written(tmp_path), ("knn",), dataset=str(one)))
+        evaluate(EvaluateRequest(checkpoint=written(tmp_path), protocols=("knn",), dataset=str(one)))

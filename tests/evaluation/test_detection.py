@@ -302,7 +302,7 @@ def test_a_missing_extra_is_said_before_training(voc, monkeypatch):
         ({"masks": True}, "objects of the training set have no segmentations"),
         ({"width": 48}, "detection.width must be a multiple of 32.*given 48"),
         ({"batch_size": 0}, "detection.batch_size must be at least 1, given 0"),
-        ({"lr": float("nan")}, "detection.lr must be above 0 and finite, given nan"),
+        ({"lr": float("nan")}, "detection.lr must be finite, given nan"),
         ({"smallest": 1.5}, "detection.smallest must be above 0 and at most 1.*given 1.5"),
         ({"epochs": -1}, "detection.epochs must be at least 0, given -1"),
         ({"lr": 1e12}, r"no longer finite at step \d+. Lower lr"),

@@ -8,9 +8,9 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import evaluate as module
-from sparsehead_cli.evaluation.evaluate import Evaluation, Job, Request, evaluate, plan, read_settings
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, Job, evaluate, plan, read_settings
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, Settings
-from sparsehead_cli.evaluation.subject import digest_of
+from sparsehead_cli.evaluation.subject import LoadOptions, digest_of
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
 from tests.damage import every_nth
@@ -24,7 +24,9 @@ def without_time(rows):
 
 
 def ask(folder, *protocols, **changes):
-    return Request(folder / "checkpoint.pt", protocols or ("linear", "knn"), **{"settings": SHORT, **changes})
+    options = LoadOptions(**{key: changes.pop(key) for key in ("workers", "skip_bad_images", "plugins") if key in changes})
+    given = {"protocols": protocols or ("linear", "knn"), "options": options, "settings": SHORT, **changes}
+    return EvaluateRequest(checkpoint=folder / "checkpoint.pt", **given)
 
 
 def test_the_default_evaluation_is_one_tidy_table(run_folder):
@@ -78,12 +80,12 @@ def test_features_are_extracted_once_and_kept(run_folder, monkeypatch):
 
 def test_damaged_features_are_said_and_change_no_number(run_folder):
     told = []
-    first = [row["value"] for row in evaluate(ask(run_folder, "knn"), tell=told.append)[0]]
+    first = [row["value"] for row in evaluate(ask(run_folder, "knn"), on_line=told.append)[0]]
     assert told == []
     for path in (run_folder / "features").glob("*.pt"):
         path.write_bytes(every_nth(path.read_bytes(), 97))
     (run_folder / "evaluations.csv").unlink()
-    assert [row["value"] for row in evaluate(ask(run_folder, "knn"), tell=told.append)[0]] == first
+    assert [row["value"] for row in evaluate(ask(run_folder, "knn"), on_line=told.append)[0]] == first
     assert len(told) == 2
     assert all("are damaged" in line and "made anew" in line for line in told)
 
@@ -194,7 +196,7 @@ def test_untrained_is_another_network_with_statistics_of_its_images(run_folder):
     twin = evaluation.untrained
     assert twin.digest == digest_of(twin.network, twin.prepare) != evaluation.subject.digest
     images = load_split("fashion1k", "train", run_folder)
-    first = twin.network.backbone.conv1(twin.prepare(images.images))
+    first = twin.network.backbone.conv1(twin.prepare(images.inputs))
     torch.testing.assert_close(twin.network.backbone.bn1.running_mean, first.mean(dim=(0, 2, 3)), atol=3e-3, rtol=0)
     assert Evaluation(ask(run_folder)).untrained.digest == twin.digest
 

@@ -5,6 +5,7 @@ from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.sgd import (
     LRS,
     Classifier,
@@ -13,56 +14,84 @@ from sparsehead_cli.evaluation.sgd import (
     finetune,
     linear_sgd,
     stages_of,
-    training_batches,
+    supervise,
 )
-from sparsehead_cli.evaluation.subject import load_subject, pixels
+from sparsehead_cli.evaluation.subject import LoadOptions, pixels
 from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.nets.backbones import make_backbone
+from sparsehead_cli.nets.optim import parameter_groups
+from sparsehead_cli.ssl.contract import Method
 
 QUIET = lambda step, total: None  # noqa: E731
 
 
 @pytest.fixture
 def subject(run_folder):
-    return load_subject(run_folder, torch.device("cpu"), run_folder)
+    return load_subject(run_folder, LoadOptions(device="cpu"))
+
+
+class Recorder(Method):
+    """Learns nothing, and remembers what it was shown and at which learning rate."""
+
+    def __init__(self):
+        super().__init__(torch.nn.Identity(), torch.nn.Identity())
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.optimizer = torch.optim.SGD(parameter_groups(self, 0.0), lr=2.0)
+        self.views, self.labels, self.rates = [], [], []
+
+    def forward(self, views, batch):
+        (view,) = views
+        self.views.append(view.inputs)
+        self.labels += batch.labels.tolist()
+        self.rates.append(self.optimizer.param_groups[0]["lr"])
+        return self.weight.square(), {}
+
+
+def recorded(subject, train, schedule, seed=0, watch=QUIET, recipe="shift"):
+    method = Recorder()
+    settings = {"recipe": recipe, "schedule": schedule, "seed": seed, "watch": watch, "must_be_finite": True}
+    supervise(method, method.optimizer, subject, train, **settings)
+    return method
 
 
 def test_an_epoch_sees_every_image_once_in_another_order_each_time(subject):
     images = torch.arange(60, dtype=torch.uint8).view(60, 1, 1, 1).expand(60, 1, 28, 28).contiguous()
-    train = Memory(images, torch.arange(60))
-    seen, rates, steps = [], [], []
-    for view, labels, rate in training_batches(
-        subject, train, "shift", Schedule(2, 20), 0, lambda step, total: steps.append((step, total))
-    ):
-        assert view.shape == (20, 1, 28, 28)
-        seen += labels.tolist()
-        rates.append(rate)
-    assert sorted(seen[:60]) == sorted(seen[60:]) == list(range(60))
-    assert seen[:60] != seen[60:]
-    assert rates[0] == 1
-    assert rates == sorted(rates, reverse=True)
-    assert rates[-1] < 0.1
+    steps = []
+    seen = recorded(subject, Memory(images, torch.arange(60)), Schedule(2, 20, 2.0), watch=lambda *step: steps.append(step))
+    assert {tuple(view.shape) for view in seen.views} == {(20, 1, 28, 28)}
+    assert sorted(seen.labels[:60]) == sorted(seen.labels[60:]) == list(range(60))
+    assert seen.labels[:60] != seen.labels[60:]
+    assert seen.rates[0] == 2
+    assert seen.rates == sorted(seen.rates, reverse=True)
+    assert seen.rates[-1] < 0.2
     assert steps == [(i + 1, 6) for i in range(6)]
 
 
 def test_views_are_a_function_of_the_seed(subject):
     train = load_split("fashion1k", "train", None).take(torch.arange(40))
-    a, b, c = (list(training_batches(subject, train, "gentle-crop", Schedule(1, 20), seed, QUIET)) for seed in (0, 0, 1))
-    assert all(torch.equal(x[0], y[0]) for x, y in zip(a, b, strict=True))
-    assert not torch.equal(a[0][0], c[0][0])
+    a, b, c = (recorded(subject, train, Schedule(1, 20), seed, recipe="gentle-crop").views for seed in (0, 0, 1))
+    assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
+    assert not torch.equal(a[0], c[0])
+
+
+def test_other_channels_are_what_the_network_expects(subject):
+    colour = torch.randint(0, 256, (20, 3, 28, 28), dtype=torch.uint8)
+    assert {tuple(view.shape) for view in recorded(subject, Memory(colour, torch.zeros(20)), Schedule(1, 10)).views} == {
+        (10, 1, 28, 28)
+    }
 
 
 def test_the_head_is_on_r_or_on_z(subject):
-    x = subject.prepare(load_split("fashion1k", "test", None).images[:8])
+    x = subject.prepare(load_split("fashion1k", "test", None).inputs[:8])
     features = subject.network(x)
     for name in ("r", "z"):
         model = Classifier(subject.network, name, features[name].shape[1], 10).eval()
-        assert torch.equal(model(x)["logits"], torch.zeros(8, 10))  # nothing is known before the first step
+        assert torch.equal(model.logits(x), torch.zeros(8, 10))  # nothing is known before the first step
         torch.nn.init.ones_(model.head[1].weight)
         expected = model.head(features[name])
-        torch.testing.assert_close(model(x)["logits"], expected, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(model.logits(x), expected, atol=1e-5, rtol=1e-4)
 
 
 def test_lower_parts_learn_more_slowly(subject):

@@ -9,8 +9,9 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
-from sparsehead_cli.evaluation.spectrum import TABLES, Request, spectra
-from sparsehead_cli.evaluation.subject import load_subject
+from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.spectrum import TABLES, SpectrumRequest, spectra
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
@@ -37,7 +38,8 @@ def look(run_folder, tmp_path):
     """look(**changes) -> {(features, metric): row} of the tiny run, and the three tables."""
 
     def found(folder=run_folder, **changes):
-        tables = spectra(Request(**{"checkpoints": (str(folder),), "out": tmp_path / "out", **changes}))
+        options = LoadOptions(**{key: changes.pop(key) for key in ("workers",) if key in changes})
+        tables = spectra(SpectrumRequest(checkpoints=(str(folder),), out=tmp_path / "out", options=options, **changes))
         return {(row["features"], row["metric"]): row for row in tables[-1]}, tables
 
     return found
@@ -59,7 +61,7 @@ def change_weights(folder, change):
 def test_the_numbers_are_those_of_the_features(look, run_folder, tmp_path):
     """Whatever the order in which the images came."""
     numbers, (batches, eigenvalues, metrics) = look()
-    subject = load_subject(run_folder, CPU, tmp_path)
+    subject = load_subject(run_folder, LoadOptions(device="cpu"))
     features = extract(subject.network, load_split("fashion1k", "test", tmp_path), subject.prepare)
     for name in ("r", "z"):
         exact = Spectrum.of(features[name])
@@ -104,7 +106,7 @@ def test_every_number_has_its_definition(look):
 
 def test_the_hidden_layer_is_what_the_last_layer_reads(look, run_folder, tmp_path):
     numbers, _ = look(layers=True)
-    subject = load_subject(run_folder, CPU, tmp_path)
+    subject = load_subject(run_folder, LoadOptions(device="cpu"))
     features = extract(subject.network, load_split("fashion1k", "test", tmp_path), subject.prepare)
     hidden = subject.network.projector[:-1](features["r"].clone())
     assert value(numbers, "h1", "effective_rank") == pytest.approx(NUMBERS["effective_rank"](Spectrum.of(hidden)), rel=1e-5)
@@ -112,7 +114,7 @@ def test_the_hidden_layer_is_what_the_last_layer_reads(look, run_folder, tmp_pat
 
 def test_a_checkpoint_is_measured_once_and_anew_for_another_question(look, monkeypatch):
     first, _ = look()
-    monkeypatch.setattr(spectrum.Look, "rows", lambda self, tell: pytest.fail("measured again"))
+    monkeypatch.setattr(spectrum.SpectrumTask, "rows", lambda self, on_part: pytest.fail("measured again"))
     assert look()[0] == first
     for changes in ({"split": "val"}, {"layers": True}, {"seed": 1}, {"dataset": "fashion10k"}):
         with pytest.raises(pytest.fail.Exception, match="measured again"):
@@ -137,7 +139,7 @@ def test_of_a_run_whose_checkpoint_is_gone_a_lost_table_is_not_passed_over(look,
 
 
 def test_a_look_that_was_stopped_leaves_no_half(look, monkeypatch, tmp_path):
-    monkeypatch.setattr(spectrum.Look, "probes", lambda self, reading: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(spectrum.SpectrumTask, "probes", lambda self, reading, observed: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         look()
     assert not list((tmp_path / "out").glob("*.csv"))
@@ -175,7 +177,7 @@ def test_features_that_are_not_numbers_are_an_error_in_words(look, run_folder, t
 def test_weights_too_small_to_matter_are_zero_and_the_checkpoint_is_still_known(run_folder, tmp_path):
     """A thin head is full of numbers near 1e-40, a hundred times slower to multiply."""
     change_weights(run_folder, lambda name, w: w[:, ::2].fill_(1e-40) if name == "projector.0.weight" else None)
-    subject = load_subject(run_folder, CPU, tmp_path)
+    subject = load_subject(run_folder, LoadOptions(device="cpu"))
     kept = load_checkpoint(run_folder / "checkpoint.pt")["method"]["projector.0.weight"]
     weight = subject.network.projector[0].weight
     assert (weight[:, ::2] == 0).all()
@@ -205,10 +207,10 @@ def test_few_images_get_no_verdict_no_interval_and_no_probe(look, photographs, t
     assert int(numbers["r", "dim"]["images"]) == 6
     assert numbers["r", "effective_rank"]["low"] == ""
     assert ("head", "probe_r") not in numbers
-    from sparsehead_cli.present.spectrum import judged, words
+    from sparsehead_cli.study.labels import judged, verdicts
 
     assert judged({metric: row for (features, metric), row in numbers.items() if features == "r"}) == "too few images"
-    sentence = next(words(numbers))
+    sentence = next(verdicts(numbers))
     assert f"no verdict: of 6 images, where at least {int(numbers['r', 'dim']['value']) + 1} are needed" in sentence
     assert "partial collapse" not in sentence
 
@@ -274,7 +276,7 @@ def test_tables_fit_into_eighty_columns(sparsehead, run_folder, tmp_path, monkey
 
     with open(tmp_path / "shown", "w") as shown:
         console = Console(file=shown, width=80)
-        tables = spectra(Request((str(run_folder), str(again)), out=tmp_path / "out"))
+        tables = spectra(SpectrumRequest(checkpoints=(str(run_folder), str(again)), out=tmp_path / "out"))
         display_spectrum.show_spectra(console, tables, [], [])
     boxes = [line for line in (tmp_path / "shown").read_text().splitlines() if line.startswith(("│", "┃", "└", "┏"))]
     assert len(boxes) > 10
@@ -295,7 +297,7 @@ def test_explain_needs_no_checkpoint(sparsehead):
         (["--dataset", "cifr10"], 'Did you mean "cifar10"?'),
         (["--figure", "x.jpeg"], 'a figure is .png, .svg or .pdf, or without an ending both .png and .svg; given ".jpeg"'),
         (["--seed", "-1"], "seed must be between 0"),
-        (["--workers", "-1"], "workers must be at least 0"),
+        (["--workers", "-1"], "workers must be between 0 and 1024, given -1"),
         (["--device", "gpu"], 'unknown device "gpu"'),
         (["--over-time"], "pretrain --track-spectrum"),
     ],

@@ -3,7 +3,6 @@
 import argparse
 import os
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,9 +11,10 @@ from torch import nn
 from sparsehead_cli.data.augment import RECIPES, Normalisation
 from sparsehead_cli.data.datasets import DATASETS, load_split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.evaluate import Request, evaluate
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.load import for_channels, load_subject
 from sparsehead_cli.evaluation.protocols import Settings
-from sparsehead_cli.evaluation.subject import for_channels, load_subject, untrained
+from sparsehead_cli.evaluation.subject import LoadOptions, untrained
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.identity import whole_identity
@@ -41,8 +41,8 @@ def foreign(tmp_path):
     return path
 
 
-def load(path, **options):
-    return load_subject(path, CPU, Path("data"), **options)
+def load(path, dataset=None, **options):
+    return load_subject(path, LoadOptions(**options), dataset)
 
 
 # ---------------------------------------------------------------------------------------------- ours
@@ -51,7 +51,7 @@ def load(path, **options):
 def test_a_run_of_ours_says_all_about_itself(run_folder):
     subject = load(run_folder)
     assert load(str(run_folder / "checkpoint.pt")).digest == subject.digest
-    assert (subject.dataset, subject.recipe, subject.report) == ("fashion1k", RECIPES["grey-small"], ())
+    assert (subject.dataset, subject.views.recipe, subject.report) == ("fashion1k", RECIPES["grey-small"], ())
     identity = whole_identity(load_checkpoint(run_folder / "checkpoint.pt")["identity"])
     assert subject.temperature == identity["method_settings"]["temperature"]
     assert subject.config.seed == identity["seed"]
@@ -76,7 +76,7 @@ def test_an_unknown_recipe_is_said(run_folder):
 
 
 def test_settings_that_do_not_fit_the_weights_end_in_one_line_before_a_network_is_made(run_folder, monkeypatch):
-    monkeypatch.setattr("sparsehead_cli.evaluation.subject.build_method", lambda *a: pytest.fail("made"))
+    monkeypatch.setattr("sparsehead_cli.evaluation.load.make_network", lambda *a: pytest.fail("made"))
     state = load_checkpoint(run_folder / "checkpoint.pt")
     path = run_folder / "odd.pt"
     for changes, words in (
@@ -193,7 +193,7 @@ def test_the_view_follows_the_stem_and_the_data_set(tmp_path, stem, channels, da
     subject = load(tmp_path / "c.pt", dataset=dataset, image_size=given)
     assert subject.prepare.image == subject.network.backbone.image == subject.fresh().backbone.image == image
     assert subject.prepare.normalise == DATASETS[normalise].normalise
-    assert subject.recipe == RECIPES["grey-small" if channels == 1 else "symmetric"]
+    assert subject.views.recipe == RECIPES["grey-small" if channels == 1 else "symmetric"]
     assert f"images: {' x '.join(map(str, image))}" in subject.report
 
 
@@ -231,7 +231,7 @@ def test_normalisation_between_grey_and_colour(tmp_path):
     assert (*back.mean, *back.std) == pytest.approx((0.25, 0.5))
     checkpoint(tmp_path / "c.pt")
     subject = load(tmp_path / "c.pt", dataset="fashion10k")
-    view = subject.prepare(load_split("fashion10k", "test", None).images[:2])
+    view = subject.prepare(load_split("fashion10k", "test", None).inputs[:2])
     assert view.shape == (2, 3, 28, 28)
     assert torch.equal(view[:, 0], view[:, 2])
 
@@ -242,7 +242,7 @@ def test_untrained_is_calibrated_on_the_images_given(foreign):
     twin = untrained(subject, images)
     assert twin.digest not in (subject.digest, None)
     assert (twin.model, twin.columns, twin.report) == ("untrained", subject.columns, subject.report)
-    first = twin.network.backbone.conv1(twin.prepare(images.images))
+    first = twin.network.backbone.conv1(twin.prepare(images.inputs))
     torch.testing.assert_close(twin.network.backbone.bn1.running_mean, first.mean(dim=(0, 2, 3)), atol=3e-3, rtol=0)
 
 
@@ -262,8 +262,9 @@ SHORT = Settings(sgd_epochs=1, finetune_epochs=1, semi_seeds=1, semi_epochs=(1, 
 @pytest.mark.slow
 def test_every_protocol_on_somebody_elses_network(foreign):
     told = []
-    request = Request(foreign, ("linear", "knn", "linear-sgd", "finetune"), dataset="fashion1k", baselines=True, settings=SHORT)
-    rows, _ = evaluate(request, tell=told.append)
+    protocols = ("linear", "knn", "linear-sgd", "finetune")
+    request = EvaluateRequest(checkpoint=foreign, protocols=protocols, dataset="fashion1k", baselines=True, settings=SHORT)
+    rows, _ = evaluate(request, on_line=told.append)
     assert told[0] == "layout: lightning"
     assert (foreign.parent / "evaluations.csv").exists()
     assert {(r["protocol"], r["model"], r["features"]) for r in rows} >= {
@@ -325,6 +326,7 @@ def test_what_is_asked_of_timm_and_cannot_be(foreign, monkeypatch):
 def test_a_detector_needs_stages(tmp_path):
     timm, _ = pytest.importorskip("timm"), pytest.importorskip("torchmetrics")
     torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "w.pt")
-    request = Request("timm:resnet10t", ("detection",), dataset="fashion1k", weights=tmp_path / "w.pt")
+    options = LoadOptions(weights=tmp_path / "w.pt")
+    request = EvaluateRequest(checkpoint="timm:resnet10t", protocols=("detection",), dataset="fashion1k", options=options)
     with pytest.raises(SparseheadError, match="detection reads the stages of a ResNet, which timm:resnet10t does not show"):
         evaluate(request)

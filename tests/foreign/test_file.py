@@ -333,7 +333,8 @@ import argparse, random, sys
 from pathlib import Path
 import torch
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.subject import load_subject
+from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
 
 torch.set_num_threads(1)
@@ -365,7 +366,7 @@ for zipped in (True, False):
         path = folder / f"{seed}.pt"
         path.write_bytes(data)
         try:
-            features = load_subject(path, torch.device("cpu"), folder).network(view)
+            features = load_subject(path, LoadOptions(device="cpu")).network(view)
         except SparseheadError as error:
             assert "\\n" not in str(error) and str(path) in str(error), (seed, zipped, str(error))
             refused += 1

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.subject import load_subject
+from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.foreign.facts import GIVEN, GUESSED, KNOWN, READ, Facts, parse_assume
 from sparsehead_cli.foreign.networks import Search
 from sparsehead_cli.foreign.timm_models import Made, find_timm
@@ -191,7 +192,7 @@ FILES = {
 def test_images_are_normalised_as_the_authors_do(name, tmp_path):
     file, (mean, std), rests_on = FILES[name]
     torch.save(file(), tmp_path / "w.pt")
-    subject = load_subject("timm:test_vit", torch.device("cpu"), tmp_path, weights=tmp_path / "w.pt")
+    subject = load_subject("timm:test_vit", LoadOptions(weights=tmp_path / "w.pt"))
     assert (subject.prepare.normalise.mean, subject.prepare.normalise.std) == (mean, std)
     assert {a.key: a.rests_on for a in subject.assumed}["mean"] == rests_on
 
@@ -199,7 +200,7 @@ def test_images_are_normalised_as_the_authors_do(name, tmp_path):
 def test_mean_and_std_that_are_given(tmp_path):
     torch.save(students(), tmp_path / "w.pt")
     given = ("mean=0.1,0.2,0.3", "std=0.5")
-    subject = load_subject("timm:test_vit", torch.device("cpu"), tmp_path, weights=tmp_path / "w.pt", assume=given)
+    subject = load_subject("timm:test_vit", LoadOptions(weights=tmp_path / "w.pt", assume=given))
     assert (subject.prepare.normalise.mean, subject.prepare.normalise.std) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
 
 
@@ -207,7 +208,7 @@ def test_the_example_of_the_docs(tmp_path):
     """DINO's published backbone is a bare state_dict, and timm's plain name has mean 0.5."""
     vit = reference(dim=384, depth=12, mlp=4, heads=6, image=224)
     torch.save(vit.state_dict(), tmp_path / "dino_vits16.pth")
-    subject = load_subject("timm:vit_small_patch16_224", torch.device("cpu"), tmp_path, weights=tmp_path / "dino_vits16.pth")
+    subject = load_subject("timm:vit_small_patch16_224", LoadOptions(weights=tmp_path / "dino_vits16.pth"))
     assert (subject.prepare.normalise.mean, subject.prepare.normalise.std) == IMAGENET
     rests_on = {a.key: a.rests_on for a in subject.assumed}
     assert (rests_on["mean"], rests_on["heads"], rests_on["image_size"]) == (GUESSED, GUESSED, READ)

@@ -203,19 +203,19 @@ def test_the_widths_of_features_are_those_that_are_extracted():
 
 @pytest.mark.parametrize("size", [8, 12, 30])
 def test_resizing_is_torchvisions(size):
-    x = images(channels=3, side=16).images.float() / 255
+    x = images(channels=3, side=16).inputs.float() / 255
     theirs = torchvision_resize(x, [size, size], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
     torch.testing.assert_close(resize(x, (size, size)), theirs, atol=2e-5, rtol=0)
 
 
 def test_an_image_that_fits_is_only_normalised():
-    x = images().images
+    x = images().inputs
     torch.testing.assert_close(PREPARE(x), (x / 255 - 0.5) / 0.5)
     assert PREPARE(x).is_contiguous(memory_format=torch.channels_last)
 
 
 def test_channels_are_adapted_both_ways():
-    grey = images().images
+    grey = images().inputs
     assert torch.equal(with_channels(grey, 3), grey.repeat(1, 3, 1, 1))
     assert torch.equal(with_channels(with_channels(grey, 3), 1), grey)
     red = torch.tensor([255, 0, 0], dtype=torch.uint8)[None, :, None, None]
@@ -226,5 +226,5 @@ def test_channels_are_adapted_both_ways():
 def test_pixels_are_the_images_and_large_ones_their_averages():
     plain = Prepare(None, Normalisation((0.0,), (1.0,)))
     small, large = images(), images(side=64)
-    torch.testing.assert_close(extract(Pixels(), small, plain)["pixels"], small.images.flatten(1) / 255)
+    torch.testing.assert_close(extract(Pixels(), small, plain)["pixels"], small.inputs.flatten(1) / 255)
     assert extract(Pixels(), large, plain)["pixels"].shape == (7, 32 * 32)

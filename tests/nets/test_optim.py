@@ -143,7 +143,7 @@ def test_a_run_of_when_lars_was_clipped_is_not_gone_on_with(tiny):
     whole = {name: whole_identity(identity) for name, identity in identities.items()}
     assert "eta" not in whole["sgd"]
     assert (whole["lars"].pop("eta"), whole["larc"].pop("eta")) == (0.001, 0.02)
-    assert run_name(tiny(), whole["lars"]) != run_name(tiny(), identities["lars"])
+    assert run_name(tiny(), whole["lars"]) != run_name(tiny(), whole_identity(identities["lars"]))
     assert not is_same_run(whole["lars"], identities["lars"])
 
 

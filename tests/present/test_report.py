@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from sparsehead_cli.present.page import paragraph, sort_key, written
-from sparsehead_cli.present.report import Study, read_study, spectra_figures, write_study
+from sparsehead_cli.present.report import spectra_figures, write_study
 from sparsehead_cli.present.sweep import draw_sweep
 from sparsehead_cli.present.table import Cell, Column, csv_table, difference
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.study.study import Study, read_study
 from sparsehead_cli.sweep.sweep import SweepState, write_tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
 from tests.present.test_figures import tables as spectra_rows

@@ -1,5 +1,6 @@
 """What tells runs apart survives growth: names stay, and old checkpoints are gone on with."""
 
+import copy
 import csv
 import dataclasses
 import inspect
@@ -9,13 +10,25 @@ import pytest
 
 from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs import identity, schema
+from sparsehead_cli.runs import identity
 from sparsehead_cli.runs.config import Config, load_config
-from sparsehead_cli.runs.identity import all_settings, digests, is_same_run, run_identity, run_name, whole_identity
+from sparsehead_cli.runs.identity import (
+    SCHEMA,
+    all_settings,
+    digests,
+    is_same_run,
+    run_folder,
+    run_identity,
+    run_name,
+    schema,
+    schema_file,
+    whole_identity,
+)
 from sparsehead_cli.runs.settings import setting
 from sparsehead_cli.ssl.methods import METHODS, SimCLR
 from sparsehead_cli.sweep.grid import read_grid, trials
 from sparsehead_cli.sweep.trial import folder_of
+from tests.runs.freeze import add_new, defaults_of_this_code, write
 
 RESULTS = Path(__file__).parents[2] / "results"
 PRETRAINED = sorted(path.parent for path in RESULTS.glob("*/*/layers.csv"))  # older runs had other settings, and no such table
@@ -24,7 +37,7 @@ QUICKSTART = "simclr-l21-lam1e-03-seed0-ae9b6d8"  # in results/
 
 
 def name_of(config):
-    return run_name(config, run_identity(config))
+    return run_folder(config, run_identity(config)).name
 
 
 def rows_of(path):
@@ -147,9 +160,8 @@ def test_a_new_number_of_an_optimizer_renames_no_run(monkeypatch):
 
 
 def test_the_defaults_are_those_of_the_schema():
-    """A changed default needs a new schema; a new name is added to the newest by python -m sparsehead_cli.runs.schema."""
-    today = schema.defaults_of_this_code()
-    frozen = schema.schema(schema.SCHEMA)
+    """A changed default needs a new schema; a new name is added to the newest by python -m tests.runs.freeze."""
+    today, frozen = defaults_of_this_code(), schema(SCHEMA)
     for table in frozen:
         assert today[table] == frozen[table], f"{table}: {inspect.getdoc(test_the_defaults_are_those_of_the_schema)}"
     assert set(today) == set(frozen)
@@ -157,8 +169,19 @@ def test_the_defaults_are_those_of_the_schema():
 
 def test_the_file_of_a_schema_is_written_as_it_is_read(tmp_path):
     path = tmp_path / "schema.json"
-    schema.write(schema.defaults_of_this_code(), path)
-    assert path.read_text() == schema.path_of(schema.SCHEMA).read_text()
+    write(add_new(schema(SCHEMA), defaults_of_this_code()), path)
+    assert path.read_text() == schema_file(SCHEMA).read_text()
+
+
+def test_what_is_new_is_added_to_a_schema_and_nothing_is_changed():
+    frozen, today = schema(SCHEMA), copy.deepcopy(defaults_of_this_code())
+    today["settings"]["lr"] = 7.0
+    today["methods"]["new"] = {"x": 1}
+    today["later"]["settings"] |= {"warp": 2.0, "image_size": 9}
+    added = add_new(frozen, today)
+    assert added["settings"] == frozen["settings"]
+    assert added["methods"] == {**frozen["methods"], "new": {"x": 1}}
+    assert added["later"]["settings"] == {**frozen["later"]["settings"], "warp": 2.0}
 
 
 def test_a_new_default_leaves_old_identities_what_they_were(monkeypatch):
@@ -185,7 +208,7 @@ def test_a_later_schema_is_refused():
 def old_identity(config, **changes):
     """As versions before schemas wrote it: every setting that there was then."""
     settings = {key: value for key, value in all_settings(config).items() if key not in ("image_size", "skip_bad_images")}
-    settings["views"] = [{key: view[key] for key in schema.schema(1)["views"]} for view in settings["views"]]
+    settings["views"] = [{key: view[key] for key in schema(1)["views"]} for view in settings["views"]]
     return {**settings, "device": config.device, "processes": 1, **changes}
 
 
@@ -198,3 +221,15 @@ def test_an_identity_of_an_older_version_is_known():
     on_a_processor = old_identity(Config(device="cpu"))
     assert is_same_run(on_a_processor, run_identity(Config()))
     assert len(digests(on_a_processor)) == 2  # older versions named it after its device
+
+
+def test_a_run_that_was_named_after_its_device_stays_where_it_is(tmp_path):
+    config = Config(device="cpu", results=tmp_path)
+    older = tmp_path / "quickstart" / run_name(config, old_identity(config))
+    assert older.name != QUICKSTART
+    assert folder_of(config).name == QUICKSTART
+    older.mkdir(parents=True)
+    assert folder_of(config) == older
+    assert folder_of(Config(results=tmp_path)).name == QUICKSTART
+    (tmp_path / "quickstart" / QUICKSTART).mkdir()
+    assert folder_of(config).name == QUICKSTART

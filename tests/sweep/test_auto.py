@@ -62,10 +62,16 @@ def test_the_weights_are_made_without_a_gpu_and_the_learning_rates_are_those_of_
     assert auto_lams(tiny(epochs=3, device="cuda:99", lam=1.0)) == auto_lams(tiny(epochs=3, device="cpu", lam=1.0))
 
 
-def test_a_sweep_reads_its_images_once(tiny, monkeypatch):
+def test_the_parent_of_a_sweep_opens_no_gpu_and_reads_the_images_once(tiny, monkeypatch):
+    def opened():
+        raise AssertionError("a GPU was opened")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", opened)
     splits = []
     monkeypatch.setattr(auto, "load_split", lambda *a: splits.append(a) or load_split(*a))
-    grid = Grid((), penalties=("l21", "l1"), dims=(8, 16), auto=True, settings={**TINY, "device": "cuda:99"})
+    grid = Grid((), penalties=("l21", "l1"), dims=(8, 16), auto=True, settings=dict(TINY))
     grid.settings.pop("projector_out")
     read_state(SweepRequest(grid=grid, experiment="lambda-quick"))
     assert [split for _, split, _ in splits] == ["pretrain"]

@@ -28,7 +28,8 @@ from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.data.idx import read_idx_pair
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import evaluate
-from sparsehead_cli.evaluation.subject import load_subject
+from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.measure.features import Features, cached
 from sparsehead_cli.runs import build
 from sparsehead_cli.runs.checkpoint import load_checkpoint
@@ -267,7 +268,7 @@ def odd_checkpoints() -> SearchStrategy:
 def read_odd_checkpoint(data: bytes) -> None:
     """As `evaluate` and `spectrum` read it, and as `pretrain` resumes from it."""
     (copied() / "checkpoint.pt").write_bytes(data)
-    for read in (partial(load_subject, copied(), CPU, Path("data")), resumed):
+    for read in (partial(load_subject, copied(), LoadOptions(device="cpu")), resumed):
         with contextlib.suppress(SparseheadError):
             read()
 
@@ -402,7 +403,7 @@ def foreign_files() -> SearchStrategy:
 
 def read_foreign(data: bytes) -> None:
     Path("theirs.pth").write_bytes(data)
-    load_subject("theirs.pth", CPU, Path("data"), allow_partial=len(data) % 2 == 0)
+    load_subject("theirs.pth", LoadOptions(device="cpu", allow_partial=len(data) % 2 == 0))
 
 
 # ---------------------------------------------------------------------------------------------- images

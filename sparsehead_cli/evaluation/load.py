@@ -1,0 +1,324 @@
+"""A checkpoint -> the network in it, as a Subject: of ours, of anybody's, or of timm's with its weights."""
+
+import dataclasses
+import re
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sparsehead_cli.data.augment import Normalisation, luma
+from sparsehead_cli.data.contract import ImageSpec
+from sparsehead_cli.data.datasets import DATASETS, dataset_info
+from sparsehead_cli.data.prepare import Prepare
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation.subject import TEMPERATURE, LoadOptions, Subject, digest_of, ready, usual_views
+from sparsehead_cli.foreign.facts import GIVEN, GUESSED, Facts, parse_assume
+from sparsehead_cli.foreign.file import read_file
+from sparsehead_cli.foreign.networks import ForeignNetwork, Search
+from sparsehead_cli.foreign.resnets import find_resnet
+from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
+from sparsehead_cli.foreign.timm_models import find_timm
+from sparsehead_cli.machine.device import choose_device
+from sparsehead_cli.machine.plugins import is_plugin
+from sparsehead_cli.measure.features import EncoderAndHead
+from sparsehead_cli.nets.backbones import ResNet
+from sparsehead_cli.runs.build import build_encoder, make_views, outline
+from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.folder import code_version, identity_columns
+from sparsehead_cli.runs.identity import config_in, digests
+from sparsehead_cli.runs.method_settings import method_settings
+
+SMALL = 64  # pixels, up to which a network for small images takes them in their own size
+DUST = 1e-30
+CONTRASTIVE = ("simclr", "moco", "supcon")  # methods whose temperature is that of a contrastive loss
+MAY_BE_OWN = ("backbone", "recipe", "dataset")  # settings that evaluation reads, and that may name code of somebody's own
+
+
+def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | None = None) -> Subject:
+    """The trained network of a checkpoint: of ours (the file or its folder), of anybody's, or timm:NAME with its weights.
+
+    `dataset` is the one that it is to be measured on.
+
+    Raises: SparseheadError for a file without a network, or whose weights do not fit its settings or architecture.
+    """
+    options.check()
+    timm, given = timm_name(checkpoint, options.weights), parse_assume(options.assume)
+    path, device = options.weights or checkpoint_file(checkpoint), choose_device(options.device)
+    info = dataset_info(dataset, options.data_dir) if dataset else None
+    if timm is None and is_checkpoint(path):
+        if options.allow_partial or options.image_size or options.assume:
+            raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
+        subject, faster = own_subject(path, device, options), ""
+    else:
+        facts = Facts(given | ({"image_size": options.image_size} if options.image_size else {}))
+        subject, faster = foreign_subject(path, timm, facts, info, device, options), ". A smaller --image-size is faster"
+    if info is None:
+        return subject
+    return dataclasses.replace(subject, report=(*subject.report, *changed_images(dataset, info, subject.prepare.image, faster)))
+
+
+def timm_name(checkpoint: str | Path, weights: Path | None) -> str | None:
+    """NAME of timm:NAME, None for a file. Raises: SparseheadError for a name without weights, and for weights without one."""
+    named = str(checkpoint).startswith(TIMM)
+    if named and weights is None:
+        raise SparseheadError(f"{checkpoint} needs its weights, and nothing is downloaded: add --weights FILE.")
+    if weights is not None and not named:
+        raise SparseheadError("--weights goes with the name of a timm model: sparsehead evaluate timm:NAME --weights FILE.")
+    return str(checkpoint).removeprefix(TIMM) if named else None
+
+
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """A folder stands for the checkpoint.pt in it."""
+    path = Path(checkpoint)
+    return path / "checkpoint.pt" if path.is_dir() else path
+
+
+def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], faster: str) -> tuple[str, ...]:
+    """A line about what becomes of a data set's images before the network sees them; none where they stay as they are.
+
+    Images that stream from files are cut to the network's size anyhow. `faster` is said of enlarged ones, which cost time.
+    """
+    size = image[1] if getattr(info, "layout", None) else info.size
+    sizes = "" if size == image[1] else f"{'enlarged' if size < image[1] else 'reduced'} to {image[1]} x {image[1]}"
+    colours = "" if info.channels == image[0] else "made three equal channels" if image[0] == 3 else "made grey"
+    done = " and ".join(filter(None, (sizes, colours)))
+    return (f"{name}: its {info.channels} x {size} x {size} images are {done}{faster if size < image[1] else ''}",) if done else ()
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints of ours
+
+
+def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subject:
+    """The network of a checkpoint of ours. Raises: SparseheadError where its weights do not fit its settings."""
+    state = load_checkpoint(path, MEASURED)
+    config = config_of(state["identity"], path)
+    require_named(config, options.plugins, path)
+    spec = spec_of(state, config, options.data_dir)
+    weights = {name: value for name, value in state["method"].items() if name.startswith(("backbone.", "projector."))}
+    require_fitting(weights, config, spec, path)
+    require_own_folder(path, state["identity"])
+    network = make_network(config, spec)
+    require_weights(weights, network.state_dict(), path, MEASURED)
+    network.load_state_dict(weights)
+    network, prepare = ready(network, device), Prepare(spec.image, spec.normalise)
+    step = {"step": state["step"], "total_steps": state.get("total_steps", "")}
+    subject = Subject(
+        model="checkpoint",
+        network=network,
+        prepare=prepare,
+        columns={**identity_columns(config, path.resolve().parent.name), **step},
+        digest=digest_of(network, prepare),
+        device=device,
+        fresh=partial(make_network, config, spec),
+        views=make_views(config, spec),
+        dataset=config.dataset,
+        temperature=temperature_of(config),
+        config=config,
+    )
+    remove_dust(network)
+    return subject
+
+
+def make_network(config: Config, spec: ImageSpec) -> EncoderAndHead:
+    """The network of a run with its initial weights; the global generator stays as it is."""
+    with torch.random.fork_rng():
+        return EncoderAndHead(*build_encoder(config, spec))
+
+
+@torch.no_grad()
+def remove_dust(network: EncoderAndHead) -> None:
+    """Set every weight of a projector below DUST to 0, which changes no sum in float32. Its digest is that of the file.
+
+    A penalty leaves a thin head full of numbers near 1e-40, which a processor multiplies a hundred times slower than others.
+    """
+    for weight in network.projector.parameters():
+        weight[weight.abs() < DUST] = 0
+
+
+def temperature_of(config: Config) -> float:
+    """The temperature of a run's contrastive loss, or the usual one where it has none."""
+    if config.method not in CONTRASTIVE:
+        return TEMPERATURE
+    return float(method_settings(config.method, config.method_settings)["temperature"])
+
+
+def config_of(identity: dict[str, object], path: Path) -> Config:
+    """The settings in a checkpoint, all of them checked. Raises: SparseheadError for settings that this version does not know."""
+    try:
+        return config_in(identity, path.resolve().parent.parent.name)
+    except SparseheadError as error:
+        raise SparseheadError(f"{path}: {' '.join(str(error).split())[:500]}") from None
+
+
+def require_named(config: Config, plugins: tuple[str, ...], path: Path) -> None:
+    """Raises: SparseheadError for code of somebody's own that a checkpoint names, and that the user does not."""
+    for module, code in own_code(config).items():
+        if module not in plugins:
+            raise SparseheadError(
+                f"{path} names code of somebody's own, {code}, which is imported only where you name it, too. "
+                f"If you trust it: --plugin {module}"
+            )
+
+
+def own_code(config: Config) -> dict[str, str]:
+    """The modules of somebody's own code that evaluating a run needs, each with the first setting that names it."""
+    modules: dict[str, str] = {}
+    for key in MAY_BE_OWN:
+        name = getattr(config, key)
+        if is_plugin(name):
+            modules.setdefault(name.partition(":")[0], f"{key} {name}")
+    return modules
+
+
+def require_own_folder(path: Path, identity: dict[str, object]) -> None:
+    """Raises: SparseheadError for a checkpoint in the folder of another run, whose name all rows about it would bear."""
+    folder = path.resolve().parent.name
+    named = re.search(r"-seed\d+-([0-9a-f]{7})$", folder)
+    if named and named[1] not in digests(identity):
+        raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
+
+
+def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec, path: Path) -> None:
+    """Raises: SparseheadError where weights are not those of the settings' network, before a number of it is made.
+
+    Code of somebody's own may not know how to be made without numbers; its weights are compared once it is made.
+    """
+    deep = config.projector_layers + sum(config.blocks or ())
+    if deep > len(weights):
+        raise SparseheadError(f"{path} has {len(weights)} tensors, too few for the {deep} layers and blocks of its settings.")
+    if is_plugin(config.backbone):
+        return
+    try:
+        network = EncoderAndHead(*outline(build_encoder, config, spec))
+    except SparseheadError as error:
+        raise SparseheadError(f"{path}: {error}") from None
+    require_weights(weights, network.state_dict(), path, MEASURED)
+
+
+def spec_of(state: dict, config: Config, data_dir: Path) -> ImageSpec:
+    """What the network was told of its training views; older checkpoints leave that to the data set."""
+    if "input" in state:
+        kept = state["input"]
+        channels, size, _ = kept["image"]
+        return ImageSpec((), channels, size, Normalisation(tuple(kept["mean"]), tuple(kept["std"])))
+    info = dataset_info(config.dataset, data_dir)
+    return ImageSpec((), info.channels, config.image_size or info.size, info.normalise)
+
+
+# ---------------------------------------------------------------------------------------------- checkpoints of others
+
+
+def foreign_subject(
+    path: Path, timm: str | None, facts: Facts, info: ImageSpec | None, device: torch.device, options: LoadOptions
+) -> Subject:
+    """A network from somebody else's file, as far as the file says what it is. Raises: SparseheadError where it does not run."""
+    foreign, prepare = find_in(path, timm, facts, info, allow_partial=options.allow_partial)
+    facts.require_used(str(path))
+
+    def fresh() -> EncoderAndHead:
+        backbone, projector = foreign.fresh()
+        backbone.image = prepare.image
+        return EncoderAndHead(backbone, projector)
+
+    foreign.backbone.image = prepare.image
+    network = ready(EncoderAndHead(foreign.backbone, foreign.projector), device)
+    require_running(network, prepare.image, device, str(path))
+    columns = {
+        "experiment": path.resolve().parent.name,
+        "run": foreign.name if foreign.layout == "timm" else path.stem,
+        "method": foreign.layout,
+        "dataset": "",
+        "backbone": foreign.name,
+        **dict.fromkeys(("penalty", "solver", "lam", "seed"), ""),
+        "commit": code_version(),
+        "step": "",
+        "total_steps": "",
+    }
+    channels, size, _ = prepare.image
+    assumed = tuple(facts.assumptions)
+    return Subject(
+        model="checkpoint",
+        network=network,
+        prepare=prepare,
+        columns=columns,
+        digest=digest_of(network, prepare, assumed),
+        device=device,
+        fresh=fresh,
+        views=usual_views(ImageSpec((), channels, size, prepare.normalise)),
+        report=(*foreign.report, f"images: {' x '.join(map(str, prepare.image))}", *facts.report()),
+        assumed=assumed,
+    )
+
+
+def find_in(
+    path: Path, timm: str | None, facts: Facts, info: ImageSpec | None, *, allow_partial: bool
+) -> tuple[ForeignNetwork, Prepare]:
+    """The network in somebody else's file, and the views that it expects; `info` is the data set that it is measured on.
+
+    Raises: SparseheadError where there is none, and for a checkpoint of ours that has lost its format.
+    """
+    state, skipped = read_file(path)
+    if isinstance(state, dict) and state.keys() >= NEEDED:
+        raise SparseheadError(f"{path} has all that a checkpoint of ours has but our format in it: it was changed or damaged.")
+    search = Search(str(path), facts, allow_partial, skipped)
+    if timm is None:
+        foreign = find_resnet(state, search)
+        return foreign, prepare_for(foreign.backbone, info, facts)
+    given = facts.given.get("image_size")
+    foreign = find_timm(timm, state, search, given)
+    prepare = Prepare(foreign.backbone.image, normalisation_of(facts, foreign.backbone.normalise))
+    if "image_size" not in {a.key for a in facts.assumptions}:
+        facts.note("image_size", prepare.image[1], GIVEN if given else GUESSED)
+    return foreign, prepare
+
+
+def prepare_for(backbone: ResNet, measured_on: ImageSpec | None, facts: Facts) -> Prepare:
+    """What a view of a foreign ResNet looks like.
+
+    A guess is the data set that the file names, else ImageNet behind its stem, else the data set measured on.
+    """
+    named, large = DATASETS.get(facts.dataset), backbone.stem == "imagenet"
+    info = named or (None if large else measured_on)
+    size = info.size if info is not None and (named or info.size <= SMALL) else 224 if large else 32
+    size = facts.take("image_size", guess=size)
+    normalise = (info or DATASETS["imagenet"]).normalise
+    return Prepare((backbone.image[0], size, size), normalisation_of(facts, for_channels(normalise, backbone.image[0])))
+
+
+def normalisation_of(facts: Facts, guess: Normalisation) -> Normalisation:
+    """That of the images a foreign network was trained on, for as many channels as the guess has."""
+    values = facts.take("mean", guess=guess.mean), facts.take("std", guess=guess.std)
+    channels = max(len(guess.mean), *map(len, values))
+    return for_channels(Normalisation(*(v * channels if len(v) == 1 else v for v in values)), len(guess.mean))
+
+
+def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
+    """The normalisation of colour images for grey ones, by the weights of the luma, or of grey ones for three equal channels."""
+    if len(normalise.mean) == channels:
+        return normalise
+    if channels == 3:
+        return Normalisation(normalise.mean * 3, normalise.std * 3)
+    grey = [luma(torch.tensor(values)[None, :, None, None]).item() for values in (normalise.mean, normalise.std)]
+    return Normalisation((grey[0],), (grey[1],))
+
+
+@torch.no_grad()
+def require_running(network: EncoderAndHead, image: tuple[int, int, int], device: torch.device, source: str) -> None:
+    """Raises: SparseheadError where two images of this size do not become finite r [2, D] and z [2, E]."""
+    size = " x ".join(map(str, image))
+    try:
+        view = torch.stack([torch.zeros(image), torch.randn(image, generator=torch.Generator().manual_seed(0))])
+        features = network(view.to(device=device, memory_format=torch.channels_last))
+    except Exception as error:  # a network may fail at an unfit size in many ways
+        reason = " ".join(str(error).split())[:200]
+        raise SparseheadError(f"{source}: the network fails on images of {size}: {reason}. Try another --image-size.") from None
+    shapes = {name: tuple(value.shape) for name, value in features.items()}
+    if shapes["r"] != (2, network.backbone.dim) or len(shapes["z"]) != 2:
+        raise SparseheadError(
+            f"{source}: two images of {size} become {shapes}, which must be [2, {network.backbone.dim}] and [2, E]."
+        )
+    if not all(bool(value.isfinite().all()) for value in features.values()):
+        raise SparseheadError(f"{source}: its features of images of {size} are NaN or infinite: its weights are damaged.")

@@ -8,6 +8,7 @@ from typing import Self
 
 import rich.console
 import rich.table
+from rich.cells import cell_len
 from rich.live import Live
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.status import Status
@@ -94,8 +95,8 @@ def terminal_table(table: Table, width: int) -> rich.table.Table:
     room = width - 3 * len(columns) - 1
     drawn.pad_edge = sum(least) <= room
     widths = shared(least, natural, room if drawn.pad_edge else room + 2)
-    for (column, title), columns_wide in zip(columns, widths, strict=True):
-        drawn.add_column(title, width=columns_wide, justify="left" if column.text else "right", overflow="fold")
+    for (column, title), space in zip(columns, widths, strict=True):
+        drawn.add_column(title, width=space, justify="left" if column.text else "right", overflow="fold")
     name = ""
     for i, line in enumerate(lines):
         if table.columns[0].text:  # what a block of lines is about is said in its first
@@ -140,5 +141,5 @@ def cell_texts(columns: list[Column], line: list[Cell], roomy: bool) -> list[str
 
 
 def longest(texts: list[str]) -> int:
-    """The length of the longest text."""
-    return max(map(len, texts), default=0)
+    """How many columns of a terminal the longest text takes."""
+    return max(map(cell_len, texts), default=0)

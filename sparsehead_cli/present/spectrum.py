@@ -51,6 +51,7 @@ BY_LAM = {  # numbers in spectrum_by_lam.csv
     ("head", "probe_r"): Column("linear probe\nof r, %", digits=1, scale=100),
     ("head", "batch_features_median"): Column("a batch\nneeds"),
 }
+OVER_SEEDS = "over seeds: the mean and the paired difference to λ 0, each ± half of its 95 % interval (Student's t)"
 
 
 @dataclass(frozen=True)
@@ -121,27 +122,26 @@ def head_cells(numbers: dict[tuple[str, str], Row]) -> list[Cell]:
 
 def by_lam_tables(lams: list[Row]) -> list[Table]:
     """Rows of spectrum_by_lam.csv -> a table a setting, a line a λ: means over seeds, and paired differences to λ 0."""
-    if not lams:
+    rows = [row for row in lams if (row["features"], row["metric"]) in BY_LAM]
+    if not rows:
         return []
-    compared = frame(lams)
+    compared = frame(rows)
     differing = [column for column in SETTING if compared[column].nunique() > 1]
-    notes = ["over seeds: the mean and the paired difference to λ 0, each ± half of its 95 % interval (Student's t)"]
-    if compared["seeds"].min() < FEW_SEEDS:
-        notes.append(f"fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all")
     tables = []
     for _, setting in compared.groupby(list(SETTING), sort=False):
         measured = set(zip(setting["features"], setting["metric"], strict=True))
-        shown = {key: column for key, column in BY_LAM.items() if key in measured}
+        columns, notes = [Column("λ"), Column("seeds")], [OVER_SEEDS]
+        for key, column in BY_LAM.items():
+            columns += [column, column.from_zero()] if key in measured else []
+        if setting["seeds"].min() < FEW_SEEDS:
+            notes.append(f"fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all")
         title = ", ".join(["spectra over seeds", *(setting[column].iloc[0] for column in differing)])
-        columns = [Column("λ"), Column("seeds")]
-        for column in shown.values():
-            columns += [column, column.from_zero()]
         table = Table(one_line(title), columns, notes=tuple(notes), ruled=True)
-        for lam, rows in setting.groupby("lam", sort=False):
-            numbers = rows.set_index(["features", "metric"]).to_dict("index")
-            cells = [lam_cell(lam), Cell(rows["seeds"].max())]
-            for row in map(numbers.get, shown):
-                cells += [mean(row), difference(row)] if row else [UNDEFINED_CELL, UNDEFINED_CELL]
+        for lam, of_lam in setting.groupby("lam", sort=False):
+            numbers = of_lam.set_index(["features", "metric"]).to_dict("index")
+            cells = [lam_cell(lam), Cell(of_lam["seeds"].max())]
+            for key in (key for key in BY_LAM if key in measured):
+                cells += [mean(numbers[key]), difference(numbers[key])] if key in numbers else [UNDEFINED_CELL] * 2
             table.add(*cells)
         tables.append(table)
     return tables

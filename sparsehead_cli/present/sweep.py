@@ -36,11 +36,8 @@ RUNNING = {  # numbers in metrics.csv of a trial that is running
     "effective_rank_z": Column("rank of z", digits=1),
 }
 CHOSEN = {"both": "best, sparsest"}  # in words
-
-
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
 RANK_R, RANK_Z = Column("effective\nrank of r", digits=1), Column("effective\nrank of z", digits=1)
-ACTIVE = Column("groups\nactive, %", scale=100)
 FROM_ZERO = ACCURACY.from_zero("from λ 0,\npoints")
 
 
@@ -61,8 +58,7 @@ SUMMARY = (  # a number of sweep_summary.csv, its column, and what that has of i
     ("effective_rank_r", RANK_R.from_zero(), difference),
     ("effective_rank_z", RANK_Z, mean),
     ("effective_rank_z", RANK_Z.from_zero(), difference),
-    ("active_groups_share", ACTIVE, mean),
-    ("active_groups_share", ACTIVE.from_zero(), difference),
+    ("active_groups_share", Column("groups\nactive, %", scale=100), mean),
 )
 
 

@@ -362,9 +362,9 @@ def sweep_lambda(
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
 
-    asked = {"grid": grid, "experiment": experiment, "experiments": experiments, "engine": engine, "address": address}
-    asked |= {"jobs": jobs, "retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback or ())}
-    request = SweepRequest(**asked)
+    running = {"engine": engine, "address": address, "jobs": jobs, "retry_failed": retry_failed, "prune": prune}
+    callbacks = tuple(callback or ())
+    request = SweepRequest(grid=grid, experiment=experiment, experiments=experiments, callbacks=callbacks, **running)
     state, console = read_state(request), Console()
     if trial:
         return run_one(request, state, trial, [show.EpochLines(console)])
@@ -379,11 +379,11 @@ def report(
 ) -> None:
     """Rebuild a study's tables and figures from its CSVs alone, and write one page with all of them: FOLDER/report.html."""
     from sparsehead_cli.present.console import Console
-    from sparsehead_cli.present.report import write_study
-    from sparsehead_cli.present.report_command import show_report
-    from sparsehead_cli.present.study import read_studies
+    from sparsehead_cli.present.report import show_report, write_study
+    from sparsehead_cli.study.study import read_study
 
-    for study in read_studies(folders):
+    studies = [read_study(folder) for folder in dict.fromkeys(folders)]  # all of them before one is written
+    for study in studies:
         show_report(Console(), study, write_study(study))
 
 

@@ -4,7 +4,9 @@ Read off the environment and the command line alone, without torch, so that ever
 """
 
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")  # what `torch.distributed` needs to find the others
@@ -43,3 +45,18 @@ def command_alone() -> list[str]:
     if Path(sys.argv[0]).parts[-2:] == (MODULE, "__main__.py"):
         return sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]  # python -m sparsehead_cli, as it was typed
     return ["sparsehead"]
+
+
+def twin_command(arguments: Sequence[str], lam: str) -> str:
+    """The command line that was typed, started as it was, with another λ."""
+    return shlex.join([*command(), *without(arguments, "--lam"), "--lam", lam])
+
+
+def without(arguments: Sequence[str], option: str) -> tuple[str, ...]:
+    """The arguments of a command line without an option and its value."""
+    kept, skip = [], False
+    for argument in arguments:
+        if not (skip or argument == option or argument.startswith(f"{option}=")):
+            kept.append(argument)
+        skip = argument == option
+    return tuple(kept)

@@ -1,8 +1,9 @@
 """Figures of a sweep: numbers against λ, and how they came over the epochs. A column of panels a setting."""
 
 import math
+import statistics
 import textwrap
-from collections import defaultdict
+from typing import NamedTuple
 
 import matplotlib
 import pandas as pd
@@ -15,30 +16,43 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from sparsehead_cli.present.figures import OKABE_ITO, STYLE
-from sparsehead_cli.runs.readable import number
-from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.summary import SETTING, by_setting, name_of
 
-Runs = dict[float, list[list[Row]]]  # λ -> the rows of curves.csv of each seed
+
+class Marks(NamedTuple):
+    """How a number of sweep.csv is drawn: times `scale`, and under this name in the legend."""
+
+    metric: str
+    scale: float
+    color: str
+    marker: str
+    name: str
+
+
 COLUMNS = 3  # settings beside each other: as many as can be read on a printed page
+SHARES = "active groups, %"  # label of panels whose axis goes from 0 to 100
 SHARE_LIMITS = (-2, 104)  # of shares in %, with room for the markers at 0 and 100
-SWEPT = {  # label of a row of panels -> name -> (number of sweep.csv, scale, colour, marker)
-    "linear probe of r, %": {"r": ("accuracy", 100, OKABE_ITO[0], "o")},
-    "effective rank": {"r": ("effective_rank_r", 1, OKABE_ITO[0], "o"), "z": ("effective_rank_z", 1, OKABE_ITO[4], "s")},
-    "active groups, %": {"by norm": ("active_groups_share", 100, OKABE_ITO[2], "^")},
+SWEPT = {  # label of a row of panels -> what is in it
+    "linear probe of r, %": [Marks("accuracy", 100, OKABE_ITO[0], "o", "r")],
+    "effective rank": [
+        Marks("effective_rank_r", 1, OKABE_ITO[0], "o", "r"),
+        Marks("effective_rank_z", 1, OKABE_ITO[4], "s", "z"),
+    ],
+    SHARES: [Marks("active_groups_share", 100, OKABE_ITO[2], "^", "by norm")],
 }
 CURVES = {  # label of a row of panels -> (number of curves.csv, scale)
     "kNN accuracy of r, %": ("knn_accuracy", 100),
     "effective rank of r": ("effective_rank_r", 1),
     "effective rank of z": ("effective_rank_z", 1),
-    "active groups, %": ("active_groups_share", 100),
+    SHARES: ("active_groups_share", 100),
 }
 POINTS = "_points"  # label, in no legend, of lines that are numbers of single seeds
 MOST_NAMED = 9  # values of λ in a legend or at an axis; more have a colour bar, or ticks at powers of ten
 MANY_POINTS = 20_000  # of single seeds, from which on they are pixels: a vector each would make a page of megabytes
 
 
-def sweep_figure(trials: list[Row], summary: list[dict[str, object]]) -> Figure:
+def sweep_figure(trials: list[Row], summary: list[Row]) -> Figure:
     """Accuracy, effective ranks and active groups against λ, a column a setting: means with intervals, single seeds as dots.
 
     Rows of sweep.csv and of sweep_summary.csv. λ 0 has a place of its own left of the logarithmic axis. More than COLUMNS
@@ -47,36 +61,37 @@ def sweep_figure(trials: list[Row], summary: list[dict[str, object]]) -> Figure:
     return sweep_figures(trials, summary, whole=True)[0]
 
 
-def sweep_figures(trials: list[Row], summary: list[dict[str, object]], *, whole: bool = False) -> list[Figure]:
+def sweep_figures(trials: list[Row], summary: list[Row], *, whole: bool = False) -> list[Figure]:
     """`sweep_figure`, or the same with COLUMNS settings a figure, each of a size that a page has room for."""
     settings = by_setting(trials)
-    told = [row for row in summary if row["metric"] == "accuracy"]
-    places = lam_places(sorted({lam for of_setting in settings.values() for lam in of_setting["lam"]}))
+    means = frame(summary, text=SETTING)
+    summaries = dict(list(means.groupby(list(SETTING), sort=False)))
+    places = lam_places(sorted(means["lam"].unique()))
     with matplotlib.rc_context(STYLE):
         figures, columns = panel_figures(len(settings), tuple(SWEPT), 6.2, whole)
         for panels, (setting, of_setting) in zip(columns, settings.items(), strict=True):
-            own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
-            panels[0].set_title(title_of(own[0], told))
-            sweep_column(panels, places, of_setting, own)
+            panels[0].set_title(title_of(setting, summary))
+            sweep_column(panels, places, of_setting, summaries[setting])
         equal_axes(columns)
         for figure in figures:
-            figure.suptitle(f"{of_what(summary)}\n{how_shown(summary)}")
+            figure.suptitle(f"{of_what(means)}\n{how_shown(means)}")
     return figures
 
 
-def of_what(summary: list[dict[str, object]]) -> str:
+def of_what(summary: pd.DataFrame) -> str:
     """The data and the training of a sweep, as far as they are the same for all: the rest is in the panels' titles."""
-    data, epochs = ({row[column] for row in summary} for column in ("dataset", "epochs"))
-    said = [*([next(iter(data))] if len(data) == 1 else []), *([f"{next(iter(epochs))} epochs"] if len(epochs) == 1 else [])]
-    return ", ".join(said).replace(" 1 epochs", " 1 epoch")
+    same = []
+    for column, words in (("dataset", "{}"), ("epochs", "{} epochs")):
+        if summary[column].nunique() == 1:
+            same.append(words.format(summary[column].iloc[0]))
+    return ", ".join(same).replace(" 1 epochs", " 1 epoch")
 
 
-def how_shown(summary: list[dict[str, object]]) -> str:
+def how_shown(summary: pd.DataFrame) -> str:
     """What dots, bars and bands are."""
     marks = "dotted lines: λ 0, grey: the λ chosen on held-out images"
-    several = max(row["seeds"] for row in summary) > 1
     intervals = "mean and 95 % interval over seeds (cut off where wide), dots: single seeds"
-    return f"{intervals},\n{marks}" if several else f"one seed, {marks}"
+    return f"{intervals},\n{marks}" if summary["seeds"].max() > 1 else f"one seed, {marks}"
 
 
 def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: bool) -> tuple[list[Figure], list[list[Axes]]]:
@@ -96,16 +111,17 @@ def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: 
                 panels = list(axes[row * len(labels) : (row + 1) * len(labels), place])
                 for ax in panels:
                     ax.set_visible(place < len(band))
-                columns += [panels] if place < len(band) else []
-                for ax, label in zip(panels, labels, strict=True) if place == 0 else ():
-                    ax.set_ylabel(label)
+                if place < len(band):
+                    columns.append(panels)
+            for ax, label in zip(axes[row * len(labels) : (row + 1) * len(labels), 0], labels, strict=True):
+                ax.set_ylabel(label)
         figures.append(figure)
     return figures, columns
 
 
-def title_of(row: dict[str, object], others: list[dict[str, object]]) -> str:
-    """`name_of`, in lines no wider than a panel."""
-    return "\n".join(textwrap.wrap(name_of(row, others), 36))
+def title_of(setting: tuple[str, ...], summary: list[Row]) -> str:
+    """What tells a setting from the others of a summary, in lines no wider than a panel."""
+    return "\n".join(textwrap.wrap(name_of(dict(zip(SETTING, setting, strict=True)), summary), 36))
 
 
 def equal_axes(columns: list[list[Axes]]) -> None:
@@ -114,35 +130,34 @@ def equal_axes(columns: list[list[Axes]]) -> None:
     Intervals of few seeds would leave the means a flat line: half as far as the means and seeds go, they are cut off.
     """
     for alike in zip(*columns, strict=True):
-        ends = [end for ax in alike for end in ax.dataLim.intervaly if math.isfinite(end)]
-        if points := [
-            y for ax in alike for line in ax.lines for y in line.get_ydata() if line.get_label() == POINTS and math.isfinite(y)
-        ]:
+        ends, points = [], []
+        for ax in alike:
+            ends += [end for end in ax.dataLim.intervaly if math.isfinite(end)]
+            for line in ax.lines:
+                points += [y for y in line.get_ydata() if line.get_label() == POINTS and math.isfinite(y)]
+        if points:
             beyond = (max(points) - min(points)) / 2
             ends = [min(max(end, min(points) - beyond), max(points) + beyond) for end in ends]
         low, high = min(ends, default=0.0), max(ends, default=1.0)
         room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
-        share = any(ax.get_ylabel() == "active groups, %" for ax in alike)  # all of them in each figure: 0 and 100 mean something
+        share = any(ax.get_ylabel() == SHARES for ax in alike)  # all of them in each figure: 0 and 100 mean something
         for ax in alike:
             ax.set_ylim(SHARE_LIMITS if share else (low - room, high + room))
 
 
-def sweep_column(panels: list[Axes], places: dict[float, float], trials: pd.DataFrame, summary: list[dict[str, object]]) -> None:
+def sweep_column(panels: list[Axes], places: dict[float, float], trials: pd.DataFrame, summary: pd.DataFrame) -> None:
     """The panels of one setting, one below the other."""
-    for ax, lines in zip(panels, SWEPT.values(), strict=True):
-        for name, (metric, scale, color, marker) in lines.items():
-            over_lam(ax, places, trials, [row for row in summary if row["metric"] == metric], scale, color, marker, name)
-        for row in summary:
-            if row["metric"] == "accuracy" and row["chosen"] in ("best", "both"):
-                mark_chosen(ax, places[row["lam"]])
-        marked = ticks(list(trials["lam"].unique()))
-        at, told = (
-            [places.get(lam, math.log10(lam or 1)) for lam in marked],
-            [f"{lam:g}" for lam in marked] if ax is panels[-1] else [],
-        )
-        ax.set_xticks(at, told, rotation=45, ha="right", fontsize=7.5)
+    best = summary.loc[summary["chosen"].isin(["best", "both"]), "lam"].iloc[0]
+    marked = ticks(list(trials["lam"].unique()))
+    for ax, marks_of_panel in zip(panels, SWEPT.values(), strict=True):
+        for marks in marks_of_panel:
+            over_lam(ax, places, trials, summary[summary["metric"] == marks.metric], marks)
+        mark_chosen(ax, places[best])
+        names = [f"{lam:g}" for lam in marked] if ax is panels[-1] else []
+        at = [places.get(lam, math.log10(lam or 1)) for lam in marked]
+        ax.set_xticks(at, names, rotation=45, ha="right", fontsize=7.5)
         ax.set_xlim(min(places.values()) - 0.2, max(places.values()) + 0.2)
-        if ax.get_ylabel() and len(lines) > 1:
+        if ax.get_ylabel() and len(marks_of_panel) > 1:
             ax.legend(frameon=False, fontsize=8)
     panels[-1].set_xlabel("λ (log)")
 
@@ -169,77 +184,65 @@ def lam_places(lams: list[float]) -> dict[float, float]:
     return {**({0.0: first - 0.7} if 0.0 in lams else {}), **places}
 
 
-def over_lam(
-    ax: Axes,
-    places: dict[float, float],
-    trials: pd.DataFrame,
-    summary: list[dict[str, object]],
-    scale: float,
-    color: str,
-    marker: str,
-    name: str,
-) -> None:
+def over_lam(ax: Axes, places: dict[float, float], trials: pd.DataFrame, summary: pd.DataFrame, marks: Marks) -> None:
     """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
-    metric = summary[0]["metric"]
-    for lam, own in trials.groupby("lam", sort=False):
-        ax.plot([places[lam]] * len(own), scale * own[metric], ".", color=color, ms=3, alpha=0.5, label=POINTS)
-    x, means = [places[row["lam"]] for row in summary], [scale * row["mean"] for row in summary]
-    halves = [0.0 if math.isnan(row["high"]) else scale * (row["high"] - row["mean"]) for row in summary]
-    ax.errorbar(x, means, halves, fmt=marker, color=color, ms=5, capsize=2, lw=1.2, label=name)
-    joined = [i for i, row in enumerate(summary) if row["lam"] > 0]
-    ax.plot([x[i] for i in joined], [means[i] for i in joined], color=color, lw=1)
-    for row, mean in zip(summary, means, strict=True):
-        if row["lam"] == 0:
-            ax.axhline(mean, color=color, lw=0.6, ls=":")
+    color = marks.color
+    for lam, rows in trials.groupby("lam", sort=False):
+        values = marks.scale * rows[marks.metric]
+        ax.plot([places[lam]] * len(rows), values, ".", color=color, ms=3, alpha=0.5, label=POINTS)
+    x, means = summary["lam"].map(places), marks.scale * summary["mean"]
+    halves = marks.scale * (summary["high"] - summary["mean"]).fillna(0)
+    ax.errorbar(x, means, halves, fmt=marks.marker, color=color, ms=5, capsize=2, lw=1.2, label=marks.name)
+    above = summary["lam"] > 0
+    ax.plot(x[above], means[above], color=color, lw=1)
+    for mean in means[~above]:
+        ax.axhline(mean, color=color, lw=0.6, ls=":")
 
 
-def curves_figures(trials: list[Row], curves: list[Row], summary: list[dict[str, object]]) -> list[Figure]:
+def curves_figures(trials: list[Row], curves: list[Row], summary: list[Row]) -> list[Figure]:
     """kNN accuracy, effective ranks and active groups over epochs, a colour a λ: means over seeds, single seeds as thin lines.
 
     Rows of sweep.csv, curves.csv and sweep_summary.csv. λ 0 is black, others go from dark to light; COLUMNS settings a figure.
     [] where no trial has a curve.
     """
-    by_run: dict[str, list[Row]] = defaultdict(list)
-    for row in curves:
-        by_run[row["run"]].append(row)
-    settings = {
-        setting: {lam: [by_run[run] for run in own["run"] if run in by_run] for lam, own in of_setting.groupby("lam")}
-        for setting, of_setting in by_setting(trials).items()
-    }
-    settings = {setting: by_lam for setting, by_lam in settings.items() if any(by_lam.values())}
-    lams = sorted({lam for by_lam in settings.values() for lam, runs in by_lam.items() if runs})
-    told = [row for row in summary if row["metric"] == "accuracy"]
-    several = any(len(runs) > 1 for by_lam in settings.values() for runs in by_lam.values())
+    settings = curves_by_setting(trials, curves)
+    lams = sorted({lam for epochs in settings.values() for lam in epochs["lam"]})
+    several = any(epochs.groupby("lam")["run"].nunique().max() > 1 for epochs in settings.values())
+    shown = "mean over seeds, thin lines: single seeds" if several else "one seed"
     pixels = len(curves) * len(CURVES) > MANY_POINTS
     with matplotlib.rc_context(STYLE):
         figures, columns = panel_figures(len(settings), tuple(CURVES), 7.4, whole=False)
-        for panels, (setting, by_lam) in zip(columns, settings.items(), strict=True):
-            panels[0].set_title(title_of(dict(zip(SETTING, setting, strict=True)), told))
+        for panels, (setting, epochs) in zip(columns, settings.items(), strict=True):
+            panels[0].set_title(title_of(setting, summary))
             for ax, (metric, scale) in zip(panels, CURVES.values(), strict=True):
-                over_epochs(ax, by_lam, lams, metric, scale, pixels=pixels)
+                over_epochs(ax, epochs.assign(value=scale * epochs[metric]), lams, pixels=pixels)
             panels[-1].set_xlabel("epoch")
         equal_axes(columns)
         for figure in figures:
             name_lams(figure, lams)
-            figure.suptitle(
-                f"on held-out images after each epoch:\n{'mean over seeds, thin lines: single seeds' if several else 'one seed'}"
-            )
+            figure.suptitle(f"on held-out images after each epoch:\n{shown}")
     return figures
 
 
-def over_epochs(ax: Axes, by_lam: Runs, lams: list[float], metric: str, scale: float, *, pixels: bool) -> None:
-    """One number over epochs: a thin line a seed, as `pixels` where asked, and a thick one the mean of those that got so far."""
-    for lam, runs in by_lam.items():
-        color, top = color_of(lam, lams), 4 if lam == 0 else 3
-        by_epoch: dict[int, list[float]] = defaultdict(list)
-        for rows in runs:
-            epochs, values = [int(row["epoch"]) for row in rows], [scale * number(row[metric]) for row in rows]
-            for epoch, value in zip(epochs, values, strict=True):
-                by_epoch[epoch].append(value)
-            if len(runs) > 1:
-                ax.plot(epochs, values, color=color, lw=0.6, alpha=0.4, rasterized=pixels, zorder=2)
-        means = {epoch: sum(values) / len(values) for epoch, values in sorted(by_epoch.items())}
-        ax.plot(list(means), list(means.values()), color=color, lw=1.5, marker="." if len(means) == 1 else None, zorder=top)
+def curves_by_setting(trials: list[Row], curves: list[Row]) -> dict[tuple[str, ...], pd.DataFrame]:
+    """setting -> the epochs of its trials, for the settings that have some."""
+    if not curves:
+        return {}
+    epochs = frame(curves).drop(columns="lam")
+    settings = {setting: of_setting[["run", "lam"]].merge(epochs, on="run") for setting, of_setting in by_setting(trials).items()}
+    return {setting: epochs for setting, epochs in settings.items() if len(epochs)}
+
+
+def over_epochs(ax: Axes, epochs: pd.DataFrame, lams: list[float], *, pixels: bool) -> None:
+    """A value over epochs: thin lines are seeds, as `pixels` where they are many, thick ones the means of those that got so far."""
+    for lam, of_lam in epochs.groupby("lam"):
+        color = color_of(lam, lams)
+        runs = list(of_lam.groupby("run", sort=False))
+        if len(runs) > 1:
+            for _, run in runs:
+                ax.plot(run["epoch"], run["value"], color=color, lw=0.6, alpha=0.4, rasterized=pixels, zorder=2)
+        means = of_lam.groupby("epoch")["value"].agg(statistics.fmean)  # NaN where one is not defined
+        ax.plot(means.index, means, color=color, lw=1.5, marker="." if len(means) == 1 else None, zorder=4 if lam == 0 else 3)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     ax.tick_params(labelbottom=ax.get_subplotspec().rowspan.stop == ax.get_gridspec().nrows)
 

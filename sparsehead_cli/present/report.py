@@ -1,6 +1,6 @@
 """`sparsehead report`: the tables of a study -> its tables and figures anew, and one page with all of them.
 
-Nothing but CSVs is read: what the page says can be checked by whoever has the repository.
+Nothing but CSVs is read: what the page says can be checked by whoever has the repository. All are read before one is written.
 """
 
 from pathlib import Path
@@ -8,20 +8,34 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sparsehead_cli.machine.files import replace_file
+from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.figures import in_bands, over_time_figure, save_figure, spectra_figure
-from sparsehead_cli.present.figures_sweep import sweep_figure
-from sparsehead_cli.present.page import render
-from sparsehead_cli.present.sections import facts_of, lead_of, sections_of, title_of
-from sparsehead_cli.present.study import Study
-from sparsehead_cli.runs.table_files import replace_csv
+from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
+from sparsehead_cli.present.page import Drawing, Section, drawing, render
+from sparsehead_cli.present.spectrum import by_lam_tables, show_spectra, spectra_tables
+from sparsehead_cli.present.sweep import show_summary, summary_tables
+from sparsehead_cli.present.table import csv_table
+from sparsehead_cli.runs.table_files import Row, replace_csv
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.labels import groups
-from sparsehead_cli.study.results import CURVES_CSV, FIGURE, SUMMARY_CSV
+from sparsehead_cli.study.results import CURVES_CSV, EIGENVALUES_CSV, FIGURE, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.spectra import BY_LAM
+from sparsehead_cli.study.study import Study
+from sparsehead_cli.study.summary import by_setting, verdicts
 
 PAGE, SPECTRA = "report.html", "spectra"
 MOST_SPECTRA = 12  # groups of checkpoints in one picture: no more can be told apart
 MOST_BANDS = 6  # rows of panels that a page has room for
+MOST_LAMS = 12  # that are listed; of more there is the range
+JUDGED = (
+    "λ is chosen on held-out images (best: the best mean; sparsest: the largest λ within one standard error of it) and judged on "
+    "test images. Intervals are 95 % for a λ fixed beforehand: one chosen on the same networks looks a little better than it is."
+)
+SUMMARY_NOTE = (
+    "Accuracies are of linear probes of r on test images where nothing else is said. ± is half of the 95 % interval over seeds "
+    "(Student's t). From λ 0: the mean paired difference to the same seeds at λ 0; with few seeds its interval by bootstrap is too "
+    f"narrow. kNN accuracy and ranks are of held-out images. In full and with more numbers: {SUMMARY_CSV}."
+)
 
 
 def write_study(study: Study) -> list[Path]:
@@ -30,27 +44,141 @@ def write_study(study: Study) -> list[Path]:
     Raises: SparseheadError where the folder cannot be written.
     """
     folder, spectra = study.folder, spectra_figures(study)
-    written = [(SUMMARY_CSV, study.summary), (CURVES_CSV, study.curves), (BY_LAM, study.lams)]
-    files = [folder / name for name, rows in written if rows]
-    for name, rows in written:
-        if rows:
-            replace_csv(folder / name, rows)
+    tables = {SUMMARY_CSV: study.summary, CURVES_CSV: study.curves, BY_LAM: study.lams}
+    files = [folder / name for name, rows in tables.items() if rows]
+    for path in files:
+        replace_csv(path, tables[path.name])
     if study.averaged:
         files += save_figure(sweep_figure(study.averaged, study.summary), folder / FIGURE)
     for number, figure in enumerate(spectra, 1):
         files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(spectra) > 1 else SPECTRA))
-    over_time = {setting: over_time_figure(runs) for setting, runs in study.tracked.items()}
-    page = render(title_of(study), lead_of(study), facts_of(study), sections_of(study, spectra, over_time))
-    replace_file(folder / PAGE, page)
+    sections = [*sweep_sections(study), *spectra_sections(study, spectra), csv_section(study)]
+    replace_file(folder / PAGE, render(title_of(study), lead_of(study), facts_of(study), sections))
     return [*files, folder / PAGE]
+
+
+def show_report(console: Console, study: Study, files: list[Path]) -> None:
+    """Print a study's tables and verdicts as the commands that measured them do; `files` were written, the page last."""
+    *others, page = files
+    if study.trials:
+        show_summary(console, study.summary, study.pruned)
+    if study.metrics:
+        show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams, others)
+    else:
+        console.print(f" files   {study.folder}/: {', '.join(file.name for file in others)}", soft_wrap=True)
+    console.print(f" page    {page}", soft_wrap=True)
 
 
 def spectra_figures(study: Study) -> list[Figure]:
     """Eigenvalues and effective ranks: one figure, or where that would be too full, one a setting."""
+    if not study.metrics:
+        return []
     if len(groups(study.metrics)) <= MOST_SPECTRA or 1 < len(in_bands(study.metrics)) <= MOST_BANDS:
-        return [spectra_figure(study.eigenvalues, study.metrics)] if study.metrics else []
-    found = []
-    for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in study.metrics):
-        own = ([row for row in rows if tuple(row[c] for c in SETTING) == setting] for rows in (study.eigenvalues, study.metrics))
-        found.append(spectra_figure(*own))
-    return found
+        return [spectra_figure(study.eigenvalues, study.metrics)]
+    settings: dict[tuple, tuple[list[Row], list[Row]]] = {}
+    for place, rows in enumerate((study.eigenvalues, study.metrics)):
+        for row in rows:
+            settings.setdefault(tuple(row[column] for column in SETTING), ([], []))[place].append(row)
+    return [spectra_figure(eigenvalues, metrics) for eigenvalues, metrics in settings.values()]
+
+
+def title_of(study: Study) -> str:
+    """The experiments that the rows name, or the folder's name."""
+    return ", ".join(values(study.trials or study.metrics, "experiment")) or study.folder.resolve().name
+
+
+def lead_of(study: Study) -> str:
+    """What the study is, in a sentence or two."""
+    sentences = []
+    if study.trials:
+        counts = {
+            "setting": len(by_setting(study.trials)),
+            "λ": len(values(study.trials, "lam")),
+            "seed": len(values(study.trials, "seed")),
+        }
+        axes = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'λ' else ''}" for name, count in counts.items())
+        sentences.append(f"Which λ? {len(study.trials)} finished trial{'s' * (len(study.trials) > 1)} of {axes}.")
+    if study.metrics:
+        sets = dict.fromkeys(f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})" for row in study.metrics)
+        sentences.append(f"Spectra of {len(values(study.metrics, 'task'))} checkpoints on {', '.join(sets)}.")
+    return " ".join(sentences)
+
+
+def facts_of(study: Study) -> list[tuple[str, str]]:
+    """(name, value) of what was trained, and by which commits."""
+    rows = study.trials or study.metrics
+    lams = [f"{lam:g}" for lam in sorted({float(lam) for lam in values(rows, "lam")})]
+    facts = {
+        "data set": values(rows, "dataset"),
+        "backbone": values(rows, "backbone"),
+        "methods": values(rows, "method"),
+        "penalties": values(rows, "penalty"),
+        "solvers": values(rows, "solver"),
+        "λ": lams if len(lams) <= MOST_LAMS else [f"{len(lams)} values", f"{lams[0]} to {lams[-1]}"],
+        "seeds": sorted(values(rows, "seed"), key=int),
+        "epochs": values(study.trials, "epochs"),
+        "code": sorted({*values(study.trials, "commit"), *values(study.metrics, "commit")}),
+    }
+    return [(name, ", ".join(value)) for name, value in facts.items() if value]
+
+
+def values(rows: list[Row], column: str) -> list[str]:
+    """The different values of a column, in order, without the empty one."""
+    return [value for value in dict.fromkeys(row[column] for row in rows) if value]
+
+
+def sweep_sections(study: Study) -> list[Section]:
+    """What λ does: verdicts, the figure, the means, and how they came."""
+    if not study.trials:
+        return []
+    swept = drawings(sweep_figures(study.averaged, study.summary), "sweep", "Numbers against λ, a column a setting")
+    curves = drawings(curves_figures(study.averaged, study.curves, study.summary), "curves", "The same trials over their epochs")
+    sections = [
+        Section("verdicts", "Verdicts", JUDGED, sentences=verdicts(study.summary, study.pruned)),
+        Section("lams", "Against λ", figures=swept),
+        Section("summary", "Means and differences", SUMMARY_NOTE, wide=True, tables=summary_tables(study.summary, study.pruned)),
+    ]
+    if curves:
+        having = len(set(values(study.curves, "run")) & set(values(study.trials, "run")))
+        few = f"{having} of {len(study.trials)} trials have curves." if having < len(study.trials) else ""
+        sections.append(Section("curves", "Over the epochs", few, figures=curves))
+    return sections
+
+
+def drawings(figures: list[Figure], name: str, caption: str) -> list[Drawing]:
+    """Figures of a sweep for the page; where they are several, the caption says so."""
+    several = f" ({{}} of {len(figures)}: {COLUMNS} settings each, on the same axes)" if len(figures) > 1 else ""
+    return [drawing(figure, f"{name}{i}", f"{caption}{several.format(i)}.") for i, figure in enumerate(figures, 1)]
+
+
+def spectra_sections(study: Study, figures: list[Figure]) -> list[Section]:
+    """Spectra of checkpoints, of which these are the figures, and how they came about where that was tracked."""
+    sections = []
+    if study.metrics:
+        caption = "Eigenvalues of the covariance of r and z over the largest, and effective ranks."
+        drawn = [drawing(figure, f"spectra{i}", caption) for i, figure in enumerate(figures, 1)]
+        tables = [*by_lam_tables(study.lams), *spectra_tables(study.metrics)]
+        sections.append(Section("spectra", "Spectra", figures=drawn, tables=tables))
+    if study.tracked:
+        caption = "Eigenvalues of r and z over the epochs that were kept, a run a λ"
+        drawn = []
+        for i, (setting, runs) in enumerate(study.tracked.items(), 1):
+            drawn.append(drawing(over_time_figure(runs), f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}."))
+        sections.append(Section("over-time", "Spectra over training", figures=drawn))
+    return sections
+
+
+def csv_section(study: Study) -> Section:
+    """The CSVs as they are, but rounded."""
+    tables = (
+        (SWEEP_CSV, "run", study.trials),
+        (PRUNED_CSV, "run", study.pruned),
+        (SUMMARY_CSV, "method", study.summary),
+        (METRICS_CSV, "run", study.metrics),
+    )
+    drawn_only = [name for name, rows in ((CURVES_CSV, study.curves), (EIGENVALUES_CSV, study.eigenvalues)) if rows]
+    note = "Rounded to four digits; in full they are in the files beside this page."
+    if drawn_only:
+        note += f" {' and '.join(drawn_only)} {'are' if len(drawn_only) > 1 else 'is'} in the figures only."
+    shown = [csv_table(f"{name}: {len(rows)} rows", rows, first) for name, first, rows in tables if rows]
+    return Section("tables", "Tables", note, wide=True, tables=shown)

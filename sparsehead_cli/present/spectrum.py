@@ -1,225 +1,179 @@
-"""What `sparsehead spectrum` shows: tables of what was read off the spectra, verdicts in words, and small curves."""
+"""Spectra of checkpoints as people see them: tables, verdicts in words, small curves, and what `sparsehead spectrum` prints."""
 
 import math
 import time
-from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
+import rich.console
 import torch
-from rich.table import Table
 from rich.text import Text
 
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, SpectrumProgress
 from sparsehead_cli.measure import definitions
-from sparsehead_cli.measure.head import READ_SHARE
-from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, dims_for, effective_rank
-from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.pretrain import emphasis, plus_minus
-from sparsehead_cli.runs.readable import UNDEFINED, readable
+from sparsehead_cli.measure.spectrum import dims_for, effective_rank
+from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
+from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.labels import groups, guess_notes, judged, labels
+from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, of_features, verdicts
 
-Row = dict[str, str]
-Numbers = dict[tuple[str, str], Row]  # (features, metric) -> row
 LEVELS = " ▁▂▃▄▅▆▇█"
 DECADES = 6  # that a small curve shows
 CURVE = 48  # columns of it
 FEW_SEEDS = 3
 PATIENCE_SECONDS = 10  # from which on a checkpoint has a line for each thing that is measured
-WIDE = 118  # columns of a console on which all of SHOWN have room, intervals beside their numbers
-SHOWN = {  # title -> (metric, digits, whether on narrow consoles as well)
-    "effective\nrank": ("effective_rank", 1, True),
-    "RankMe": ("rankme", 1, True),
-    "99 % in": ("dims_99", 0, True),
-    "α": ("alpha", 2, False),
-    "LiDAR": ("lidar", 1, True),
-    "alignment": ("alignment", 2, False),
-    "uniformity": ("uniformity", 2, False),
+WIDE = 118  # columns of a console on which all of a spectrum's numbers have room, intervals behind them
+SPECTRUM = {  # numbers of r, z and hidden layers in spectrum_metrics.csv
+    "effective_rank": Column("effective\nrank", digits=1),
+    "rankme": Column("RankMe", digits=1),
+    "dims_99": Column("99 % in"),
+    "alpha": Column("α", digits=2, minor=True),
+    "lidar": Column("LiDAR", digits=1),
+    "alignment": Column("alignment", digits=2, minor=True),
+    "uniformity": Column("uniformity", digits=2, minor=True),
 }
-BY_LAM = {  # (features, metric) -> (scale, digits)
-    ("r", "effective_rank"): (1, 1),
-    ("z", "effective_rank"): (1, 1),
-    ("head", "probe_r"): (100, 1),
-    ("head", "batch_features_median"): (1, 0),
+HEAD = {  # numbers of the head in spectrum_metrics.csv
+    "read_dims": Column("reads,\ndirections", short="reads"),
+    "read_variance_share": Column("of r's\nvariance, %", digits=1, scale=100, short="of r's\nvar."),
+    "probe_r": Column("probe\nof r, %", digits=1, scale=100, short="probe\nof r"),
+    "probe_read": Column("probe of\nread, %", digits=1, scale=100, short="of\nread"),
+    "probe_unread": Column("probe of\nunread, %", digits=1, scale=100, short="of\nunread"),
+    "batch_features_median": Column("a batch\nneeds"),
+    "batch_overlap": Column("shared by\nbatches, %", digits=1, scale=100, short="shared"),
+    "batch_overlap_by_chance": Column("by\nchance, %", digits=1, scale=100, short="(chance)", below="({})"),
 }
-BY_LAM_NAMES = ("effective\nrank of r", "effective\nrank of z", "linear probe\nof r, %", "a batch\nneeds")
+BY_LAM = {  # numbers in spectrum_by_lam.csv
+    ("r", "effective_rank"): Column("effective\nrank of r", digits=1),
+    ("z", "effective_rank"): Column("effective\nrank of z", digits=1),
+    ("head", "probe_r"): Column("linear probe\nof r, %", digits=1, scale=100),
+    ("head", "batch_features_median"): Column("a batch\nneeds"),
+}
+OVER_SEEDS = "over seeds: the mean and the paired difference to λ 0, each ± half of its 95 % interval (Student's t)"
 
 
-class SpectrumDisplay:
-    """One plain line a checkpoint; on a terminal, what is being measured."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A measured checkpoint: its key in the tables, what it is called beside the others, (features, metric) -> its rows."""
 
-    def __init__(self, console: Console) -> None:
-        self.console = console
-        self.status = console.status("") if console.is_terminal else None
-        self.told: set[int] = set()
-
-    def __enter__(self) -> "SpectrumDisplay":
-        if self.status:
-            self.status.start()
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.status:
-            self.status.stop()
-
-    def watch(self, moment: SpectrumProgress) -> None:
-        """Name the checkpoint when it is loaded, with what was found in a foreign file; then each thing that is measured."""
-        if self.status:
-            self.status.update(Text(f"{one_line(moment.doing)} …"))
-        if moment.doing == "loading":
-            return
-        before = f" ({moment.doing})" if moment.doing.startswith("measured before") else ""
-        if moment.number not in self.told:
-            self.told.add(moment.number)
-            self.began = time.monotonic()
-            self.say(f"{moment.number}/{moment.checkpoints}  {moment.checkpoint}{before}")
-            for line in moment.report:
-                self.say(f"     {line}", emphasis(line))
-        elapsed = time.monotonic() - self.began
-        if elapsed > PATIENCE_SECONDS and not self.status:  # on a terminal it is seen while it lasts
-            self.say(f"     {elapsed:4.0f} s  {moment.doing}")
-
-    def say(self, line: str, style: str = "") -> None:
-        self.console.print(line, style=style, soft_wrap=True)
+    task: str
+    label: str
+    numbers: dict[tuple[str, str], Row]
 
 
-def show_spectra(console: Console, tables: list[list[Row]], lams: list[Row], files: list[Path]) -> None:
-    """Everything in tables: the spectra, what the heads read, what λ does, curves, and where the files are."""
-    _, eigenvalues, metrics = tables
-    names = labels(metrics)
-    names = {task: names[task] for tasks in groups(metrics).values() for task in tasks}  # by rising λ
-    numbers: dict[str, Numbers] = {task: {} for task in names}
+def checkpoints(metrics: list[Row]) -> list[Checkpoint]:
+    """The checkpoints in spectrum_metrics.csv, by rising λ."""
+    numbers: dict[str, dict[tuple[str, str], Row]] = {}
     for row in metrics:
-        numbers[row["task"]][row["features"], row["metric"]] = row
-    console.print(spectrum_table(names, numbers, narrow=console.width < WIDE))
-    if any(("head", "read_dims") in found for found in numbers.values()):
-        console.print(head_table(names, numbers))
-    if lams:
-        console.print(lam_table(lams))
-    for line in curves(names, eigenvalues):
-        console.print(line, soft_wrap=True)
-    for task in names if len(names) == 1 else ():
-        for line in words(numbers[task]):
-            console.print(line, soft_wrap=True)
-    for line in notes(numbers, narrow=console.width < WIDE, lams=lams):
-        console.print(line, style="dim", soft_wrap=True)
-    listed = ", ".join(str(file) for file in files)
-    console.print(f" files   {listed}", soft_wrap=True)
+        numbers.setdefault(row["task"], {})[row["features"], row["metric"]] = row
+    names = labels(metrics)
+    return [Checkpoint(task, names[task], numbers[task]) for tasks in groups(metrics).values() for task in tasks]
 
 
-def spectrum_table(names: dict[str, str], numbers: dict[str, Numbers], *, narrow: bool) -> Table:
-    """A line a checkpoint and features: ranks with their intervals, and the verdict."""
-    sets = dict.fromkeys((r["eval_dataset"], r["split"], r["images"]) for found in numbers.values() for r in found.values())
-    title = ", ".join(f"{int(images):,} images of {one_line(dataset)} ({split})" for dataset, split, images in sets)
-    table = Table(title=f"spectra on {title}", title_justify="left", title_style="bold")
-    table.add_column("run", overflow="fold", min_width=8)
-    table.add_column("")
-    shown = {name: (metric, digits) for name, (metric, digits, always) in SHOWN.items() if always or not narrow}
-    for name in shown:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", min_width=9)
-    for task, name in names.items():
-        for features in dict.fromkeys(f for f, _ in numbers[task] if f != "head"):
-            found = {metric: r for (f, metric), r in numbers[task].items() if f == features}
-            cells = [cell(found.get(metric), digits, narrow) for metric, digits in shown.values()]
-            cells[2] += "" if cells[2] == UNDEFINED else f" of {found['dim']['value']}"
-            table.add_row(one_line(name), features, *cells, judged(found))
-            name = ""
-    return table
-
-
-def cell(row: Row | None, digits: int, narrow: bool = True) -> str:
-    """A number with its interval, where it has one; "–" for none."""
-    text = readable(row and row["value"], digits)
-    if row is None or row["low"] == "":
-        return text
-    interval = f"{float(row['low']):.{digits}f}–{float(row['high']):.{digits}f}"
-    return f"{text}\n{interval}" if narrow else f"{text} ({interval})"
-
-
-def percent(row: Row | None) -> str:
-    """A share without its interval, in percent; "–" for none."""
-    return readable(row and row["value"], 1, 100)
-
-
-def head_table(names: dict[str, str], numbers: dict[str, Numbers]) -> Table:
-    """A line a checkpoint: what its projector reads of r."""
-    table = Table(title="what the head reads of r; shares and accuracies in %", title_justify="left", title_style="bold")
-    table.add_column("run", overflow="fold", min_width=8)
-    for name in ("reads", "of r's\nvar.", "probe\nof r", "of\nread", "of\nunread", "a batch\nneeds", "shared\n(chance)"):
-        table.add_column(name, justify="right", no_wrap=True)
-    for task, name in names.items():
-        found = {metric: row for (features, metric), row in numbers[task].items() if features == "head"}
-        if not found:
-            continue
-        cells = [percent(found.get(metric)) for metric in ("read_variance_share", "probe_r", "probe_read", "probe_unread")]
-        ends = "–".join(cell(found.get(f"batch_features_{end}"), 0) for end in ("min", "max"))
-        needs, shared = cell(found.get("batch_features_median"), 0), percent(found.get("batch_overlap"))
-        needs += "" if needs == UNDEFINED else f"\n{ends}"
-        shared += "" if shared == UNDEFINED else f"\n({percent(found.get('batch_overlap_by_chance'))})"
-        read = cell(found["read_dims"], 0)
-        read += "" if read == UNDEFINED else f" of {numbers[task]['r', 'dim']['value']}"
-        table.add_row(one_line(name), read, *cells, needs, shared)
-    return table
-
-
-def lam_table(lams: list[Row]) -> Table:
-    """A line a λ: means over seeds, and the paired differences to λ 0, with 95 % intervals."""
-    table = Table(
-        title="over seeds: mean, and below it the paired difference to λ 0, each ± its 95 % interval (Student's t)",
-        title_justify="left",
-        title_style="bold",
+def spectra_tables(metrics: list[Row]) -> list[Table]:
+    """Rows of spectrum_metrics.csv -> a line a checkpoint and features, and a line a checkpoint of what its head reads of r."""
+    measured = checkpoints(metrics)
+    heads = [checkpoint for checkpoint in measured if ("head", "read_dims") in checkpoint.numbers]
+    sets = dict.fromkeys(f"{int(row['images']):,} images of {one_line(row['eval_dataset'])} ({row['split']})" for row in metrics)
+    batches = f"; NT-Xent of batches of {BATCH_SIZE}" if heads else ""
+    notes = (
+        "intervals are 95 %: bootstrap over images; of few images a rank comes out too low, and its interval lies above it",
+        f"LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images{batches}",
+        *guess_notes(metrics),
+        "verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. "
+        "What each number is: sparsehead spectrum --explain",
     )
-    table.add_column("λ", justify="right")
-    table.add_column("seeds", justify="right")
-    for name in BY_LAM_NAMES:
-        table.add_column(name, justify="right", no_wrap=True)
-    by_setting: dict[tuple, list[Row]] = defaultdict(list)
-    for row in lams:
-        by_setting[tuple(row[column] for column in SETTING)].append(row)
-    for own in by_setting.values():
-        for lam in dict.fromkeys(row["lam"] for row in own):
-            found = {(row["features"], row["metric"]): row for row in own if row["lam"] == lam}
-            cells = [
-                plus_minus(found[key], scale, digits) if key in found else UNDEFINED for key, (scale, digits) in BY_LAM.items()
-            ]
-            table.add_row(f"{lam:g}", str(max(row["seeds"] for row in found.values())), *cells, end_section=True)
+    run, verdict = Column("run", text=True), Column("verdict", text=True)
+    columns = [run, Column("features", text=True, short=""), *SPECTRUM.values(), verdict]
+    spectra = Table(f"spectra on {', '.join(sets)}", columns, notes=notes, wide=WIDE)
+    for checkpoint in measured:
+        for features in dict.fromkeys(name for name, _ in checkpoint.numbers if name != "head"):
+            rows = of_features(checkpoint.numbers, features)
+            spectra.add(Cell(checkpoint.label), Cell(features), *spectrum_cells(rows), Cell(judged(rows)))
+    if not heads:
+        return [spectra]
+    reads = Table("what the head reads of r; shares and accuracies in %", [run, *HEAD.values()], wide=math.inf)
+    for checkpoint in heads:
+        reads.add(Cell(checkpoint.label), *head_cells(checkpoint.numbers))
+    return [spectra, reads]
+
+
+def spectrum_cells(rows: dict[str, Row]) -> list[Cell]:
+    """The numbers of a checkpoint's features, with their intervals."""
+    cells = dict.fromkeys(SPECTRUM, UNDEFINED_CELL)
+    for metric in SPECTRUM.keys() & rows.keys():
+        row = rows[metric]
+        cells[metric] = Cell(row["value"], low=row["low"], high=row["high"])
+    cells["dims_99"] = Cell(rows["dims_99"]["value"], of=rows["dim"]["value"])
+    return list(cells.values())
+
+
+def head_cells(numbers: dict[tuple[str, str], Row]) -> list[Cell]:
+    """The numbers of a checkpoint's head; what a batch needs goes from the fewest to the most."""
+    values = {metric: row["value"] for metric, row in of_features(numbers, "head").items()}
+    cells = {metric: Cell(values.get(metric)) for metric in HEAD}
+    cells["read_dims"] = Cell(values["read_dims"], of=numbers["r", "dim"]["value"])
+    needed, fewest, most = (values.get(f"batch_features_{name}") for name in ("median", "min", "max"))
+    cells["batch_features_median"] = Cell(needed, low=fewest, high=most)
+    return list(cells.values())
+
+
+def by_lam_tables(lams: list[Row]) -> list[Table]:
+    """Rows of spectrum_by_lam.csv -> a table a setting, a line a λ: means over seeds, and paired differences to λ 0."""
+    rows = [row for row in lams if (row["features"], row["metric"]) in BY_LAM]
+    if not rows:
+        return []
+    compared = frame(rows)
+    differing = [column for column in SETTING if compared[column].nunique() > 1]
+    tables = []
+    for _, setting in compared.groupby(list(SETTING), sort=False):
+        measured = set(zip(setting["features"], setting["metric"], strict=True))
+        columns, notes = [Column("λ"), Column("seeds")], [OVER_SEEDS]
+        for key, column in BY_LAM.items():
+            columns += [column, column.from_zero()] if key in measured else []
+        if setting["seeds"].min() < FEW_SEEDS:
+            notes.append(f"fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all")
+        title = ", ".join(["spectra over seeds", *(setting[column].iloc[0] for column in differing)])
+        table = Table(one_line(title), columns, notes=tuple(notes), ruled=True)
+        for lam, of_lam in setting.groupby("lam", sort=False):
+            numbers = of_lam.set_index(["features", "metric"]).to_dict("index")
+            cells = [lam_cell(lam), Cell(of_lam["seeds"].max())]
+            for key in (key for key in BY_LAM if key in measured):
+                cells += [mean(numbers[key]), difference(numbers[key])] if key in numbers else [UNDEFINED_CELL] * 2
+            table.add(*cells)
+        tables.append(table)
+    return tables
+
+
+def over_time_table(name: str, rows: list[Row]) -> Table:
+    """A run's rows of spectrum_epochs.csv -> a line a tracked epoch."""
+    columns = [Column("epoch")]
+    for features in ("r", "z"):
+        columns += [Column(f"effective\nrank of {features}", digits=1), Column("99 % in")]
+    table = Table(f"{one_line(name)}, on the held-out images", [*columns, Column("z's eigenvalues", text=True)])
+    for epoch, of_epoch in frame(rows).groupby("epoch", sort=False):
+        cells = [Cell(epoch)]
+        spectra = dict(list(of_epoch.groupby("features")["eigenvalue"]))
+        for features in ("r", "z"):
+            spectrum = torch.from_numpy(spectra[features].to_numpy())
+            cells += [Cell(effective_rank(spectrum)), Cell(dims_for(spectrum, 0.99) or "", of=len(spectrum))]
+        table.add(*cells, Cell(curve(spectra["z"].to_list(), 16)))
     return table
 
 
-def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Path]) -> None:
-    """How the spectra of runs came about: a table a run, a line a tracked epoch."""
-    for name, rows in runs.items():
-        table = Table(title=f"{one_line(name)}, on the held-out images", title_justify="left", title_style="bold")
-        for title in ("epoch", "effective\nrank of r", "99 % in", "effective\nrank of z", "99 % in", "z's eigenvalues"):
-            table.add_column(title, justify="left" if title.endswith("values") else "right", no_wrap=True)
-        for epoch in dict.fromkeys(row["epoch"] for row in rows):
-            cells = []
-            for features in ("r", "z"):
-                values = [float(row["eigenvalue"]) for row in rows if (row["epoch"], row["features"]) == (epoch, features)]
-                spectrum = torch.tensor(values, dtype=torch.float64)
-                dims = dims_for(spectrum, 0.99)
-                cells += [readable(effective_rank(spectrum), 1), f"{dims} of {len(values)}" if dims else UNDEFINED]
-            table.add_row(epoch, *cells, curve(values, 16))
-        console.print(table)
-    if files:
-        console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)
-
-
-def curves(names: dict[str, str], eigenvalues: list[Row]) -> Iterator[str]:
+def curves(measured: list[Checkpoint], eigenvalues: list[Row]) -> Iterator[str]:
     """A line a checkpoint and features: log of eigenvalue / largest against its rank."""
     yield f" eigenvalues over their rank: the height is log10(eigenvalue / largest), from 0 down to -{DECADES}"
-    width = max(map(len, names.values()))
-    for task, name in names.items():
-        for features in dict.fromkeys(row["features"] for row in eigenvalues if row["task"] == task):
-            if features == "response":
-                continue
-            values = [float(row["eigenvalue"]) for row in eigenvalues if (row["task"], row["features"]) == (task, features)]
-            yield f" {name:<{width}} {features:<2} 1 {curve(values)} {len(values)}"
-            name = ""
+    width = max(len(checkpoint.label) for checkpoint in measured)
+    spectra = frame(eigenvalues).groupby("task")
+    for checkpoint in measured:
+        label = checkpoint.label
+        for features, spectrum in spectra.get_group(checkpoint.task).groupby("features", sort=False)["eigenvalue"]:
+            if features != "response":
+                yield f" {label:<{width}} {features:<2} 1 {curve(spectrum.to_list())} {len(spectrum)}"
+                label = ""
 
 
 def curve(values: list[float], width: int = CURVE) -> str:
@@ -227,86 +181,82 @@ def curve(values: list[float], width: int = CURVE) -> str:
     if not values or values[0] <= 0:
         return "(no variance)"
     columns = min(width, len(values))
-    picked = [values[round(i * (len(values) - 1) / max(1, columns - 1))] / values[0] for i in range(columns)]
-    heights = [1 + math.log10(max(share, 10.0**-DECADES)) / DECADES for share in picked]
-    return "".join(LEVELS[math.ceil(height * (len(LEVELS) - 1) - 1e-9)] for height in heights)
+    line = ""
+    for column in range(columns):
+        share = values[round(column * (len(values) - 1) / max(1, columns - 1))] / values[0]
+        height = 1 + math.log10(max(share, 10.0**-DECADES)) / DECADES
+        line += LEVELS[math.ceil(height * (len(LEVELS) - 1) - 1e-9)]
+    return line
 
 
-def words(found: Numbers) -> Iterator[str]:
-    """The verdicts on one checkpoint, with their thresholds, in sentences."""
-    for features, called in (("r", "representation r"), ("z", "embedding z")):
-        own = {metric: row for (f, metric), row in found.items() if f == features}
-        if own:
-            dim, dims = int(own["dim"]["value"]), own["dims_99"]["value"]
-            if not dims:
-                yield f" {called}: {judged(own)}. It does not vary at all."
-                continue
-            images = int(own["dim"]["images"])
-            threshold = f"fewer than {math.ceil(PARTIAL_SHARE * dim)} is partial collapse"
-            measure = threshold if images > dim else f"no verdict: of {images:,} images, where at least {dim + 1:,} are needed"
-            yield f" {called}: {judged(own)}. {dims} of {dim} dimensions carry 99 % of the variance ({measure})."
-    value = {metric: float(row["value"]) for (f, metric), row in found.items() if f == "head" and row["value"]}
-    if {"read_variance_share", "read_dims"} <= value.keys():
-        share, part = value["read_variance_share"], f"{value['read_dims']:.0f} of {found['r', 'dim']['value']} directions"
-        verdict_on_head = "reads only a part of r" if share < READ_SHARE else "reads all that varies in r"
-        yield f" the head {verdict_on_head}: it responds to {part}, which hold {100 * share:.0f} % of the variance."
-    if {"probe_r", "probe_read", "probe_unread"} <= value.keys():
-        yield (
-            f" a linear probe gets {100 * value['probe_r']:.1f} % from r, {100 * value['probe_read']:.1f} % from what the head "
-            f"reads, {100 * value['probe_unread']:.1f} % from what it does not."
-        )
-    if "batch_features_median" in value:
-        shared, chance = (value.get(name) for name in ("batch_overlap", "batch_overlap_by_chance"))
-        yield (
-            f" to keep its loss within 1 %, a batch needs {value['batch_features_median']:.0f} features "
-            f"({value['batch_features_min']:.0f} to {value['batch_features_max']:.0f}); two batches share "
-            f"{readable(shared, 0, 100, ' %')} of theirs (by chance {readable(chance, 0, 100, ' %')})."
-        )
-    elif ("head", "batch_features_median") in found:
-        yield " the loss of a batch is that of chance with and without features of r: which ones it needs is not defined."
+class SpectrumDisplay(Display):
+    """One plain line a checkpoint; on a terminal, what is being measured."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(console, console.status("") if console.is_terminal else None)
+        self.named: set[int] = set()  # the numbers of checkpoints that have their line
+
+    def watch(self, progress: SpectrumProgress) -> None:
+        """Name the checkpoint when it is loaded, with what a foreign file has; then each thing that is measured."""
+        if self.moving:
+            self.moving.update(Text(f"{one_line(progress.doing)} …"))
+        if progress.doing == "loading":
+            return
+        before = f" ({progress.doing})" if progress.doing.startswith("measured before") else ""
+        if progress.number not in self.named:
+            self.named.add(progress.number)
+            self.began = time.monotonic()
+            self.say(f"{progress.number}/{progress.checkpoints}  {progress.checkpoint}{before}")
+            for line in progress.report:
+                self.say(f"     {line}", emphasis(line))
+        elapsed = time.monotonic() - self.began
+        if elapsed > PATIENCE_SECONDS and not self.moving:  # on a terminal it is seen while it lasts
+            self.say(f"     {elapsed:4.0f} s  {progress.doing}")
 
 
-def notes(numbers: dict[str, Numbers], *, narrow: bool, lams: list[Row]) -> Iterator[str]:
-    """What a reader of the tables has to know."""
-    yield " intervals are 95 %: bootstrap over images; of few images a rank comes out too low, and its interval lies above it"
-    batches = f"; NT-Xent of batches of {BATCH_SIZE}" if any(("head", "read_dims") in found for found in numbers.values()) else ""
-    yield f" LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images{batches}"
-    if narrow:
-        yield f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns"
-    if lams and min(row["seeds"] for row in lams) < FEW_SEEDS:
-        yield f" fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all"
-    yield from (f" {note}" for note in guess_notes([row for found in numbers.values() for row in found.values()]))
-    yield " verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. What each number is: --explain"
+def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: list[Row], files: list[Path]) -> None:
+    """Everything in tables: the spectra, what the heads read, what λ does, curves, and where the files are.
+
+    `tables` are rows of evaluation.spectrum.TABLES, `lams` those of spectrum_by_lam.csv.
+    """
+    _, eigenvalues, metrics = tables
+    shown = [*spectra_tables(metrics), *by_lam_tables(lams)]
+    for table in shown:
+        print_table(console, table)
+    measured = checkpoints(metrics)
+    lines = list(curves(measured, eigenvalues))
+    if len(measured) == 1:
+        lines += [f" {sentence}" for sentence in verdicts(measured[0].numbers)]
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    if console.width < WIDE:
+        others = f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns"
+        console.print(others, style="dim", soft_wrap=True)
+    print_notes(console, shown)
+    console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)
 
 
-HEADINGS = {
-    **{metric: title.replace("\n", " ") for title, (metric, _, _) in SHOWN.items()},
-    "read_dims": "reads",
-    "read_variance_share": "of r's var.",
-    "probe_r": "probe of r",
-    "probe_read": "of read",
-    "probe_unread": "of unread",
-    "batch_features_median": "a batch needs",
-    "batch_overlap": "shared",
-    "batch_overlap_by_chance": "(chance)",
-}
+def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Path]) -> None:
+    """How the spectra of runs came about: label -> rows of spectrum_epochs.csv."""
+    for name, rows in runs.items():
+        print_table(console, over_time_table(name, rows))
+    if files:
+        console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)
 
 
 def explain(console: Console) -> None:
     """Every number's definition."""
     console.print("F: features [N, D]. s: eigenvalues of the covariance of centred F, descending. All in float64.")
-    parts = (
-        ("of r, z and hidden layers (h1, h2, …)", definitions.SPECTRUM),
-        ("of the head", definitions.HEAD),
-        ("verdicts", definitions.VERDICTS),
-    )
-    for title, texts in parts:
-        table = Table(title=title, title_justify="left", title_style="bold", show_header=False)
-        table.add_column(no_wrap=True)
-        table.add_column()
+    headings = {metric: (column.short or column.name).replace("\n", " ") for metric, column in (SPECTRUM | HEAD).items()}
+    parts = {
+        "of r, z and hidden layers (h1, h2, …)": definitions.SPECTRUM,
+        "of the head": definitions.HEAD,
+        "verdicts": definitions.VERDICTS,
+    }
+    for title, texts in parts.items():
+        table = Table(title, [Column("", text=True), Column("", text=True)])
         for name, text in texts.items():
-            heading = f' "{HEADINGS[name]}" in tables.' if name in HEADINGS else ""
-            table.add_row(name, text + heading)
-        console.print(table)
+            table.add(Cell(name), Cell(f'{text} "{headings[name]}" in tables.' if name in headings else text))
+        print_table(console, table)
     console.print(definitions.INTERVAL)
     console.print(f"Tables: {', '.join(TABLES)}; spectrum_by_lam.csv where λ and seeds can be compared.")

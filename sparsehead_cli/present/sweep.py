@@ -1,21 +1,22 @@
-"""What `sparsehead sweep-lambda` shows: the trials while they run, then the answer in a table and a sentence a setting."""
+"""A sweep over λ as people see it: its trials while they run, the summary as tables, and what `sparsehead sweep-lambda` prints."""
 
+import math
 import shlex
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 
 from rich.live import Live
-from rich.table import Table
 
 from sparsehead_cli.errors import SparseheadError, Stopped, one_line
-from sparsehead_cli.present.console import Console
+from sparsehead_cli.machine.launch import without
+from sparsehead_cli.present.console import Console, Display, print_table, terminal_table
 from sparsehead_cli.present.figures import save_figure
 from sparsehead_cli.present.figures_sweep import sweep_figure
-from sparsehead_cli.present.pretrain import epoch_line, plus_minus, without
+from sparsehead_cli.present.pretrain import epoch_line
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.folder import METRICS, locked
-from sparsehead_cli.runs.readable import UNDEFINED, readable
+from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
@@ -28,23 +29,69 @@ from sparsehead_cli.training.callbacks import Callback
 
 REFRESH_SECONDS = 2.0
 ENOUGH_SEEDS = 5  # with which Student's t is 2.8; with 2 it is 12.7
-SHOWN = {
-    "linear\nprobe, %": ("accuracy", 100, 1),
-    "effective\nrank of r": ("effective_rank_r", 1, 1),
-    "effective\nrank of z": ("effective_rank_z", 1, 1),
-    "groups\nactive, %": ("active_groups_share", 100, 0),
+RUNNING = {  # numbers in metrics.csv of a trial that is running
+    "loss": Column("loss", digits=3),
+    "knn_accuracy": Column("kNN", digits=1, scale=100, suffix=" %"),
+    "effective_rank_r": Column("rank of r", digits=1),
+    "effective_rank_z": Column("rank of z", digits=1),
 }
+CHOSEN = {"both": "best, sparsest"}  # in words
+ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
+RANK_R, RANK_Z = Column("effective\nrank of r", digits=1), Column("effective\nrank of z", digits=1)
+FROM_ZERO = ACCURACY.from_zero("from λ 0,\npoints")
 
 
-class SweepDisplay:
+def bootstrap(row: Row) -> Cell:
+    """The interval of a row's difference to λ 0 by bootstrap."""
+    low, high = (FROM_ZERO.written(Cell(row[end])) for end in ("bootstrap_low", "bootstrap_high"))
+    return Cell(row["bootstrap_low"], text=f"{low} to {high}")
+
+
+SUMMARY = (  # a number of sweep_summary.csv, its column, and what that has of it
+    ("accuracy", ACCURACY, mean),
+    ("accuracy", FROM_ZERO, difference),
+    ("accuracy", Column("95 % by\nbootstrap", minor=True), bootstrap),
+    ("val_accuracy", Column("held-out\nprobe, %", digits=1, scale=100, minor=True), mean),
+    ("knn_accuracy", Column("kNN\nof r, %", digits=1, scale=100, minor=True), mean),
+    ("accuracy_z", Column("probe\nof z, %", digits=1, scale=100, minor=True), mean),
+    ("effective_rank_r", RANK_R, mean),
+    ("effective_rank_r", RANK_R.from_zero(), difference),
+    ("effective_rank_z", RANK_Z, mean),
+    ("effective_rank_z", RANK_Z.from_zero(), difference),
+    ("active_groups_share", Column("groups\nactive, %", scale=100), mean),
+)
+
+
+def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
+    """Rows of sweep_summary.csv and pruned.csv -> a table a setting, a line a λ; those that were pruned have no numbers."""
+    if not summary:
+        return []
+    columns = [Column("λ"), Column("chosen", text=True), Column("seeds"), *(column for _, column, _ in SUMMARY)]
+    accuracies = [row for row in summary if row["metric"] == "accuracy"]
+    tables = []
+    for setting, rows in frame(summary, text=SETTING).groupby(list(SETTING), sort=False):
+        table = Table(one_line(name_of(rows.iloc[0], accuracies)), columns, wide=math.inf, ruled=True)
+        by_lam = dict(list(rows.groupby("lam")))
+        stopped = {number(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)}
+        for lam in sorted({*by_lam, *stopped}):
+            if lam in stopped:
+                table.add(lam_cell(lam), Cell("pruned"), *[UNDEFINED_CELL] * (len(columns) - 2))
+                continue
+            numbers = by_lam[lam].set_index("metric").to_dict("index")
+            chosen, seeds = numbers["accuracy"]["chosen"], numbers["accuracy"]["seeds"]
+            cells = [cell_of(numbers[metric]) for metric, _, cell_of in SUMMARY]
+            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), Cell(seeds), *cells, marked=chosen != "")
+        tables.append(table)
+    return tables
+
+
+class SweepDisplay(Display):
     """A live table of the running trials on a terminal, and everywhere one plain line a trial that ends."""
 
     def __init__(self, console: Console, request: SweepRequest, state: SweepState) -> None:
-        self.console, self.state = console, state
-        self.jobs = request.jobs or default_jobs()
-        self.remote, self.auto = request.engine == "ray", request.grid.auto
-        self.live = Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None
-        self.told = set(state.rows) | set(state.failed)
+        super().__init__(console, Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None)
+        self.request, self.state = request, state
+        self.named = set(state.rows) | set(state.failed)  # the trials that have their line
         self.refreshed, self.estimated = 0.0, False
 
     def __enter__(self) -> "SweepDisplay":
@@ -54,33 +101,24 @@ class SweepDisplay:
         self.say(f"{len(state.configs)} trials in {state.folder}: {counts}")
         if state.failed:
             self.say("failed ones are run again with --retry-failed")
-        for line in lams_of(state) if self.auto else ():
+        for line in lams_of(state) if self.request.grid.auto else ():
             self.say(line)
         if pending:
-            where = "on Ray" if self.remote else f"{self.jobs} at a time"
+            where = "on Ray" if self.request.engine == "ray" else f"{self.request.jobs or default_jobs()} at a time"
             self.say(f"{pending} to run, {where}; the time is estimated after the first epoch of a trial")
-        if self.live:
-            self.live.start()
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self.live:
-            self.live.stop()
-
-    def say(self, line: str, style: str = "") -> None:
-        self.console.print(line, style=style, soft_wrap=True)
+        return super().__enter__()
 
     def watch(self, state: SweepState, running: list[Task]) -> None:
         """A line for each trial that has ended since; now and then the table of those that run."""
         done = len(state.rows) + len(state.failed)
-        for name in [name for name in (*state.rows, *state.failed) if name not in self.told]:
-            self.told.add(name)
+        for name in [name for name in (*state.rows, *state.failed) if name not in self.named]:
+            self.named.add(name)
             if name in state.failed:
                 self.say(f"{name}: {state.failed[name]} (log: {state.folder / name / LOG})", "red")
             else:
                 row = state.rows[name]
                 self.say(f"{done}/{len(state.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
-        if running and (self.live or not self.estimated) and time.monotonic() - self.refreshed > REFRESH_SECONDS:
+        if running and (self.moving or not self.estimated) and time.monotonic() - self.refreshed > REFRESH_SECONDS:
             self.refreshed = time.monotonic()
             self.refresh({task.folder.name: rows_so_far(task.folder) for task in running})
 
@@ -91,32 +129,25 @@ class SweepDisplay:
             self.estimated = True
             trials = len(self.state.pending())
             self.say(f"about {minutes(left)} for the {trials} trial{'s that are' if trials > 1 else ' that is'} left")
-        if self.live:
-            self.live.update(self.table(running, left), refresh=True)
+        if self.moving:
+            table = running_table(self.state, running, left)
+            self.moving.update(terminal_table(table, self.console.width), refresh=True)
 
-    def table(self, running: dict[str, list[Row]], left: float | None) -> Table:
-        """The running trials, how far each is, and when all will be done."""
-        table = Table(title=self.progress(left), title_justify="left")
-        for name in ("running", "epoch", "loss", "kNN", "rank of r", "rank of z"):
-            table.add_column(name, justify="left" if name == "running" else "right")
-        for name, rows in running.items():
-            epochs = self.state.configs[name].epochs
-            if not rows:
-                table.add_row(name, f"0/{epochs}", *[UNDEFINED] * 4)
-                continue
-            last = rows[-1]
-            numbers = (readable(last[f"effective_rank_{f}"], 1) for f in ("r", "z"))
-            knn = readable(last["knn_accuracy"], 1, 100, " %")
-            table.add_row(name, f"{last['epoch']}/{epochs}", f"{float(last['loss']):.3f}", knn, *numbers)
-        return table
 
-    def progress(self, left: float | None) -> str:
-        """How many are done, the time left, the best so far."""
-        state = self.state
-        time_left = "" if left is None else f", about {minutes(left)} left"
-        best = max(state.rows.values(), key=lambda row: float(row["val_accuracy"]), default=None)
-        told = f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}" if best else ""
-        return f"{len(state.rows)} of {len(state.configs)} trials finished{time_left}{told}"
+def running_table(state: SweepState, running: dict[str, list[Row]], left: float | None) -> Table:
+    """The running trials, rows of metrics.csv by their names, how far each is, and when all will be done."""
+    title = f"{len(state.rows)} of {len(state.configs)} trials finished"
+    if left is not None:
+        title += f", about {minutes(left)} left"
+    if state.rows:
+        best = max(state.rows.values(), key=lambda row: float(row["val_accuracy"]))
+        title += f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}"
+    table = Table(title, [Column("running", text=True), Column("epoch"), *RUNNING.values()])
+    for name, rows in running.items():
+        epoch = Cell(len(rows), text=f"{len(rows)}/{state.configs[name].epochs}")
+        last = rows[-1] if rows else {}
+        table.add(Cell(name), epoch, *(Cell(last.get(metric)) for metric in RUNNING))
+    return table
 
 
 def rows_so_far(folder: Path) -> list[Row]:
@@ -182,22 +213,20 @@ def require_all(state: SweepState) -> None:
 
 
 def lams_of(state: SweepState) -> list[str]:
-    """The values of λ that were found, a line a setting."""
-    found: dict[str, dict[float, None]] = {}
+    """The values of λ that auto has chosen, a line a setting."""
+    lams: dict[str, list[str]] = {}
     for config in state.configs.values():
-        if config.lam:
-            name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
-            found.setdefault(name, {})[config.lam] = None
-    return [f"{name}: λ 0, {', '.join(f'{lam:g}' for lam in lams)}" for name, lams in found.items()]
+        name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
+        lam = f"{config.lam:g}"
+        if config.lam and lam not in lams.setdefault(name, []):
+            lams[name].append(lam)
+    return [f"{name}: λ 0, {', '.join(values)}" for name, values in lams.items()]
 
 
 def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> None:
-    """Rows of sweep_summary.csv as a table a setting with the values of λ in pruned.csv, and the verdicts."""
-    told = [row for row in summary if row["metric"] == "accuracy"]
-    for setting in dict.fromkeys(tuple(row[c] for c in SETTING) for row in summary):
-        own = [row for row in summary if tuple(row[c] for c in SETTING) == setting]
-        stopped = {float(row["lam"]): row for row in pruned if all(row[c] == str(own[0][c]) for c in SETTING)}
-        console.print(summary_table(one_line(name_of(own[0], told)), own, stopped))
+    """Rows of sweep_summary.csv and pruned.csv: a table a setting, and the verdicts."""
+    for table in summary_tables(summary, pruned):
+        print_table(console, table)
     for line in verdicts(summary, pruned):
         console.print(line, soft_wrap=True)
     console.print(
@@ -209,32 +238,13 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
     )
 
 
-def summary_table(title: str, rows: list[Row], pruned: dict[float, Row]) -> Table:
-    """A line a λ of one setting; those that were pruned have no numbers."""
-    table = Table(title=title, title_justify="left", title_style="bold", pad_edge=False)  # two columns more for 80 of them
-    for name in ("λ", "seeds", *SHOWN, "chosen"):
-        table.add_column(name, justify="left" if name == "chosen" else "right", no_wrap=True)
-    for lam in sorted({row["lam"] for row in rows} | set(pruned)):
-        if lam in pruned:
-            table.add_row(f"{lam:g}", "", *[UNDEFINED] * len(SHOWN), "pruned", end_section=True)
-            continue
-        found = {row["metric"]: row for row in rows if row["lam"] == lam}
-        first = next(iter(found.values()))
-        cells = [plus_minus(found[metric], scale, digits) for metric, scale, digits in SHOWN.values()]
-        table.add_row(f"{lam:g}", str(first["seeds"]), *cells, CHOSEN[first["chosen"]], end_section=True)
-    return table
-
-
-CHOSEN = {"": "", "best": "best", "sparsest": "sparsest", "both": "best,\nsparsest"}
-
-
 def show_commands(console: Console, state: SweepState, arguments: Sequence[str]) -> None:
     """A command line for each trial that is not finished, from the `arguments` of the sweep."""
     arguments = without(without(arguments, "--trial"), "--engine")
     if not state.pending():
         failed = f"; {len(state.failed)} failed before: --retry-failed" if state.failed else ""
-        said = f"nothing to run: {len(state.rows)} trials have finished{failed}"
-        Console(stderr=True).print(said, style="yellow")
+        line = f"nothing to run: {len(state.rows)} trials have finished{failed}"
+        Console(stderr=True).print(line, style="yellow")
     for name in state.pending():
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
@@ -246,4 +256,4 @@ class EpochLines(Callback):
         self.console = console
 
     def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
-        self.console.print(epoch_line(row, 0).replace("/0", ""), soft_wrap=True)
+        self.console.print(epoch_line(row), soft_wrap=True)

@@ -25,7 +25,7 @@ from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
-from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
@@ -179,7 +179,7 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
     They take no memory. Raises: SparseheadError for widths whose weights no machine could count.
     """
     try:
-        with torch.random.fork_rng(), torch.device("meta"):
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return make(config, spec)
     except (RuntimeError, TypeError, OverflowError) as error:  # of torch, for shapes beyond its own numbers
         if "overflow" not in str(error).lower():
@@ -194,7 +194,7 @@ def require_memory(config: Config, spec: object, device: torch.device) -> None:
 
     Code of one's own is not measured: it may not know how to be made without memory.
     """
-    if is_plugin(config.backbone) or is_plugin(config.method):
+    if FIELDS["backbone"].is_plug_in(config.backbone) or is_plugin(config.method):
         return
     method = outline(build_method, config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another

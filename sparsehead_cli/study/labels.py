@@ -1,8 +1,12 @@
 """Words for checkpoints that are shown together: what tells them apart, which differ in their seed alone, the verdict on each."""
 
+import math
+from collections.abc import Iterator
+
 from sparsehead_cli.foreign.facts import guesses_in
-from sparsehead_cli.measure.spectrum import verdict
-from sparsehead_cli.runs.readable import number
+from sparsehead_cli.measure.head import READ_SHARE
+from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, verdict
+from sparsehead_cli.runs.readable import number, readable
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.runs.tables import KIND
 
@@ -47,8 +51,8 @@ def groups(rows: list[Row]) -> dict[str, list[str]]:
     first = first_rows(rows)
     checkpoints = frame(list(first.values()), text=(*SETTING, "seed"))
     alone = checkpoints.duplicated([*SETTING, "seed"]) | (checkpoints["lam"] == "")
-    own_group = checkpoints["task"].where(alone, "")
-    members = [list(own["task"]) for _, own in checkpoints.groupby([*SETTING, own_group], sort=False)]
+    apart = checkpoints["task"].where(alone, "")
+    members = [list(group["task"]) for _, group in checkpoints.groupby([*SETTING, apart], sort=False)]
     names = labels([first[tasks[0]] for tasks in members], SETTING)
     grouped = {}
     for tasks in sorted(members, key=lambda tasks: float(first[tasks[0]]["lam"] or 0)):
@@ -76,3 +80,47 @@ def guess_notes(rows: list[Row]) -> list[str]:
     """What "*" at a verdict means: a sentence for each run whose file left something to be guessed."""
     guesses = {row["run"]: guesses_in(row.get("assumed") or "") for row in rows}
     return [f"* {run}: guessed {', '.join(g)}; if wrong, so are its numbers: --assume KEY=VALUE" for run, g in guesses.items() if g]
+
+
+def of_features(numbers: dict[tuple[str, str], Row], features: str) -> dict[str, Row]:
+    """metric -> row, of all that was measured of r, z, a hidden layer or the head."""
+    return {metric: row for (name, metric), row in numbers.items() if name == features}
+
+
+def verdicts(numbers: dict[tuple[str, str], Row]) -> Iterator[str]:
+    """The verdicts on one checkpoint, with their thresholds, in sentences."""
+    for features, name in (("r", "representation r"), ("z", "embedding z")):
+        rows = of_features(numbers, features)
+        if rows:
+            yield f"{name}: {judged(rows)}. {variance_in_words(rows)}"
+    values = {metric: float(row["value"]) for metric, row in of_features(numbers, "head").items() if row["value"]}
+    if {"read_variance_share", "read_dims"} <= values.keys():
+        share = values["read_variance_share"]
+        reads = "reads only a part of r" if share < READ_SHARE else "reads all that varies in r"
+        directions = f"{values['read_dims']:.0f} of {numbers['r', 'dim']['value']} directions"
+        yield f"the head {reads}: it responds to {directions}, which hold {100 * share:.0f} % of the variance."
+    if {"probe_r", "probe_read", "probe_unread"} <= values.keys():
+        yield (
+            f"a linear probe gets {100 * values['probe_r']:.1f} % from r, {100 * values['probe_read']:.1f} % from what the head "
+            f"reads, {100 * values['probe_unread']:.1f} % from what it does not."
+        )
+    if "batch_features_median" in values:
+        shared, chance = (readable(values.get(f"batch_overlap{of}"), 0, 100, " %") for of in ("", "_by_chance"))
+        yield (
+            f"to keep its loss within 1 %, a batch needs {values['batch_features_median']:.0f} features "
+            f"({values['batch_features_min']:.0f} to {values['batch_features_max']:.0f}); two batches share "
+            f"{shared} of theirs (by chance {chance})."
+        )
+    elif ("head", "batch_features_median") in numbers:
+        yield "the loss of a batch is that of chance with and without features of r: which ones it needs is not defined."
+
+
+def variance_in_words(rows: dict[str, Row]) -> str:
+    """In how many dimensions the variance of some features is, and what that means for the verdict."""
+    dim, images, carry = int(rows["dim"]["value"]), int(rows["dim"]["images"]), rows["dims_99"]["value"]
+    if not carry:
+        return "It does not vary at all."
+    meaning = f"fewer than {math.ceil(PARTIAL_SHARE * dim)} is partial collapse"
+    if images <= dim:
+        meaning = f"no verdict: of {images:,} images, where at least {dim + 1:,} are needed"
+    return f"{carry} of {dim} dimensions carry 99 % of the variance ({meaning})."

@@ -207,10 +207,10 @@ def test_few_images_get_no_verdict_no_interval_and_no_probe(look, photographs, t
     assert int(numbers["r", "dim"]["images"]) == 6
     assert numbers["r", "effective_rank"]["low"] == ""
     assert ("head", "probe_r") not in numbers
-    from sparsehead_cli.present.spectrum import judged, words
+    from sparsehead_cli.study.labels import judged, verdicts
 
     assert judged({metric: row for (features, metric), row in numbers.items() if features == "r"}) == "too few images"
-    sentence = next(words(numbers))
+    sentence = next(verdicts(numbers))
     assert f"no verdict: of 6 images, where at least {int(numbers['r', 'dim']['value']) + 1} are needed" in sentence
     assert "partial collapse" not in sentence
 

@@ -8,7 +8,7 @@ import torch.distributed as dist
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed, launch
-from sparsehead_cli.present.pretrain import twin_command
+from sparsehead_cli.machine.launch import twin_command
 
 
 @pytest.fixture

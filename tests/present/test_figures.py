@@ -57,7 +57,7 @@ def test_a_constant_embedding_can_be_drawn():
 
 def test_colours_go_with_lam_and_twelve_methods_keep_apart():
     looks = styles(tables(lams=(0.0, 1e-4, 1e-3))[1])
-    lightness = [np.dot(look.color, [0.3, 0.6, 0.1, 0]) for look in looks.values()]
+    lightness = [np.dot(line.color, [0.3, 0.6, 0.1, 0]) for line in looks.values()]
     assert lightness == sorted(lightness)
     many = styles([m for i in range(12) for m in tables(lams=(0.0,), seeds=(0,), method=f"method {i:02}")[1]])
     assert len({(look.color, look.dash) for look in many.values()}) == 12

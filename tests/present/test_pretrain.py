@@ -2,8 +2,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from sparsehead_cli.machine.launch import twin_command
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, counted, epoch_line, twin_command
+from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, counted, epoch_line
 
 ROW = {"epoch": "3", "loss": "2.5", "knn_accuracy": "0.801", "effective_rank_r": "12.34", "effective_rank_z": "1.04"}
 ROW |= {"active_groups": "9", "n_groups": "10", "images_per_second": "1234.5", "std_r": "0.5", "std_z": "0.9"}

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.present.page import is_numeric, number_cell, raw_table, rounded, signed
+from sparsehead_cli.present.page import paragraph, sort_key, written
 from sparsehead_cli.present.report import spectra_figures, write_study
-from sparsehead_cli.present.study import Study, read_study
 from sparsehead_cli.present.sweep import draw_sweep
+from sparsehead_cli.present.table import Cell, Column, csv_table, difference
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.study.study import Study, read_study
 from sparsehead_cli.sweep.sweep import SweepState, write_tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
 from tests.present.test_figures import tables as spectra_rows
@@ -270,21 +271,26 @@ def test_all_folders_are_read_before_one_is_written(sparsehead, everything, fold
 
 
 def test_numbers_are_rounded_for_people_and_sorted_in_full():
-    assert [rounded(text) for text in ("0.123456", "12345", "-0.5", "1e-05", "0.0", "nan", "")] == [
-        *("0.1235", "12345", "−0.5", "1e-05", "0", "nan", ""),
-    ]
-    assert [signed(value, 1) for value in (0.04, -0.04, 1.25, -3.0)] == ["0.0", "0.0", "+1.2", "−3.0"]
-    assert [number_cell("85.0 ± 1", 0.8512345678).key, number_cell("x", "nan").text, number_cell("x", "").text] == [
-        "0.8512346",
-        "–",
-        "–",
-    ]
-    assert not is_numeric("0.8x")
-    table = raw_table(
-        "t", [{"commit": "12e4", "run": "a", "x": 1, "same": 2.50}, {"commit": "7", "run": "b", "x": "", "same": 2.5}], "run"
-    )
-    assert [(column.name, column.number) for column in table.columns] == [("run", False), ("commit", False), ("x", True)]
-    assert table.note == "The same in all rows: same 2.5."
+    plain, values = Column("as in a CSV", digits=None), (0.123456, 12345.0, -0.5, 1e-05, 0.0, float("nan"), "")
+    assert [written(Cell(value), plain) for value in values] == ["0.1235", "12345", "−0.5", "1e-05", "0", "–", "–"]
+    column = Column("effective rank", digits=1).from_zero()
+    differences = [difference({"difference": value, "difference_high": ""}) for value in (0.04, -0.04, 1.25, -3.0, "")]
+    assert [written(cell, column) for cell in differences] == ["0.0", "0.0", "+1.2", "−3.0", "–"]
+    assert [sort_key(cell, column) for cell in differences] == ["0.04", "-0.04", "1.25", "-3", ""]
+    percent, cell = Column("accuracy", digits=1, scale=100), Cell("0.8512345678", low="0.8", high="0.9")
+    assert (written(cell, percent), sort_key(cell, percent)) == ("85.1 (80.0–90.0)", "0.8512346")
+    assert written(Cell(0, of=0), Column("part")) == "–"
+    text = Column("name", text=True)
+    assert sort_key(Cell("a -1 b"), text) == written(Cell("a -1 b"), text) == "a -1 b"
+
+
+def test_a_csv_keeps_its_kinds_and_says_once_what_is_the_same_in_all_rows():
+    rows = [{"commit": "12e4", "run": "a", "x": 1, "same": -2.50}, {"commit": "7", "run": "b", "x": "", "same": -2.5}]
+    table = csv_table("t", rows, "run")
+    assert [(column.name, column.text) for column in table.columns] == [("run", True), ("commit", True), ("x", False)]
+    texts = [[written(cell, column) for cell, column in zip(line, table.columns, strict=True)] for line in table.lines]
+    assert texts == [["a", "12e4", "1"], ["b", "7", "–"]]
+    assert paragraph(table.notes) == "The same in all rows: same −2.5."
 
 
 # ---- in a browser
@@ -321,9 +327,9 @@ def test_a_click_sorts_and_a_second_one_turns_it_round(browser, page):
     assert column(browser, 0, "seeds") == [["2"] * 4, "ascending"]
     assert column(browser, 0, "λ") == [["0.002", "0.0001", "1e-05", "0"], None]
     browser.click(button.format(5))  # the difference, which λ 0 does not have
-    assert column(browser, 0, "from λ 0, points") == [["−0.2", "0.0", "0.0", "–"], "ascending"]
+    assert column(browser, 0, "from λ 0, points") == [["−0.2 ± 0.0", "0.0 ± 0.0", "0.0 ± 0.0", "–"], "ascending"]
     browser.click(button.format(5))
-    assert column(browser, 0, "from λ 0, points") == [["0.0", "0.0", "−0.2", "–"], "descending"]
+    assert column(browser, 0, "from λ 0, points") == [["0.0 ± 0.0", "0.0 ± 0.0", "−0.2 ± 0.0", "–"], "descending"]
     browser.press(button.format(1), "\ue007")  # Enter
     assert column(browser, 0, "λ") == [["0", "1e-05", "0.0001", "0.002"], "ascending"]
     assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1

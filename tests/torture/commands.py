@@ -20,12 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from sparsehead_cli.report import report  # noqa: F401
 
-from sparsehead_cli import cli, display, display_evaluation, display_report, display_spectrum, display_sweep  # noqa: F401
+from sparsehead_cli import cli
 from sparsehead_cli.evaluation import evaluate, spectrum  # noqa: F401
-from sparsehead_cli.study import sweep  # noqa: F401
-from sparsehead_cli.training import build, loop  # noqa: F401
+from sparsehead_cli.present import evaluation, pretrain, report, sweep  # noqa: F401
+from sparsehead_cli.runs import build  # noqa: F401
+from sparsehead_cli.training import loop  # noqa: F401
 
 torch.set_num_threads(1)  # threads that compute do not survive a fork
 TRACEBACK = "Traceback (most recent call last)"

@@ -1,19 +1,16 @@
-"""All tables of a study's folder, read before anything is written."""
+"""All tables of a study's folder, read before anything is written, and what follows from them."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.present.figures import PANELS
-from sparsehead_cli.runs.table_files import read_csv
+from sparsehead_cli.runs.table_files import Row, read_csv
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.labels import JUDGED_BY
 from sparsehead_cli.study.results import EIGENVALUES_CSV, METRICS_CSV, PRUNED_CSV, SWEEP_CSV, read_spectra, read_sweep
 from sparsehead_cli.study.spectra import tracked_runs
 from sparsehead_cli.study.summary import summarise, without_pruned
-
-Row = dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -29,22 +26,17 @@ class Study:
     folder: Path
     trials: list[Row]
     pruned: list[Row]
-    summary: list[dict[str, object]]
+    summary: list[Row]
     curves: list[Row]
     eigenvalues: list[Row]
     metrics: list[Row]
-    lams: list[dict[str, object]]
+    lams: list[Row]
     tracked: dict[str, dict[str, list[Row]]]
 
     @property
     def averaged(self) -> list[Row]:
         """The trials of values of λ that were pruned in no seed."""
         return without_pruned(self.trials, self.pruned)
-
-
-def read_studies(folders: list[Path]) -> list[Study]:
-    """Read every folder before anything is written. Raises: SparseheadError for one without tables, or with a damaged one."""
-    return [read_study(folder) for folder in dict.fromkeys(folders)]
 
 
 def read_study(folder: Path) -> Study:
@@ -60,17 +52,24 @@ def read_study(folder: Path) -> Study:
             f"(of `sparsehead spectrum CHECKPOINT --out {folder}`). Run one of them, or give another folder."
         )
     pruned = read_csv(folder / PRUNED_CSV)
-    curves, lams = merged_curves(folder, trials), by_lam(metrics)
     return Study(
-        folder, trials, pruned, summarise(without_pruned(trials, pruned)), curves, eigenvalues, metrics, lams, tracked_runs(folder)
+        folder=folder,
+        trials=trials,
+        pruned=pruned,
+        summary=summarise(without_pruned(trials, pruned)),
+        curves=merged_curves(folder, trials),
+        eigenvalues=eigenvalues,
+        metrics=metrics,
+        lams=by_lam(metrics),
+        tracked=tracked_runs(folder),
     )
 
 
 def require_judged(folder: Path, metrics: list[Row]) -> None:
     """Raises: SparseheadError for features without the numbers that a verdict needs."""
-    found = dict.fromkeys((row["task"], row["features"], row["metric"]) for row in metrics)
-    for task, features in dict.fromkeys(key[:2] for key in found if key[1] in PANELS):
+    measured = dict.fromkeys((row["task"], row["features"], row["metric"]) for row in metrics)
+    for task, features in dict.fromkeys(key[:2] for key in measured if key[1] in ("r", "z")):
         for metric in JUDGED_BY:
-            if (task, features, metric) not in found:
+            if (task, features, metric) not in measured:
                 remedy = "Remove all lines of that task, and measure it again."
                 raise SparseheadError(f"{folder / METRICS_CSV} lacks the {metric} of {features} of task {task}. {remedy}")

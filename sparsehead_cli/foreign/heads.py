@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.facts import KNOWN, Facts
 from sparsehead_cli.foreign.layouts import LAST_LAYER, LAST_LAYERS, ONE_LAYER, OTHER_HEADS
-from sparsehead_cli.foreign.tensors import COUNTER, Fit, fit, listed, printable, side_of
+from sparsehead_cli.foreign.tensors import COUNTER, fit, listed, printable, side_of
 
 MOST = 50  # layers of the right width to look around
 NORM = {"running_mean", "running_var", COUNTER, "weight", "bias"}
@@ -65,7 +65,7 @@ class Head:
             modules.append(layer.build())
         return nn.Sequential(*modules)
 
-    def fit(self, tensors: Mapping[str, Tensor], source: str) -> Fit:
+    def values(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Its tensors by the names of what `build` returns. Raises: SparseheadError for those that are no finite numbers."""
         with torch.device("meta"):
             network = self.build()
@@ -75,7 +75,7 @@ class Head:
             for leaf in sorted(NORM):
                 if f"{layer.path}.{leaf}" in tensors:
                     keys[f"{place}.{leaf}"] = f"{layer.path}.{leaf}"
-        return fit(network, keys, tensors, source)
+        return fit(network, keys, tensors, source)[0]
 
     def words(self) -> str:
         """Its widths, for people."""

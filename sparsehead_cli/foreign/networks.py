@@ -89,11 +89,7 @@ def assemble(
     Raises: SparseheadError where a part of it is missing or of another architecture, and for weights that are no finite numbers.
     """
     source, facts = search.source, search.facts
-    values, misfits = fit(bare(outline), place.keys, place.tensors, source)
-    if misfits and not (values and search.allow_partial):
-        whose = "a" if bare(outline) is outline else "timm's"
-        hint = " --allow-partial goes on with initial values there." if values else ""
-        raise SparseheadError(f"{source} does not fit {whose} {name} at {place.where}. {misfits}. {TIMM_HINT}{hint}")
+    values, misfits = fitting(search, place, outline, name)
     head = find_head(place.tensors, place.prefix, set(place.keys.values()), outline.dim, facts)
 
     def fresh() -> tuple[nn.Module, nn.Module]:
@@ -110,10 +106,25 @@ def assemble(
         f"backbone: {place.where}, {words}, D = {outline.dim}",
         f"projector: {f'{printable(head.path)}, {head.words()}' if head else 'none found, so that only r is there'}",
         *notes,
-        *([f"NOT LOADED, initial values instead: {misfits}"] if misfits else []),
+        *misfits,
         *left_out(place, head, search.skipped),
     )
     return ForeignNetwork(facts.layout.name, name, backbone, projector, fresh, report)
+
+
+def fitting(search: Search, place: Place, outline: nn.Module, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors that fit, and where others do not, and partial ones are allowed, the line that says so loudly.
+
+    Raises: SparseheadError that lists what does not fit, and always where nothing does.
+    """
+    values, misfits = fit(bare(outline), place.keys, place.tensors, search.source)
+    if not misfits:
+        return values, ()
+    if not values or not search.allow_partial:
+        whose = "a" if bare(outline) is outline else "timm's"
+        hint = " --allow-partial goes on with initial values there." if values else ""
+        raise SparseheadError(f"{search.source} does not fit {whose} {name} at {place.where}. {misfits}. {TIMM_HINT}{hint}")
+    return values, (f"NOT LOADED, initial values instead: {misfits}",)
 
 
 def on_meta(make: Callable[[], Backbone]) -> Backbone:

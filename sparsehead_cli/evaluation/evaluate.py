@@ -1,9 +1,9 @@
 """evaluate(request) -> rows. Every task whose rows are in evaluations.csv already is not run again; each is saved as it ends."""
 
-import dataclasses
+import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS
 from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
-from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Labelled, Outcome, Settings, Task
+from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Labelled, Settings, Task
 from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed
@@ -108,7 +108,10 @@ def evaluate(
         from sparsehead_cli.evaluation.detection import require_extra
 
         require_extra()
-        require_stages(evaluation.subject)
+        if not isinstance(evaluation.subject.network.backbone, ResNet):
+            columns = evaluation.subject.columns
+            name = f"{'timm:' if columns['method'] == 'timm' else ''}{columns['backbone']}"
+            raise SparseheadError(f"detection reads the stages of a ResNet, which {name} does not show. Leave detection out.")
         _ = evaluation.detection_sets  # a missing package or set is an error now, and not after hours
     jobs = plan(request, evaluation.dataset)
     keys = []
@@ -117,14 +120,9 @@ def evaluate(
         progress = JobProgress(job, number, len(jobs), was_finished=evaluation.tables.has(keys[-1]))
         on_progress(progress)
         if not progress.was_finished:
-            evaluation.run(job, partial(report_step, on_progress, progress))
+            evaluation.run(job, lambda step, total, loss=0.0, at=progress: on_progress(replace(at, step=step, total=total)))
     rows, *classes = evaluation.tables.of(keys)
     return rows, classes[0] if classes else []
-
-
-def report_step(on_progress: OnProgress, progress: JobProgress, step: int, total: int, loss: float = 0.0) -> None:
-    """Tell that a job has done a step."""
-    on_progress(dataclasses.replace(progress, step=step, total=total))
 
 
 def tables_of(folder: Path, *, per_class: bool) -> TaskTables:
@@ -148,24 +146,6 @@ def check(request: EvaluateRequest) -> None:
     for name in (request.dataset, *request.transfer_to):
         if name is not None:
             dataset_info(name, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now
-
-
-def require_classes(name: str, data_dir: Path) -> tuple[str, ...]:
-    """The classes of a data set. Raises: SparseheadError for one class, where accuracy is 100 % whatever the network does."""
-    classes = dataset_info(name, data_dir).classes
-    if len(classes) == 1:
-        raise SparseheadError(
-            f"{name} has one class, {classes[0]}, and where no image can be classified wrongly accuracy is not defined. Give "
-            f"images of several classes, or look at features without labels: sparsehead spectrum CHECKPOINT --dataset {name}"
-        )
-    return classes
-
-
-def require_stages(subject: Subject) -> None:
-    """Raises: SparseheadError for a network that a detector cannot read stage by stage."""
-    if not isinstance(subject.network.backbone, ResNet):
-        name = f"{'timm:' if subject.columns['method'] == 'timm' else ''}{subject.columns['backbone']}"
-        raise SparseheadError(f"detection reads the stages of a ResNet, which {name} does not show. Leave detection out.")
 
 
 def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings]:
@@ -198,32 +178,12 @@ def plan(request: EvaluateRequest, dataset: str) -> list[Job]:
         for model in models:
             jobs += [Job(protocol, name, model, seed=request.seed) for protocol in protocols]
             if "semi" in request.protocols and name == dataset:
-                jobs += jobs_with_few_labels(request, name, model)
+                seeds = range(request.seed, request.seed + request.settings.semi_seeds)
+                each = itertools.product(("semi-linear", "semi-finetune"), SHARES, seeds)
+                jobs += [Job(protocol, name, model, share, seed) for protocol, share, seed in each]
     if "detection" in request.protocols:
         jobs += [Job("detection", request.detection_set, model, seed=request.seed) for model in models]
     return [job for job in jobs if job.model != "pixels" or job.protocol not in TUNING]
-
-
-def jobs_with_few_labels(request: EvaluateRequest, dataset: str, model: str) -> list[Job]:
-    """The jobs of the protocol semi: both ways to learn, each share of the labels, several draws of them."""
-    jobs = []
-    for protocol in ("semi-linear", "semi-finetune"):
-        for share in SHARES:
-            seeds = range(request.seed, request.seed + request.settings.semi_seeds)
-            jobs += [Job(protocol, dataset, model, share, seed) for seed in seeds]
-    return jobs
-
-
-def outcomes_of(task: Task) -> list[Outcome]:
-    """What a protocol makes of its task. Raises: SparseheadError for code of somebody's own that fails."""
-    try:
-        return list(named("protocol", task.protocol, PROTOCOLS)(task))
-    except SparseheadError:
-        raise
-    except Exception as error:
-        if not is_plugin(task.protocol):
-            raise
-        raise SparseheadError(f"protocol {task.protocol} fails: {type(error).__name__}: {one_line(str(error))}.") from error
 
 
 class Evaluation:
@@ -273,7 +233,12 @@ class Evaluation:
         task = Task(job.protocol, subject, data, self.request.settings, features, job.share, job.seed, on_step)
         train, test = features()
         began = time.perf_counter()
-        outcomes = outcomes_of(task)
+        try:
+            outcomes = list(named("protocol", job.protocol, PROTOCOLS)(task))
+        except Exception as error:
+            if isinstance(error, SparseheadError) or not is_plugin(job.protocol):
+                raise
+            raise SparseheadError(f"protocol {job.protocol} fails: {type(error).__name__}: {one_line(str(error))}.") from error
         common = self.common(job, subject, time.perf_counter() - began)
         common |= {"skipped_images": train.skipped + test.skipped}
         if data.train.streams:  # images in memory keep nobody waiting
@@ -295,7 +260,7 @@ class Evaluation:
             subject.network.backbone,
             subject.prepare.normalise,
             *self.detection_sets,
-            dataclasses.replace(settings, workers=workers),
+            replace(settings, workers=workers),
             job.seed,
             self.device,
             on_step,
@@ -328,10 +293,16 @@ class Evaluation:
         }
 
     def labelled(self, name: str) -> Labelled:
-        """A labelled data set on the device."""
+        """A labelled data set on the device. Raises: SparseheadError for one class, where accuracy is 100 % whatever is done."""
         if self.data is None or self.data.name != name:
             self.data = None  # makes room for the next
-            classes = require_classes(name, self.options.data_dir)
+            classes = dataset_info(name, self.options.data_dir).classes
+            if len(classes) == 1:
+                raise SparseheadError(
+                    f"{name} has one class, {classes[0]}, and where no image can be classified wrongly accuracy is not defined. "
+                    "Give images of several classes, or look at features without labels: "
+                    f"sparsehead spectrum CHECKPOINT --dataset {name}"
+                )
             parts = [self.subject.load_split(name, part, self.options) for part in ("train+val", "test")]
             self.data = Labelled(name, classes, *parts, tuple(map(self.digests.of, parts)))
         return self.data

@@ -93,7 +93,10 @@ def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], fast
 def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subject:
     """The network of a checkpoint of ours. Raises: SparseheadError where its weights do not fit its settings."""
     state = load_checkpoint(path, MEASURED)
-    config = config_of(state["identity"], path)
+    try:
+        config = config_in(state["identity"], path.resolve().parent.parent.name)
+    except SparseheadError as error:
+        raise SparseheadError(f"{path}: {' '.join(str(error).split())[:500]}") from None
     require_named(config, options.plugins, path)
     spec = spec_of(state, config, options.data_dir)
     weights = {name: value for name, value in state["method"].items() if name.startswith(("backbone.", "projector."))}
@@ -103,53 +106,35 @@ def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subje
     require_weights(weights, network.state_dict(), path, MEASURED)
     network.load_state_dict(weights)
     network, prepare = ready(network, device), Prepare(spec.image, spec.normalise)
+    digest = digest_of(network, prepare)
+    with torch.no_grad():
+        # A penalty leaves a thin head full of numbers near 1e-40, which a processor multiplies a hundred times slower than
+        # others. Without them no sum in float32 changes. The digest is that of the file.
+        for weight in network.projector.parameters():
+            weight[weight.abs() < DUST] = 0
     step = {"step": state["step"], "total_steps": state.get("total_steps", "")}
-    subject = Subject(
+    temperature = TEMPERATURE
+    if config.method in CONTRASTIVE:
+        temperature = float(method_settings(config.method, config.method_settings)["temperature"])
+    return Subject(
         model="checkpoint",
         network=network,
         prepare=prepare,
         columns={**identity_columns(config, path.resolve().parent.name), **step},
-        digest=digest_of(network, prepare),
+        digest=digest,
         device=device,
         fresh=partial(make_network, config, spec),
         views=make_views(config, spec),
         dataset=config.dataset,
-        temperature=temperature_of(config),
+        temperature=temperature,
         config=config,
     )
-    remove_dust(network)
-    return subject
 
 
 def make_network(config: Config, spec: ImageSpec) -> EncoderAndHead:
     """The network of a run with its initial weights; the global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         return EncoderAndHead(*build_encoder(config, spec))
-
-
-@torch.no_grad()
-def remove_dust(network: EncoderAndHead) -> None:
-    """Set every weight of a projector below DUST to 0, which changes no sum in float32. Its digest is that of the file.
-
-    A penalty leaves a thin head full of numbers near 1e-40, which a processor multiplies a hundred times slower than others.
-    """
-    for weight in network.projector.parameters():
-        weight[weight.abs() < DUST] = 0
-
-
-def temperature_of(config: Config) -> float:
-    """The temperature of a run's contrastive loss, or the usual one where it has none."""
-    if config.method not in CONTRASTIVE:
-        return TEMPERATURE
-    return float(method_settings(config.method, config.method_settings)["temperature"])
-
-
-def config_of(identity: dict[str, object], path: Path) -> Config:
-    """The settings in a checkpoint, all of them checked. Raises: SparseheadError for settings that this version does not know."""
-    try:
-        return config_in(identity, path.resolve().parent.parent.name)
-    except SparseheadError as error:
-        raise SparseheadError(f"{path}: {' '.join(str(error).split())[:500]}") from None
 
 
 def require_named(config: Config, plugins: tuple[str, ...], path: Path) -> None:

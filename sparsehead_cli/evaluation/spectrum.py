@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -124,21 +125,12 @@ def lost_task(tables: TaskTables, checkpoint: str, request: SpectrumRequest) -> 
     return rows[-1]["task"] if rows and tables.has(rows[-1]["task"]) else None
 
 
-@dataclass(frozen=True)
-class Observed:
-    """What one pass over all images leaves: the `moments` of each of the features, and `r` [n, D] of some of the images.
-
-    `row` [N] says where each image's r is, -1 where it was not kept or could not be read.
-    """
+class Observed(NamedTuple):
+    """What one pass over all images leaves: the `moments` of each of the features, and `r` [n, D] of the images at `places` [n]."""
 
     moments: dict[str, BlockMoments]
     r: Tensor
-    row: Tensor
-
-    def r_of(self, places: Tensor) -> tuple[Tensor, Tensor]:
-        """r of those of the images at `places` that are there, and which of the places these are, bool."""
-        rows = self.row[places]
-        return self.r[rows[rows >= 0].to(self.r.device)], rows >= 0
+    places: Tensor
 
 
 class SpectrumTask:
@@ -187,15 +179,14 @@ class SpectrumTask:
         batches: list[BatchSubset] = []
         if "z" in spectrums:
             on_part("what the head reads")
-            r, _ = observed.r_of(torch.arange(min(KEPT, len(self.source))))
+            r = observed.r[observed.places < KEPT]
             reading = Reading.of(mean_response(self.subject.network.projector, r[:RESPONSE_IMAGES], self.request.seed))
             eigenvalues["response"] = reading.singular.square()
             batches = self.batches()
             numbers += self.head_numbers(reading, observed.moments["r"].covariance(), r, batches)
             numbers += self.probes(reading, observed)
-        curves = [row for name, values in eigenvalues.items() for row in eigenvalue_rows(name, values)]
-        tables = ([batch_row(i, batch) for i, batch in enumerate(batches, 1)], curves, numbers)
-        return [[{**common, **row} for row in table] for table in tables]
+        curves = itertools.chain.from_iterable(eigenvalue_rows(name, values) for name, values in eigenvalues.items())
+        return [[{**common, **row} for row in rows] for rows in (batch_rows(batches), curves, numbers)]
 
     @torch.no_grad()
     def observe(self) -> Observed:
@@ -203,9 +194,9 @@ class SpectrumTask:
 
         r is kept of the first KEPT images, and of those that the probes will need of this split.
         """
-        wanted = torch.zeros(len(self.source), dtype=torch.bool)
-        wanted[:KEPT] = wanted[self.sampled_places()] = True
-        row, kept = torch.full((len(self.source),), -1), []
+        kept = torch.isin(self.order, spread(len(self.source))).to(self.subject.device)
+        kept[:KEPT] = True
+        r, places = [], []
         moments: dict[str, BlockMoments] = {}
         with hidden_layers(self.subject.network.projector) as hidden:
             for batch in self.shuffled.batches(BATCH):
@@ -215,17 +206,11 @@ class SpectrumTask:
                     if name not in moments:
                         moments[name] = BlockMoments(values.shape[1], len(self.source), values.device)
                     moments[name].add(values)
-                index = batch.index.cpu()
-                here = wanted[index]
-                row[index[here]] = torch.arange(int(here.sum())) + sum(map(len, kept))
-                kept.append(features["r"][here.to(features["r"].device)])
+                r.append(features["r"][kept[batch.index]])
+                places.append(batch.index[kept[batch.index]])
         for observed in moments.values():
             observed.close()
-        return Observed(moments, torch.cat(kept), row)
-
-    def sampled_places(self) -> Tensor:
-        """Where in the shuffled order the images are that `spread` chooses of this split."""
-        return self.order.argsort()[spread(len(self.source))]
+        return Observed(moments, torch.cat(r), torch.cat(places))
 
     @torch.no_grad()
     def views(self, images: int, count: int, batch: int, what: str) -> Iterator[dict[str, Tensor]]:
@@ -292,8 +277,10 @@ class SpectrumTask:
     def sample(self, part: str, observed: Observed) -> tuple[Tensor, Tensor]:
         """r [n, D] and labels [n] of at most KEPT images of a split, evenly spread; those of this split were observed."""
         if part == self.request.split:
-            r, there = observed.r_of(self.sampled_places())
-            return r, self.source.labels[spread(len(self.source))[there].to(r.device)]
+            index = self.order.to(observed.places.device)[observed.places]
+            index, rows = index.sort()
+            chosen = torch.isin(index, spread(len(self.source)).to(index.device))
+            return observed.r[rows[chosen]], self.source.labels[index[chosen]]
         source = self.subject.load_split(self.dataset, part, self.request.options)
         r, labels = [], []
         for batch in source.take(spread(len(source))).batches(BATCH):
@@ -358,7 +345,8 @@ def eigenvalue_rows(features: str, eigenvalues: Tensor) -> Iterator[Row]:
         yield {"features": features, "index": index, "eigenvalue": value}
 
 
-def batch_row(number: int, batch: BatchSubset) -> Row:
-    """The own columns of a row of spectrum_batches.csv."""
-    losses = {"batch_loss": batch.loss, "batch_loss_kept": batch.loss_kept}
-    return {"batch": number, "features_kept": batch.needed(), "n_features": len(batch.kept), **losses}
+def batch_rows(batches: list[BatchSubset]) -> Iterator[Row]:
+    """The own columns of the rows of spectrum_batches.csv."""
+    for number, batch in enumerate(batches, 1):
+        losses = {"batch_loss": batch.loss, "batch_loss_kept": batch.loss_kept}
+        yield {"batch": number, "features_kept": batch.needed(), "n_features": len(batch.kept), **losses}

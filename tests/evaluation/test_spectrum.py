@@ -97,6 +97,25 @@ def test_what_the_head_reads_adds_up(look):
         assert float(numbers["head", probe]["low"]) < value(numbers, "head", probe) < float(numbers["head", probe]["high"])
 
 
+@pytest.mark.parametrize("part", ["test", "train+val"])
+def test_what_the_probes_need_of_the_split_is_kept_as_it_passes_by(run_folder, damageable, monkeypatch, part):
+    """At most so many images, evenly spread, in the order of their files, without those that cannot be read."""
+    monkeypatch.setattr(spectrum, "KEPT", 12)
+    for name in ("train/cat/001.jpg", "test/dog/000.jpg"):
+        (damageable / name).write_bytes(b"no image")
+    options = LoadOptions(workers=0, skip_bad_images=True)
+    request = SpectrumRequest(checkpoints=("",), dataset=str(damageable), split=part, options=options)
+    task = spectrum.SpectrumTask(load_subject(run_folder, options), request)
+    r, labels = task.sample(part, task.observe())
+    few = task.source.take(spectrum.spread(len(task.source)))
+    expected = extract(task.subject.network, few, task.subject.prepare)
+    assert len(r) < 12 or part == "train+val"
+    torch.testing.assert_close(r, expected["r"])
+    assert torch.equal(labels, expected.labels)
+    monkeypatch.setattr(type(task.source), "batches", lambda *a, **b: pytest.fail("read again"))
+    task.sample(part, spectrum.Observed({}, r, torch.arange(len(r))))
+
+
 def test_every_number_has_its_definition(look):
     numbers, _ = look(layers=True)
     assert {metric for features, metric in numbers if features == "head"} <= set(definitions.HEAD)

@@ -66,8 +66,8 @@ def detect(
         torch.manual_seed(seed)
         detector = make_detector(backbone, normalise, len(train.classes), settings).to(device)
         train_detector(detector, train, settings, seed, device, watch)
-        found = predictions(detector, test, settings, device)
-        values = average_precision(found, masks=settings.masks, ignoring=any(scene.ignore.any() for scene in test.scenes))
+        pairs = predictions(detector, test, settings, device)
+        values = average_precision(pairs, masks=settings.masks, ignoring=any(scene.ignore.any() for scene in test.scenes))
     return {**values, "n_train": float(len(train)), "n_test": float(len(test))}
 
 
@@ -285,32 +285,33 @@ def to_device(image: Tensor, target: Target, channels: int, device: torch.device
 def predictions(
     detector: FasterRCNN, test: DetectionSet, settings: DetectionSettings, device: torch.device
 ) -> Iterator[tuple[Target, Target]]:
-    """(what was found, what is there) for each test image, on the CPU; found masks are bool [K, H, W], at probability 0.5."""
+    """(detections, truth) for each test image, on the CPU; masks that are detected are bool [K, H, W], at probability 0.5."""
     detector.eval()
     channels = len(detector.transform.image_mean)
     for batch in read_batches(test, range(len(test)), settings):
         for image, target in batch:
             x, _ = to_device(image, {}, channels, device)
-            found = detector([x])[0]
-            if "masks" in found:
-                found["masks"] = found["masks"][:, 0] >= 0.5
-            yield {name: value.cpu() for name, value in found.items()}, target
+            detections = detector([x])[0]
+            if "masks" in detections:
+                detections["masks"] = detections["masks"][:, 0] >= 0.5
+            yield {name: value.cpu() for name, value in detections.items()}, target
 
 
 def average_precision(pairs: Iterable[tuple[Target, Target]], masks: bool, ignoring: bool) -> dict[str, float]:
-    """COCO's average precision of (found, there) pairs: map, map_50, map_75; with masks segm_map … as well. NaN without objects.
+    """COCO's average precision of (detections, truth) pairs: map, map_50, map_75; with masks segm_map … as well.
 
-    Crowds are ignored by COCO's rule, in the metric. With `ignoring`, objects marked `ignore` are so by VOC's rule, which
-    depends on the threshold: each threshold then has a metric, and its own share of what was found, of its own.
+    NaN where there are no objects. Crowds are ignored by COCO's rule, in the metric. With `ignoring`, objects marked `ignore` are so by VOC's rule, which
+    depends on the threshold: each threshold then has a metric of its own, and its own share of the detections.
     """
     from torchmetrics.detection import MeanAveragePrecision
 
     groups = [[t] for t in THRESHOLDS] if ignoring else [THRESHOLDS]
     kinds = ("bbox", "segm") if masks else ("bbox",)
     metrics = [MeanAveragePrecision(iou_type=kinds, iou_thresholds=list(group), backend="pycocotools") for group in groups]
-    for found, there in pairs:
+    for detections, truth in pairs:
         for group, metric in zip(groups, metrics, strict=True):
-            metric.update(*([item] for item in (counted(found, there, group[0]) if ignoring else (found, there))))
+            pair = counted(detections, truth, group[0]) if ignoring else (detections, truth)
+            metric.update(*([item] for item in pair))
     results = [metric.compute() for metric in metrics]
     values = {}
     for prefix in ("", "segm_") if masks else ("",):
@@ -318,23 +319,23 @@ def average_precision(pairs: Iterable[tuple[Target, Target]], masks: bool, ignor
         values[f"{prefix}map"] = sum(result[f"{source}map"].item() for result in results) / len(results)
         for name in ("map_50", "map_75"):  # -1 where the threshold is another
             values[f"{prefix}{name}"] = max(result[f"{source}{name}"].item() for result in results)
-    return {name: value if value >= 0 else math.nan for name, value in values.items()}  # -1: nothing is there to be found
+    return {name: value if value >= 0 else math.nan for name, value in values.items()}  # -1: there is no object
 
 
-def counted(found: Target, there: Target, threshold: float) -> tuple[Target, Target]:
-    """(found, there) without the ignored objects, and without what was found of them.
+def counted(detections: Target, truth: Target, threshold: float) -> tuple[Target, Target]:
+    """(detections, truth) without the ignored objects, and without the detections of them.
 
     VOC's rule: a detection belongs to the object of its class that it overlaps most; where that one is ignored and the
     overlap reaches the threshold, the detection is neither right nor wrong.
     """
-    ignored = there["ignore"] == 1
-    overlap = box_iou(found["boxes"], there["boxes"])
-    overlap[found["labels"][:, None] != there["labels"]] = 0
+    ignored = truth["ignore"] == 1
+    overlap = box_iou(detections["boxes"], truth["boxes"])
+    overlap[detections["labels"][:, None] != truth["labels"]] = 0
     drop = torch.zeros(len(overlap), dtype=torch.bool)
     if ignored.any():
         best, which = overlap.max(dim=1)
         drop = (best >= threshold) & ignored[which]
-    return {name: value[~drop] for name, value in found.items()}, {name: value[~ignored] for name, value in there.items()}
+    return {name: value[~drop] for name, value in detections.items()}, {name: value[~ignored] for name, value in truth.items()}
 
 
 THRESHOLDS = [round(0.5 + 0.05 * i, 2) for i in range(10)]

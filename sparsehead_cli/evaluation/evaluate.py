@@ -357,4 +357,4 @@ class Evaluation:
             return make()
         path = self.folder / "features" / f"{subject.digest}-{digest}.pt"
         widths = widths_of(subject.network, subject.prepare, self.device)
-        return cached(path, make, self.device, labels=source.labels, widths=widths, tell=self.on_line)
+        return cached(path, make, self.device, labels=source.labels, widths=widths, on_damage=self.on_line)

@@ -105,11 +105,11 @@ class Waiting:
 
     def watch(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """The same batches; the time that each takes to come is added up."""
-        asked = time.perf_counter()
+        waiting_since = time.perf_counter()
         for batch in batches:
-            self.waited += time.perf_counter() - asked
+            self.waited += time.perf_counter() - waiting_since
             yield batch
-            asked = time.perf_counter()
+            waiting_since = time.perf_counter()
 
     def share(self) -> float:
         """In [0, 1], so far."""
@@ -131,12 +131,12 @@ def cached(
     *,
     labels: Tensor,
     widths: dict[str, int],
-    tell: Callable[[str], None] = lambda line: None,
+    on_damage: Callable[[str], None] = lambda line: None,
 ) -> Features:
     """The features in the file at `path`, or else what `make` returns, which is then kept there.
 
     The path must name all that they depend on; `labels` int64 [N] and the `widths` by name are what they must be of. A file that
-    is damaged or holds something else is made anew, and `tell` is called with a line about it; of several processes one makes
+    is damaged or holds something else is made anew, and `on_damage` is called with a line about it; of several processes one makes
     it, and the others wait.
 
     Raises: SparseheadError when the folder cannot be written, and for features that are NaN or infinite.
@@ -147,7 +147,7 @@ def cached(
             try:
                 return kept(path, device, labels, widths)
             except (Unsound, SparseheadError) as reason:
-                tell(f"the features kept in {path} are damaged ({reason}): they are made anew")
+                on_damage(f"the features kept in {path} are damaged ({reason}): they are made anew")
         features = make()
         if not finite(features.by_name.values()):
             raise SparseheadError("the network's features of these images are NaN or infinite: its weights do not fit them.")
@@ -174,13 +174,13 @@ def kept(path: Path, device: torch.device, labels: Tensor, widths: dict[str, int
 
     The file says its own name, so that one that was copied or renamed is not taken for another's; older versions' do not.
     """
-    held = read_archive(path, device)
-    if isinstance(held, dict) and held.pop("key", path.stem) != path.stem:
+    content = read_archive(path, device)
+    if isinstance(content, dict) and content.pop("key", path.stem) != path.stem:
         raise Unsound("they are another file's")
     names = {field.name for field in fields(Features)}
-    if not (isinstance(held, dict) and {"by_name", "labels"} <= set(held) <= names and isinstance(held["by_name"], dict)):
+    if not (isinstance(content, dict) and {"by_name", "labels"} <= set(content) <= names and isinstance(content["by_name"], dict)):
         raise Unsound("it holds something else")
-    features = Features(**held)
+    features = Features(**content)
     skipped, rows = features.skipped, features.labels
     if not (type(skipped) is int and 0 <= skipped <= len(labels) and type(features.waiting_share) is float):
         raise Unsound("its counts are none")

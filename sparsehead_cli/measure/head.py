@@ -128,9 +128,9 @@ def _bisect(order: Tensor, loss: float, loss_with: Callable[[Tensor], float]) ->
     low, high, loss_kept = 0, len(order), loss
     while low < high:
         middle = (low + high) // 2
-        found = loss_with(first(middle))
-        if found <= loss + TOLERANCE * abs(loss):
-            high, loss_kept = middle, found
+        loss_here = loss_with(first(middle))
+        if loss_here <= loss + TOLERANCE * abs(loss):
+            high, loss_kept = middle, loss_here
         else:
             low = middle + 1
     return BatchSubset(first(high), loss, loss_kept)
@@ -142,10 +142,12 @@ def overlap_of(subsets: list[Tensor]) -> tuple[float, float]:
     By chance: two random subsets of those sizes would share |A| · |B| / D features. Empty ones are left out: they are those of
     batches that do not say what they need. NaN without a pair.
     """
-    found, chance = [], []
+    overlaps, by_chance = [], []
     for a, b in combinations([subset for subset in subsets if subset.any()], 2):
         sizes, both = float(a.sum() + b.sum()), float((a & b).sum())
         expected = float(a.sum()) * float(b.sum()) / len(a)
-        found.append(both / (sizes - both))
-        chance.append(expected / (sizes - expected))
-    return (sum(found) / len(found), sum(chance) / len(chance)) if found else (math.nan, math.nan)
+        overlaps.append(both / (sizes - both))
+        by_chance.append(expected / (sizes - expected))
+    if not overlaps:
+        return math.nan, math.nan
+    return sum(overlaps) / len(overlaps), sum(by_chance) / len(by_chance)

@@ -150,10 +150,10 @@ class BlockMoments(Moments):
             return [None] * len(numbers)
         drawn = torch.tensor([[number(sample) for number in numbers] for sample in self.resampled(seed)], dtype=torch.float64)
         width = float(stdtrit(blocks - 1, 0.975)) * math.sqrt(blocks / (blocks - 1))
-        found = []
+        intervals = []
         for number, values in zip(numbers, drawn.T, strict=True):
             centre, half = 2 * number(self) - float(values.mean()), width * float(values.std())
             most = float(min(self.count, len(self.mean)))
             bounds = tuple(min(max(1.0, bound), most) for bound in (centre - half, centre + half))
-            found.append(bounds if math.isfinite(centre + half) else None)
-        return found
+            intervals.append(bounds if math.isfinite(centre + half) else None)
+        return intervals

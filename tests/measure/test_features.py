@@ -72,7 +72,7 @@ class Kept:
 
     def read(self):
         self.told.clear()
-        return cached(self.path, self.make, torch.device("cpu"), labels=LABELS, widths={"r": 2}, tell=self.told.append)
+        return cached(self.path, self.make, torch.device("cpu"), labels=LABELS, widths={"r": 2}, on_damage=self.told.append)
 
     def write(self, **changes):
         torch.save({**vars(self.features), **changes}, self.path)

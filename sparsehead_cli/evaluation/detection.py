@@ -300,8 +300,9 @@ def predictions(
 def average_precision(pairs: Iterable[tuple[Target, Target]], masks: bool, ignoring: bool) -> dict[str, float]:
     """COCO's average precision of (detections, truth) pairs: map, map_50, map_75; with masks segm_map … as well.
 
-    NaN where there are no objects. Crowds are ignored by COCO's rule, in the metric. With `ignoring`, objects marked `ignore` are so by VOC's rule, which
-    depends on the threshold: each threshold then has a metric of its own, and its own share of the detections.
+    NaN where there are no objects. Crowds are ignored by COCO's rule, in the metric. With `ignoring`, objects marked `ignore` are
+    so by VOC's rule, which depends on the threshold: each threshold then has a metric of its own, and its own share of the
+    detections.
     """
     from torchmetrics.detection import MeanAveragePrecision
 

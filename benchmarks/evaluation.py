@@ -17,8 +17,9 @@ import torch
 
 from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.evaluation.load import load_subject
-from sparsehead_cli.evaluation.protocols import Labelled, Settings, Task, knn, linear, sgd
+from sparsehead_cli.evaluation.protocols import knn, linear, linear_sgd
 from sparsehead_cli.evaluation.subject import LoadOptions
+from sparsehead_cli.evaluation.task import Labelled, Settings, Task
 from sparsehead_cli.measure.features import BATCH, extract
 from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import replace_csv
@@ -84,7 +85,7 @@ def main() -> None:
 
     epochs = 100 if options.whole else 1 if options.quick else 2
     task = Task("linear-sgd", subject, data, Settings(sgd_epochs=epochs), lambda: features)
-    sgd_seconds = seconds(lambda: outcomes.update(sgd={o.columns["features"]: o.columns["value"] for o in sgd(task)}))
+    sgd_seconds = seconds(lambda: outcomes.update(sgd={o.columns["features"]: o.columns["value"] for o in linear_sgd(task)}))
     row = {
         "commit": code_version(),
         "dataset": options.dataset,

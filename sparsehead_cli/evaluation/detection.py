@@ -31,7 +31,7 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 from sparsehead_cli.data.augment import Normalisation, luma
 from sparsehead_cli.data.detection import DetectionSet, Target
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.protocols import DetectionSettings
+from sparsehead_cli.evaluation.task import DetectionSettings
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
 from sparsehead_cli.runs.settings import problems_of

@@ -14,9 +14,10 @@ from sparsehead_cli.data.folders import own_workers
 from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
-from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS, SHARES, DetectionSettings, Labelled, Outcome, Settings, Task
+from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS
 from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
+from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Labelled, Outcome, Settings, Task
 from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed

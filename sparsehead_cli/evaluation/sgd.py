@@ -1,7 +1,7 @@
 """Protocols that train on images by the loop that pretrains as well: linear-sgd, the classic one, and fine-tuning."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from sparsehead_cli.data.augment import RECIPES, Crops, ImageViews
 from sparsehead_cli.data.contract import GLOBAL, Batch, Source, View
 from sparsehead_cli.data.prepare import with_channels
-from sparsehead_cli.evaluation.subject import Subject, trainable
+from sparsehead_cli.evaluation.subject import trainable
+from sparsehead_cli.evaluation.task import SHARES, Outcome, Task, classified, few_labels, held_out_tenth
+from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, extract
 from sparsehead_cli.nets.optim import parameter_groups
 from sparsehead_cli.runs.run import Phase, Progress, Training
@@ -29,20 +31,18 @@ LRS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)  # of linear-sgd: one linear 
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long to train, on batches of how many, with which peak learning rate."""
+    """How long to train, on batches of how many, with which peak learning rate, and which recipe for views of small images."""
 
     epochs: int
     batch_size: int
     lr: float = 1.0
-
-
-Watch = Callable[[int, int], None]  # steps done, of how many
+    recipe: str = "shift"
 
 
 class Watcher(Callback):
     """Hands the steps on to whoever shows them."""
 
-    def __init__(self, watch: Watch) -> None:
+    def __init__(self, watch: Callable[[int, int], None]) -> None:
         self.watch = watch
 
     def on_step(self, run: Training, progress: Progress) -> None:
@@ -69,27 +69,18 @@ class OneView:
 
 
 def supervise(
-    method: Method,
-    optimizer: torch.optim.Optimizer,
-    subject: Subject,
-    train: Source,
-    *,
-    recipe: str,
-    schedule: Schedule,
-    seed: int,
-    watch: Watch,
-    must_be_finite: bool,
+    task: Task, method: Method, optimizer: torch.optim.Optimizer, train: Source, schedule: Schedule, *, must_be_finite: bool
 ) -> None:
-    """Train a method on labelled images, by the loop that pretrains as well. Small images are augmented by `recipe`, large ones
-    as ImageNet's.
+    """Train a method on labelled images, by the loop that pretrains as well. Large images are augmented as ImageNet's.
 
     Raises: SparseheadError for a loss that is no longer finite, where it must be.
     """
-    if subject.prepare.image:
-        channels, size, _ = subject.prepare.image
+    prepare = task.subject.prepare
+    if prepare.image:
+        channels, size, _ = prepare.image
     else:  # pixels, in the size in which they come, which for images from files is that of the network beside them
         channels, size = train.spec.channels, train.size if train.streams else train.spec.size
-    images = ImageViews(RECIPES["published-crop" if size > LARGE else recipe], subject.prepare.normalise, size)
+    images = ImageViews(RECIPES["published-crop" if size > LARGE else schedule.recipe], prepare.normalise, size)
     batch_size = min(schedule.batch_size, len(train))
     training = Training(
         method=method,
@@ -99,13 +90,16 @@ def supervise(
         phases=(Phase(train, None, schedule.epochs),),
         batch_size=batch_size,
         local_batch=batch_size,
-        seed=seed,
-        device=subject.device,
+        seed=task.part_seed(),
+        device=task.subject.device,
         peak_lr=schedule.lr,
         must_be_finite=must_be_finite,
         advice=lambda: f"Fine-tuning diverged at learning rate {schedule.lr:g}. Choose a lower one: --set finetune_lr=…",
     )
-    fit(training, [Watcher(watch)], Progress())
+    fit(training, [Watcher(task.watch)], Progress())
+
+
+# ---------------------------------------------------------------------------------------------- linear layers
 
 
 class LinearProbes(Method):
@@ -125,59 +119,46 @@ class LinearProbes(Method):
         return sum(losses), {}
 
 
-def linear_sgd(
-    subject: Subject,
-    train: Source,
-    val: Features,
-    test: Features,
-    *,
-    classes: int,
-    schedule: Schedule,
-    seed: int,
-    watch: Watch,
-) -> dict[str, tuple[Tensor, dict[str, float]]]:
+def linear_sgd(task: Task) -> Iterator[Outcome]:
     """The classic linear evaluation: a linear layer trained by SGD on augmented views behind the frozen network in eval mode.
 
-    Every learning rate of LRS trains its own layer on the same views; the one with the best accuracy on `val` at the end
-    predicts `test`. Returns for each kind of features the predictions int64 [N] and the chosen lr, its val_accuracy and epochs.
+    Every learning rate of LRS trains its own layer on the same views. The one that is best on a tenth held out of the training
+    images predicts the test images.
     """
+    train, test = task.features()
+    held_out = held_out_tenth(train)
+    rest = task.data.train.take((~held_out).nonzero().flatten())
+    schedule = Schedule(task.settings.sgd_epochs, task.settings.sgd_batch)
+    for name, heads in trained_heads(task, rest, {name: test[name].shape[1] for name in task.subject.features}, schedule).items():
+        predicted, chosen = best_head(list(heads), train[name][held_out], train.labels[held_out], test[name])
+        columns = {**chosen, "eval_epochs": schedule.epochs, "eval_batch_size": schedule.batch_size, "eval_seed": task.seed}
+        yield classified(task, name, predicted, test.labels, n_train=len(rest), n_val=int(held_out.sum()), **columns)
+
+
+def trained_heads(task: Task, train: Source, widths: dict[str, int], schedule: Schedule) -> nn.ModuleDict:
+    """For each kind of features a linear layer for each of LRS, trained on the same views."""
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        method = LinearProbes(subject.network, {name: test[name].shape[1] for name in subject.features}, classes).to(subject.device)
+        torch.manual_seed(task.part_seed())
+        method = LinearProbes(task.subject.network, widths, task.classes).to(task.subject.device)
     groups = []
     for heads in method.heads.values():
         groups += [{"params": head.parameters(), "peak": lr, "constant_lr": False} for head, lr in zip(heads, LRS, strict=True)]
     optimizer = torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM)
-    with eval_mode(subject.network):
-        # A layer whose learning rate is too high for these features may diverge: another one is chosen.
-        supervise(
-            method,
-            optimizer,
-            subject,
-            train,
-            recipe="shift",
-            schedule=schedule,
-            seed=seed,
-            watch=watch,
-            must_be_finite=False,
-        )
-    return {name: best_head(list(heads), val[name], val.labels, test[name], schedule) for name, heads in method.heads.items()}
+    with eval_mode(task.subject.network):
+        # a layer whose learning rate is too high for these features may diverge: another one is chosen
+        supervise(task, method, optimizer, train, schedule, must_be_finite=False)
+    return method.heads
 
 
 @torch.no_grad()
-def best_head(
-    heads: list[nn.Linear], val: Tensor, labels: Tensor, test: Tensor, schedule: Schedule
-) -> tuple[Tensor, dict[str, float]]:
+def best_head(heads: list[nn.Linear], val: Tensor, labels: Tensor, test: Tensor) -> tuple[Tensor, dict[str, float]]:
     """The predictions on test of the head that is best on val, of equals the one with the lower learning rate."""
     scores = [float((head(val).argmax(dim=1) == labels).double().mean()) for head in heads]
     best = max(range(len(heads)), key=lambda i: (scores[i], -i))
-    chosen = {
-        "eval_lr": LRS[best],
-        "val_accuracy": scores[best],
-        "eval_epochs": schedule.epochs,
-        "eval_batch_size": schedule.batch_size,
-    }
-    return heads[best](test).argmax(dim=1), chosen
+    return heads[best](test).argmax(dim=1), {"eval_lr": LRS[best], "val_accuracy": scores[best]}
+
+
+# ---------------------------------------------------------------------------------------------- fine-tuning
 
 
 class Classifier(Method):
@@ -198,47 +179,39 @@ class Classifier(Method):
         return self.head(self.embed(inputs)[1])
 
 
-class Logits(nn.Module):
-    """A classifier as a network whose features are its logits."""
-
-    def __init__(self, classifier: Classifier) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, inputs: Tensor) -> dict[str, Tensor]:
-        return {"logits": self.classifier.logits(inputs)}
+def end_to_end(task: Task) -> Iterator[Outcome]:
+    """Fine-tuning on all training images."""
+    yield from tuned(task, task.data.train, task.settings.finetune_epochs, eval_seed=task.seed)
 
 
-def finetune(
-    subject: Subject,
-    train: Source,
-    test: Source,
-    *,
-    features: str,
-    width: int,
-    classes: int,
-    schedule: Schedule,
-    seed: int,
-    watch: Watch,
-) -> Features:
+def semi_finetune(task: Task) -> Iterator[Outcome]:
+    """Fine-tuning on the same share of the labels as `semi_linear` has."""
+    epochs = dict(zip(SHARES, task.settings.semi_epochs, strict=True))[task.share]
+    labels, seed = task.data.train.labels, stable_seed("evaluate", "semi-linear", task.share, task.seed)
+    known = task.data.train.take(few_labels(labels, task.classes, task.share, seed))
+    yield from tuned(task, known, epochs, label_share=task.share, eval_seed=task.seed)
+
+
+def tuned(task: Task, train: Source, epochs: int, **columns: object) -> Iterator[Outcome]:
+    """Fine-tuning on r and on z, each from the pretrained weights."""
+    schedule = Schedule(epochs, task.settings.finetune_batch, task.settings.finetune_lr, "gentle-crop")
+    widths = task.features()[1].by_name
+    columns = {"eval_lr": schedule.lr, "eval_epochs": epochs, "eval_batch_size": schedule.batch_size, **columns}
+    for name in task.subject.features:
+        test = finetune(task, train, name, widths[name].shape[1], schedule)
+        yield classified(task, name, test["logits"].argmax(dim=1), test.labels, n_train=len(train), n_val=0, **columns)
+
+
+def finetune(task: Task, train: Source, features: str, width: int, schedule: Schedule) -> Features:
     """A copy of the network and a linear layer on r or z (`width` wide), trained end to end -> {"logits"} of test, at the end.
 
     Learning rates fall by DECAY from each part to the one below it: head and projector, last stage, …, first stage.
     """
-    model = Classifier(subject.network, features, width, classes).to(subject.device, memory_format=torch.channels_last)
+    model = Classifier(task.subject.network, features, width, task.classes)
+    model = model.to(task.subject.device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(discriminative_groups(model, schedule.lr), lr=schedule.lr, momentum=MOMENTUM)
-    supervise(
-        model,
-        optimizer,
-        subject,
-        train,
-        recipe="gentle-crop",
-        schedule=schedule,
-        seed=seed,
-        watch=watch,
-        must_be_finite=True,
-    )
-    return extract(Logits(model), test, subject.prepare)
+    supervise(task, model, optimizer, train, schedule, must_be_finite=True)
+    return extract(model, task.data.test, task.subject.prepare, lambda inputs: {"logits": model.logits(inputs)})
 
 
 def discriminative_groups(model: Classifier, lr: float) -> list[dict]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from sparsehead_cli.evaluation.protocols import Outcome
+from sparsehead_cli.evaluation.task import Outcome
 from sparsehead_cli.machine.files import cannot_write, make_folder
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv

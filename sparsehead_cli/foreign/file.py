@@ -41,7 +41,7 @@ class StandIn(list):
         super().__init__()
 
     def __setstate__(self, state: object) -> None:
-        """Attributes for `nets.layouts.hints_of` to read."""
+        """Attributes for `facts.hints_of` to read."""
         if isinstance(state, dict):
             self.__dict__.update({str(name): value for name, value in state.items()})
 
@@ -73,14 +73,16 @@ def read_file(path: Path) -> tuple[object, tuple[str, ...]]:
     if path.suffix == ".safetensors":
         return read_safetensors(path), ()
     start = read_start(path)
-    zipped = start == ZIP
-    if start and not zipped and start[:1] != PICKLE:
+    if start and start != ZIP and start[:1] != PICKLE:
         raise damaged(path, "torch.save writes no such file")
-    names = names_in(path) if zipped else set()
+    names = names_in(path) if start == ZIP else set()
     for name in sorted(names):
         require_harmless(name, path, names)
     state, names = unpickled(path, names)
-    require_true_sizes(state, path)
+    plain = [t for t in tensors_of(state).values() if t.layout == torch.strided and t.device.type == "cpu" and not t.is_nested]
+    claimed = sum(tensor.numel() for tensor in plain)
+    if claimed > path.stat().st_size:
+        raise damaged(path, f"its tensors claim {claimed:,} numbers, more than it has bytes")
     if isinstance(state, StandIn):
         raise SparseheadError(f"{path} holds a whole Python object ({listed(sorted(names), 3)}). {STATE_DICT}")
     return state, tuple(sorted(names))
@@ -222,7 +224,9 @@ def raw_names(path: Path) -> set[str]:
 
 def require_harmless(name: str, path: Path, names: set[str]) -> None:
     """Raises: SparseheadError for a name that data has no need of: of the standard library, or a function of torch's."""
-    name = todays(name)
+    module, _, last = name.rpartition(".")
+    # the name of today for one of Python 2: pickles for both write subprocess.call as commands.call
+    name = ".".join(NAME_MAPPING.get((module, last), (IMPORT_MAPPING.get(module, module), last)))
     first, last = name.partition(".")[0], name.rpartition(".")[2]
     if first in sys.stdlib_module_names:
         if name in PLAIN or re.fullmatch(r"typing\.[A-Z]\w*", name):
@@ -237,21 +241,6 @@ def require_harmless(name: str, path: Path, names: set[str]) -> None:
     )
 
 
-def todays(name: str) -> str:
-    """The name of today for one of Python 2: pickles for both write subprocess.call as commands.call."""
-    module, _, last = name.rpartition(".")
-    module, last = NAME_MAPPING.get((module, last), (IMPORT_MAPPING.get(module, module), last))
-    return f"{module}.{last}"
-
-
-def require_true_sizes(state: object, path: Path) -> None:
-    """Raises: SparseheadError for tensors that claim more numbers than the file has bytes."""
-    plain = [t for t in tensors_of(state).values() if t.layout == torch.strided and t.device.type == "cpu" and not t.is_nested]
-    claimed = sum(tensor.numel() for tensor in plain)
-    if claimed > path.stat().st_size:
-        raise damaged(path, f"its tensors claim {claimed:,} numbers, more than it has bytes")
-
-
 def short(error: Exception) -> str:
     """The first sentence of somebody else's error, on one line."""
     if isinstance(error, LookupError):  # whose words are a bare key
@@ -262,18 +251,15 @@ def short(error: Exception) -> str:
 
 
 SETTINGS = ("torch.nn.functional.", "torch.nn.init.")  # functions that settings name, as in activation=relu
+PATHS = ("Path", "PosixPath", "WindowsPath", "PurePath", "PurePosixPath", "PureWindowsPath")
 # what of the standard library is data, or a setting as harmless; all else may be code
 PLAIN = {
     *(f"builtins.{kind}" for kind in ("bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int", "list")),
     *(f"builtins.{kind}" for kind in ("object", "range", "set", "slice", "str", "tuple")),
     *(f"collections.{kind}" for kind in ("ChainMap", "Counter", "OrderedDict", "UserDict", "UserList", "defaultdict", "deque")),
     *(f"datetime.{kind}" for kind in ("date", "datetime", "time", "timedelta", "timezone")),
-    *(
-        f"{module}.{pure}{kind}"
-        for module in ("pathlib", "pathlib._local")
-        for pure in ("", "Pure")
-        for kind in ("Path", "PosixPath", "WindowsPath")
-    ),
+    *(f"pathlib.{kind}" for kind in PATHS),
+    *(f"pathlib._local.{kind}" for kind in PATHS),
     *("argparse.Namespace", "copyreg._reconstructor", "functools.partial", "types.SimpleNamespace", "enum.Enum", "enum.IntEnum"),
     *("decimal.Decimal", "fractions.Fraction", "uuid.UUID", "uuid.SafeUUID", "time.struct_time"),
 }

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.facts import KNOWN, Facts
 from sparsehead_cli.foreign.layouts import LAST_LAYER, LAST_LAYERS, ONE_LAYER, OTHER_HEADS
-from sparsehead_cli.foreign.tensors import COUNTER, Fit, fit, listed, printable, side_of
+from sparsehead_cli.foreign.tensors import COUNTER, fit, listed, printable, side_of
 
 MOST = 50  # layers of the right width to look around
 NORM = {"running_mean", "running_var", COUNTER, "weight", "bias"}
@@ -65,7 +65,7 @@ class Head:
             modules.append(layer.build())
         return nn.Sequential(*modules)
 
-    def fit(self, tensors: Mapping[str, Tensor], source: str) -> Fit:
+    def values(self, tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
         """Its tensors by the names of what `build` returns. Raises: SparseheadError for those that are no finite numbers."""
         with torch.device("meta"):
             network = self.build()
@@ -75,7 +75,7 @@ class Head:
             for leaf in sorted(NORM):
                 if f"{layer.path}.{leaf}" in tensors:
                     keys[f"{place}.{leaf}"] = f"{layer.path}.{leaf}"
-        return fit(network, keys, tensors, source)
+        return fit(network, keys, tensors, source)[0]
 
     def words(self) -> str:
         """Its widths, for people."""
@@ -99,9 +99,18 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim:
     heads = []
     for start in starts[:MOST]:
         head = widest(tensors, start, inside, prefix, dim, facts.given.get("layers"))
-        if head and (len(head.linears) > 1 or may_be_single(head.path, prefix)):
+        # one linear layer is a projector where it is called so, or is MoCo v1's fc; else it is a classifier
+        if head and (
+            len(head.linears) > 1
+            or (ONE_LAYER in prefix and head.path.startswith(prefix))
+            or "proj" in head.path[shared(head.path, prefix) :].lower()
+        ):
             heads.append(head)
-    return with_facts(min(heads, key=lambda head: rank(head, prefix)), tensors, dim, facts) if heads else None
+
+    def rank(head: Head) -> tuple:
+        return ("proj" not in head.path.lower(), -len(head.linears), -shared(head.path, prefix), head.path)
+
+    return with_facts(min(heads, key=rank), tensors, dim, facts) if heads else None
 
 
 def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
@@ -117,12 +126,13 @@ def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts
             raise SparseheadError(f"--assume layers={','.join(given)}: no projector is a chain of these parts; {has}.")
     else:
         head = without_idle(head, parts, tensors, dim, facts)
-    ends = LAST_LAYERS if before_last_layer(head.path, tensors) else {}
-    if "z" in ends:
-        facts.note("z", ends["z"], KNOWN)
+    parent, _, _ = head.path.rpartition(".")
+    before_last = bool(parent) and any(name.startswith(f"{parent}.{LAST_LAYER}.") for name in tensors)
+    if before_last:
+        facts.note("z", LAST_LAYERS["z"], KNOWN)
     if not head.gaps:
         return head
-    activation = facts.take("activation", known=ends.get("activation"), guess="relu")
+    activation = facts.take("activation", known=LAST_LAYERS["activation"] if before_last else None, guess="relu")
     if activation.count(",") not in (0, head.gaps - 1):
         raise SparseheadError(
             f"--assume activation={activation} names {activation.count(',') + 1} activations, "
@@ -173,18 +183,6 @@ def is_other(path: str, prefix: str) -> bool:
     return any(word in own for word in OTHER_HEADS)
 
 
-def may_be_single(path: str, prefix: str) -> bool:
-    """One linear layer is a projector where it is called so, or is MoCo v1's fc; else it is a classifier."""
-    moco = ONE_LAYER in prefix and path.startswith(prefix)
-    return moco or "proj" in path[shared(path, prefix) :].lower()
-
-
-def rank(head: Head, prefix: str) -> tuple:
-    """Lower is better."""
-    called_so = "proj" in head.path.lower()
-    return (not called_so, -len(head.linears), -shared(head.path, prefix), head.path)
-
-
 def shared(path: str, prefix: str) -> int:
     """How many letters of whole names two paths begin with in common."""
     count = 0
@@ -219,12 +217,6 @@ def widest(
             break
         path = path.rpartition(".")[0]
     return head
-
-
-def before_last_layer(path: str, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a `last_layer` follows the chain, as in DINO's head."""
-    parent = path.rpartition(".")[0]
-    return bool(parent) and any(name.startswith(f"{parent}.{LAST_LAYER}.") for name in tensors)
 
 
 def chain(names: list[str], tensors: Mapping[str, Tensor], path: str, dim: int) -> list[Layer] | None:

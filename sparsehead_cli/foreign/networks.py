@@ -2,15 +2,17 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.facts import Facts
 from sparsehead_cli.foreign.heads import Head, find_head
-from sparsehead_cli.foreign.tensors import fit, listed, printable, require_whole, side_of
+from sparsehead_cli.foreign.tensors import TIMM_HINT, fit, listed, printable, side_of
 
+Backbone = TypeVar("Backbone", bound=nn.Module)
 SEED = 0  # of the initial weights: of an untrained twin, and of what a partial file lacks
 
 
@@ -69,47 +71,66 @@ class ForeignNetwork:
     report: tuple[str, ...]
 
 
-class Shape(Protocol):
-    """An architecture: its name, what it is for people in short and in `words`, and how it is made anew."""
+def assemble(
+    search: Search,
+    place: Place,
+    outline: nn.Module,
+    make: Callable[[], nn.Module],
+    *,
+    name: str,
+    words: str,
+    notes: tuple[str, ...] = (),
+) -> ForeignNetwork:
+    """The backbone with the tensors at a place, and the projector beside it; nn.Identity where there is none.
 
-    name: str
-    title: str
-
-    def words(self) -> str: ...
-
-    def build(self) -> nn.Module: ...
-
-
-def assemble(search: Search, place: Place, shape: Shape, outline: nn.Module, notes: tuple[str, ...] = ()) -> ForeignNetwork:
-    """The backbone of a shape with the tensors at a place, and the projector beside it; nn.Identity where there is none.
-
-    `outline` is the backbone on the meta device, which has no numbers; `notes` are lines for the report.
+    `outline` is the backbone on the meta device, which has no numbers, `make` makes it with initial ones. `words` describe it for
+    people, and `notes` are more lines for the report.
 
     Raises: SparseheadError where a part of it is missing or of another architecture, and for weights that are no finite numbers.
     """
     source, facts = search.source, search.facts
-    fitted = fit(bare(outline), place.keys, place.tensors, source)
-    lacking = require_whole(fitted, f"{shape.title} at {place.where}", source, allow_partial=search.allow_partial)
+    values, misfits = fitting(search, place, outline, name)
     head = find_head(place.tensors, place.prefix, set(place.keys.values()), outline.dim, facts)
 
     def fresh() -> tuple[nn.Module, nn.Module]:
         """Backbone and projector with initial weights, always the same; the global generator stays as it is."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(SEED)
-            return shape.build(), head.build() if head else nn.Identity()
+            return make(), head.build() if head else nn.Identity()
 
-    backbone, projector = loaded(outline, fitted.values, fresh, head)
+    backbone, projector = loaded(outline, values, fresh, head)
     if head:
-        projector.load_state_dict(head.fit(place.tensors, source).values, strict=False)
+        projector.load_state_dict(head.values(place.tensors, source), strict=False)
     report = (
         f"layout: {facts.layout.name}",
-        f"backbone: {place.where}, {shape.words()}, D = {outline.dim}",
+        f"backbone: {place.where}, {words}, D = {outline.dim}",
         f"projector: {f'{printable(head.path)}, {head.words()}' if head else 'none found, so that only r is there'}",
         *notes,
-        *lacking,
+        *misfits,
         *left_out(place, head, search.skipped),
     )
-    return ForeignNetwork(facts.layout.name, shape.name, backbone, projector, fresh, report)
+    return ForeignNetwork(facts.layout.name, name, backbone, projector, fresh, report)
+
+
+def fitting(search: Search, place: Place, outline: nn.Module, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """The tensors that fit, and where others do not, and partial ones are allowed, the line that says so loudly.
+
+    Raises: SparseheadError that lists what does not fit, and always where nothing does.
+    """
+    values, misfits = fit(bare(outline), place.keys, place.tensors, search.source)
+    if not misfits:
+        return values, ()
+    if not values or not search.allow_partial:
+        whose = "a" if bare(outline) is outline else "timm's"
+        hint = " --allow-partial goes on with initial values there." if values else ""
+        raise SparseheadError(f"{search.source} does not fit {whose} {name} at {place.where}. {misfits}. {TIMM_HINT}{hint}")
+    return values, (f"NOT LOADED, initial values instead: {misfits}",)
+
+
+def on_meta(make: Callable[[], Backbone]) -> Backbone:
+    """What `make` makes, without numbers, at once."""
+    with torch.device("meta"):
+        return make()
 
 
 def bare(backbone: nn.Module) -> nn.Module:
@@ -143,16 +164,11 @@ def left_out(place: Place, head: Head | None, skipped: tuple[str, ...]) -> tuple
         common = 0  # names that it shares with the network's prefix
         while common < min(len(own), len(names) - 1) and names[common] == own[common]:
             common += 1
-        parts.setdefault(names[common], described(names[: common + 1], side_of(place.prefix)))
+        part, side = names[common], side_of(".".join(names[: common + 1]))
+        what = f"{side} network " if side and side != side_of(place.prefix) else ""
+        what = what or ("classifier " if part in ("fc", "linear", "head") else "")
+        parts.setdefault(part, what + part)
     lines = [f"left out: {listed(parts.values())}"] if parts else []
     if skipped:
         lines.append(f"left unread: Python objects ({listed(skipped, 3)})")
     return tuple(lines)
-
-
-def described(names: list[str], own_side: str) -> str:
-    """The name of a part that is left out, with what it is where that can be told."""
-    part, side = names[-1], side_of(".".join(names))
-    if side and side != own_side:
-        return f"{side} network {part}"
-    return f"classifier {part}" if part in ("fc", "linear", "head") else part

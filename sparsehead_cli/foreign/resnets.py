@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.facts import Facts, hints_of
-from sparsehead_cli.foreign.networks import ForeignNetwork, Place, Search, assemble
+from sparsehead_cli.foreign.networks import ForeignNetwork, Place, Search, assemble, on_meta
 from sparsehead_cli.foreign.tensors import TIMM_HINT, choose_branch, listed, preferred, printable, tensors_of, without_network
 from sparsehead_cli.nets.backbones import BasicBlock, Bottleneck, ResNet
 
@@ -63,11 +63,6 @@ class Architecture:
         return network
 
     @property
-    def title(self) -> str:
-        """Its name in a sentence."""
-        return f"a {self.name}"
-
-    @property
     def name(self) -> str:
         """resnet50, or resnet50x2 where all stages are twice as wide; resnet where the blocks are of no published number."""
         name = DEPTHS.get((self.block, self.blocks), "resnet")
@@ -98,9 +93,7 @@ def find_resnet(state: object, search: Search) -> ForeignNetwork:
     shape = with_facts(architecture_of(place, search.source), place, facts)
     require_buildable(shape, place, search.source)
     notes = require_published(shape, search)
-    with torch.device("meta"):
-        outline = shape.build()
-    return assemble(search, place, shape, outline, notes)
+    return assemble(search, place, on_meta(shape.build), shape.build, name=shape.name, words=shape.words(), notes=notes)
 
 
 def places_in(tensors: Mapping[str, Tensor]) -> list[Place]:
@@ -120,16 +113,14 @@ def places_in(tensors: Mapping[str, Tensor]) -> list[Place]:
 
 def same_network(a: Mapping[str, Tensor], b: Mapping[str, Tensor]) -> bool:
     """Whether a network is in the file under two names, as encoder.0 and backbone, with the same numbers."""
-    return a.keys() == b.keys() and all(same_numbers(value, b[name]) for name, value in a.items())
-
-
-def same_numbers(x: Tensor, y: Tensor) -> bool:
-    """Whether two plain tensors are equal; the counters of BatchNorms, which have no shape, may be of any type."""
-    for tensor in (x, y):
-        plain = tensor.layout == torch.strided and tensor.device.type == "cpu" and tensor.dtype.is_floating_point
-        if tensor.ndim and not plain:
+    if a.keys() != b.keys():
+        return False
+    for name in a:
+        x, y = a[name], b[name]
+        plain = all(t.layout == torch.strided and t.is_cpu and t.dtype.is_floating_point for t in (x, y) if t.ndim)
+        if not (plain and (x.dtype, x.shape) == (y.dtype, y.shape) and torch.equal(x, y)):
             return False
-    return (x.dtype, x.shape) == (y.dtype, y.shape) and torch.equal(x, y)
+    return True
 
 
 def place_at(prefix: str, start: int | None, tensors: Mapping[str, Tensor]) -> Place:
@@ -210,8 +201,8 @@ def first_convolution(place: Place, source: str) -> tuple[int, int]:
 
 def require_buildable(shape: Architecture, place: Place, source: str) -> None:
     """Raises: SparseheadError for shapes that claim a far larger network than the file has numbers for."""
-    with torch.device("meta"):
-        claimed = sum(p.numel() for p in replace(shape, blocks=(1,) * len(shape.blocks)).build().parameters())
+    one_each = replace(shape, blocks=(1,) * len(shape.blocks))
+    claimed = sum(parameter.numel() for parameter in on_meta(one_each.build).parameters())
     there = sum(value.numel() for value in place.own().values())
     blocks = sum(name.endswith(".conv1.weight") for name in place.keys)
     if claimed > 4 * there + 2**20 or sum(shape.blocks) > 4 * blocks + 4:

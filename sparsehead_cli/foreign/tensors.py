@@ -5,7 +5,6 @@ Names are whole: {"state_dict": {"module.fc.weight": w}} has the one name "state
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -22,21 +21,6 @@ SHOWN = 10  # names in an error
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 COUNTER = "num_batches_tracked"  # of BatchNorm: no weight, and not in files from before 2018
 TIMM_HINT = "For another architecture give its name in timm: timm:NAME --weights FILE."
-
-
-@dataclass(frozen=True)
-class Fit:
-    """What of a file fits a network: its values by the network's own names, and what does not fit."""
-
-    values: dict[str, Tensor]
-    missing: list[str]
-    unexpected: list[str]
-    misshapen: list[str]
-
-    def words(self) -> str:
-        """What does not fit, in words; "" where everything does."""
-        parts = (("missing", self.missing), ("unexpected", self.unexpected), ("of another shape", self.misshapen))
-        return "; ".join(f"{len(names)} {word}: {listed(names)}" for word, names in parts if names)
 
 
 def tensors_of(state: object) -> dict[str, Tensor]:
@@ -135,8 +119,10 @@ def branch_names(prefixes: list[str]) -> dict[str, tuple[str, ...]]:
     return names
 
 
-def fit(network: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Tensor], source: str) -> Fit:
-    """The tensors that belong to `network`, which may be on the meta device; `keys` maps its names to the file's.
+def fit(network: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Tensor], source: str) -> tuple[dict[str, Tensor], str]:
+    """The tensors that fit `network`, by its own names, and what does not fit, in words; "" where everything does.
+
+    The network may be on the meta device; `keys` maps its names to the file's.
 
     Raises: SparseheadError for tensors that are not plain finite numbers.
     """
@@ -147,21 +133,18 @@ def fit(network: nn.Module, keys: Mapping[str, str], tensors: Mapping[str, Tenso
         value, shape = tensors[keys[name]], expected[name].shape
         if value.is_nested:  # has no shape to compare
             plain(keys[name], value, source)
-        if value.shape != shape and is_split(name, value, shape):
-            value = plain(keys[name], value, source).view(-1, *shape).mean(dim=0)  # lightly's SplitBatchNorm does so in eval
+        of_norm = name.endswith(("running_mean", "running_var")) and value.ndim == 1 and len(shape) == 1
+        if of_norm and 0 < shape[0] < len(value) and len(value) % shape[0] == 0:
+            # a BatchNorm that imitates several GPUs has the statistics of each, and in eval mode lightly's takes their mean
+            value = plain(keys[name], value, source).view(-1, *shape).mean(dim=0)
         if value.shape != shape:
             misshapen.append(f"{name} {list(value.shape)} instead of {list(shape)}")
         else:
             values[name] = plain(keys[name], value, source)
     missing = [name for name in expected if name not in keys]
     unexpected = [name for name in keys if name not in expected]
-    return Fit(values, missing, unexpected, sorted(misshapen))
-
-
-def is_split(name: str, value: Tensor, shape: torch.Size) -> bool:
-    """Whether these are statistics of a BatchNorm that imitates several GPUs: those of each one after another."""
-    one = name.endswith(("running_mean", "running_var")) and value.ndim == 1 and len(shape) == 1
-    return one and 0 < shape[0] < len(value) and len(value) % shape[0] == 0
+    parts = (("missing", missing), ("unexpected", unexpected), ("of another shape", sorted(misshapen)))
+    return values, "; ".join(f"{len(names)} {word}: {listed(names)}" for word, names in parts if names)
 
 
 def plain(name: str, value: Tensor, source: str) -> Tensor:
@@ -182,20 +165,6 @@ def plain(name: str, value: Tensor, source: str) -> Tensor:
             "Its training failed, or the file is damaged."
         )
     return value
-
-
-def require_whole(fitted: Fit, what: str, source: str, *, allow_partial: bool) -> tuple[str, ...]:
-    """Nothing where all fits. Where something does not and partial ones are allowed: the lines that say so loudly.
-
-    Raises: SparseheadError that lists what does not fit, and always where nothing does.
-    """
-    words = fitted.words()
-    if not words:
-        return ()
-    if not fitted.values or not allow_partial:
-        hint = " --allow-partial goes on with initial values there." if fitted.values else ""
-        raise SparseheadError(f"{source} does not fit {what}. {words}. {TIMM_HINT}{hint}")
-    return (f"NOT LOADED, initial values instead: {words}",)
 
 
 def without_network(tensors: Mapping[str, Tensor], source: str, skipped: tuple[str, ...], what: str) -> SparseheadError:

@@ -2,17 +2,17 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from types import ModuleType
 
-import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.errors import SparseheadError, did_you_mean
 from sparsehead_cli.foreign.facts import Facts, hints_of
 from sparsehead_cli.foreign.layouts import IMAGENET
-from sparsehead_cli.foreign.networks import ForeignNetwork, Place, Search, assemble
+from sparsehead_cli.foreign.networks import ForeignNetwork, Place, Search, assemble, on_meta
 from sparsehead_cli.foreign.tensors import COUNTER, choose_branch, preferred, tensors_of, without_network
 from sparsehead_cli.foreign.vit import STRUCTURE, TOKENS, fixed_order, settings_of, timms_names, with_positions
 
@@ -87,40 +87,13 @@ def is_vit(net: nn.Module) -> bool:
     return type(net) is VisionTransformer
 
 
-@dataclass(frozen=True)
-class Made:
-    """How a model is made: timm's name for it, the side of its images where that is not timm's, and what differs from timm's."""
-
-    name: str
-    image_size: int | None = None
-    settings: Mapping[str, object] = field(default_factory=dict)
-
-    @property
-    def title(self) -> str:
-        """The model in a sentence."""
-        return f"timm's {self.name}"
-
-    def words(self) -> str:
-        """The model, for people."""
-        return self.name
-
-    def build(self) -> TimmBackbone:
-        """The model, newly initialised."""
-        return TimmBackbone(self.name, self.image_size, self.settings)
-
-    def on_meta(self) -> TimmBackbone:
-        """The model without numbers, at once."""
-        with torch.device("meta"):
-            return self.build()
-
-
 def find_timm(name: str, state: object, search: Search, image_size: int | None = None) -> ForeignNetwork:
     """Nested dicts of tensors -> the timm model `name` with the weights in them, and its projector where one is beside it.
 
     Raises: SparseheadError as `find_resnet`, and where timm or the model is not there.
     """
-    made, facts, source = Made(name, image_size), search.facts, search.source
-    tensors, backbone = tensors_of(state), made.on_meta()
+    facts, source, make = search.facts, search.source, partial(TimmBackbone, name, image_size)
+    tensors, backbone = tensors_of(state), on_meta(make)
     vit = is_vit(backbone.net)
     read = {"positions": fixed_order(tensors)} if vit else {}
     facts.recognise("vit" if vit else "timm", tensors, hints_of(state), **read)
@@ -128,11 +101,11 @@ def find_timm(name: str, state: object, search: Search, image_size: int | None =
     normalise = usual_normalisation(backbone, place, tensors, name, facts)
     if vit:
         settings = settings_of(backbone.net, place.own(), facts, source)
-        if settings:  # of the file's heads and tokens
-            made = replace(made, settings=settings)
-            backbone = made.on_meta()
+        if settings:  # the file's heads and tokens are not timm's
+            make = partial(make, settings)
+            backbone = on_meta(make)
         place = place.changed(with_positions(backbone.net, place.own(), image_size, facts, source))
-    network = assemble(search, place, made, backbone)
+    network = assemble(search, place, backbone, make, name=name, words=name)
     network.backbone.normalise = normalise
     return replace(network, layout="timm")
 

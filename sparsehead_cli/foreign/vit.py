@@ -135,14 +135,14 @@ def pooling_of(net: nn.Module, file: Mapping[str, Tensor], has_class: bool, fact
 # ---------------------------------------------------------------------------------------------- positions
 
 
-def with_positions(net: nn.Module, file: Mapping[str, Tensor], asked: int | None, facts: Facts, source: str) -> dict[str, Tensor]:
+def with_positions(net: nn.Module, file: Mapping[str, Tensor], size: int | None, facts: Facts, source: str) -> dict[str, Tensor]:
     """The tensors that change where `net`, made for the file, has positions for another size of images or adds them otherwise.
 
-    `asked` is the side of the images that the user wants. Raises: SparseheadError that names the file's, where none is.
+    `size` is the side of the images that the user wants. Raises: SparseheadError that names the file's, where none is.
     """
-    positions, kernel = file.get("pos_embed"), file.get("patch_embed.proj.weight")
+    positions, kernel, patch = file.get("pos_embed"), file.get("patch_embed.proj.weight"), net.patch_embed.patch_size[0]
     if not net.patch_embed.num_patches:
-        raise SparseheadError(f"{source}: images of {asked} pixels hold no patch of {net.patch_embed.patch_size[0]}. Give more.")
+        raise SparseheadError(f"{source}: images of {size} pixels hold no patch of {patch}. Give more.")
     firsts = (0, 1) if net.no_embed_class else (net.num_prefix_tokens, 1, 0)
     first = next((n for n in firsts if side_of_grid(count_of(file, "pos_embed") - n)), None)
     fits = first is not None and net.pos_embed is not None and positions.shape[::2] == (1, net.embed_dim)
@@ -155,23 +155,20 @@ def with_positions(net: nn.Module, file: Mapping[str, Tensor], asked: int | None
             return {}
         changed["cls_token"] = token + positions[:, :1]
         positions, first = positions[:, 1:], 0
-    patch, old, side = net.patch_embed.patch_size[0], side_of_grid(positions.shape[1] - first), net.patch_embed.grid_size[0]
+    old, side = side_of_grid(positions.shape[1] - first), net.patch_embed.grid_size[0]
     if old == side:
         facts.take("image_size", read=net.patch_embed.img_size[0])
         return changed | {"pos_embed": positions}
-    if asked is None:
+    if size is None:
         raise SparseheadError(
             f"{source}: its positions are for images of {old * patch} pixels, those of the model for {side * patch}. "
             f"Add --image-size {old * patch}, or another size to interpolate them."
         )
-    return changed | {"pos_embed": resized(positions, first, side, way_of(positions, facts))}
-
-
-def way_of(positions: Tensor, facts: Facts) -> str:
-    """How positions of another size are made; those that a layout has fixed may be learned in this file."""
     known = facts.known.get("positions")
-    learned = known in ORDERS and order_of(positions) is None
-    return facts.take("positions", known="bicubic" if learned else known, guess="antialias")
+    if known in ORDERS and order_of(positions) is None:  # they are fixed in this layout, and learned in this file
+        known = "bicubic"
+    way = facts.take("positions", known=known, guess="antialias")
+    return changed | {"pos_embed": resized(positions, first, side, way)}
 
 
 def side_of_grid(count: int) -> int | None:

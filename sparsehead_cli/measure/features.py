@@ -69,8 +69,17 @@ class Pixels(nn.Module):
 
 
 @torch.no_grad()
-def extract(network: nn.Module, split: Source, prepare: Callable[[Inputs], Inputs]) -> Features:
-    """The features of every image of a split, on its device; never more in memory than they are. The caller chooses autocast."""
+def extract(
+    network: nn.Module,
+    split: Source,
+    prepare: Callable[[Inputs], Inputs],
+    features_of: Callable[[Inputs], dict[str, Tensor]] | None = None,
+) -> Features:
+    """The features of every input of a split, on its device; never more in memory than they are. The caller chooses autocast.
+
+    They are what the network returns by name, or else `features_of` the prepared inputs, which it may call.
+    """
+    features_of = features_of or network
     by_name: dict[str, Tensor] = {}
     labels = torch.empty_like(split.labels)
     skipped_before, done = split.skipped, 0
@@ -78,7 +87,7 @@ def extract(network: nn.Module, split: Source, prepare: Callable[[Inputs], Input
     with eval_mode(network):
         for batch in clock.watch(split.batches(BATCH)):
             end = done + len(batch.labels)
-            for name, features in network(prepare(batch.inputs)).items():
+            for name, features in features_of(prepare(batch.inputs)).items():
                 if name not in by_name:
                     by_name[name] = torch.empty(len(split), features.shape[1], device=features.device)
                 by_name[name][done:end] = features

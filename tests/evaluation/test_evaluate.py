@@ -9,8 +9,9 @@ from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import evaluate as module
 from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, Job, evaluate, plan, read_settings
-from sparsehead_cli.evaluation.protocols import PROTOCOLS, Settings
+from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.evaluation.subject import LoadOptions, digest_of
+from sparsehead_cli.evaluation.task import Settings
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
 from tests.damage import every_nth

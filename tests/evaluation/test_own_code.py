@@ -15,7 +15,7 @@ from torch import nn
 
 from sparsehead_cli.data.contract import View
 from sparsehead_cli.data.prepare import Prepare
-from sparsehead_cli.evaluation.protocols import classified
+from sparsehead_cli.evaluation.task import classified
 
 
 class Net(nn.Module):

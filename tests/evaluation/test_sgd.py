@@ -10,21 +10,21 @@ from sparsehead_cli.evaluation.sgd import (
     LRS,
     Classifier,
     Schedule,
+    best_head,
     discriminative_groups,
     finetune,
-    linear_sgd,
     stages_of,
     supervise,
+    trained_heads,
 )
 from sparsehead_cli.evaluation.subject import LoadOptions, pixels
+from sparsehead_cli.evaluation.task import Labelled, Settings, Task
 from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.optim import parameter_groups
 from sparsehead_cli.ssl.contract import Method
-
-QUIET = lambda step, total: None  # noqa: E731
 
 
 @pytest.fixture
@@ -49,10 +49,14 @@ class Recorder(Method):
         return self.weight.square(), {}
 
 
-def recorded(subject, train, schedule, seed=0, watch=QUIET, recipe="shift"):
+def task_of(subject, train, test=None, **more):
+    data = Labelled("fashion1k", tuple("0123456789"), train, test, ("", ""))
+    return Task("finetune", subject, data, Settings(), lambda: pytest.fail("extracted"), **more)
+
+
+def recorded(subject, train, schedule, **more):
     method = Recorder()
-    settings = {"recipe": recipe, "schedule": schedule, "seed": seed, "watch": watch, "must_be_finite": True}
-    supervise(method, method.optimizer, subject, train, **settings)
+    supervise(task_of(subject, train, **more), method, method.optimizer, train, schedule, must_be_finite=True)
     return method
 
 
@@ -71,7 +75,7 @@ def test_an_epoch_sees_every_image_once_in_another_order_each_time(subject):
 
 def test_views_are_a_function_of_the_seed(subject):
     train = load_split("fashion1k", "train", None).take(torch.arange(40))
-    a, b, c = (recorded(subject, train, Schedule(1, 20), seed, recipe="gentle-crop").views for seed in (0, 0, 1))
+    a, b, c = (recorded(subject, train, Schedule(1, 20, recipe="gentle-crop"), seed=seed).views for seed in (0, 0, 1))
     assert all(torch.equal(x, y) for x, y in zip(a, b, strict=True))
     assert not torch.equal(a[0], c[0])
 
@@ -154,8 +158,7 @@ def unaugmented(monkeypatch):
 def test_finetuning_learns_and_leaves_the_network_alone(subject, unaugmented):
     train, test = (load_split("fashion1k", part, None) for part in ("train", "test"))
     before = {k: v.clone() for k, v in subject.network.state_dict().items()}
-    settings = {"features": "r", "width": 8, "classes": 10, "seed": 0, "watch": QUIET}
-    found = finetune(subject, train, test, schedule=Schedule(12, 50, 0.1), **settings)
+    found = finetune(task_of(subject, train, test), train, "r", 8, Schedule(12, 50, 0.1, "gentle-crop"))
     assert (found["logits"].argmax(dim=1) == found.labels).double().mean() > 0.55
     assert all(torch.equal(before[k], v) for k, v in subject.network.state_dict().items())
 
@@ -165,8 +168,8 @@ def test_linear_sgd_without_augmentation_comes_near_logistic_regression(subject,
     subject = pixels(subject, 1)
     train, test = (load_split("fashion1k", part, None) for part in ("train+val", "test"))
     features, queries = (extract(subject.network, part, subject.prepare) for part in (train, test))
-    found = linear_sgd(subject, train, features, queries, classes=10, schedule=Schedule(20, 50), seed=0, watch=QUIET)
-    predicted, chosen = found["pixels"]
+    heads = trained_heads(task_of(subject, train), train, {"pixels": 784}, Schedule(20, 50))
+    predicted, chosen = best_head(list(heads["pixels"]), features["pixels"], features.labels, queries["pixels"])
     known = (features["pixels"], features.labels)
     accuracies = [
         float((p == queries.labels).double().mean()) for p in (predicted, linear_probe(known, known, queries["pixels"], 10)[0])
@@ -179,6 +182,5 @@ def test_linear_sgd_without_augmentation_comes_near_logistic_regression(subject,
 
 def test_a_learning_rate_that_diverges_is_said(subject):
     train = load_split("fashion1k", "train", None)
-    settings = {"features": "r", "width": 8, "classes": 10, "seed": 0, "watch": QUIET}
     with pytest.raises(SparseheadError, match="diverged at learning rate 1e\\+30.*finetune_lr"):
-        finetune(subject, train, train, schedule=Schedule(1, 100, 1e30), **settings)
+        finetune(task_of(subject, train, train), train, "r", 8, Schedule(1, 100, 1e30, "gentle-crop"))

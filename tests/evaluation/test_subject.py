@@ -13,8 +13,8 @@ from sparsehead_cli.data.datasets import DATASETS, load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
 from sparsehead_cli.evaluation.load import for_channels, load_subject
-from sparsehead_cli.evaluation.protocols import Settings
 from sparsehead_cli.evaluation.subject import LoadOptions, untrained
+from sparsehead_cli.evaluation.task import Settings
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.identity import whole_identity

@@ -1,5 +1,6 @@
 """Other people's vision transformers through timm: heads, normalisation, r and z, against one written from the papers."""
 
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -10,8 +11,8 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.foreign.facts import GIVEN, GUESSED, KNOWN, READ, Facts, parse_assume
-from sparsehead_cli.foreign.networks import Search
-from sparsehead_cli.foreign.timm_models import Made, find_timm
+from sparsehead_cli.foreign.networks import Search, on_meta
+from sparsehead_cli.foreign.timm_models import TimmBackbone, find_timm
 from tests.foreign.vits import Reference, behind, fixed, in_chunks, register_short_models
 
 pytest.importorskip("timm")
@@ -34,6 +35,11 @@ def reference(positions=None, **settings):
         values = fixed(side, settings.get("dim", 64), rows_first=positions == "rows", has_class=settings.get("has_class", True))
         vit.pos_embed = nn.Parameter(values)
     return vit
+
+
+def made(name):
+    """timm's model without numbers."""
+    return on_meta(partial(TimmBackbone, name))
 
 
 def found_in(name, state, *assume, size=32, **options):
@@ -67,7 +73,7 @@ SMALL = {"dim": 384, "depth": 2, "mlp": 4}
     ],
 )
 def test_the_short_models_are_timms_but_for_their_depth(name, short):
-    long, own = (Made(n).on_meta().net for n in (name, short))
+    long, own = (made(n).net for n in (name, short))
     shapes = {key: value.shape for key, value in long.state_dict().items() if not key.startswith("blocks.")}
     assert shapes.keys() == {key for key in own.state_dict() if not key.startswith("blocks.")}
     assert str(long.blocks[0]) == str(own.blocks[0])
@@ -217,13 +223,13 @@ def test_the_example_of_the_docs(tmp_path):
 
 
 def test_a_tag_in_timms_name_says_how_images_are_normalised():
-    vit = Made("vit_small_patch16_224").on_meta()
+    vit = made("vit_small_patch16_224")
     assert (vit.normalise.mean, vit.normalise.std) == HALF
     state = reference(heads=2, image=160).state_dict()
     facts = Facts()
     find_timm("test_vit.r160_in1k", state, Search("w.pt", facts))
     assert (facts.known["mean"], facts.known["std"]) == HALF
-    assert Made("vit_small_patch16_224.dino").on_meta().normalise.mean == IMAGENET[0]
+    assert made("vit_small_patch16_224.dino").normalise.mean == IMAGENET[0]
 
 
 # ---------------------------------------------------------------------------------------------- r and z

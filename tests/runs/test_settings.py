@@ -7,7 +7,7 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.load import own_code
-from sparsehead_cli.evaluation.protocols import DetectionSettings, Settings
+from sparsehead_cli.evaluation.task import DetectionSettings, Settings
 from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.settings import (

@@ -157,7 +157,7 @@ def over_time_table(name: str, rows: list[Row]) -> Table:
         cells = [Cell(epoch)]
         spectra = dict(list(of_epoch.groupby("features")["eigenvalue"]))
         for features in ("r", "z"):
-            spectrum = torch.from_numpy(spectra[features].to_numpy())
+            spectrum = torch.tensor(spectra[features].to_numpy())
             cells += [Cell(effective_rank(spectrum)), Cell(dims_for(spectrum, 0.99) or "", of=len(spectrum))]
         table.add(*cells, Cell(curve(spectra["z"].to_list(), 16)))
     return table

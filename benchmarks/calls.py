@@ -3,10 +3,12 @@
     python benchmarks/calls.py
     python benchmarks/calls.py --names
 
-A function counts once, however often it runs; lambdas and comprehensions count with the function around them.
+A function counts once, however often it runs; lambdas and comprehensions count with the function around them,
+bodies of classes not at all.
 """
 
 import argparse
+import inspect
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from sparsehead_cli.cli import app
 
 PACKAGE = Path(sparsehead_cli.__file__).parent
 STEP = ("training/loop.py", "train_step")
-SETTINGS = ["--epochs", "1", "--batch-size", "500", "--set", "widths=8,8,8,8", "--device", "cpu"]
+SETTINGS = ["--epochs", "1", "--batch-size", "4500", "--set", "widths=8,8,8,8", "--device", "cpu"]
 Functions = set[tuple[str, str, int]]  # file, name, first line
 
 
@@ -29,7 +31,8 @@ def functions_of(work: Callable[[], object]) -> tuple[Functions, Functions]:
     def note(frame: object, event: str, argument: object) -> None:
         nonlocal depth
         code = frame.f_code
-        if event not in ("call", "return") or code.co_filename not in files or code.co_name.startswith("<"):
+        is_function = code.co_flags & inspect.CO_OPTIMIZED and not code.co_name.startswith("<")
+        if event not in ("call", "return") or code.co_filename not in files or not is_function:
             return
         function = (files[code.co_filename], code.co_qualname, code.co_firstlineno)
         is_step = function[:2] == STEP

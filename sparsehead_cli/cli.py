@@ -362,9 +362,9 @@ def sweep_lambda(
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
 
-    asked = {"grid": grid, "experiment": experiment, "experiments": experiments, "engine": engine, "address": address}
-    asked |= {"jobs": jobs, "retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback or ())}
-    request = SweepRequest(**asked)
+    running = {"engine": engine, "address": address, "jobs": jobs, "retry_failed": retry_failed, "prune": prune}
+    callbacks = tuple(callback or ())
+    request = SweepRequest(grid=grid, experiment=experiment, experiments=experiments, callbacks=callbacks, **running)
     state, console = read_state(request), Console()
     if trial:
         return run_one(request, state, trial, [show.EpochLines(console)])

@@ -73,7 +73,11 @@ class Views(Protocol):
     def __call__(self, inputs: Inputs, generator: torch.Generator) -> list[View]: ...
 
     def read(self, seed: int, step: int, first: int) -> object:
-        """What `Source.batches` is given for the batches from `step` on, whose first input is `first` in the joined batch."""
+        """What `Source.batches` is given for the batches from `step` on, whose first input is `first` in the joined batch.
+
+        None, unless a part of the work is to be done where a source reads.
+        """
+        return None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import copy
 import importlib.util
 import math
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -31,43 +31,10 @@ from torchvision.ops import MultiScaleRoIAlign, box_iou
 from sparsehead_cli.data.augment import Normalisation, luma
 from sparsehead_cli.data.detection import DetectionSet, Target
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation.protocols import DetectionSettings
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
-from sparsehead_cli.runs.config import MOST_WORKERS
-from sparsehead_cli.runs.settings import problems_of, setting
-
-
-@dataclass(frozen=True)
-class DetectionSettings:
-    """How a detector is trained. The defaults are those of He et al. 2020 (MoCo, 4.2.1) for PASCAL VOC.
-
-    They ask for 24,000 steps of 16 images of trainval07+12, which are 23 epochs; rate 0.02 after 100 steps of warm-up, a
-    tenth of it after 3/4 and a hundredth after 11/12 of the steps; weight decay 1e-4; the short side is 480 … 800 pixels
-    in training and 800 in the test, the long side at most 1333. The detector is another: theirs
-    reads one map (C4), this one a pyramid in the sizes of Lin et al. and torchvision, so compare with other pyramids.
-    """
-
-    epochs: int = setting(23, "Passes over the training images; with 0 an untrained detector is measured.", least=0)
-    batch_size: int = setting(16, "Images a step.", least=1)
-    lr: float = setting(0.02, "Peak learning rate, for batches of 16: halve both together.", above=0)
-    warmup: int = setting(100, "How long the learning rate rises.", unit="steps", least=0)
-    weight_decay: float = setting(1e-4, "Of weights.", least=0)
-    min_size: int | None = setting(
-        None, "Short side of an image; without it 25 cells of the last stage, 800 for the ImageNet stem.", unit="pixels", least=1
-    )
-    max_size: int | None = setting(None, "Long side at most; without it 5/3 of min_size.", unit="pixels", least=1)
-    smallest: float = setting(
-        0.6,
-        "Training images are scaled to this share of min_size up to 1, in steps of a twenty-fifth.",
-        above=0,
-        most=1,
-        note=", a share of min_size",
-    )
-    masks: bool = setting(False, "Mask R-CNN, where the set has segmentations.")
-    width: int = setting(256, "Channels of the pyramid.", multiple=32, note=", the groups of a group norm")
-    hidden: int = setting(1024, "Width of the head that classifies a region.", least=1)
-    regions: int = setting(512, "Regions of an image, from which that head learns.", least=1)
-    workers: int = setting(4, "Processes that read images; results do not depend on it.", least=0, most=MOST_WORKERS)
+from sparsehead_cli.runs.settings import problems_of
 
 
 def detect(
@@ -130,11 +97,12 @@ def require_usable(train: DetectionSet, test: DetectionSet, settings: DetectionS
 def make_detector(backbone: ResNet, normalise: Normalisation, classes: int, settings: DetectionSettings) -> FasterRCNN:
     """Faster or Mask R-CNN over a copy of the backbone, for lists of images [C, H, W] in [0, 1], C the backbone's."""
     assert len(normalise.mean) == backbone.image[0]
-    channels, strides = stage_shapes(backbone)
-    names = [str(i) for i in range(len(strides))]
+    levels = levels_of(backbone)
+    channels, strides = shapes_of(backbone, levels)
+    names = list(levels.values())
     pyramid = BackboneWithFPN(
         copy.deepcopy(backbone).requires_grad_(True),
-        dict(zip(backbone.stages, names, strict=True)),
+        levels,
         channels,
         settings.width,
         norm_layer=partial(nn.GroupNorm, 32),
@@ -167,15 +135,25 @@ def mask_heads(levels: list[str], classes: int, settings: DetectionSettings) -> 
     }
 
 
+def levels_of(backbone: ResNet) -> dict[str, str]:
+    """The stages whose maps the pyramid reads, by their names in the backbone: its stages of blocks, numbered from 0."""
+    blocks = [id(stage) for stage in backbone.stages() if isinstance(stage, nn.Sequential)]
+    names = [name for name, child in backbone.named_children() if id(child) in blocks]
+    return {name: str(i) for i, name in enumerate(names)}
+
+
 @torch.no_grad()
-def stage_shapes(backbone: ResNet) -> tuple[list[int], list[int]]:
-    """Channels and stride, in pixels, of each stage of the backbone."""
-    net = copy.deepcopy(backbone).eval()
-    device = next(net.parameters()).device
-    side = 2 ** (len(net.stages) + 2)  # the ImageNet stem halves twice, every stage but the first once more
-    x = net.maxpool(net.relu(net.bn1(net.conv1(torch.zeros(1, net.image[0], side, side, device=device)))))
-    maps = [x := getattr(net, name)(x) for name in net.stages]
-    return [m.shape[1] for m in maps], [side // m.shape[2] for m in maps]
+def shapes_of(backbone: ResNet, levels: dict[str, str]) -> tuple[list[int], list[int]]:
+    """Channels and stride, in pixels, of each level."""
+    side = 2 ** (len(levels) + 2)  # the ImageNet stem halves twice, every stage but the first once more
+    x = torch.zeros(1, backbone.image[0], side, side, device=next(backbone.parameters()).device)
+    channels, strides = [], []
+    for name, child in copy.deepcopy(backbone).eval().named_children():
+        x = child(x)
+        if name in levels:
+            channels.append(x.shape[1])
+            strides.append(side // x.shape[2])
+    return channels, strides
 
 
 def train_mode(detector: nn.Module) -> None:

@@ -6,16 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.datasets import dataset_info
-from sparsehead_cli.data.detection import DetectionSet, load_detection
 from sparsehead_cli.data.folders import own_workers
 from sparsehead_cli.errors import SparseheadError, one_line
-from sparsehead_cli.evaluation.detection import DetectionSettings, detect, require_extra
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
-from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS, SHARES, Labelled, Outcome, Settings, Task
+from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS, SHARES, DetectionSettings, Labelled, Outcome, Settings, Task
 from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
 from sparsehead_cli.foreign.facts import in_words
@@ -26,6 +25,9 @@ from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.config import FIELDS
 from sparsehead_cli.runs.settings import read, require_in_range, settings_of
 from sparsehead_cli.runs.table_files import Row
+
+if TYPE_CHECKING:  # torchvision takes seconds to import, and only detection needs it
+    from sparsehead_cli.data.detection import DetectionSet
 
 DETECTION_PREFIX = "detection."
 ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
@@ -102,6 +104,8 @@ def evaluate(
     for line in evaluation.subject.report:
         on_line(line)
     if "detection" in request.protocols:
+        from sparsehead_cli.evaluation.detection import require_extra
+
         require_extra()
         require_stages(evaluation.subject)
         _ = evaluation.detection_sets  # a missing package or set is an error now, and not after hours
@@ -159,8 +163,8 @@ def require_classes(name: str, data_dir: Path) -> tuple[str, ...]:
 def require_stages(subject: Subject) -> None:
     """Raises: SparseheadError for a network that a detector cannot read stage by stage."""
     if not isinstance(subject.network.backbone, ResNet):
-        name = subject.columns["backbone"]
-        raise SparseheadError(f"detection reads the stages of a ResNet, which timm:{name} does not show. Leave detection out.")
+        name = f"{'timm:' if subject.columns['method'] == 'timm' else ''}{subject.columns['backbone']}"
+        raise SparseheadError(f"detection reads the stages of a ResNet, which {name} does not show. Leave detection out.")
 
 
 def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings]:
@@ -281,6 +285,8 @@ class Evaluation:
 
     def detected(self, job: Job, on_step: OnStep) -> list[Row]:
         """Object detection, whose sets and numbers are of another kind: one row a precision, without an interval."""
+        from sparsehead_cli.evaluation.detection import detect
+
         settings, subject = self.request.detection, self.network(job.model)
         workers = min(settings.workers, own_workers()) if self.options.workers is None else self.options.workers
         began = time.perf_counter()
@@ -347,8 +353,10 @@ class Evaluation:
         return self.subject if model == "checkpoint" else self.untrained
 
     @cached_property
-    def detection_sets(self) -> tuple[DetectionSet, DetectionSet]:
+    def detection_sets(self) -> tuple["DetectionSet", "DetectionSet"]:
         """The training and the test part of the detection set; COCO's annotations take long to read."""
+        from sparsehead_cli.data.detection import load_detection
+
         return load_detection(self.request.detection_set, self.options.data_dir)
 
     @cached_property

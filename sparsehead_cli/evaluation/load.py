@@ -21,12 +21,11 @@ from sparsehead_cli.foreign.resnets import find_resnet
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
 from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.machine.device import choose_device
-from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.measure.features import EncoderAndHead
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.build import build_encoder, make_views, outline
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
-from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import code_version, identity_columns
 from sparsehead_cli.runs.identity import config_in, digests
 from sparsehead_cli.runs.method_settings import method_settings
@@ -124,7 +123,7 @@ def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subje
 
 def make_network(config: Config, spec: ImageSpec) -> EncoderAndHead:
     """The network of a run with its initial weights; the global generator stays as it is."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         return EncoderAndHead(*build_encoder(config, spec))
 
 
@@ -168,7 +167,7 @@ def own_code(config: Config) -> dict[str, str]:
     modules: dict[str, str] = {}
     for key in MAY_BE_OWN:
         name = getattr(config, key)
-        if is_plugin(name):
+        if FIELDS[key].is_plug_in(name):
             modules.setdefault(name.partition(":")[0], f"{key} {name}")
     return modules
 
@@ -189,7 +188,7 @@ def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec,
     deep = config.projector_layers + sum(config.blocks or ())
     if deep > len(weights):
         raise SparseheadError(f"{path} has {len(weights)} tensors, too few for the {deep} layers and blocks of its settings.")
-    if is_plugin(config.backbone):
+    if FIELDS["backbone"].is_plug_in(config.backbone):
         return
     try:
         network = EncoderAndHead(*outline(build_encoder, config, spec))

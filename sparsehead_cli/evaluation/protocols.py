@@ -24,6 +24,7 @@ from sparsehead_cli.measure.features import Features
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.knn import DISTANCES, knn_predict
 from sparsehead_cli.measure.linear import Standardise, cross_validated_l2, fit_logistic, linear_probe
+from sparsehead_cli.runs.config import MOST_WORKERS
 from sparsehead_cli.runs.settings import setting
 
 KS = (1, 5, 20, 200)
@@ -48,6 +49,39 @@ class Settings:
         count=len(SHARES),
         note=", for 1 % and 10 % of the labels, as in 60,30",
     )
+
+
+@dataclass(frozen=True)
+class DetectionSettings:
+    """How a detector is trained. The defaults are those of He et al. 2020 (MoCo, 4.2.1) for PASCAL VOC.
+
+    They ask for 24,000 steps of 16 images of trainval07+12, which are 23 epochs; rate 0.02 after 100 steps of warm-up, a
+    tenth of it after 3/4 and a hundredth after 11/12 of the steps; weight decay 1e-4; the short side is 480 … 800 pixels
+    in training and 800 in the test, the long side at most 1333. The detector is another: theirs
+    reads one map (C4), this one a pyramid in the sizes of Lin et al. and torchvision, so compare with other pyramids.
+    """
+
+    epochs: int = setting(23, "Passes over the training images; with 0 an untrained detector is measured.", least=0)
+    batch_size: int = setting(16, "Images a step.", least=1)
+    lr: float = setting(0.02, "Peak learning rate, for batches of 16: halve both together.", above=0)
+    warmup: int = setting(100, "How long the learning rate rises.", unit="steps", least=0)
+    weight_decay: float = setting(1e-4, "Of weights.", least=0)
+    min_size: int | None = setting(
+        None, "Short side of an image; without it 25 cells of the last stage, 800 for the ImageNet stem.", unit="pixels", least=1
+    )
+    max_size: int | None = setting(None, "Long side at most; without it 5/3 of min_size.", unit="pixels", least=1)
+    smallest: float = setting(
+        0.6,
+        "Training images are scaled to this share of min_size up to 1, in steps of a twenty-fifth.",
+        above=0,
+        most=1,
+        note=", a share of min_size",
+    )
+    masks: bool = setting(False, "Mask R-CNN, where the set has segmentations.")
+    width: int = setting(256, "Channels of the pyramid.", multiple=32, note=", the groups of a group norm")
+    hidden: int = setting(1024, "Width of the head that classifies a region.", least=1)
+    regions: int = setting(512, "Regions of an image, from which that head learns.", least=1)
+    workers: int = setting(4, "Processes that read images; results do not depend on it.", least=0, most=MOST_WORKERS)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Protocols that train on images by the loop that pretrains as well: linear-sgd, the classic one, and fine-tuning."""
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,7 +85,10 @@ def supervise(
 
     Raises: SparseheadError for a loss that is no longer finite, where it must be.
     """
-    channels, size = (subject.prepare.image or (train.spec.channels, train.spec.size))[:2]
+    if subject.prepare.image:
+        channels, size, _ = subject.prepare.image
+    else:  # pixels, in the size in which they come, which for images from files is that of the network beside them
+        channels, size = train.spec.channels, train.size if train.streams else train.spec.size
     images = ImageViews(RECIPES["published-crop" if size > LARGE else recipe], subject.prepare.normalise, size)
     batch_size = min(schedule.batch_size, len(train))
     training = Training(
@@ -249,18 +253,22 @@ def discriminative_groups(model: Classifier, lr: float) -> list[dict]:
 def stages_of(backbone: nn.Module) -> list[list[nn.Parameter]]:
     """The trainable parameters of a backbone from input to output, each once, in the parts that learn at different rates.
 
-    A backbone may name them (`stage_parameters`). Of any other they are its parts, in the order in which they were made; what
+    An encoder may name them by a method `stages`. Of any other they are its parts, in the order in which they were made; what
     only wraps one other module is opened. Parameters outside of all parts, such as a class token, belong to the first.
     """
-    if hasattr(backbone, "stage_parameters"):
-        stages = backbone.stage_parameters()
+    if inspect.ismethod(getattr(backbone, "stages", None)):
+        stages = backbone.stages()
     else:
-        parts = [part for part in backbone.children() if any(True for _ in part.parameters())]
-        outside = list(backbone.parameters(recurse=False))
-        if len(parts) == 1 and not outside:
-            return stages_of(parts[0])
-        stages = [list(part.parameters()) for part in parts] or [[]]
-        stages[0] = outside + stages[0]
+        stages = [part for part in backbone.children() if any(True for _ in part.parameters())]
+        if len(stages) == 1 and not list(backbone.parameters(recurse=False)):
+            return stages_of(stages[0])
+    parts = [list(stage.parameters()) for stage in stages] or [[]]
+    inside = {id(parameter) for part in parts for parameter in part}
+    parts[0] = [parameter for parameter in backbone.parameters() if id(parameter) not in inside] + parts[0]
     seen: set[int] = set()
-    trained = [[p for p in stage if p.requires_grad and id(p) not in seen and not seen.add(id(p))] for stage in stages]
-    return [stage for stage in trained if stage]
+    trained = []
+    for part in parts:
+        part = [parameter for parameter in part if parameter.requires_grad and id(parameter) not in seen]
+        seen.update(map(id, part))
+        trained.append(part)
+    return [part for part in trained if part]

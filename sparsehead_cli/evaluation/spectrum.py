@@ -159,7 +159,7 @@ class SpectrumTask:
     def key(self) -> str:
         """What finds the rows in the tables."""
         request = self.request
-        digest = Digests(request.out / "digests").of(self.shuffled)
+        digest = Digests(request.out / "digests").of(self.source)
         what = (self.dataset, request.split, digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
         return f"{stable_seed(self.subject.digest, *what):016x}"[:12]
 

@@ -14,6 +14,7 @@ from sparsehead_cli.data.augment import RECIPES, ImageViews, Normalisation
 from sparsehead_cli.data.contract import ImageSpec, Source, Views
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.facts import Assumption, in_words
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
 from sparsehead_cli.runs.config import FIELDS, Config

@@ -41,7 +41,7 @@ class TimmBackbone(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
 
-    def stage_parameters(self) -> list[list[nn.Parameter]]:
+    def stages(self) -> list[nn.Module]:
         """The parameters from input to output, stage by stage: the model's own parts, as of our ResNets, where no part spans
         several of the layers that timm names; else those layers, such as the blocks of a transformer.
         """
@@ -53,7 +53,7 @@ class TimmBackbone(nn.Module):
             layer_of = {name: layer for layer, names in layers.items() for name in names}
             if any(len({layer_of[name] for name in names}) > 1 for names in parts.values()):
                 parts = layers
-        return [[named[name] for name in names] for names in parts.values()]
+        return [nn.ParameterList([named[name] for name in names]) for names in parts.values()]
 
 
 def require_timm() -> ModuleType:

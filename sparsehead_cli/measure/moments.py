@@ -7,8 +7,8 @@ bootstrap draws blocks instead of samples: no second pass over the data.
 import math
 from collections.abc import Callable, Iterator
 
-import scipy.stats
 import torch
+from scipy.special import stdtrit  # Student's t; scipy.stats takes seconds to import
 from torch import Tensor
 
 from sparsehead_cli.errors import SparseheadError
@@ -149,7 +149,7 @@ class BlockMoments(Moments):
         if blocks < BLOCKS[0]:
             return [None] * len(numbers)
         drawn = torch.tensor([[number(sample) for number in numbers] for sample in self.resampled(seed)], dtype=torch.float64)
-        width = float(scipy.stats.t.ppf(0.975, blocks - 1)) * math.sqrt(blocks / (blocks - 1))
+        width = float(stdtrit(blocks - 1, 0.975)) * math.sqrt(blocks / (blocks - 1))
         found = []
         for number, values in zip(numbers, drawn.T, strict=True):
             centre, half = 2 * number(self) - float(values.mean()), width * float(values.std())

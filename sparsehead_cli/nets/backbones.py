@@ -83,8 +83,8 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
         self.dim = widths[0]
         self.stem = stem
-        self.stages = [f"layer{i + 1}" for i in range(len(blocks))]
-        for name, count, width in zip(self.stages, blocks, widths, strict=True):
+        self.layers = [f"layer{i + 1}" for i in range(len(blocks))]
+        for name, count, width in zip(self.layers, blocks, widths, strict=True):
             setattr(self, name, self._stage(block, count, width, stride=1 if name == "layer1" else 2))
         init_residual(self)
 
@@ -97,9 +97,13 @@ class ResNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        for name in self.stages:
+        for name in self.layers:
             x = getattr(self, name)(x)
         return x.mean(dim=(2, 3))
+
+    def stages(self) -> list[nn.Module]:
+        """What has weights, from input to output: convolution and norm of the stem, then the stages of blocks."""
+        return [self.conv1, self.bn1, *(getattr(self, name) for name in self.layers)]
 
 
 def init_residual(net: nn.Module) -> None:

@@ -12,8 +12,8 @@ def number(value: object) -> float:
 
 def readable(value: object, digits: int, scale: float = 1, suffix: str = "", sign: str = "") -> str:
     """scale · value with so many digits and its suffix; "–" for what is not defined. `sign` is "+" for differences."""
-    found = scale * number(value)
-    return UNDEFINED if math.isnan(found) else f"{found:{sign}z.{digits}f}{suffix}"
+    scaled = scale * number(value)
+    return UNDEFINED if math.isnan(scaled) else f"{scaled:{sign}z.{digits}f}{suffix}"
 
 
 def share(part: object, whole: object) -> float:

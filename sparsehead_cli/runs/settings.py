@@ -29,6 +29,8 @@ PACKAGE = Path(__file__).parents[1]
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
 MOST_NUMBER = 3e38  # of any other number: float32, in which tensors are computed, ends at 3.4e38
 MOST_PARTS = 64  # of a list, where its setting says nothing else
+UNIONS = (types.UnionType, typing.Union)
+Values = dict[str, object]
 
 
 @dataclass(frozen=True)
@@ -103,20 +105,17 @@ def of_keyword(name: str, keyword: inspect.Parameter) -> Setting:
     if keyword.default is keyword.empty:
         raise SparseheadError(f"{name} has no default, and every setting of a method needs one.")
     kind, bounds = stated_range(keyword.annotation)
-    if not (kind in WORDS or isinstance(kind, types.UnionType) or typing.get_origin(kind) is tuple):
+    if not (kind in WORDS or typing.get_origin(kind) in (tuple, *UNIONS)):
         kind = type(keyword.default)
     return Setting(name, kind, keyword.default, bounds=bounds)
 
 
-Values = dict[str, object]
-
-
-def read(settings: Mapping[str, Setting], given: Values, kind: str = "setting") -> tuple[Values, list[str]]:
+def read(settings: Mapping[str, Setting], given: Values, what: str = "setting") -> tuple[Values, list[str]]:
     """`given` in the kinds of their settings, and a sentence for each thing that is wrong: a name, a kind or a number."""
     values, problems = {}, []
     for name, value in given.items():
         if name not in settings:
-            problems.append(str(unknown(kind, name, settings)))
+            problems.append(str(unknown(what, name, settings)))
             continue
         try:
             values[name] = typed(settings[name], value)
@@ -168,10 +167,11 @@ def typed(stated: Setting, value: object) -> object:
 
     Raises: ValueError, a sentence, when it is not one; for a number of more than MOST_WHOLE or MOST_NUMBER.
     """
-    kinds = typing.get_args(stated.kind) if isinstance(stated.kind, types.UnionType) else (stated.kind,)
-    if value is None and type(None) in kinds:
-        return None
-    kind = kinds[0]
+    kind = stated.kind
+    if typing.get_origin(kind) in UNIONS:
+        if value is None and types.NoneType in typing.get_args(kind):
+            return None
+        kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
     try:
         if typing.get_origin(kind) is not tuple:
             return converted(stated.name, value, kind)

@@ -31,8 +31,10 @@ def replace_csv(path: Path, rows: list[Row], name: str = "") -> None:
     others = [column for column in used if column not in table.columns]
     if others and not table.extra:
         raise SparseheadError(f"cannot write {path}: {', '.join(others)} is not declared for this table.")
-    kept = [column for column in table.columns if column in used or column not in table.added]
-    columns = [c for column in kept for c in (column, *(others if column == table.extra else ()))]
+    columns = [column for column in table.columns if column in used or column not in table.added]
+    if others:
+        behind = columns.index(table.extra) + 1
+        columns[behind:behind] = others
     cells = [[cell(row.get(column, "")) for column in columns] for row in rows]
     require_rows(path, table, columns, cells, "It is our mistake; please report it.")
     text = io.StringIO()
@@ -119,15 +121,15 @@ def text_of(path: Path, table: Table) -> str | None:
 
 def parsed(path: Path, table: Table, text: str) -> list[list[str]]:
     """The cells of each line, all lines as long as the first. Raises: SparseheadError where it is otherwise."""
-    reader, found = csv.reader(io.StringIO(text, newline=""), strict=True), []
+    reader, lines = csv.reader(io.StringIO(text, newline=""), strict=True), []
     try:
-        for row in reader:
-            if reader.line_num != len(found) + 1 or (found and len(row) != len(found[0])):
-                raise damaged(path, table, len(found), f"it has {len(row)} cells, where the first line has {len(found[0])}")
-            found.append(row)
+        for cells in reader:
+            if reader.line_num != len(lines) + 1 or (lines and len(cells) != len(lines[0])):
+                raise damaged(path, table, len(lines), f"it has {len(cells)} cells, where the first line has {len(lines[0])}")
+            lines.append(cells)
     except csv.Error as error:
-        raise damaged(path, table, len(found), str(error)) from None
-    return found
+        raise damaged(path, table, len(lines), str(error)) from None
+    return lines
 
 
 def of_today(table: Table, columns: list[str], cells: list[list[str]]) -> tuple[list[str], list[list[str]]]:
@@ -173,12 +175,18 @@ def require_rows(path: Path, table: Table, columns: list[str], cells: list[list[
             wrong.setdefault(line, f"{column} is {value[:40]!a}, which is no {kind}" if value else f"{column} is missing")
     if wrong:
         raise damaged(path, table, 1 + min(wrong), wrong[min(wrong)], remedy)
-    if table.key:
-        keys = list(zip(*([row[columns.index(column)] for row in cells] for column in table.key), strict=True))
-        require_sequence(path, table, keys, remedy)
-        falling = [float(row[columns.index(table.falls)]) for row in cells] if table.falls else []
-        for i in (i for i in range(1, len(falling)) if falling[i] > falling[i - 1] and counted(table, keys[i])[1] != "1"):
-            raise damaged(path, table, 1 + i, f"{table.falls} is larger than in the line before", remedy)
+    if not table.key:
+        return
+    places = [columns.index(column) for column in table.key]
+    keys = [tuple(row[place] for place in places) for row in cells]
+    require_sequence(path, table, keys, remedy)
+    if table.falls:
+        before = math.inf
+        for i, row in enumerate(cells):
+            value = float(row[columns.index(table.falls)])
+            if value > before and counted(table, keys[i])[1] != "1":
+                raise damaged(path, table, 1 + i, f"{table.falls} is larger than in the line before", remedy)
+            before = value
 
 
 def counted(table: Table, key: tuple[str, ...]) -> tuple[tuple[str, ...], str]:

@@ -93,6 +93,16 @@ def prox_nuclear(weight: Tensor, t: float, groups: str) -> Tensor:
     return _product(u * (s - t).clamp(min=0), vh)
 
 
+def none(weight: Tensor, groups: str) -> Tensor:
+    """0, [out, in] -> []."""
+    return weight.new_zeros(())
+
+
+def prox_none(weight: Tensor, t: float, groups: str) -> Tensor:
+    """The weight as it is."""
+    return weight
+
+
 def _svd(weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Thin SVD; all NaN for a weight that is not finite, where torch raises an exception."""
     finite = weight.isfinite().all()
@@ -120,5 +130,5 @@ PENALTIES: dict[str, Penalty] = {
     "l2": Penalty(l2, prox_l2),
     "sparse-group": Penalty(sparse_group, prox_sparse_group),
     "nuclear": Penalty(nuclear, prox_nuclear),
-    "none": Penalty(lambda weight, groups: weight.new_zeros(()), lambda weight, t, groups: weight),
+    "none": Penalty(none, prox_none),
 }

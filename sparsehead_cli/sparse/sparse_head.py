@@ -94,6 +94,7 @@ class SparseHead:
         self._penalty: Penalty = named("penalty", penalty, PENALTIES)
         self.steps = 0  # proximal steps that changed, or could change, a weight
         self._attached = False  # whether attach() was ever called
+        self._known: tuple[list[tuple], list[Matrix]] | None = None  # the projector as it was looked up last, and its matrices
         self._watched: dict[str, tuple[int, Tensor]] = {}  # of half-precision layers: steps seen, whether one moved (on the device)
         self.parameters()
 
@@ -120,6 +121,8 @@ class SparseHead:
 
     def matrices(self) -> list[Matrix]:
         """The penalised weights with their layers' names, in the order of `projector.modules()`; [] only for λ = 0."""
+        if self._known and is_unchanged(self.projector, self._known[0]):
+            return list(self._known[1])
         found = self._penalised()
         if self.lam > 0 and not torch.compiler.is_compiling():  # __init__ has looked, and a compiler knows no addresses
             _require_apart(found)
@@ -131,6 +134,9 @@ class SparseHead:
                 f"{kind} has no trainable nn.Linear or 1x1 nn.Conv2d layer for SparseHead to penalise: "
                 "give it one, name the matrices themselves (a dict name -> nn.Parameter), or set lam to 0."
             )
+        # Weights that are computed from others are other tensors each time, and a compiler must not hold on to any.
+        plain = self.lam > 0 and all(isinstance(each.stored, nn.Parameter) for each in found)
+        self._known = (outline(self.projector), found) if plain and not torch.compiler.is_compiling() else None
         return found
 
     def weights(self) -> list[Tensor]:
@@ -257,7 +263,7 @@ class SparseHead:
         return named_layers(self.projector)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "steps": 0, "_attached": False, "_watched": {}}  # a copy is attached to nothing
+        return {**self.__dict__, "steps": 0, "_attached": False, "_watched": {}, "_known": None}  # a copy is attached to nothing
 
     def _penalised(self) -> list[Matrix]:
         return matrices(self.projector)[: 1 if self.layers == "first" else None]
@@ -293,6 +299,33 @@ def _require_apart(found: list[Matrix]) -> None:
             "layers have the same nn.Parameter, give one a copy (nn.Parameter(weight.detach().clone())), or penalise one layer "
             "alone: SparseHead(layer, …)."
         )
+
+
+def outline(projector: nn.Module) -> list[tuple[nn.Module, nn.Parameter, bool, int]]:
+    """What the matrices of a projector are read off: (module, parameter, whether it is trained, where it lies) of each."""
+    return [
+        (module, parameter, parameter.requires_grad, parameter.data_ptr())
+        for module in projector.modules()
+        for parameter in module._parameters.values()
+        if parameter is not None
+    ]
+
+
+def is_unchanged(projector: nn.Module, before: list[tuple[nn.Module, nn.Parameter, bool, int]]) -> bool:
+    """Whether a projector has the modules and parameters of an `outline`, in their places, frozen or not as they were."""
+    if torch.compiler.is_compiling():
+        return False
+    rest = iter(before)
+    for module in projector.modules():
+        for parameter in module._parameters.values():
+            if parameter is None:
+                continue
+            was_in, was, trained, place = next(rest, (None, None, False, 0))
+            if was_in is not module or was is not parameter or type(parameter) is not nn.Parameter:
+                return False
+            if parameter.requires_grad != trained or parameter.data_ptr() != place:
+                return False
+    return next(rest, None) is None
 
 
 def _at_least_float32(weight: Tensor) -> Tensor:

@@ -22,10 +22,9 @@ def by_lam(rows: list[Row]) -> list[Row]:
     for setting, runs in table.groupby(list(SETTING), sort=False):
         if not comparable(runs):
             continue
-        by_seed = {  # λ, features and metric -> seed -> value
-            key: dict(zip(own["seed"], own["value"], strict=True))
-            for key, own in runs.sort_values("lam", kind="stable").groupby(["lam", "features", "metric"], sort=False)
-        }
+        by_seed: dict[tuple, dict[float, float]] = {}  # λ, features and metric -> seed -> value
+        for key, seeds in runs.sort_values("lam", kind="stable").groupby(["lam", "features", "metric"], sort=False):
+            by_seed[key] = seeds.set_index("seed")["value"].to_dict()
         for (lam, features, metric), values in by_seed.items():
             zero = by_seed.get((0.0, features, metric), {}) if lam else {}
             names = {**dict(zip(SETTING, setting, strict=True)), "lam": float(lam), "features": features, "metric": metric}

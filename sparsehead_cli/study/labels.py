@@ -51,8 +51,8 @@ def groups(rows: list[Row]) -> dict[str, list[str]]:
     first = first_rows(rows)
     checkpoints = frame(list(first.values()), text=(*SETTING, "seed"))
     alone = checkpoints.duplicated([*SETTING, "seed"]) | (checkpoints["lam"] == "")
-    own_group = checkpoints["task"].where(alone, "")
-    members = [list(own["task"]) for _, own in checkpoints.groupby([*SETTING, own_group], sort=False)]
+    apart = checkpoints["task"].where(alone, "")
+    members = [list(group["task"]) for _, group in checkpoints.groupby([*SETTING, apart], sort=False)]
     names = labels([first[tasks[0]] for tasks in members], SETTING)
     grouped = {}
     for tasks in sorted(members, key=lambda tasks: float(first[tasks[0]]["lam"] or 0)):

@@ -62,7 +62,7 @@ def tracked_runs(folder: Path) -> dict[str, dict[str, list[Row]]]:
     runs["folder"] = [path.parent for path in paths]
     differing = [column for column in KIND if runs[column].nunique() > 1]
     tracked = {}
-    for _, own in runs.groupby(list(KIND), sort=False):
-        first_seeds = own.sort_values(["lam", "seed"], kind="stable").drop_duplicates("lam")
-        tracked[", ".join(own[differing].iloc[0])] = spectra_over_time(list(first_seeds["folder"]))
+    for _, of_setting in runs.groupby(list(KIND), sort=False):
+        first_seeds = of_setting.sort_values(["lam", "seed"], kind="stable").drop_duplicates("lam")
+        tracked[", ".join(of_setting[differing].iloc[0])] = spectra_over_time(list(first_seeds["folder"]))
     return tracked

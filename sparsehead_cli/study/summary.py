@@ -17,7 +17,7 @@ NUMBERS = (
     *("active_groups_share", "active_features_share", "functional_features_share"),
 )
 CHOOSE_BY = "val_accuracy"  # of held-out images: the test images must not choose
-TELL = "accuracy"
+JUDGE_BY = "accuracy"  # of test images
 
 
 def by_setting(rows: list[Row]) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -57,15 +57,15 @@ def summarise(rows: list[Row]) -> list[Row]:
     """
     summary = []
     for setting, trials in by_setting(rows).items():
-        by_lam = {float(lam): own.drop_duplicates("seed", keep="last") for lam, own in trials.groupby("lam")}
-        best, sparsest = choose({lam: list(own[CHOOSE_BY]) for lam, own in by_lam.items()})
-        for lam, own in by_lam.items():
+        trials = trials.drop_duplicates(["lam", "seed"], keep="last").set_index("seed")
+        by_lam = {float(lam): seeds for lam, seeds in trials.groupby("lam")}
+        best, sparsest = choose({lam: list(seeds[CHOOSE_BY]) for lam, seeds in by_lam.items()})
+        for lam, seeds in by_lam.items():
             chosen = "both" if lam == best == sparsest else "best" if lam == best else "sparsest" if lam == sparsest else ""
-            common = {**dict(zip(SETTING, setting, strict=True)), "lam": lam, "seeds": len(own), "chosen": chosen}
-            zero = by_lam.get(0.0, own[:0]) if lam else own[:0]
+            common = {**dict(zip(SETTING, setting, strict=True)), "lam": lam, "seeds": len(seeds), "chosen": chosen}
+            zero = trials[(trials["lam"] == 0) & (lam > 0)]  # λ 0 is not compared with itself
             for name in NUMBERS:
-                values, unpenalised = (dict(zip(of["seed"], of[name], strict=True)) for of in (own, zero))
-                summary.append({**common, "metric": name, **compare(values, unpenalised)})
+                summary.append({**common, "metric": name, **compare(seeds[name].to_dict(), zero[name].to_dict())})
     return summary
 
 
@@ -96,14 +96,14 @@ def compare(values: dict[float, float], zero: dict[float, float]) -> dict[str, o
 def verdicts(summary: list[Row], pruned: Sequence[Row] = ()) -> list[str]:
     """A sentence a setting, which claims no more than its interval allows, and one a row of pruned.csv."""
     sentences = []
-    told = [row for row in summary if row["metric"] == TELL]
-    for setting, own in frame(told, text=SETTING).groupby(list(SETTING), sort=False) if told else ():
-        larger = [float(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)]
-        sentences.append(f"{name_of(own.iloc[0], told)}: {sentence(own, max(larger, default=0.0))}")
+    rows = [row for row in summary if row["metric"] == JUDGE_BY]
+    for setting, of_setting in frame(rows, text=SETTING).groupby(list(SETTING), sort=False) if rows else ():
+        stopped = [float(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)]
+        sentences.append(f"{name_of(of_setting.iloc[0], rows)}: {sentence(of_setting, max(stopped, default=0.0))}")
     for row in pruned:
         reached, best = (100 * float(row[name]) for name in ("mean_knn_accuracy", "best_knn_accuracy"))
         sentences.append(
-            f"{name_of(row, told)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with kNN "
+            f"{name_of(row, rows)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with kNN "
             f"at {reached:.1f} % where the best λ had {best:.1f} %. It is neither averaged nor chosen."
         )
     return sentences

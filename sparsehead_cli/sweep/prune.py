@@ -47,33 +47,35 @@ class Halving:
         self.curves = curves.groupby("run")["knn_accuracy"].agg(list).to_dict()
         self.settings = competitors(configs)
         self.reached: dict[tuple[int, int], dict[Value, float]] = defaultdict(dict)  # setting, rung -> value -> accuracy
-        self.was_read, self.out = -READ_SECONDS, dropped(configs, self.rows)
+        self.was_read, self.dropped = -READ_SECONDS, dropped(configs, self.rows)
 
     def unwanted(self) -> set[str]:
-        """The names of all trials that need not go on or begin, told by what they have reached, which is read now and then."""
+        """The names of all trials that need not go on or begin. What trials have reached is read now and then."""
         if time.monotonic() - self.was_read >= READ_SECONDS:
             self.was_read = time.monotonic()
             for setting, values in enumerate(self.settings):
                 for value in values:
                     self.compare(setting, value)
-        return self.out
+        return self.dropped
 
     def compare(self, setting: int, value: Value) -> None:
         """Take a value of λ to the rungs that it has reached since, and prune it where it must be."""
         first = max(1, self.configs[value[0]].epochs // FIRST_RUNG)
         for name, epoch, epochs, accuracy in self.means(value):
+            if not is_rung(epochs, first) or math.isnan(accuracy):
+                continue
             here = self.reached[setting, epochs]
-            if value in here or not is_rung(epochs, first) or math.isnan(accuracy):
+            if value in here:
                 continue
             here[value] = accuracy
             best = max(here.values())
             behind = best - accuracy > ERRORS * math.sqrt(best * (1 - best) / self.images)
             config = self.configs[name]
-            if behind and config.lam > 0 and name not in self.out and not goes_on(accuracy, list(here.values())):
+            if behind and config.lam > 0 and name not in self.dropped and not goes_on(accuracy, list(here.values())):
                 numbers = {"epoch": epoch, "mean_knn_accuracy": accuracy, "best_knn_accuracy": best}
                 self.rows.append({**identity_columns(config, name), **setting_columns(config), **numbers})
                 replace_csv(self.folder / PRUNED_CSV, self.rows)
-                self.out = dropped(self.configs, self.rows)
+                self.dropped = dropped(self.configs, self.rows)
 
     def means(self, value: Value) -> Iterator[tuple[str, int, int, float]]:
         """(run, its epoch, epochs of all seeds so far, their mean accuracy) of one value of λ, seed after seed."""

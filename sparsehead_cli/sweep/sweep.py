@@ -64,7 +64,7 @@ class SweepState:
 
     def pending(self) -> list[str]:
         """The trials that neither finished nor failed nor were pruned."""
-        out = self.halving.out if self.halving else set()
+        out = self.halving.dropped if self.halving else set()
         return [name for name in self.configs if name not in self.rows and name not in self.failed and name not in out]
 
     def pruned(self) -> list[Row]:
@@ -167,7 +167,7 @@ def sweep(request: SweepRequest, state: SweepState, watch: Watch) -> tuple[list[
     try:
         for outcome in run(request, tasks, on_poll):
             name = outcome.task.folder.name
-            if outcome.error and state.halving and name in state.halving.out:
+            if outcome.error and state.halving and name in state.halving.dropped:
                 continue  # it was stopped because it was pruned
             row = None if outcome.error else row_of_trial(outcome.task.folder / TRIAL, outcome.task.config)
             if row is None:

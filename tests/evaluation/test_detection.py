@@ -12,11 +12,12 @@ from sparsehead_cli.evaluation.detection import (
     DetectionSettings,
     average_precision,
     detect,
+    levels_of,
     make_detector,
     mirror,
     rate_at,
     read_batches,
-    stage_shapes,
+    shapes_of,
     to_device,
     train_detector,
     train_mode,
@@ -116,7 +117,7 @@ def test_statistics_stay_and_everything_else_learns(voc):
 @pytest.mark.parametrize(("stem", "strides"), [("imagenet", [4, 8, 16, 32]), ("small", [1, 2, 4, 8]), ("strided", [2, 4, 8, 16])])
 def test_anchors_and_image_size_follow_the_strides(stem, strides):
     backbone = ResNet(BasicBlock, (1, 1, 1, 1), (4, 8, 16, 32), stem, (3, 32, 32))
-    assert stage_shapes(backbone) == ([4, 8, 16, 32], strides)
+    assert shapes_of(backbone, levels_of(backbone)) == ([4, 8, 16, 32], strides)
     detector = make_detector(backbone, grey(), 2, dataclasses.replace(SMALL, min_size=None, smallest=0.6))
     assert detector.rpn.anchor_generator.sizes == tuple((8 * s,) for s in [*strides, 2 * strides[-1]])
     assert detector.transform.min_size == tuple(strides[-1] * cells for cells in range(15, 26))
@@ -129,7 +130,7 @@ def test_anchors_and_image_size_follow_the_strides(stem, strides):
 def test_other_numbers_of_stages_and_bottlenecks_work():
     for name, blocks, widths in (("resnet18", (1, 1), (4, 8)), ("resnet50", (1, 1, 1), (4, 8, 16))):
         backbone = make_backbone(name, channels=3, image_size=32, blocks=blocks, widths=widths)
-        assert stage_shapes(backbone)[0][-1] == backbone.dim
+        assert shapes_of(backbone, levels_of(backbone))[0][-1] == backbone.dim
         make_detector(backbone, grey(), 2, SMALL).eval()([torch.rand(3, 64, 64)])
 
 

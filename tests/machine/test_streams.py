@@ -27,9 +27,9 @@ def test_a_locale_without_lambda():
     assert (code, err) == (0, "")
     assert "strength of the penalty" in out
     assert out.isascii()
-    code, out, err = shell(["sweep-lambda", "--lams", "-1"], **ASCII)
+    code, out, err = shell(["sweep-lambda", "--penalties", "none"], **ASCII)
     assert (code, out) == (1, "")
-    assert err.startswith("Error: every ? must be a finite number of at least 0.")
+    assert err.startswith("Error: none is no penalty to try values of ? with: ? 0 is without one.")
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["--help"]], ids=lambda a: a[-1])

@@ -25,12 +25,12 @@ def test_output_has_the_stated_width(name):
 def test_default_is_four_blocks_with_256_features():
     backbone = make_backbone("narrow", channels=1, image_size=28)
     assert backbone.dim == 256
-    assert sum(len(getattr(backbone, stage)) for stage in backbone.stages) == 4
+    assert sum(len(getattr(backbone, stage)) for stage in backbone.layers) == 4
 
 
 def test_widths_and_blocks_are_free():
     backbone = make_backbone("narrow", channels=3, image_size=32, widths=(4, 8, 12), blocks=(1, 2, 3))
-    assert (backbone.dim, [len(getattr(backbone, s)) for s in backbone.stages]) == (12, [1, 2, 3])
+    assert (backbone.dim, [len(getattr(backbone, s)) for s in backbone.layers]) == (12, [1, 2, 3])
     with pytest.raises(SparseheadError, match="same number of stages"):
         make_backbone("narrow", channels=3, image_size=32, blocks=(1, 2))
 

@@ -1,13 +1,13 @@
 """A setting is stated once: its kind, range, names and help are read off one place."""
 
 import dataclasses
-from typing import Annotated
+from typing import Annotated, Optional
 
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.detection import DetectionSettings
-from sparsehead_cli.evaluation.protocols import Settings
+from sparsehead_cli.evaluation.load import own_code
+from sparsehead_cli.evaluation.protocols import DetectionSettings, Settings
 from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.settings import (
@@ -114,6 +114,11 @@ def test_a_name_is_in_its_table_or_somebodys_code():
     assert plug_ins_of(config) == ["mine:Mine", "mine.nets:Net"]
 
 
+def test_a_backbone_of_timm_is_nobodys_own_code():
+    config = Config(backbone="timm:resnet18")
+    assert (unknown_names(config), plug_ins_of(config), own_code(config)) == ([], [], {})
+
+
 # ---------------------------------------------------------------------------------------------- keyword arguments
 
 
@@ -125,16 +130,18 @@ def somebodys(
     text: "str | None" = "a",
     plain=2.5,
     none: int | None = None,
+    maybe: Optional[float] = None,  # noqa: UP045
 ):
     """A constructor with settings."""
 
 
 def test_keyword_arguments_are_settings():
     settings = settings_of(somebodys, "method.")
-    assert list(settings) == ["method.width", "method.rate", "method.text", "method.plain", "method.none"]
-    given = {"method.width": 4, "method.rate": 2, "method.text": "b", "method.plain": "1e-3", "method.none": None}
-    values, problems = read(settings, given)
-    assert values == {"method.width": 4, "method.rate": 2.0, "method.text": "b", "method.plain": 1e-3, "method.none": None}
+    given = {"width": 4, "rate": 2, "text": "b", "plain": "1e-3", "none": None, "maybe": 2}
+    assert list(settings) == [f"method.{name}" for name in given]
+    values, problems = read(settings, {f"method.{name}": value for name, value in given.items()})
+    assert list(values.values()) == [4, 2.0, "b", 1e-3, None, 2.0]
+    assert [type(value) for value in values.values()] == [int, float, str, float, type(None), float]
     assert problems == ["method.width must be at least 8, given 4."]
 
 

@@ -213,7 +213,7 @@ def test_a_changed_digit_is_told_with_its_line(run_folder):
     with pytest.raises(SparseheadError, match="metrics.csv is damaged in line 3: it is not what was written"):
         resuming(run_folder)
     witness(run_folder / METRICS).unlink()  # a run of an older version has none
-    assert len(resuming(run_folder)[0]) == 2
+    assert len(resuming(run_folder)["metrics.csv"]) == 2
 
 
 def test_rows_of_another_run_or_lost_epochs_are_told(run_folder):

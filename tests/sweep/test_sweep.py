@@ -233,12 +233,13 @@ def test_a_line_twice_in_sweep_csv_is_told(finished, sweep, folder):
 
 
 def test_settings_of_reading_hold_for_the_evaluation_too(tiny, monkeypatch):
-    asked = []
-    monkeypatch.setattr(trial, "evaluate", lambda request: asked.append(request) or 1 / 0)
+    requests = []
+    monkeypatch.setattr(trial, "evaluate", lambda request: requests.append(request) or 1 / 0)
     config = tiny(skip_bad_images=True, workers=3)
     with pytest.raises(ZeroDivisionError):
         trial.run_trial(config)
-    assert (asked[0].skip_bad_images, asked[0].workers) == (True, 3)
+    options = requests[0].options
+    assert (options.skip_bad_images, options.workers) == (True, 3)
 
 
 def descendants(of):

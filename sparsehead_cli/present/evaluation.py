@@ -64,8 +64,10 @@ def class_table(dataset: str, rows: list[Row]) -> Table:
     for name, of_class in classes.groupby("class", sort=False):
         images = int(of_class["n_test"].iloc[0])
         by_protocol = dict(list(of_class.groupby("label")["value"]))
-        means = [Cell(statistics.fmean(by_protocol[name])) if name in by_protocol else UNDEFINED_CELL for name in protocols]
-        table.add(Cell(name), Cell(images, text=f"{images:,}"), *means)
+        cells = [Cell(name), Cell(images, text=f"{images:,}")]
+        for protocol in protocols:
+            cells.append(Cell(statistics.fmean(by_protocol[protocol])) if protocol in by_protocol else UNDEFINED_CELL)
+        table.add(*cells)
     return table
 
 

@@ -1,5 +1,6 @@
 """Every benchmark runs for real, with little work (--quick); what it measures then is not to be quoted."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,15 @@ def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
     drawn = sorted(path.name for path in tmp_path.iterdir())
     assert drawn == sorted(path.name for path in (ROOT / "results" / "answers").iterdir())
     assert all(f"results/answers/{name}" in (ROOT / "docs" / "studies.md").read_text() for name in drawn)
+
+
+@pytest.mark.slow
+def test_what_a_reader_has_to_follow_does_not_grow():
+    """The functions and files of one training step and of one `pretrain`; the limits are what was measured last."""
+    counts = [tuple(map(int, pair)) for pair in re.findall(r": (\d+) functions in (\d+) files", run("calls.py"))]
+    for (functions, files), (most_functions, most_files) in zip(counts, ((340, 58), (48, 14)), strict=True):
+        assert functions <= most_functions
+        assert files <= most_files
 
 
 def test_every_benchmark_is_run_above():

@@ -118,7 +118,7 @@ def init_residual(net: nn.Module) -> None:
 
 
 def stem_for(image_size: int) -> str:
-    """The ImageNet stem costs ten points on 32x32 images, so the stem follows the image size (REFERENCE 4)."""
+    """The ImageNet stem costs ten points on 32x32 images, so the stem follows the image size."""
     return "imagenet" if image_size > 64 else "small"
 
 

@@ -82,7 +82,7 @@ def print_notes(console: rich.console.Console, tables: list[Table]) -> None:
 
 def terminal_table(table: Table, width: int) -> rich.table.Table:
     """A table for a console of this width: its numbers are never broken, headings and texts share what room is left."""
-    drawn = rich.table.Table(title=table.title, title_justify="left", title_style="bold")
+    drawn = rich.table.Table(title=one_line(table.title, LONGEST), title_justify="left", title_style="bold")
     roomy = width >= table.wide
     columns = headings(table.columns, roomy)
     drawn.show_header = any(title for _, title in columns)

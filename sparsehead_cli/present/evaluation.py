@@ -35,7 +35,7 @@ def accuracy_table(dataset: str, rows: list[Row]) -> Table:
     measured = set(zip(accuracies["model"], accuracies["features"], strict=True))
     models = [pair for pair in MODELS if pair in measured]
     columns = [Column("protocol", text=True), *(Column(MODELS[pair], digits=1, scale=100) for pair in models)]
-    table = Table(f"{one_line(dataset)}: accuracy on {sizes}", columns, wide=WIDE)
+    table = Table(f"{dataset}: accuracy on {sizes}", columns, wide=WIDE)
     for name, of_protocol in accuracies.groupby("label", sort=False):
         by_model = dict(list(of_protocol.groupby(["model", "features"])))
         table.add(Cell(name), *(accuracy_cell(by_model.get(pair)) for pair in models))
@@ -60,19 +60,21 @@ def class_table(dataset: str, rows: list[Row]) -> Table:
     classes = shown(of_r)
     protocols = list(classes["label"].unique())
     columns = [Column("class", text=True), Column("test images"), *(Column(name, digits=1, scale=100) for name in protocols)]
-    table = Table(f"{one_line(dataset)}: accuracy of r within each class", columns)
+    table = Table(f"{dataset}: accuracy of r within each class", columns)
     for name, of_class in classes.groupby("class", sort=False):
         images = int(of_class["n_test"].iloc[0])
         by_protocol = dict(list(of_class.groupby("label")["value"]))
-        means = [Cell(statistics.fmean(by_protocol[name])) if name in by_protocol else UNDEFINED_CELL for name in protocols]
-        table.add(Cell(name), Cell(images, text=f"{images:,}"), *means)
+        cells = [Cell(name), Cell(images, text=f"{images:,}")]
+        for protocol in protocols:
+            cells.append(Cell(statistics.fmean(by_protocol[protocol])) if protocol in by_protocol else UNDEFINED_CELL)
+        table.add(*cells)
     return table
 
 
 def precision_table(rows: list[Row]) -> Table:
     """Average precisions of object detection, rows of evaluations.csv: a line a measure, a column a model."""
     models = list(dict.fromkeys(row["model"] for row in rows))
-    title = f"{one_line(rows[0]['eval_dataset'])}: average precision on {int(rows[0]['n_test']):,} test images"
+    title = f"{rows[0]['eval_dataset']}: average precision on {int(rows[0]['n_test']):,} test images"
     table = Table(title, [Column("measure", text=True), *(Column(model, digits=1, scale=100) for model in models)])
     values = {(row["metric"], row["model"]): row["value"] for row in rows}
     for metric in dict.fromkeys(row["metric"] for row in rows):

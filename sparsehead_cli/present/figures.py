@@ -23,7 +23,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.measure.spectrum import NUMERICAL, effective_rank
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.study.labels import SETTING, groups, is_sequence
+from sparsehead_cli.study.labels import SETTING, groups, is_sequence, measured_on
 from sparsehead_cli.study.stats import mean_interval
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#000000", "#999933")
@@ -109,8 +109,7 @@ def spectra_figure(eigenvalues: list[Row], metrics: list[Row]) -> Figure:
         named = [handles[key] for key in (sorted(handles) if len(bands) > 1 else handles)]
         named.append(Line2D([], [], color=GREY, ls=":", lw=1, label=f"collapsed dimensions are below {NUMERICAL:g}"))
         figure.legend(handles=named, frameon=False, fontsize=8, loc="outside lower center", ncols=min(5, len(named)))
-        sets = dict.fromkeys(f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})" for row in metrics)
-        figure.suptitle(f"Eigenvalues of the centred covariance on {', '.join(sets)}")
+        figure.suptitle(f"Eigenvalues of the centred covariance on {measured_on(metrics)}")
     return figure
 
 

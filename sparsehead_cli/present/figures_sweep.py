@@ -74,24 +74,20 @@ def sweep_figures(trials: list[Row], summary: list[Row], *, whole: bool = False)
             sweep_column(panels, places, of_setting, summaries[setting])
         equal_axes(columns)
         for figure in figures:
-            figure.suptitle(f"{of_what(means)}\n{how_shown(means)}")
+            figure.suptitle(heading_of(means))
     return figures
 
 
-def of_what(summary: pd.DataFrame) -> str:
-    """The data and the training of a sweep, as far as they are the same for all: the rest is in the panels' titles."""
+def heading_of(summary: pd.DataFrame) -> str:
+    """What is the same for all settings, of which the rest is in the panels' titles; and what dots, bars and bands are."""
     same = []
     for column, words in (("dataset", "{}"), ("epochs", "{} epochs")):
         if summary[column].nunique() == 1:
-            same.append(words.format(summary[column].iloc[0]))
-    return ", ".join(same).replace(" 1 epochs", " 1 epoch")
-
-
-def how_shown(summary: pd.DataFrame) -> str:
-    """What dots, bars and bands are."""
-    marks = "dotted lines: λ 0, grey: the λ chosen on held-out images"
-    intervals = "mean and 95 % interval over seeds (cut off where wide), dots: single seeds"
-    return f"{intervals},\n{marks}" if summary["seeds"].max() > 1 else f"one seed, {marks}"
+            same.append(words.format(summary[column].iloc[0]).replace(" 1 epochs", " 1 epoch"))
+    shown = "one seed, "
+    if summary["seeds"].max() > 1:
+        shown = "mean and 95 % interval over seeds (cut off where wide), dots: single seeds,\n"
+    return f"{', '.join(same)}\n{shown}dotted lines: λ 0, grey: the λ chosen on held-out images"
 
 
 def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: bool) -> tuple[list[Figure], list[list[Axes]]]:
@@ -100,20 +96,16 @@ def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: 
     Where they are more, the `whole` figure goes on below; else there is a figure for each COLUMNS of them.
     """
     bands = [range(first, min(first + COLUMNS, settings)) for first in range(0, settings, COLUMNS)]
-    sheets = [bands] if whole else [[band] for band in bands]
     figures, columns = [], []
-    for sheet in sheets:
+    for sheet in [bands] if whole else [[band] for band in bands]:
         width = len(sheet[0])
         figure = Figure(figsize=(1.2 + 2.7 * width, height * len(sheet)), layout="constrained")
-        axes = figure.subplots(len(labels) * len(sheet), width, squeeze=False)
-        for row, band in enumerate(sheet):
-            for place in range(width):
-                panels = list(axes[row * len(labels) : (row + 1) * len(labels), place])
-                for ax in panels:
-                    ax.set_visible(place < len(band))
-                if place < len(band):
-                    columns.append(panels)
-            for ax, label in zip(axes[row * len(labels) : (row + 1) * len(labels), 0], labels, strict=True):
+        axes = figure.subplots(len(labels) * len(sheet), width, squeeze=False).reshape(len(sheet), len(labels), width)
+        for panels, band in zip(axes, sheet, strict=True):
+            columns += [list(column) for column in panels.T[: len(band)]]
+            for ax in panels.T[len(band) :].flat:
+                ax.set_visible(False)
+            for ax, label in zip(panels[:, 0], labels, strict=True):
                 ax.set_ylabel(label)
         figures.append(figure)
     return figures, columns

@@ -17,7 +17,7 @@ from sparsehead_cli.present.sweep import show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
 from sparsehead_cli.runs.table_files import Row, replace_csv
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.labels import groups
+from sparsehead_cli.study.labels import groups, measured_on
 from sparsehead_cli.study.results import CURVES_CSV, EIGENVALUES_CSV, FIGURE, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.spectra import BY_LAM
 from sparsehead_cli.study.study import Study
@@ -99,8 +99,7 @@ def lead_of(study: Study) -> str:
         axes = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'λ' else ''}" for name, count in counts.items())
         sentences.append(f"Which λ? {len(study.trials)} finished trial{'s' * (len(study.trials) > 1)} of {axes}.")
     if study.metrics:
-        sets = dict.fromkeys(f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})" for row in study.metrics)
-        sentences.append(f"Spectra of {len(values(study.metrics, 'task'))} checkpoints on {', '.join(sets)}.")
+        sentences.append(f"Spectra of {len(values(study.metrics, 'task'))} checkpoints on {measured_on(study.metrics)}.")
     return " ".join(sentences)
 
 

@@ -18,7 +18,7 @@ from sparsehead_cli.present.console import Console, Display, emphasis, print_not
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, of_features, verdicts
+from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, measured_on, of_features, verdicts
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 DECADES = 6  # that a small curve shows
@@ -76,7 +76,6 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
     """Rows of spectrum_metrics.csv -> a line a checkpoint and features, and a line a checkpoint of what its head reads of r."""
     measured = checkpoints(metrics)
     heads = [checkpoint for checkpoint in measured if ("head", "read_dims") in checkpoint.numbers]
-    sets = dict.fromkeys(f"{int(row['images']):,} images of {one_line(row['eval_dataset'])} ({row['split']})" for row in metrics)
     batches = f"; NT-Xent of batches of {BATCH_SIZE}" if heads else ""
     notes = (
         "intervals are 95 %: bootstrap over images; of few images a rank comes out too low, and its interval lies above it",
@@ -87,7 +86,7 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
     )
     run, verdict = Column("run", text=True), Column("verdict", text=True)
     columns = [run, Column("features", text=True, short=""), *SPECTRUM.values(), verdict]
-    spectra = Table(f"spectra on {', '.join(sets)}", columns, notes=notes, wide=WIDE)
+    spectra = Table(f"spectra on {measured_on(metrics)}", columns, notes=notes, wide=WIDE)
     for checkpoint in measured:
         for features in dict.fromkeys(name for name, _ in checkpoint.numbers if name != "head"):
             rows = of_features(checkpoint.numbers, features)
@@ -136,7 +135,7 @@ def by_lam_tables(lams: list[Row]) -> list[Table]:
         if setting["seeds"].min() < FEW_SEEDS:
             notes.append(f"fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all")
         title = ", ".join(["spectra over seeds", *(setting[column].iloc[0] for column in differing)])
-        table = Table(one_line(title), columns, notes=tuple(notes), ruled=True)
+        table = Table(title, columns, notes=tuple(notes), ruled=True)
         for lam, of_lam in setting.groupby("lam", sort=False):
             numbers = of_lam.set_index(["features", "metric"]).to_dict("index")
             cells = [lam_cell(lam), Cell(of_lam["seeds"].max())]
@@ -152,12 +151,12 @@ def over_time_table(name: str, rows: list[Row]) -> Table:
     columns = [Column("epoch")]
     for features in ("r", "z"):
         columns += [Column(f"effective\nrank of {features}", digits=1), Column("99 % in")]
-    table = Table(f"{one_line(name)}, on the held-out images", [*columns, Column("z's eigenvalues", text=True)])
+    table = Table(f"{name}, on the held-out images", [*columns, Column("z's eigenvalues", text=True)])
     for epoch, of_epoch in frame(rows).groupby("epoch", sort=False):
         cells = [Cell(epoch)]
         spectra = dict(list(of_epoch.groupby("features")["eigenvalue"]))
         for features in ("r", "z"):
-            spectrum = torch.from_numpy(spectra[features].to_numpy())
+            spectrum = torch.tensor(spectra[features].to_numpy())
             cells += [Cell(effective_rank(spectrum)), Cell(dims_for(spectrum, 0.99) or "", of=len(spectrum))]
         table.add(*cells, Cell(curve(spectra["z"].to_list(), 16)))
     return table

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.live import Live
 
-from sparsehead_cli.errors import SparseheadError, Stopped, one_line
+from sparsehead_cli.errors import SparseheadError, Stopped
 from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, print_table, terminal_table
 from sparsehead_cli.present.figures import save_figure
@@ -70,7 +70,7 @@ def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
     accuracies = [row for row in summary if row["metric"] == "accuracy"]
     tables = []
     for setting, rows in frame(summary, text=SETTING).groupby(list(SETTING), sort=False):
-        table = Table(one_line(name_of(rows.iloc[0], accuracies)), columns, wide=math.inf, ruled=True)
+        table = Table(name_of(rows.iloc[0], accuracies), columns, wide=math.inf, ruled=True)
         by_lam = dict(list(rows.groupby("lam")))
         stopped = {number(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)}
         for lam in sorted({*by_lam, *stopped}):

@@ -122,8 +122,9 @@ def csv_table(title: str, rows: list[Row], first: str) -> Table:
     columns = {name: Column(name.replace("_", " "), digits=None, text=name not in numbers) for name in values}
     constant = [name for name in values if name != first and len(values) > 1 and values[name].nunique(dropna=False) == 1]
     shown = [first, *(name for name in values if name not in (first, *constant))]
-    same = [f"{name} {columns[name].written(Cell(values[name][0]))}" for name in constant if values[name][0] not in ("", None)]
-    notes = (f"the same in all rows: {', '.join(same)}",) if same else ()
+    texts = {name: columns[name].written(Cell(values[name][0])) for name in constant}
+    same = ", ".join(f"{name} {text}" for name, text in texts.items() if text not in ("", UNDEFINED))
+    notes = (f"the same in all rows: {same}",) if same else ()
     table = Table(title, [columns[name] for name in shown], notes=notes, folded=True)
     for line in values[shown].itertuples(index=False):
         table.add(*map(Cell, line))

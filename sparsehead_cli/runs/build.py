@@ -10,7 +10,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli.data.augment import RECIPES, ImageViews
-from sparsehead_cli.data.contract import ImageSpec, Source, Views
+from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views
 from sparsehead_cli.data.datasets import load_split, require_known
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError, one_line
@@ -46,31 +46,25 @@ def build(config: Config) -> Run:
     device = choose_device(config.device)
     distributed.start(device)
     identity = run_identity(config)
-    train, val = (load(config, split).to(device) for split in ("pretrain", "val"))
-    check_labels(config, train)
-    local_batch = check_batch(config, len(train))
+    phases = phases_of(config, device)
+    train = phases[0].train
     spec = spec_of_views(train.spec, config)
-    require_memory(config, spec, device)
-    method = join_batch_norms(build_method(config, spec), device)
-    method = method.to(device=device, memory_format=torch.channels_last)
     views = make_views(config, spec)
+    method = method_on_device(config, spec, device)
     method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
-    if config.compile:
-        for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
-            network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
-    precision = choose_precision(config.precision, device)
     steps_per_epoch = len(train) // config.batch_size
-    folder = run_folder(config, identity)
     ramp = max(1, round(config.lam_ramp_epochs * steps_per_epoch))
+    precision = choose_precision(config.precision, device)
+    folder = run_folder(config, identity)
     return Run(
         method=method,
         forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
         optimizer=make_optimizer(config.optimizer, groups, config.lr, config.momentum),
         views=views,
-        phases=(Phase(train, val, config.epochs),),
+        phases=phases,
         batch_size=config.batch_size,
-        local_batch=local_batch,
+        local_batch=config.batch_size // distributed.world(),
         seed=config.seed,
         device=device,
         precision=precision,
@@ -84,8 +78,43 @@ def build(config: Config) -> Run:
         name=folder.name,
         folder=folder,
         spec=spec,
-        prepare=views.plain if hasattr(views, "plain") else Prepare(spec.image, spec.normalise),
+        prepare=plain_views(views, spec),
     )
+
+
+def phases_of(config: Config, device: torch.device) -> tuple[Phase, ...]:
+    """The phases of a run: one, or one a task where a data set of somebody's own gives a list of sources, one a task.
+
+    Raises: SparseheadError for inputs without labels where the method reads them, and for fewer inputs than a batch has.
+    """
+    sources = [load(config, split) for split in ("pretrain", "val")]
+    trains, vals = (source if isinstance(source, list) else [source] for source in sources)
+    if not trains or len(trains) != len(vals):
+        raise SparseheadError(
+            f"{config.dataset} has {len(trains)} tasks to train on and {len(vals)} held out: give both, one a task."
+        )
+    for train in trains:
+        check_labels(config, train)
+        check_batch(config, len(train))
+    return tuple(Phase(train.to(device), val.to(device), config.epochs) for train, val in zip(trains, vals, strict=True))
+
+
+def method_on_device(config: Config, spec: object, device: torch.device) -> Method:
+    """The method as it is trained: on the device, its norms joined where that is faster, compiled where that was asked for."""
+    require_memory(config, spec, device)
+    method = join_batch_norms(build_method(config, spec), device)
+    method = method.to(device=device, memory_format=torch.channels_last)
+    if config.compile:
+        for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
+            network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
+    return method
+
+
+def plain_views(views: Views, spec: object) -> Callable[[Inputs], Inputs]:
+    """What makes inputs views without augmentation, which are measured: the views' own `plain`, of images `Prepare`."""
+    if hasattr(views, "plain"):
+        return views.plain
+    return Prepare(spec.image, spec.normalise) if isinstance(spec, ImageSpec) else lambda inputs: inputs
 
 
 def advice(config: Config, method: Method, folder: Path, precision: torch.dtype) -> str:
@@ -99,8 +128,8 @@ def advice(config: Config, method: Method, folder: Path, precision: torch.dtype)
     return f"{kept}Suspects: {', '.join(suspects)}."
 
 
-def load(config: Config, split: str) -> Source:
-    """A split of the run's data set, read as its settings say."""
+def load(config: Config, split: str) -> Source | list[Source]:
+    """A split of the run's data set, read as its settings say; a list with one a task, where it has tasks."""
     return load_split(
         config.dataset,
         split,
@@ -247,8 +276,8 @@ def check_labels(config: Config, train: Source) -> None:
         )
 
 
-def check_batch(config: Config, images: int) -> int:
-    """The batch of one process. Raises: SparseheadError when the batch exceeds the data or cannot be divided."""
+def check_batch(config: Config, images: int) -> None:
+    """Raises: SparseheadError when the batch exceeds the data or cannot be divided among the processes."""
     if config.batch_size > images:
         raise SparseheadError(
             f"batch_size {config.batch_size:,} is larger than the {images:,} training images of {config.dataset} "
@@ -256,4 +285,3 @@ def check_batch(config: Config, images: int) -> int:
         )
     if config.batch_size % distributed.world():
         raise SparseheadError(f"batch_size {config.batch_size} cannot be shared by {distributed.world()} processes.")
-    return config.batch_size // distributed.world()

@@ -61,6 +61,11 @@ def groups(rows: list[Row]) -> dict[str, list[str]]:
     return grouped
 
 
+def measured_on(rows: list[Row]) -> str:
+    """The images that checkpoints were measured on, in words."""
+    return ", ".join(dict.fromkeys(f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})" for row in rows))
+
+
 def is_sequence(rows: list[Row], grouped: dict[str, list[str]]) -> bool:
     """Whether the groups differ in λ alone, so that their colours can be an order."""
     first = first_rows(rows)

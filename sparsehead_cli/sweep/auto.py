@@ -30,12 +30,13 @@ from sparsehead_cli.sparse.sparse_head import SparseHead
 STEPS = (-3, -2, -1, 0, 1, 2)  # half decades around the λ whose shrink equals the initial size
 
 
-def read_train(dataset: str, data_dir: Path) -> Source:
-    """The images of a pretraining, of which only the number and the labels matter here."""
-    return load_split(dataset, "pretrain", data_dir)
+def read_tasks(dataset: str, data_dir: Path, split: str = "pretrain") -> list[Source]:
+    """A split of each task of a pretraining, of which there is mostly one. Only their numbers and labels matter here."""
+    source = load_split(dataset, split, data_dir)
+    return source if isinstance(source, list) else [source]
 
 
-def auto_lams(config: Config, read: Callable[[str, Path], Source] = read_train) -> tuple[float, ...]:
+def auto_lams(config: Config, read: Callable[[str, Path], list[Source]] = read_tasks) -> tuple[float, ...]:
     """0, and a λ each half decade from a thirtieth to ten times the critical one, rounded to two digits.
 
     The weights are made on the CPU: a sweep leaves the GPUs to its trials. `read` may remember what it has read.
@@ -43,19 +44,20 @@ def auto_lams(config: Config, read: Callable[[str, Path], Source] = read_train) 
     Raises: SparseheadError where the settings make no run, or a projector without weights to penalise.
     """
     check_names(config)
-    train = read(config.dataset, config.data_dir)
-    check_labels(config, train)
-    check_batch(config, len(train))
-    spec = spec_of_views(train.spec, config)
+    tasks = read(config.dataset, config.data_dir)
+    for train in tasks:
+        check_labels(config, train)
+        check_batch(config, len(train))
+    spec = spec_of_views(tasks[0].spec, config)
     require_memory(config, spec, torch.device("cpu"))
     sparse = build_sparse_head(config, build_method(config, spec).projector)
-    critical = size(sparse) / sum_lr(config, len(train) // config.batch_size)
+    critical = size(sparse) / sum_lr(config, [len(train) // config.batch_size for train in tasks])
     return (0.0, *(float(f"{critical * 10 ** (step / 2):.1e}") for step in STEPS))
 
 
-def sum_lr(config: Config, steps_per_epoch: int) -> float:
-    """Σ η_t over the steps of a run."""
-    total, warmup = config.epochs * steps_per_epoch, round(config.warmup_epochs * steps_per_epoch)
+def sum_lr(config: Config, steps_per_epoch: list[int]) -> float:
+    """Σ η_t over the steps of a run whose tasks have so many."""
+    total, warmup = config.epochs * sum(steps_per_epoch), round(config.warmup_epochs * steps_per_epoch[0])
     return sum(lr_at(step, total=total, warmup=warmup, lr=config.lr) for step in range(total))
 
 

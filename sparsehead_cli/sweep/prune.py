@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import METRICS, identity_columns
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
+from sparsehead_cli.sweep.auto import read_tasks
 from sparsehead_cli.sweep.trial import setting_columns
 
 FIRST_RUNG = 4  # the first rung is after this part of a run's epochs, the next ones each twice as late
@@ -42,7 +42,8 @@ class Halving:
     def __init__(self, configs: dict[str, Config], folder: Path, pruned: list[Row]) -> None:
         self.configs, self.folder, self.rows = configs, folder, list(pruned)
         first = next(iter(configs.values()))
-        self.images = len(load_split(first.dataset, "val", first.data_dir))
+        tasks = read_tasks(first.dataset, first.data_dir, "val")
+        self.images, self.tasks = len(tasks[0]), len(tasks)
         curves = frame(folder / CURVES_CSV)  # of runs whose folders are gone
         self.curves = curves.groupby("run")["knn_accuracy"].agg(list).to_dict()
         self.settings = competitors(configs)
@@ -60,7 +61,7 @@ class Halving:
 
     def compare(self, setting: int, value: Value) -> None:
         """Take a value of λ to the rungs that it has reached since, and prune it where it must be."""
-        first = max(1, self.configs[value[0]].epochs // FIRST_RUNG)
+        first = max(1, self.tasks * self.configs[value[0]].epochs // FIRST_RUNG)
         for name, epoch, epochs, accuracy in self.means(value):
             if not is_rung(epochs, first) or math.isnan(accuracy):
                 continue
@@ -81,7 +82,7 @@ class Halving:
         """(run, its epoch, epochs of all seeds so far, their mean accuracy) of one value of λ, seed after seed."""
         before: list[float] = []
         for name in value:
-            epochs = self.configs[name].epochs
+            epochs = self.tasks * self.configs[name].epochs
             rows = read_csv(self.folder / name / METRICS)
             accuracies = [number(row["knn_accuracy"]) for row in rows] or self.curves.get(name, [])
             for epoch, accuracy in enumerate(accuracies, 1):

@@ -21,7 +21,7 @@ from sparsehead_cli.runs.tables import HEAD, TABLES
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
-from sparsehead_cli.sweep.auto import auto_lams, read_train
+from sparsehead_cli.sweep.auto import auto_lams, read_tasks
 from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task, default_jobs, run_local
 from sparsehead_cli.sweep.grid import Grid, trials
 from sparsehead_cli.sweep.on_ray import check_ray, run_ray
@@ -101,7 +101,7 @@ def check_request(request: SweepRequest) -> None:
 def read_state(request: SweepRequest) -> SweepState:
     """Read what is there. Raises: SparseheadError for a wrong request or grid, and for a folder that holds another sweep."""
     check_request(request)
-    auto = partial(auto_lams, read=cache(read_train))
+    auto = partial(auto_lams, read=cache(read_tasks))
     configs = trials(request.grid, request.experiment, request.experiments, auto)
     for config in {(c.method, c.penalty, c.solver, c.groups): c for c in configs}.values():
         check_names(config)
@@ -230,5 +230,5 @@ def seconds_left(state: SweepState, running: dict[str, list[Row]]) -> float | No
     if not seconds or not running:
         return None
     pending = state.pending()
-    epochs = sum(state.configs[name].epochs - len(running.get(name, ())) for name in pending)
+    epochs = sum(max(0, state.configs[name].epochs - len(running.get(name, ()))) for name in pending)  # more in later tasks
     return (epochs * statistics.fmean(seconds) + len(pending) * EVALUATION_SECONDS) / len(running)

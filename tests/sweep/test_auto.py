@@ -54,12 +54,15 @@ def test_longer_runs_have_smaller_lams(tiny):
     assert 8 < short / long < 12
 
 
-def test_the_weights_are_made_without_a_gpu_and_the_learning_rates_are_those_of_the_run(tiny):
+@pytest.mark.parametrize("dataset", ["fashion1k", "tests.tasks:load"])  # one task, and two
+def test_it_is_the_initial_size_over_the_learning_rates_of_the_run_and_asks_for_no_gpu(tiny, dataset):
     from sparsehead_cli.runs.build import build
 
-    run = build(tiny(epochs=3, warmup_epochs=0.7, lam=1.0))
-    assert sum_lr(run.config, run.steps_per_epoch) == sum(run.lr(step) for step in range(run.total_steps))
-    assert auto_lams(tiny(epochs=3, device="cuda:99", lam=1.0)) == auto_lams(tiny(epochs=3, device="cpu", lam=1.0))
+    changes = {"dataset": dataset, "batch_size": 50, "epochs": 3, "warmup_epochs": 0.7, "lam": 1.0}
+    run = build(tiny(**changes))
+    rates = sum(run.lr(step) for step in range(run.total_steps))
+    assert sum_lr(run.config, [run.steps_of(phase) for phase in run.phases]) == rates
+    assert auto_lams(tiny(**changes, device="cuda:99"))[4] == float(f"{size(run.sparse) / rates:.1e}")
 
 
 def test_the_parent_of_a_sweep_opens_no_gpu_and_reads_the_images_once(tiny, monkeypatch):

@@ -20,11 +20,11 @@ def sweep(tiny, monkeypatch):
     """sweep(λ -> accuracy of each of its seeds after each epoch) -> Halving, whose folder has them."""
     monkeypatch.setattr(prune, "READ_SECONDS", 0)
 
-    def make(reached, **changes):
+    def make(reached, dataset="fashion1k", **changes):
         configs = {}
         for seed in range(3):
             for lam in reached:
-                config = tiny(lam=lam, seed=seed, epochs=EPOCHS, **({} if lam == 0 else changes))
+                config = tiny(dataset=dataset, lam=lam, seed=seed, epochs=EPOCHS, **({} if lam == 0 else changes))
                 configs[folder_of(config).name] = config
         folder = folder_of(config).parent
         write(configs, folder, reached)
@@ -88,6 +88,16 @@ def test_later_seeds_count_in_the_mean(sweep):
     (row,) = read_csv(halving.folder / "pruned.csv")
     assert (row["seed"], row["epoch"]) == ("1", str(EPOCHS))
     assert float(row["mean_knn_accuracy"]) == pytest.approx(0.65)
+
+
+def test_epochs_are_those_of_all_tasks(sweep):
+    """With two tasks of eight epochs the first rung is after four of the first task."""
+    early, late = [0.8, 0.5, 0.5], [0.8, 0.8, 0.8, 0.5]
+    good = [0.8] * 4
+    assert not sweep({0.0: [good, [], []], 1e-1: [early, [], []]}, "tests.tasks:load").unwanted()
+    assert sweep({0.0: [good, [], []], 1e-1: [[0.8, 0.5], [], []]}).unwanted()
+    halving = sweep({0.0: [good, [], []], 1e-1: [late, [], []]}, "tests.tasks:load")
+    assert of(halving, halving.unwanted()) == [(1e-1, 0), (1e-1, 1), (1e-1, 2)]
 
 
 def test_what_was_pruned_is_not_averaged_in_any_seed():

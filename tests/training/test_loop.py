@@ -382,6 +382,25 @@ def test_another_precision_does_not_silently_go_on(tiny, monkeypatch):
         train(tiny(precision="auto"))
 
 
+def test_a_run_may_be_a_sequence_of_tasks(tiny, tmp_path, monkeypatch):
+    """A phase a task, each on its own images and measured on its own; stopped in either, it goes on bit for bit."""
+    changes = {"dataset": "tests.tasks:load", "batch_size": 50, "epochs": 2}
+    run = build(tiny(**changes))
+    assert [sorted(set(phase.train.labels.tolist())) for phase in run.phases] == [[0, 1, 2, 3, 4], [5, 6, 7, 8, 9]]
+    steps = [run.steps_of(phase) for phase in run.phases]
+    assert run.total_steps == 2 * sum(steps)
+    assert [run.place(step)[1] for step in (0, steps[0], 2 * steps[0], run.total_steps - 1)] == [0, 1, 2, 3]
+    whole = pretrain(run)
+    assert [row["epoch"] for row in whole.rows] == [1, 2, 3, 4]
+    stop_after(monkeypatch, stops := [3, 2 * steps[0] + 2])
+    parts = tiny(**changes, results=tmp_path / "parts")
+    for _ in range(2):
+        with pytest.raises(Interrupted):
+            train(parts)
+    assert not stops
+    assert outcome(train(parts).run.folder) == outcome(whole.run.folder)
+
+
 class Seen(Callback):
     """Notes what it was called with, and adds a column."""
 

@@ -43,6 +43,7 @@ def detect(
     train: DetectionSet,
     test: DetectionSet,
     settings: DetectionSettings,
+    *,
     seed: int,
     device: torch.device,
     watch: Callable[[int, int, float], None] = lambda step, total, loss: None,

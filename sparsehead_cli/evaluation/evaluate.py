@@ -261,9 +261,9 @@ class Evaluation:
             subject.prepare.normalise,
             *self.detection_sets,
             replace(settings, workers=workers),
-            job.seed,
-            self.device,
-            on_step,
+            seed=job.seed,
+            device=self.device,
+            watch=on_step,
         )
         common = {
             **self.common(job, subject, time.perf_counter() - began),

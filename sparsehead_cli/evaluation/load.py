@@ -80,11 +80,17 @@ def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], fast
 
     Images that stream from files are cut to the network's size anyhow. `faster` is said of enlarged ones, which cost time.
     """
-    size = image[1] if getattr(info, "layout", None) else info.size
-    sizes = "" if size == image[1] else f"{'enlarged' if size < image[1] else 'reduced'} to {image[1]} x {image[1]}"
-    colours = "" if info.channels == image[0] else "made three equal channels" if image[0] == 3 else "made grey"
-    done = " and ".join(filter(None, (sizes, colours)))
-    return (f"{name}: its {info.channels} x {size} x {size} images are {done}{faster if size < image[1] else ''}",) if done else ()
+    channels, side, _ = image
+    size = side if getattr(info, "layout", None) else info.size
+    changes = []
+    if size != side:
+        changes.append(f"{'enlarged' if size < side else 'reduced'} to {side} x {side}")
+    if info.channels != channels:
+        changes.append("made three equal channels" if channels == 3 else "made grey")
+    if not changes:
+        return ()
+    line = f"{name}: its {info.channels} x {size} x {size} images are {' and '.join(changes)}"
+    return (line + (faster if size < side else ""),)
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints of ours
@@ -266,8 +272,10 @@ def prepare_for(backbone: ResNet, measured_on: ImageSpec | None, facts: Facts) -
     """
     named, large = DATASETS.get(facts.dataset), backbone.stem == "imagenet"
     info = named or (None if large else measured_on)
-    size = info.size if info is not None and (named or info.size <= SMALL) else 224 if large else 32
-    size = facts.take("image_size", guess=size)
+    guess = 224 if large else 32
+    if info is not None and (named or info.size <= SMALL):
+        guess = info.size
+    size = facts.take("image_size", guess=guess)
     normalise = (info or DATASETS["imagenet"]).normalise
     return Prepare((backbone.image[0], size, size), normalisation_of(facts, for_channels(normalise, backbone.image[0])))
 

@@ -61,8 +61,8 @@ def test_a_detector_learns_and_the_backbone_stays_as_it_is(tmp_path):
     train, test = load_detection(str(tmp_path / "set"), tmp_path)
     backbone = tiny_backbone().requires_grad_(False)
     before, steps = copy.deepcopy(backbone.state_dict()), []
-    untrained = detect(backbone, grey(), train, test, dataclasses.replace(SMALL, epochs=0), 0, CPU)
-    learned = detect(backbone, grey(), train, test, SMALL, 0, CPU, lambda *args: steps.append(args))
+    untrained = detect(backbone, grey(), train, test, dataclasses.replace(SMALL, epochs=0), seed=0, device=CPU)
+    learned = detect(backbone, grey(), train, test, SMALL, seed=0, device=CPU, watch=lambda *args: steps.append(args))
     assert untrained["map_50"] < 0.25  # measured: 0.005 … 0.1
     assert learned["map_50"] > 0.4  # measured over five seeds: 0.72 … 0.91
     assert learned["map_50"] >= learned["map"] >= 0
@@ -82,7 +82,9 @@ def test_masks_of_a_one_channel_backbone_and_the_same_seed_the_same_numbers(coco
     for seed in (3, 3, 4):
         backbone, losses = tiny_backbone(1), []
         torch.manual_seed(len(runs))  # what the caller has drawn has no influence
-        result = detect(backbone, grey(1), *coco, settings, seed, CPU, lambda step, total, loss, to=losses: to.append(loss))
+        result = detect(
+            backbone, grey(1), *coco, settings, seed=seed, device=CPU, watch=lambda step, total, loss, to=losses: to.append(loss)
+        )
         runs.append((result, losses))
     assert runs[0] == runs[1]
     assert runs[0][1] != runs[2][1]
@@ -94,7 +96,7 @@ def test_the_global_generator_stays_as_it_is(voc):
     pytest.importorskip("torchmetrics")
     backbone = tiny_backbone()
     state = torch.get_rng_state()
-    detect(backbone, grey(), *voc, dataclasses.replace(SMALL, epochs=1), 0, CPU)
+    detect(backbone, grey(), *voc, dataclasses.replace(SMALL, epochs=1), seed=0, device=CPU)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -294,7 +296,7 @@ def test_crowds_are_neither_to_be_found_nor_wrong_when_found():
 def test_a_missing_extra_is_said_before_training(voc, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(SparseheadError, match=r"pip install torchmetrics pycocotools"):
-        detect(tiny_backbone(), grey(), *voc, SMALL, 0, CPU, watch=pytest.fail)
+        detect(tiny_backbone(), grey(), *voc, SMALL, seed=0, device=CPU, watch=pytest.fail)
 
 
 @pytest.mark.parametrize(
@@ -312,14 +314,14 @@ def test_a_missing_extra_is_said_before_training(voc, monkeypatch):
 def test_settings_that_cannot_work_are_refused(voc, changes, message):
     pytest.importorskip("torchmetrics")
     with pytest.raises(SparseheadError, match=message):
-        detect(tiny_backbone(), grey(), *voc, dataclasses.replace(SMALL, **changes), 0, CPU)
+        detect(tiny_backbone(), grey(), *voc, dataclasses.replace(SMALL, **changes), seed=0, device=CPU)
 
 
 def test_sets_that_do_not_go_together_are_refused(voc, tmp_path):
     pytest.importorskip("torchmetrics")
     train, test = voc
     with pytest.raises(SparseheadError, match="different classes"):
-        detect(tiny_backbone(), grey(), train, dataclasses.replace(test, classes=("a", "b")), SMALL, 0, CPU)
+        detect(tiny_backbone(), grey(), train, dataclasses.replace(test, classes=("a", "b")), SMALL, seed=0, device=CPU)
     write_voc(tmp_path / "empty", objects=(0,))
     with pytest.raises(SparseheadError, match="the training set .4 images. has no objects"):
-        detect(tiny_backbone(), grey(), *load_detection(str(tmp_path / "empty"), tmp_path), SMALL, 0, CPU)
+        detect(tiny_backbone(), grey(), *load_detection(str(tmp_path / "empty"), tmp_path), SMALL, seed=0, device=CPU)

@@ -56,7 +56,12 @@ class Facts:
         rows = (*VITS, *LAYOUTS) if network == "vit" else LAYOUTS
         nameless = Layout("resnet" if network == "resnet" else "timm")
         self.layout = next((layout for layout in rows if layout.fits(*lines)), nameless)
-        self.named = {name: text for name, key in NAMED.items() if (text := value_of(key, hints))}
+        self.named = {}
+        for name, key in NAMED.items():  # the first plain value whose name ends so
+            ends = re.compile(rf"(?:^|\.)(?:{key})$", re.IGNORECASE)
+            text = next((text for place, text in hints.items() if ends.search(place)), "")
+            if text:
+                self.named[name] = text
         self.dataset = self.named.get("dataset", "").lower()
         by_kernel = self.layout.by_kernel.get(read.get("kernel"), {})
         by_dataset = self.layout.by_dataset.get(self.dataset, {})
@@ -122,12 +127,6 @@ def written(value: object) -> str:
 
 
 # ---------------------------------------------------------------------------------------------- what a file shows
-
-
-def value_of(key: str, hints: Mapping[str, str]) -> str:
-    """The first plain value whose name ends in the regular expression `key`; "" for none."""
-    ends = re.compile(rf"(?:^|\.)(?:{key})$", re.IGNORECASE)
-    return next((text for name, text in hints.items() if ends.search(name)), "")
 
 
 def hints_of(state: object) -> dict[str, str]:

@@ -87,7 +87,8 @@ def find_resnet(state: object, search: Search) -> ForeignNetwork:
     places = places_in(tensors)
     if not places:
         raise without_network(tensors, search.source, search.skipped, "ResNet")
-    facts.recognise("resnet", tensors, hints_of(state), kernel=kernel_in(places))
+    stems = [stem for place in places if (stem := place.own().get("conv1.weight")) is not None and stem.ndim == 4]
+    facts.recognise("resnet", tensors, hints_of(state), kernel=stems[0].shape[-1] if stems else None)
     prefix = choose_branch([place.prefix for place in places], facts, search.source)
     place = next(place for place in places if place.prefix == prefix)
     shape = with_facts(architecture_of(place, search.source), place, facts)
@@ -179,12 +180,6 @@ def with_facts(shape: Architecture, place: Place, facts: Facts) -> Architecture:
         pool=facts.take("pool", read=pooled, guess=kernel == 7),
         stride=facts.take("stride", guess="3x3") if shape.block is Bottleneck else "3x3",
     )
-
-
-def kernel_in(places: list[Place]) -> int | None:
-    """The side of the first convolution that is there."""
-    weights = [place.own().get("conv1.weight") for place in places]
-    return next((weight.shape[-1] for weight in weights if weight is not None and weight.ndim == 4), None)
 
 
 def first_convolution(place: Place, source: str) -> tuple[int, int]:

@@ -113,9 +113,13 @@ def find_timm(name: str, state: object, search: Search, image_size: int | None =
 def place_of(backbone: TimmBackbone, tensors: Mapping[str, Tensor], search: Search, name: str) -> Place:
     """The network of the file that is evaluated. Raises: SparseheadError where no name of the model's is in it."""
     expected = [key for key in backbone.net.state_dict() if not key.endswith(COUNTER)]
-    prefixes = prefixes_of(expected, tensors)
-    if not prefixes:
+    # some names of the model, spread over it, say behind which prefixes it stands
+    counts: Counter[str] = Counter()
+    for anchor in expected[:: max(1, len(expected) // ANCHORS)]:
+        counts.update(key.removesuffix(anchor) for key in tensors if f".{key}".endswith(f".{anchor}"))
+    if not counts:
         raise without_network(tensors, search.source, search.skipped, name)
+    prefixes = preferred(prefix for prefix, count in counts.items() if count == max(counts.values()))
     prefix = choose_branch(prefixes, search.facts, search.source)
     parts = {key.partition(".")[0] for key in expected} | (STRUCTURE if is_vit(backbone.net) else set())
     keys = {}
@@ -145,11 +149,3 @@ def usual_normalisation(
         own = {"heads": backbone.net.blocks[0].attn.num_heads, "tokens": TOKENS.get(backbone.net.global_pool)}
         facts.known = {**own, **facts.known}
     return Normalisation(**IMAGENET) if vit and not classifier else backbone.normalise
-
-
-def prefixes_of(expected: list[str], tensors: Mapping[str, Tensor]) -> list[str]:
-    """Behind which prefixes names of the model stand, the one to evaluate first."""
-    anchors = expected[:: max(1, len(expected) // ANCHORS)]
-    ends = [(key, anchor) for anchor in anchors for key in tensors if key == anchor or key.endswith(f".{anchor}")]
-    counts = Counter(key.removesuffix(anchor) for key, anchor in ends)
-    return preferred(prefix for prefix, count in counts.items() if count == max(counts.values()))

@@ -38,19 +38,14 @@ def timms_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed: dict[str, Tensor] = {}
     for name, value in tensors.items():
         ends = [0, *(match.end() for match in re.finditer(r"\.", name))]
-        prefix = next((name[:end] for end in reversed(ends) if name[:end] in places), None)
-        new = name if prefix is None else prefix + timms_name(name.removeprefix(prefix), places[prefix])
+        prefix = next((name[:end] for end in reversed(ends) if name[:end] in places), "")
+        new = name
+        for pattern, timms in places.get(prefix, ()):
+            if match := re.fullmatch(pattern, name.removeprefix(prefix)):
+                new = prefix + match.expand(timms)
+                break
         renamed[name if new in renamed else new] = value
     return joined(renamed)
-
-
-def timms_name(name: str, table: tuple[tuple[str, str], ...]) -> str:
-    """One name behind its prefix in timm's words; itself where the table says nothing of it."""
-    for pattern, new in table:
-        match = re.fullmatch(pattern, name)
-        if match:
-            return match.expand(new)
-    return name
 
 
 def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -59,18 +54,14 @@ def joined(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, value in tensors.items():
         match = re.fullmatch(r"((?:.*\.)?blocks\.\d+\.attn\.)[qkv]\.(weight|bias)", name)
         names = [f"{match[1]}{part}.{match[2]}" for part in "qkv"] if match else []
-        if not names or not can_join([tensors.get(part) for part in names]):
+        parts = [tensors[part] for part in names if part in tensors]
+        plain_ones = [part for part in parts if part.layout == torch.strided and not part.is_nested and not part.is_quantized]
+        kinds = {(part.shape, part.dtype, part.device.type) for part in plain_ones}
+        if len(plain_ones) < 3 or len(kinds) > 1 or parts[0].ndim not in (1, 2):
             whole[name] = value
         elif name == names[0]:
-            whole[f"{match[1]}qkv.{match[2]}"] = torch.cat([tensors[part] for part in names])
+            whole[f"{match[1]}qkv.{match[2]}"] = torch.cat(parts)
     return whole
-
-
-def can_join(parts: list[Tensor | None]) -> bool:
-    """Whether these are three plain tensors of one shape and kind."""
-    if any(part is None or part.is_nested or part.is_quantized or part.layout != torch.strided for part in parts):
-        return False
-    return len({(part.shape, part.dtype, part.device.type) for part in parts}) == 1 and parts[0].ndim in (1, 2)
 
 
 # ---------------------------------------------------------------------------------------------- heads and tokens

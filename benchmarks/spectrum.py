@@ -25,7 +25,7 @@ from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 
 
-def look(rows: int, dim: int) -> dict[str, float]:
+def measure(rows: int, dim: int) -> dict[str, float]:
     """Seconds of each part, and the largest memory in MB, for `rows` features of width `dim`."""
     generator = torch.Generator().manual_seed(0)
     scale = torch.arange(1, dim + 1) ** -0.5
@@ -70,7 +70,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
     options = parser.parse_args()
-    row = look(2_000, 32) if options.quick else look(options.rows, options.dim)
+    row = measure(2_000, 32) if options.quick else measure(options.rows, options.dim)
     for name, value in row.items():
         print(f"{name:>30}  {value}")
     if options.out:

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from filelock import FileLock
-
 from sparsehead_cli.evaluation.task import Outcome
-from sparsehead_cli.machine.files import cannot_write, make_folder
+from sparsehead_cli.machine.files import make_folder
+from sparsehead_cli.measure.features import locked
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 
@@ -21,14 +20,11 @@ class TaskTables:
 
     def __init__(self, folder: Path, names: tuple[str, ...], main: str, others: Callable[[list[Row]], Iterable[str]]) -> None:
         self.folder, self.names, self.main, self.others = folder, names, main, others
-        self.lock = FileLock(folder / f".{Path(main).stem}.lock")
+        self.lock = folder / f".{Path(main).stem}.lock"
         self.kept: dict[str, tuple[object, list[Row]]] = {}
         make_folder(folder, "Choose another folder.")
-        try:
-            with self.lock:
-                pass
-        except OSError as error:
-            raise cannot_write(folder / main, error) from None
+        with locked(self.lock):
+            pass
 
     def has(self, task: str) -> bool:
         """Whether the task is finished: its rows are in every table that it fills."""
@@ -40,7 +36,7 @@ class TaskTables:
 
         A column that an older version did not have is empty in the rows of other tasks.
         """
-        with self.lock:
+        with locked(self.lock):
             for name, new in zip(self.names, tables, strict=True):
                 rows = [row for row in self.read(name) if row["task"] != task] + [{**row, "task": task} for row in new]
                 if rows:

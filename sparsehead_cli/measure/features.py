@@ -15,7 +15,7 @@ from sparsehead_cli.data.contract import Batch, Inputs, Source
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.archive import Unsound, finite, read_archive
-from sparsehead_cli.machine.files import make_folder, write_beside
+from sparsehead_cli.machine.files import cannot_write, make_folder, write_beside
 from sparsehead_cli.sparse.layers import eval_mode
 
 BATCH = 500
@@ -162,7 +162,7 @@ def locked(path: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except OSError as error:
-        raise SparseheadError(f"cannot write {path}: {error.strerror}. Write elsewhere.") from None
+        raise cannot_write(path, error) from None
     try:
         yield
     finally:

@@ -9,8 +9,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign import facts as facts_module
 from sparsehead_cli.foreign.facts import GIVEN, GUESSED, KEYS, KNOWN, READ, Facts, guesses_in, hints_of, in_words, parse_assume
 from sparsehead_cli.foreign.heads import activation_of
+from sparsehead_cli.foreign.layouts import Layout
 from sparsehead_cli.foreign.networks import Search
 from sparsehead_cli.foreign.resnets import find_resnet
 from tests.foreign.definitions import head, head_state, resnet, resnet_state, under
@@ -168,6 +170,24 @@ def test_what_is_built_on_torchvision_is_known_by_its_file():
 def find_with_layout(state):
     found, facts = find(state)
     return found.layout, facts
+
+
+def test_a_layout_is_added_by_one_row(monkeypatch):
+    """Recognised by its tensors and by what its settings say; nothing else in the package knows of it."""
+    row = Layout(
+        "newcomer",
+        (r"(^|\.)trunk\.conv1\.weight$", r"(^|\.)to_z\.proj\.0\.weight$"),
+        {"padding": 0, "activation": "tanh", "mean": (0.1, 0.2, 0.3)},
+        says=(r"^settings\.code = newcomer$",),
+    )
+    state = {**under("net.trunk.", NETS[3, 0]), **under("net.to_z.proj.", HEADS[0])}
+    assert find(state)[0].layout == "resnet"
+    monkeypatch.setattr(facts_module, "LAYOUTS", (row, *facts_module.LAYOUTS))
+    assert find(state)[0].layout == "resnet"  # it does not say that it is one
+    found, facts = find({**state, "settings": {"code": "newcomer"}})
+    assert_computes(found, NETS[3, 0], z=mlp(HEADS[0], activation=torch.tanh), padding=0, stem_stride=1, pool=False)
+    assert found.layout == "newcomer"
+    assert (facts["padding"], facts["activation"]) == (("0", KNOWN), ("tanh", KNOWN))
 
 
 def test_what_a_file_names_is_said():

@@ -13,6 +13,7 @@ from pathlib import Path
 from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.machine.files import make_folder, read_regular, replace_file
+from sparsehead_cli.measure.features import locked
 
 # Seconds that an image must have been left alone before its digest is kept. The times of a file come in steps, of up to two
 # seconds: one that changes twice within a step would look unchanged.
@@ -42,19 +43,20 @@ class Digests:
     def kept(self, name: str, make: Callable[[], str], is_final: Callable[[], bool] = lambda: True) -> str:
         """The digest of this name, or else what `make` returns, which is then kept where it `is_final`.
 
-        The name is a hash of all that the digest depends on.
+        The name is a hash of all that the digest depends on. Of several processes one computes it, and the others wait.
         """
         path = self.folder / f"{name}.digest"
-        try:
-            text = read_regular(path).decode("ascii")
-        except (OSError, UnicodeDecodeError):
-            text = ""
-        digest = text.partition(" ")[0]
-        if not text or text != line_of(name, digest):
-            digest = make()
-            if is_final():
-                make_folder(self.folder)
-                replace_file(path, line_of(name, digest).encode())
+        make_folder(self.folder)
+        with locked(path.with_suffix(".lock")):
+            try:
+                text = read_regular(path).decode("ascii")
+            except (OSError, UnicodeDecodeError):
+                text = ""
+            digest = text.partition(" ")[0]
+            if not text or text != line_of(name, digest):
+                digest = make()
+                if is_final():
+                    replace_file(path, line_of(name, digest).encode())
         return digest
 
 

@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
@@ -109,7 +110,7 @@ def test_images_that_were_just_written_are_read_again(damageable, kept):
     """They might change within the same step of the clock that their times are taken from."""
     source = split_of(damageable)
     assert kept.of(source) == source.digest()
-    assert not kept.folder.exists()
+    assert not list(kept.folder.glob("*.digest"))
 
 
 def test_images_that_change_while_they_are_read_are_read_again(settled, kept, monkeypatch):
@@ -123,14 +124,14 @@ def test_images_that_change_while_they_are_read_are_read_again(settled, kept, mo
 
     monkeypatch.setattr(type(source), "digest", meanwhile)
     kept.of(source)
-    assert not kept.folder.exists()
+    assert not list(kept.folder.glob("*.digest"))
 
 
 @pytest.mark.parametrize("damage", [lambda data: data[:-3], lambda data: flip_bit(data, 9), lambda data: b"", lambda data: b"\xff"])
 def test_a_damaged_digest_is_computed_anew(settled, kept, damage):
     source = split_of(settled)
     digest = kept.of(source)
-    (file,) = kept.folder.iterdir()
+    (file,) = kept.folder.glob("*.digest")
     whole = file.read_bytes()
     file.write_bytes(damage(whole))
     assert kept.of(source) == digest
@@ -147,6 +148,19 @@ def test_an_unreadable_file_is_said_again_by_whoever_does_not_skip_it(settled, k
     for _ in range(2):
         with pytest.raises(SparseheadError, match=r"010\.jpg: the file is empty"):
             kept.of(split_of(settled))
+
+
+def test_of_several_processes_one_reads_the_images(settled, kept):
+    calls = []
+
+    def slowly():
+        calls.append(1)
+        time.sleep(0.2)
+        return "digest"
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(lambda i: kept.kept("0" * 32, slowly), range(4))) == {"digest"}
+    assert calls == [1]
 
 
 # ---------------------------------------------------------------------------------------------- the commands

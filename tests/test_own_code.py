@@ -12,6 +12,7 @@ import pytest
 
 from sparsehead_cli.runs.table_files import read_csv
 
+pytestmark = pytest.mark.slow  # a process a command
 ROOT = Path(__file__).parents[1]
 CODE = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "own-code.md").read_text(), re.DOTALL | re.MULTILINE)[1]
 RUN = ["--backbone", "mine:Net", "--method", "mine:AlignUniform", "--callback", "mine:Watch", "--batch-size", "500"]
@@ -26,7 +27,7 @@ def command(folder, *arguments):
 
 def run(folder, *arguments, code=0):
     process = command(folder, *arguments)
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate(timeout=550)
     assert process.returncode == code, out + err
     return out + err
 

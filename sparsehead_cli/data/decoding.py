@@ -1,7 +1,7 @@
-"""An image file -> RGB pixels. Whatever a file holds, it neither ends the process nor keeps it waiting nor fills the memory.
+"""An image file -> RGB pixels. No file, whatever it holds, ends the process, keeps it waiting or fills its memory.
 
-What a file is, its first bytes say. A JPEG is decoded by torchvision, which takes two thirds of Pillow's time. Everything else is
-decoded by Pillow: torchvision's PNG decoder ends the process by SIGSEGV where a single bit is wrong.
+What a file is, its first bytes say and not its name. A JPEG is decoded by torchvision, which takes two thirds of Pillow's time.
+Everything else is decoded by Pillow: torchvision's PNG decoder ends the process by SIGSEGV where a single bit is wrong.
 """
 
 import io
@@ -21,7 +21,15 @@ from torchvision.io import ImageReadMode, decode_jpeg
 
 from sparsehead_cli.data.layouts import read_file
 
-PIXELS = 8192 * 6144  # of a camera's 50 megapixels; the whole process stays below 2 GB, whatever the kind
+PIXELS = 8192 * 6144  # the most that are decoded: a camera's 50 megapixels; the process stays below 2 GB for every kind of file
+KINDS = {  # how a file begins -> what Pillow opens it with
+    b"\x89PNG\r\n\x1a\n": PngImageFile,
+    b"RIFF": WebPImageFile,
+    b"GIF8": GifImageFile,
+    b"\xff\xd8": JpegImageFile,
+}
+FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # a JPEG's markers of a start of frame; these three mean other things
+FLIPS = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # EXIF's orientation -> the axes to flip after a transposition
 
 
 def decode(path: str | Path, *, upright: bool = True) -> Tensor:
@@ -29,11 +37,12 @@ def decode(path: str | Path, *, upright: bool = True) -> Tensor:
 
     `upright` images are turned as their EXIF orientation says, the others are as they are stored.
 
-    Raises whatever is wrong: for a file that is damaged or of another kind, an animation, and more than PIXELS pixels.
+    Raises: ValueError for an animation and for more than PIXELS pixels; whatever its decoder raises for a file that is damaged
+    or of another kind.
     """
     data = read_file(path)
     size = jpeg_size(data)
-    if size is None:
+    if size is None:  # no JPEG, or one that Pillow may still understand
         with warnings.catch_warnings(action="ignore"):  # remarks on files that can be read
             return _by_pillow(data, upright)
     _require_few(size)
@@ -41,9 +50,10 @@ def decode(path: str | Path, *, upright: bool = True) -> Tensor:
 
 
 def jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
-    """Width and height of a JPEG as its frame header says them, before anything is decoded; None for what is not plainly one.
+    """Width and height that a JPEG states, read before anything is decoded; None where the file is no JPEG or its header is odd.
 
-    Source: ITU-T T.81, annex B: segments of a marker and a length, up to the first start of frame.
+    Source: ITU-T T.81, annex B. A header is segments, each a marker (FF and its kind), 2 bytes of length, and content. That of
+    the first start of frame is 1 byte of precision, 2 of height and 2 of width.
     """
     octets = memoryview(data)
     if octets[:2] != b"\xff\xd8":
@@ -51,12 +61,14 @@ def jpeg_size(data: np.ndarray) -> tuple[int, int] | None:
     start = 2
     while start + 9 <= len(octets) and octets[start] == 0xFF:
         if octets[start + 1] in FRAMES:
-            return 256 * octets[start + 7] + octets[start + 8], 256 * octets[start + 5] + octets[start + 6]
-        start += 2 + 256 * octets[start + 2] + octets[start + 3]
+            height, width = int.from_bytes(octets[start + 5 : start + 7]), int.from_bytes(octets[start + 7 : start + 9])
+            return width, height
+        start += 2 + int.from_bytes(octets[start + 2 : start + 4])  # the length counts itself, but not the marker
     return None
 
 
 def _require_few(size: tuple[int, int]) -> None:
+    """Raises: ValueError for more than PIXELS pixels."""
     width, height = size
     if width * height > PIXELS:
         raise ValueError(f"it has {width:,} x {height:,} pixels, and more than {PIXELS:,} are not decoded")
@@ -75,8 +87,8 @@ def _by_pillow(data: np.ndarray, upright: bool) -> Tensor:
     if kind is PngImageFile:
         kind(io.BytesIO(content)).verify()  # its checksums, of which a decoder does not compare all
     image.info.pop("transparency", None)  # alpha is dropped
-    depth = image.tile[0].args if kind is PngImageFile else ""
-    if str(depth).endswith(";16B"):
+    layout = image.tile[0].args if kind is PngImageFile else ""  # of its bytes, such as "RGB;16B"
+    if str(layout).endswith(";16B"):
         pixels = _sixteen_bits(image, kind(io.BytesIO(content)))
     else:
         pixels = np.array(image.convert("RGB")).transpose(2, 0, 1)
@@ -84,10 +96,11 @@ def _by_pillow(data: np.ndarray, upright: bool) -> Tensor:
 
 
 def _sixteen_bits(image: ImageFile, again: ImageFile) -> np.ndarray:
-    """A PNG of 16 bits, opened twice -> uint8 [3, H, W], rounded.
+    """A PNG of 16 bits a channel, opened as `image` and `again` -> uint8 [3, H, W], rounded.
 
-    Pillow gives 16 bits of a grey image only: of the others the high bytes, and the low ones where it is told that bytes are
-    swapped. A grey and an alpha channel together are read as if each of their four bytes were a channel.
+    Pillow keeps 16 bits of grey alone; of colours it keeps the high byte of each number. So Pillow is told of another layout:
+    for grey with alpha, that the four bytes of a pixel are four channels; for colours, in `again`, that the bytes of a number
+    are swapped ("16L"), so that it keeps the low one.
     """
     tile = image.tile[0]
     if image.mode == "I;16":
@@ -95,42 +108,32 @@ def _sixteen_bits(image: ImageFile, again: ImageFile) -> np.ndarray:
         high, low = (value >> 8).astype(np.uint8), value.astype(np.uint8)
     elif tile.args == "LA;16B":
         image.tile = [tile._replace(args="RGBA")]
-        high, low = np.asarray(image).transpose(2, 0, 1)[:2, None]
+        high, low = np.asarray(image).transpose(2, 0, 1)[:2, None]  # the grey's two bytes, without alpha's
     else:
         again.tile = [tile._replace(args=tile.args.removesuffix("16B") + "16L")]
         high = np.asarray(image).transpose(2, 0, 1)[:3]
-        image.close()  # its memory: it is large enough to matter
+        image.close()  # before the other is decoded: both together need much memory
         low = np.asarray(again).transpose(2, 0, 1)[:3]
         again.close()
-    rounded = np.stack([_rounded(*each) for each in zip(high, low, strict=True)])
-    return rounded if len(rounded) == 3 else rounded.repeat(3, axis=0)
+    channels = np.stack([_rounded(*both) for both in zip(high, low, strict=True)])
+    return channels if len(channels) == 3 else channels.repeat(3, axis=0)
 
 
 def _rounded(high: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """(256 · high + low) / 257, rounded, of uint8 [H, W]."""
+    """(256 · high + low) / 257, rounded, of uint8 [H, W]: that is high + (low - high) / 257, of which the second is -1, 0 or 1."""
     difference = low.astype(np.int16) - high
     return high + (difference > 128) - (difference < -128)
 
 
 def _orientation(image: ImageFile) -> int:
-    """1 to 8 as in EXIF; 1, as it is stored, where there is none that can be read."""
+    """EXIF's orientation, 1 to 8; where none can be read 1, which leaves an image as it is stored."""
     try:
         return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # EXIF is damaged in many ways, and the pixels are sound
+    except Exception:  # damaged EXIF raises many kinds, and the pixels may be sound
         return 1
 
 
 def _turned(image: Tensor, orientation: int) -> Tensor:
-    """[3, H, W] -> [3, H, W], or [3, W, H] for the orientations that lie on their side."""
+    """An image turned upright: [3, H, W] -> [3, H, W], or [3, W, H] for the orientations 5 to 8, which lie on their side."""
     image = image.transpose(1, 2) if 5 <= orientation <= 8 else image
     return image.flip(FLIPS.get(orientation, ()))
-
-
-KINDS = {
-    b"\x89PNG\r\n\x1a\n": PngImageFile,
-    b"RIFF": WebPImageFile,
-    b"GIF8": GifImageFile,
-    b"\xff\xd8": JpegImageFile,
-}
-FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # start of frame; the others are tables
-FLIPS = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # EXIF's orientation -> the axes, after the transposition

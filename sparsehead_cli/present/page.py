@@ -14,12 +14,12 @@ from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.readable import number
 
 PIXELS_PER_INCH = 96
-LARGER = 1.25  # than its size in inches, the most that a figure is shown
+LARGER = 1.25  # how many times its size in inches a figure is shown at most
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A figure as SVG within the page, and what it shows."""
+    """A figure as an <svg> element, and what it shows in words."""
 
     svg: Markup
     caption: str
@@ -27,7 +27,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what is below it; `name` is its place for the table of contents, a `wide` one is printed across."""
+    """A heading with what is below it. The table of contents links to `name`; on paper, a `wide` one has landscape pages."""
 
     name: str
     title: str
@@ -39,11 +39,15 @@ class Section:
 
 
 def render(title: str, lead: str, facts: list[tuple[str, str]], sections: list[Section]) -> bytes:
-    """The page, the same bytes for the same content. All text is escaped, and no script but our own may run."""
+    """The page: `title`, a paragraph `lead`, names and values of `facts`, and the sections.
+
+    The same content gives the same bytes. All text is escaped; a browser runs our script alone, which it knows by its hash.
+    """
     loader = PackageLoader("sparsehead_cli", "present/templates")
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    # the functions below, for the cells, notes and sentences of report.html
     environment.filters |= {"written": written, "sort_key": sort_key, "paragraph": paragraph, "typeset": typeset}
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("report.css", "report.js"))
     script_hash = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -54,40 +58,43 @@ def render(title: str, lead: str, facts: list[tuple[str, str]], sections: list[S
 
 
 def drawing(figure: Figure, name: str, caption: str) -> Drawing:
-    """A figure for the page; `name` keeps its elements' ids apart from those of other figures."""
+    """A figure for the page; `name` goes in front of its elements' ids, which have to differ from those of other figures."""
     svg = drawn(figure, "svg").decode()
-    svg = svg[svg.index("<svg") :]
+    svg = svg[svg.index("<svg") :]  # without the XML declaration
+    # a <style> within it would hold for the whole page; report.css has what it says
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
     width = round(figure.get_figwidth() * PIXELS_PER_INCH)
-    size = f'aria-hidden="true" style="max-width: {round(LARGER * width)}px; --natural: {width}px"'
-    svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', rf"<svg {size} \1", re.sub(r'^(<svg [^>]*?) height="[^"]*"', r"\1", svg))
+    # screen readers have the caption instead; on small screens report.css reads --natural
+    attributes = f'aria-hidden="true" style="max-width: {round(LARGER * width)}px; --natural: {width}px"'
+    svg = re.sub(r'^(<svg [^>]*?) height="[^"]*"', r"\1", svg)
+    svg = re.sub(r'^<svg ([^>]*?)width="[^"]*"', rf"<svg {attributes} \1", svg)
     return Drawing(Markup(re.sub(r"\n\s*", "\n", svg.strip())), caption)
 
 
 def typeset(text: str) -> str:
-    """A sentence with minuses as wide as pluses, and no line that begins with the number of a λ."""
+    """A sentence with minuses as wide as pluses, and no line break between λ and its number."""
     return minus(text.replace("λ ", "λ\u00a0"))
 
 
 def minus(text: str) -> str:
-    """Numbers with minuses as wide as pluses; that of an exponent stays."""
+    """A text whose numbers have minuses as wide as pluses; the hyphen of an exponent, as in 1e-4, stays."""
     return re.sub(r"(?<!\w)-(?=\d)", "−", text)
 
 
 def paragraph(notes: tuple[str, ...]) -> str:
-    """The notes of a table as sentences."""
+    """The notes of a table, which have neither capital nor full stop, as sentences."""
     return minus(" ".join(f"{note[0].upper()}{note[1:]}." for note in notes))
 
 
 def written(cell: Cell, column: Column) -> str:
-    """What a cell shows: texts as they are, numbers with their minuses, and behind them their interval."""
+    """What a cell shows: a text as it is; a number with a wide minus, and behind it, in brackets, its interval."""
     text, interval = column.written(cell), column.interval(cell)
     return text if column.text else minus(f"{text} ({interval})" if interval else text)
 
 
 def sort_key(cell: Cell, column: Column) -> str:
-    """What a cell is sorted by: its text, or its number as scripts read it; "" for what is not defined comes last."""
+    """What a cell is sorted by: its text, or its number as a script reads it. An undefined one gives "", which comes last."""
     if column.text:
         return column.written(cell)
     return f"{number(cell.value):.7g}" if cell.defined else ""

@@ -28,26 +28,26 @@ from sparsehead_cli.sweep.trial import LOG
 from sparsehead_cli.training.callbacks import Callback
 
 REFRESH_SECONDS = 2.0
-ENOUGH_SEEDS = 5  # with which Student's t is 2.8; with 2 it is 12.7
-RUNNING = {  # numbers in metrics.csv of a trial that is running
+ENOUGH_SEEDS = 5  # an interval is Student's t standard errors to either side: 2.8 of them with 5 seeds, 12.7 with 2
+RUNNING = {  # what the table of running trials shows: numbers of metrics.csv, and their columns
     "loss": Column("loss", digits=3),
     "knn_accuracy": Column("kNN", digits=1, scale=100, suffix=" %"),
     "effective_rank_r": Column("rank of r", digits=1),
     "effective_rank_z": Column("rank of z", digits=1),
 }
-CHOSEN = {"both": "best, sparsest"}  # in words
+CHOSEN = {"both": "best, sparsest"}  # what is written for a λ chosen as "both"; "best" and "sparsest" are written as they are
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
 RANK_R, RANK_Z = Column("effective\nrank of r", digits=1), Column("effective\nrank of z", digits=1)
 FROM_ZERO = ACCURACY.from_zero("from λ 0,\npoints")
 
 
 def bootstrap(row: Row) -> Cell:
-    """The interval of a row's difference to λ 0 by bootstrap."""
+    """The interval by bootstrap of a row's difference to λ 0; its lower end is what the column is sorted by."""
     low, high = (FROM_ZERO.written(Cell(row[end])) for end in ("bootstrap_low", "bootstrap_high"))
     return Cell(row["bootstrap_low"], text=f"{low} to {high}")
 
 
-SUMMARY = (  # a number of sweep_summary.csv, its column, and what that has of it
+SUMMARY = (  # the columns of numbers: the metric in sweep_summary.csv, the column, and how its cell is made of the metric's row
     ("accuracy", ACCURACY, mean),
     ("accuracy", FROM_ZERO, difference),
     ("accuracy", Column("95 % by\nbootstrap", minor=True), bootstrap),
@@ -63,36 +63,39 @@ SUMMARY = (  # a number of sweep_summary.csv, its column, and what that has of i
 
 
 def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
-    """Rows of sweep_summary.csv and pruned.csv -> a table a setting, a line a λ; those that were pruned have no numbers."""
+    """Rows of sweep_summary.csv and pruned.csv -> one table per setting, one line per λ. A pruned λ has no numbers."""
     if not summary:
         return []
     columns = [Column("λ"), Column("chosen", text=True), Column("seeds"), *(column for _, column, _ in SUMMARY)]
     accuracies = [row for row in summary if row["metric"] == "accuracy"]
+    pruned_lams: dict[tuple[str, ...], set[float]] = {}
+    for row in pruned:
+        pruned_lams.setdefault(tuple(str(row[column]) for column in SETTING), set()).add(number(row["lam"]))
     tables = []
     for setting, rows in frame(summary, text=SETTING).groupby(list(SETTING), sort=False):
         table = Table(name_of(rows.iloc[0], accuracies), columns, wide=math.inf, ruled=True)
-        by_lam = dict(list(rows.groupby("lam")))
-        stopped = {number(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)}
-        for lam in sorted({*by_lam, *stopped}):
-            if lam in stopped:
+        by_lam = {lam: of_lam.set_index("metric").to_dict("index") for lam, of_lam in rows.groupby("lam")}
+        without_numbers = pruned_lams.get(setting, set())
+        for lam in sorted({*by_lam, *without_numbers}):
+            if lam in without_numbers:
                 table.add(lam_cell(lam), Cell("pruned"), *[UNDEFINED_CELL] * (len(columns) - 2))
                 continue
-            numbers = by_lam[lam].set_index("metric").to_dict("index")
-            chosen, seeds = numbers["accuracy"]["chosen"], numbers["accuracy"]["seeds"]
-            cells = [cell_of(numbers[metric]) for metric, _, cell_of in SUMMARY]
+            row_of = by_lam[lam]  # metric -> its row; what is chosen and the seeds are the same in all of them
+            chosen, seeds = row_of["accuracy"]["chosen"], row_of["accuracy"]["seeds"]
+            cells = [cell_of(row_of[metric]) for metric, _, cell_of in SUMMARY]
             table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), Cell(seeds), *cells, marked=chosen != "")
         tables.append(table)
     return tables
 
 
 class SweepDisplay(Display):
-    """A live table of the running trials on a terminal, and everywhere one plain line a trial that ends."""
+    """One line for each trial that ends; on a terminal, below these, a live table of the trials that run (`moving`)."""
 
     def __init__(self, console: Console, request: SweepRequest, state: SweepState) -> None:
         super().__init__(console, Live(console=console, transient=True, auto_refresh=False) if console.is_terminal else None)
         self.request, self.state = request, state
-        self.named = set(state.rows) | set(state.failed)  # the trials that have their line
-        self.refreshed, self.estimated = 0.0, False
+        self.named = set(state.rows) | set(state.failed)  # trials that have their line, or ended before this sweep
+        self.refreshed, self.estimated = 0.0, False  # when it was refreshed last; whether the time was said
 
     def __enter__(self) -> "SweepDisplay":
         state = self.state
@@ -109,21 +112,23 @@ class SweepDisplay(Display):
         return super().__enter__()
 
     def watch(self, state: SweepState, running: list[Task]) -> None:
-        """A line for each trial that has ended since; now and then the table of those that run."""
+        """Print a line for each trial that has ended since the last call; every REFRESH_SECONDS, `refresh`."""
         done = len(state.rows) + len(state.failed)
-        for name in [name for name in (*state.rows, *state.failed) if name not in self.named]:
+        ended = [name for name in (*state.rows, *state.failed) if name not in self.named]
+        for name in ended:
             self.named.add(name)
             if name in state.failed:
                 self.say(f"{name}: {state.failed[name]} (log: {state.folder / name / LOG})", "red")
             else:
                 row = state.rows[name]
                 self.say(f"{done}/{len(state.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
-        if running and (self.moving or not self.estimated) and time.monotonic() - self.refreshed > REFRESH_SECONDS:
+        wanted = self.moving or not self.estimated  # without a terminal, only until the time was said
+        if running and wanted and time.monotonic() - self.refreshed > REFRESH_SECONDS:
             self.refreshed = time.monotonic()
             self.refresh({task.folder.name: rows_so_far(task.folder) for task in running})
 
     def refresh(self, running: dict[str, list[Row]]) -> None:
-        """Say once how long all will take; on a terminal show the running trials, whose rows of metrics.csv are given."""
+        """Say once how long all will take, and show the live table. `running`: a trial's name -> its rows of metrics.csv."""
         left = seconds_left(self.state, running)
         if left is not None and not self.estimated:
             self.estimated = True
@@ -135,7 +140,7 @@ class SweepDisplay(Display):
 
 
 def running_table(state: SweepState, running: dict[str, list[Row]], left: float | None) -> Table:
-    """The running trials, rows of metrics.csv by their names, how far each is, and when all will be done."""
+    """How far each running trial is (name -> its rows of metrics.csv), under a title that says how many seconds are `left`."""
     title = f"{len(state.rows)} of {len(state.configs)} trials finished"
     if left is not None:
         title += f", about {minutes(left)} left"
@@ -151,7 +156,7 @@ def running_table(state: SweepState, running: dict[str, list[Row]], left: float 
 
 
 def rows_so_far(folder: Path) -> list[Row]:
-    """A running trial's rows of metrics.csv; none where they are damaged, for the trial itself ends with that error."""
+    """A running trial's rows of metrics.csv. A damaged table gives none: the trial itself ends with that error."""
     try:
         return read_csv(folder / METRICS)
     except SparseheadError:
@@ -166,7 +171,7 @@ def minutes(seconds: float) -> str:
 
 
 def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> None:
-    """Run a sweep, show how it goes and what it says, and draw its figure, also where it is stopped.
+    """Run a sweep: show its progress, draw its figure (also where it is stopped), and print its answer.
 
     Raises: SparseheadError where trials failed; Stopped where it was interrupted.
     """
@@ -182,7 +187,7 @@ def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> Non
 
 
 def draw_sweep(folder: Path) -> None:
-    """Draw the figure of a sweep from the tables of what has finished; nothing where nothing has."""
+    """Draw the figure of a sweep from the trials that have finished; without any, draw nothing."""
     trials = without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV))
     if trials:
         save_figure(sweep_figure(trials, frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")), folder / FIGURE)
@@ -203,18 +208,18 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
 
 
 def require_all(state: SweepState) -> None:
-    """Raises: SparseheadError at the end of a sweep of which not all trials finished."""
+    """Raises: SparseheadError where trials of a sweep that has ended failed."""
     if state.failed:
         count, first = len(state.failed), next(iter(state.failed.values())).rstrip(".")
-        trials = f"{count} trial{'s' * (count > 1)} of {len(state.configs)}"
+        trials = f"{count} trial{'s' if count > 1 else ''} of {len(state.configs)}"
         raise SparseheadError(
             f"{trials} did not finish (the first: {first}). The tables are without; --retry-failed runs them again."
         )
 
 
 def lams_of(state: SweepState) -> list[str]:
-    """The values of λ that auto has chosen, a line a setting."""
-    lams: dict[str, list[str]] = {}
+    """The values of λ that auto has chosen, one line per setting; 0 is in each, and named first."""
+    lams: dict[str, list[str]] = {}  # setting -> the others, as text
     for config in state.configs.values():
         name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
         lam = f"{config.lam:g}"
@@ -224,7 +229,7 @@ def lams_of(state: SweepState) -> list[str]:
 
 
 def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> None:
-    """Rows of sweep_summary.csv and pruned.csv: a table a setting, and the verdicts."""
+    """Print one table per setting, the verdicts, and how to read them, from rows of sweep_summary.csv and pruned.csv."""
     for table in summary_tables(summary, pruned):
         print_table(console, table)
     for line in verdicts(summary, pruned):
@@ -239,18 +244,18 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
 
 
 def show_commands(console: Console, state: SweepState, arguments: Sequence[str]) -> None:
-    """A command line for each trial that is not finished, from the `arguments` of the sweep."""
-    arguments = without(without(arguments, "--trial"), "--engine")
+    """Print one command line for each trial that is not finished, from the `arguments` of the sweep."""
+    arguments = without(without(arguments, "--trial"), "--engine")  # each runs one trial, and prints no commands
     if not state.pending():
         failed = f"; {len(state.failed)} failed before: --retry-failed" if state.failed else ""
         line = f"nothing to run: {len(state.rows)} trials have finished{failed}"
-        Console(stderr=True).print(line, style="yellow")
+        Console(stderr=True).print(line, style="yellow")  # stdout has nothing but commands
     for name in state.pending():
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
 
 class EpochLines(Callback):
-    """Prints a line an epoch, for the log of a trial."""
+    """Prints one line per epoch, for the log of a trial."""
 
     def __init__(self, console: Console) -> None:
         self.console = console

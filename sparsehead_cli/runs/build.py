@@ -47,14 +47,12 @@ def build(config: Config) -> Run:
     distributed.start(device)
     identity = run_identity(config)
     phases = phases_of(config, device)
-    train = phases[0].train
-    spec = spec_of_views(train.spec, config)
+    spec = spec_of_views(phases[0].train.spec, config)
     views = make_views(config, spec)
     method = method_on_device(config, spec, device)
     method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
-    steps_per_epoch = len(train) // config.batch_size
-    ramp = max(1, round(config.lam_ramp_epochs * steps_per_epoch))
+    steps_per_epoch = len(phases[0].train) // config.batch_size
     precision = choose_precision(config.precision, device)
     folder = run_folder(config, identity)
     return Run(
@@ -71,11 +69,10 @@ def build(config: Config) -> Run:
         peak_lr=config.lr,
         warmup_steps=round(config.warmup_epochs * steps_per_epoch),
         sparse=build_sparse_head(config, method.projector),
-        lam=partial(lam_at, lam=config.lam, ramp=ramp, schedule=config.lam_schedule),
+        lam=lam_schedule(config, steps_per_epoch),
         advice=partial(advice, config, method, folder, precision),
         config=config,
         identity=identity,
-        name=folder.name,
         folder=folder,
         spec=spec,
         prepare=plain_views(views, spec),
@@ -115,6 +112,12 @@ def plain_views(views: Views, spec: object) -> Callable[[Inputs], Inputs]:
     if hasattr(views, "plain"):
         return views.plain
     return Prepare(spec.image, spec.normalise) if isinstance(spec, ImageSpec) else lambda inputs: inputs
+
+
+def lam_schedule(config: Config, steps_per_epoch: int) -> Callable[[int], float]:
+    """λ of a step."""
+    ramp = max(1, round(config.lam_ramp_epochs * steps_per_epoch))
+    return partial(lam_at, lam=config.lam, ramp=ramp, schedule=config.lam_schedule)
 
 
 def advice(config: Config, method: Method, folder: Path, precision: torch.dtype) -> str:

@@ -129,10 +129,14 @@ class Run(Training):
 
     config: Config
     identity: dict[str, object]
-    name: str
     folder: Path
     spec: object
     prepare: Callable[[Inputs], Inputs]
+
+    @property
+    def name(self) -> str:
+        """What the run is called, as its folder is."""
+        return self.folder.name
 
     @property
     def precision_name(self) -> str:

@@ -15,38 +15,39 @@ from sparsehead_cli.machine.distributed import all_gather, own_share, world
 from sparsehead_cli.machine.ranges import Range, keywords_of, stated_range
 from sparsehead_cli.nets.heads import mlp
 
-# what the numbers of a method are annotated with
+# annotations for the numbers that a method takes as settings
 Positive = Annotated[float, Range(above=0)]
 Share = Annotated[float, Range(least=0, most=1)]
 Count = Annotated[int, Range(least=1)]
 
 
 class Needs(NamedTuple):
-    """What a method needs: how many global views (None: any number), whether it can use local ones, and labels of all inputs."""
+    """What a method needs of a batch."""
 
-    views: int | None = 2
-    local: bool = False
-    labels: bool = False
+    views: int | None = 2  # how many global views; None: any number
+    local: bool = False  # whether it can use local views
+    labels: bool = False  # whether it needs the labels of all inputs
 
 
 class Method(nn.Module):
     """A backbone, a projector and an objective. Subclasses write `forward`.
 
-    The backbone is an encoder: inputs of a view -> r [B, D], with `dim`, the width D of r. What a method remembers from step to
-    step is a buffer or a submodule, so that it is in the checkpoint. Its numbers are keyword arguments with their range in the
-    annotation, such as `temperature: Positive = 0.2`.
+    The backbone is an encoder: the inputs of a view -> r [B, D]; its attribute `dim` is D. What a method remembers from step
+    to step is a buffer or a submodule, so that it is in the checkpoint. A method's numbers are keyword arguments of `__init__`,
+    whose annotation states their range, such as `temperature: Positive = 0.2`.
     """
 
     needs = Needs()
 
     def __new__(cls, *modules: nn.Module, **settings: object) -> Self:
-        """Raises: SparseheadError for numbers that are out of the range that `__init__` states, before anything is made of them."""
+        """Look at the numbers before `__init__` uses them. Raises: SparseheadError for those out of the range that it states."""
         problems = []
         for name, keyword in keywords_of(cls).items():
             _, bounds = stated_range(keyword.annotation)
-            problems.append(bounds.problem(f"method.{name}", settings.get(name), {}))
-        if any(problems):
-            raise SparseheadError("\n".join(filter(None, problems)))
+            problem = bounds.problem(f"method.{name}", settings.get(name), others={})  # "" where it is left to its default
+            problems += [problem] if problem else []
+        if problems:
+            raise SparseheadError("\n".join(problems))
         return super().__new__(cls)
 
     def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
@@ -55,7 +56,7 @@ class Method(nn.Module):
         self.projector = projector
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """V views and the batch that they are of -> the objective [], and its terms by name, each [], for the log."""
+        """Views, and the batch that they were made from -> the objective [], and its terms by name, each [], for the log."""
         raise NotImplementedError
 
     def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
@@ -64,10 +65,10 @@ class Method(nn.Module):
         return r, self.projector(r)
 
     def after_step(self, progress: float) -> None:
-        """What moves outside of the optimizer (EMA, queue, centre); progress of the run in [0, 1]."""
+        """Move what the optimizer does not (EMA, queue, centre). `progress` is the share of the run that is over."""
 
     def check(self, roles: tuple[str, ...], batch: int) -> None:
-        """Raises: SparseheadError where the objective cannot use views of these roles, or a joined batch of this size."""
+        """Raises: SparseheadError where views of these roles, or (in subclasses) a joined batch of this size, cannot be used."""
         name, views = type(self).__name__, roles.count(GLOBAL)
         if self.needs.views not in (None, views):
             count = {1: "one view", 2: "two views"}.get(self.needs.views, f"{self.needs.views} views")
@@ -78,7 +79,7 @@ class Method(nn.Module):
             )
 
     def suspects(self) -> list[str]:
-        """What of its own settings may be the reason where its numbers are no longer finite, the likeliest first."""
+        """The settings, the likeliest first, that may be to blame when the objective is no longer finite: see `too_low`."""
         return []
 
     def constant_lr(self) -> Iterable[nn.Parameter]:
@@ -87,36 +88,40 @@ class Method(nn.Module):
 
 
 def embed_by_size(method: Method, views: list[View]) -> list[Tensor]:
-    """z [B, E] of every view, global views first; those of one role have one size and go through the network in one pass."""
+    """z [B, E] of every view, global views first. Views of one role have one size: they go through the network in one pass."""
     embeddings: list[Tensor] = []
     for role in (GLOBAL, LOCAL):
-        equal = [view for view in views if view.role == role]
-        if equal:
-            embeddings += method.embed(joined(equal))[1].chunk(len(equal))
+        of_role = [view for view in views if view.role == role]
+        if of_role:
+            _, z = method.embed(joined(of_role))
+            embeddings += z.chunk(len(of_role))
     return embeddings
 
 
 def objective(loss: Callable[..., Tensor], *embeddings: Tensor, **constants: object) -> Tensor:
     """`loss` of the batch joined over all processes, in float32 with autocast off."""
-    joined = [all_gather(z.float()) for z in embeddings]
+    gathered = [all_gather(z.float()) for z in embeddings]
     with torch.autocast(embeddings[0].device.type, enabled=False):
-        return loss(*joined, **constants)
+        return loss(*gathered, **constants)
 
 
 def own_rows(draw: Callable[..., Tensor], batch: int, *shape: int, device: torch.device) -> Tensor:
-    """This process's rows of random numbers for the joined batch, [B, *shape]: the same however many processes share it."""
+    """Random numbers [B, *shape] of `draw`, such as torch.rand, for this process's B rows of the joined batch.
+
+    Each process draws for all rows and keeps its own, so that a row has the same numbers however many processes share them.
+    """
     return own_share(draw(world() * batch, *shape, device=device))
 
 
 def teacher_of(*modules: nn.Module) -> nn.Sequential:
-    """A copy that no gradient reaches; with BatchNorm statistics of its own."""
+    """A copy of the modules, one behind the other, that no gradient reaches. Its BatchNorm statistics are its own, see `move`."""
     return copy.deepcopy(nn.Sequential(*modules)).requires_grad_(False)
 
 
 @torch.no_grad()
 def move(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
-    """teacher ← momentum · teacher + (1 - momentum) · student, parameter by parameter."""
-    get_ema_multi_avg_fn(momentum)(list(teacher.parameters()), list(student.parameters()), None)
+    """teacher ← momentum · teacher + (1 - momentum) · student, parameter by parameter; buffers stay."""
+    get_ema_multi_avg_fn(momentum)(list(teacher.parameters()), list(student.parameters()), None)  # torch does not use the last
 
 
 def rising(momentum: float, progress: float) -> float:
@@ -125,45 +130,46 @@ def rising(momentum: float, progress: float) -> float:
 
 
 def output_dim(projector: nn.Module, dim: int) -> int:
-    """E, the width of a projector's embedding."""
+    """E, the width of a projector's embedding, measured on a copy: the projector itself stays in its mode."""
     with torch.no_grad():
         return copy.deepcopy(projector).eval()(torch.zeros(2, dim)).shape[1]
 
 
 def predictor_of(backbone: nn.Module, projector: nn.Module, hidden: int) -> nn.Sequential:
-    """An MLP [B, E] -> [B, E] with one hidden layer and BatchNorm in it."""
+    """An MLP [B, E] -> [B, E] behind the projector, with one hidden layer that has BatchNorm."""
     dim = output_dim(projector, backbone.dim)
     return mlp(dim, [hidden], dim)
 
 
 class Prototypes(nn.Module):
-    """Directions of length 1, [P, E], random at first, which learn only after the share `frozen` of the run.
+    """Directions of length 1, [P, E]. They are random, and learn only after the share `frozen` of the run.
 
-    Until then embeddings have to spread over directions that do not come towards them.
+    Until then the embeddings have to spread over the directions, which do not come towards them.
     """
 
     def __init__(self, count: int, dim: int, frozen: float) -> None:
         super().__init__()
         self.directions = nn.Parameter(nn.functional.normalize(torch.randn(count, dim), dim=1))
         self.frozen = frozen
-        self.register_buffer("learning", torch.tensor(float(frozen == 0)))  # 1 or 0
+        self.register_buffer("learning", torch.tensor(float(frozen == 0)))  # 1, or 0 while frozen
 
     def forward(self) -> Tensor:
+        """The directions; while they are frozen their gradient is 0, but not missing."""
         return self.learning * self.directions + (1 - self.learning) * self.directions.detach()
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Back to length 1, and thawed in time."""
+        """Bring the directions back to length 1, and let them learn from `frozen` on."""
         self.directions.copy_(nn.functional.normalize(self.directions, dim=1))
         self.learning.fill_(progress >= self.frozen)
 
 
 def too_low(**temperatures: float) -> list[str]:
-    """Of the settings that scores are divided by, those so low that the quotients may leave float32's exponents."""
+    """The temperatures, which scores are divided by, that are so low that float32 may overflow; as texts for `suspects`."""
     return [f"method.{name} {value:g} (too low?)" for name, value in temperatures.items() if value < 0.01]
 
 
 def reads(projector: nn.Module) -> float:
-    """How many numbers the projector's last linear layer reads, infinitely many where there is none: z has at most this rank."""
+    """The most that the rank of z can be: how many numbers the projector's last linear layer reads; infinite without one."""
     linears = [module for module in projector.modules() if isinstance(module, nn.Linear)]
     return linears[-1].in_features if linears else math.inf

@@ -15,27 +15,24 @@ from sparsehead_cli.study.summary import summarise, without_pruned
 
 @dataclass(frozen=True)
 class Study:
-    """What the tables of a folder hold, and what follows from them.
+    """What the tables of a folder hold, and what follows from them. A field is empty where the folder has nothing for it.
 
-    `trials`, `pruned`, `summary` and `curves` are rows of sweep.csv, pruned.csv, sweep_summary.csv and curves.csv;
-    `eigenvalues`, `metrics` and `lams` those of spectrum.csv, spectrum_metrics.csv and spectrum_by_lam.csv. `tracked` has
-    the spectra over training of its runs: setting -> label -> rows of spectrum_epochs.csv. Each is empty where the folder
-    has none.
+    Each list has the rows of the table named beside it: as read, or, where it says "from", made anew.
     """
 
     folder: Path
-    trials: list[Row]
-    pruned: list[Row]
-    summary: list[Row]
-    curves: list[Row]
-    eigenvalues: list[Row]
-    metrics: list[Row]
-    lams: list[Row]
-    tracked: dict[str, dict[str, list[Row]]]
+    trials: list[Row]  # sweep.csv
+    pruned: list[Row]  # pruned.csv
+    summary: list[Row]  # sweep_summary.csv, from `averaged`
+    curves: list[Row]  # curves.csv, from it and the run folders: one row per epoch of a trial
+    eigenvalues: list[Row]  # spectrum.csv
+    metrics: list[Row]  # spectrum_metrics.csv
+    lams: list[Row]  # spectrum_by_lam.csv, from `metrics`
+    tracked: dict[str, dict[str, list[Row]]]  # spectra over training: setting -> label of a run -> its spectrum_epochs.csv
 
     @property
     def averaged(self) -> list[Row]:
-        """The trials of values of λ that were pruned in no seed."""
+        """The trials that the means are of: those whose λ was pruned in no seed."""
         return without_pruned(self.trials, self.pruned)
 
 
@@ -66,10 +63,13 @@ def read_study(folder: Path) -> Study:
 
 
 def require_judged(folder: Path, metrics: list[Row]) -> None:
-    """Raises: SparseheadError for features without the numbers that a verdict needs."""
-    measured = dict.fromkeys((row["task"], row["features"], row["metric"]) for row in metrics)
-    for task, features in dict.fromkeys(key[:2] for key in measured if key[1] in ("r", "z")):
+    """Raises: SparseheadError where r or z of a task lacks a metric that the verdict on it needs."""
+    measured: dict[tuple[str, str], set[str]] = {}  # task and features -> their metrics
+    for row in metrics:
+        if row["features"] in ("r", "z"):
+            measured.setdefault((row["task"], row["features"]), set()).add(row["metric"])
+    for (task, features), present in measured.items():
         for metric in JUDGED_BY:
-            if (task, features, metric) not in measured:
+            if metric not in present:
                 remedy = "Remove all lines of that task, and measure it again."
                 raise SparseheadError(f"{folder / METRICS_CSV} lacks the {metric} of {features} of task {task}. {remedy}")

@@ -35,6 +35,7 @@ from sparsehead_cli.runs import build
 from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set
 from sparsehead_cli.runs.folder import resume
+from sparsehead_cli.runs.run import Progress
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.runs.tables import TABLES
 from sparsehead_cli.study import spectra
@@ -273,7 +274,7 @@ def read_odd_checkpoint(data: bytes) -> None:
             read()
 
 
-def resumed() -> loop.Position:
+def resumed() -> Progress:
     return resume(dataclasses.replace(run_again(), folder=copied().absolute()))
 
 
@@ -286,11 +287,11 @@ def read_run_table(given: tuple[str, bytes]) -> None:
     whole = (trained() / name).read_bytes()
     try:
         (copied() / name).write_bytes(data)
-        position = resumed()
+        tables = resumed().tables
     finally:
         (copied() / name).write_bytes(whole)
-    for rows, table in ((position.rows, "metrics.csv"), (position.layers, "layers.csv"), (position.spectra, "spectrum_epochs.csv")):
-        if [as_text(row) for row in rows] != [as_text(row) for row in read_csv(trained() / table)]:
+    for table in RUN_TABLES:
+        if [as_text(row) for row in tables[table]] != [as_text(row) for row in read_csv(trained() / table)]:
             raise Changed(f"other rows of {table}")
 
 

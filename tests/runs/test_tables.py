@@ -336,3 +336,10 @@ def test_what_is_not_defined_is_empty_in_tables_and_a_dash_for_people(tmp_path):
 def test_no_committed_table_says_nan():
     for path in RESULTS.rglob("*.csv"):
         assert not re.search(rb"[,\n](nan|-?inf)[,\n]", path.read_bytes()), path
+
+
+def test_a_link_to_nowhere_is_no_missing_table(tmp_path):
+    assert read_csv(tmp_path / "layers.csv") == []
+    (tmp_path / "layers.csv").symlink_to(tmp_path / "elsewhere.csv")
+    with pytest.raises(SparseheadError, match=r"layers.csv is a link to .*elsewhere.csv, which is not there\. Put it back"):
+        read_csv(tmp_path / "layers.csv")

@@ -82,6 +82,8 @@ def kept_tables(run: Run, epochs_done: int) -> dict[str, list[Row]]:
     tables = {}
     for name in (METRICS, LAYERS, SPECTRA):
         path = run.folder / name
+        if path.is_symlink() and not path.exists():  # a table was there, and what it said is not to be taken for nothing
+            raise SparseheadError(f"{path} is a link to {os.readlink(path)}, which is not there. {PUT_BACK}")
         rows = [row for row in read_csv(path) if int(row["epoch"]) <= epochs_done]
         require_epochs(path, rows, epochs_done)
         tables[name] = [own_row(path, row, run) for row in rows]

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -108,10 +107,6 @@ def text_of(path: Path, table: Table) -> str | None:
         data = read_regular(path)
         text = data.decode()
     except (FileNotFoundError, NotADirectoryError):
-        if path.is_symlink():  # a table was there, and what it said is not to be taken for nothing
-            raise SparseheadError(
-                f"{path} is a link to {os.readlink(path)}, which is not there. Put it back, or remove the link."
-            ) from None
         return None
     except UnicodeDecodeError as error:
         raise damaged(path, table, data[: error.start].count(b"\n"), "it is not UTF-8 text") from None

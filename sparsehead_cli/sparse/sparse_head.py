@@ -136,7 +136,8 @@ class SparseHead:
             )
         # Weights that are computed from others are other tensors each time, and a compiler must not hold on to any.
         plain = self.lam > 0 and all(isinstance(each.stored, nn.Parameter) for each in found)
-        self._known = (outline(self.projector), found) if plain and not torch.compiler.is_compiling() else None
+        read_off = outline(self.projector) if plain and not torch.compiler.is_compiling() else None
+        self._known = (read_off, found) if read_off else None
         return found
 
     def weights(self) -> list[Tensor]:
@@ -301,14 +302,20 @@ def _require_apart(found: list[Matrix]) -> None:
         )
 
 
-def outline(projector: nn.Module) -> list[tuple[nn.Module, nn.Parameter, bool, int]]:
-    """What the matrices of a projector are read off: (module, parameter, whether it is trained, where it lies) of each."""
-    return [
-        (module, parameter, parameter.requires_grad, parameter.data_ptr())
-        for module in projector.modules()
-        for parameter in module._parameters.values()
-        if parameter is not None
-    ]
+def outline(projector: nn.Module) -> list[tuple[nn.Module, nn.Parameter, bool, int]] | None:
+    """What the matrices of a projector are read off: (module, parameter, whether it is trained, where it lies) of each.
+
+    None where a parameter has no place of its own, as in a lazy layer that has not seen a batch, or one that is sharded.
+    """
+    entries = []
+    for module in projector.modules():
+        for parameter in module._parameters.values():
+            if parameter is None:
+                continue
+            if type(parameter) is not nn.Parameter:
+                return None
+            entries.append((module, parameter, parameter.requires_grad, parameter.data_ptr()))
+    return entries
 
 
 def is_unchanged(projector: nn.Module, before: list[tuple[nn.Module, nn.Parameter, bool, int]]) -> bool:

@@ -428,3 +428,12 @@ def test_autocast_leaves_the_penalty_in_float32(head, penalty):
         found = sparse.penalty()
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
+
+
+def test_a_lazy_norm_beside_the_layers_is_no_matter():
+    projector = nn.Sequential(nn.Linear(4, 3), nn.LazyBatchNorm1d())
+    sparse = SparseHead(projector, 0.5)
+    expected = 0.5 * projector[0].weight.norm(dim=0).sum()
+    torch.testing.assert_close(sparse.penalty(), expected)
+    projector(torch.randn(5, 4))
+    torch.testing.assert_close(sparse.penalty(), expected)

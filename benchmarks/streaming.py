@@ -40,7 +40,7 @@ from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.training.loop import train_step
 
-SETTINGS = {"image_size": 32, "recipe": "symmetric", "batch_size": 256, "precision": "float32"}
+SETTINGS = {"image_size": 32, "views": "symmetric", "batch_size": 256, "precision": "float32"}
 
 
 def write_folder(root: Path, images: int) -> None:

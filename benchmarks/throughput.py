@@ -53,8 +53,8 @@ VARIANTS = {
 
 
 def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "auto", compile: bool = False) -> Run:
-    recipe = "grey-small" if dataset == "fashion10k" else "colour-no-blur"
-    settings = {"backbone": backbone, "dataset": dataset, "recipe": recipe, "batch_size": batch_size}
+    views = "grey-small" if dataset == "fashion10k" else "colour-no-blur"
+    settings = {"backbone": backbone, "dataset": dataset, "views": views, "batch_size": batch_size}
     return build(Config(**settings, precision=precision, compile=compile, results=Path(tempfile.gettempdir())))
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow  # a process a command
 ROOT = Path(__file__).parents[1]
 CODE = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "own-code.md").read_text(), re.DOTALL | re.MULTILINE)[1]
 RUN = ["--backbone", "mine:Net", "--method", "mine:AlignUniform", "--callback", "mine:Watch", "--batch-size", "500"]
-SETTINGS = ["--set", "method.uniformity=0.5", "--set", "recipe=mine:Noisy"]
+SETTINGS = ["--set", "method.uniformity=0.5", "--set", "views=mine:Noisy"]
 
 
 def command(folder, *arguments):
@@ -78,7 +78,7 @@ def test_killed_and_called_again_it_is_bit_for_bit_the_same(house):
 
 def test_it_is_swept(house):
     grid = ["--lams", "0,1e-3", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--methods", "mine:AlignUniform"]
-    own = ["--set", "backbone=mine:Net", "--set", "recipe=mine:Noisy", "--set", "batch_size=500", "--callback", "mine:Watch"]
+    own = ["--set", "backbone=mine:Net", "--set", "views=mine:Noisy", "--set", "batch_size=500", "--callback", "mine:Watch"]
     run(house, "sweep-lambda", *grid, *own, "--results", "swept")
     rows = read_csv(house / "swept" / "lambda-quick" / "sweep.csv")
     assert [(row["method"], row["backbone"], float(row["lam"])) for row in rows] == [

@@ -33,7 +33,7 @@ from sparsehead_cli.runs.method_settings import method_settings
 SMALL = 64  # pixels, up to which a network for small images takes them in their own size
 DUST = 1e-30
 CONTRASTIVE = ("simclr", "moco", "supcon")  # methods whose temperature is that of a contrastive loss
-MAY_BE_OWN = ("backbone", "recipe", "dataset")  # settings that evaluation reads, and that may name code of somebody's own
+MAY_BE_OWN = ("backbone", "views", "dataset")  # settings that evaluation reads, and that may name code of somebody's own
 
 
 def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | None = None) -> Subject:

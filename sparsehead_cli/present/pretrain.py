@@ -81,7 +81,7 @@ def describe(run: Run) -> list[tuple[str, str]]:
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
-        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.recipe}{one_class}"),
+        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.views}{one_class}"),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
         ("folder", str(run.folder)),

@@ -152,10 +152,10 @@ def spec_of_views(spec: object, config: Config) -> object:
 
 def make_views(config: Config, spec: object) -> Views:
     """The views of this run: a recipe of ours, or what `module:make` returns when it is called with the spec."""
-    if is_plugin(config.recipe):
-        return call("views", config.recipe, plugin("views", config.recipe), spec)
+    if is_plugin(config.views):
+        return call("views", config.views, plugin("views", config.views), spec)
     part = (distributed.rank(), distributed.world())
-    return ImageViews(RECIPES[config.recipe], spec.normalise, spec.size, part)
+    return ImageViews(RECIPES[config.views], spec.normalise, spec.size, part)
 
 
 def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:

@@ -47,7 +47,7 @@ class Config:
         plug_in=True,
         others="the path of a folder with train/CLASS/ and test/CLASS/",
     )
-    recipe: str = setting("grey-small", "The views that are made of an image: {names}.", names="data.augment:RECIPES", plug_in=True)
+    views: str = setting("grey-small", "The views that are made of an image: {names}.", names="data.augment:RECIPES", plug_in=True)
     image_size: int | None = setting(
         None, "Side of the views; without it the data set's own.", unit="pixels", least=8, most=LARGEST
     )

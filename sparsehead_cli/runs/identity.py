@@ -25,6 +25,7 @@ from sparsehead_cli.runs.settings import Values, read, settings_of, unknown_name
 SCHEMA = 1  # the newest
 # what the names of runs have always been made of, too, when devices and numbers of processes still told runs apart
 CONSTANT = {"device": "auto", "processes": 1}
+IN_IDENTITY = {"views": "recipe"}  # a setting that identities call otherwise: "views" are the strengths there
 
 
 @cache
@@ -50,7 +51,7 @@ def frozen_defaults(table: str, name: str | None = None) -> Values:
 
 def identity_defaults(stated: type[Config]) -> Values:
     """The defaults of this code for the settings that are part of a run's identity."""
-    return {name: setting.default for name, setting in settings_of(stated).items() if setting.identity}
+    return {IN_IDENTITY.get(name, name): setting.default for name, setting in settings_of(stated).items() if setting.identity}
 
 
 def recipe_deviations(name: str) -> list[Values]:
@@ -71,10 +72,12 @@ def plain(values: object) -> object:
 
 def all_settings(config: Config) -> Values:
     """Every setting that changes the result: those of the run, the method's own numbers, the strengths of the views, LARS's."""
-    settings = {name: getattr(config, name) for name in identity_defaults(type(config))}
+    settings = {
+        IN_IDENTITY.get(name, name): getattr(config, name) for name, stated in settings_of(type(config)).items() if stated.identity
+    }
     settings["method_settings"] = method_settings(config.method, config.method_settings)
-    if config.recipe in RECIPES:
-        settings["views"] = [asdict(view) for view in RECIPES[config.recipe]]
+    if config.views in RECIPES:
+        settings["views"] = [asdict(view) for view in RECIPES[config.views]]
     return plain(settings | adaptation(config.optimizer))
 
 
@@ -89,9 +92,9 @@ def run_identity(config: Config) -> Values:
     )
     if of_method:
         identity["method_settings"] = of_method
-    if config.recipe in RECIPES:
-        views = recipe_deviations(config.recipe)
-        if views != schema(SCHEMA)["recipes"].get(config.recipe):
+    if config.views in RECIPES:
+        views = recipe_deviations(config.views)
+        if views != schema(SCHEMA)["recipes"].get(config.views):
             identity["views"] = views
     return identity
 
@@ -129,10 +132,10 @@ def config_in(identity: Values, experiment: str) -> Config:
     Raises: SparseheadError for settings, or values of them, that this version does not know.
     """
     settings = whole_identity(identity)
-    known = {"method_settings", "views", "processes", "eta", *FIELDS}
-    if foreign := sorted(set(settings) - known):
+    stored = {name: IN_IDENTITY.get(name, name) for name in FIELDS}
+    if foreign := sorted(set(settings) - {"method_settings", "views", "processes", "eta", *stored.values()}):
         raise SparseheadError(f"it has settings that this version does not know: {listed(foreign, 5)}. Upgrade sparsehead.")
-    values, problems = read(FIELDS, {name: value for name, value in settings.items() if name in FIELDS})
+    values, problems = read(FIELDS, {name: settings[key] for name, key in stored.items() if key in settings})
     if problems:
         raise SparseheadError("\n".join(problems))
     config = Config(experiment=experiment, method_settings=dict(settings.get("method_settings", {})), **values)

@@ -102,7 +102,7 @@ def test_protocols_that_cannot_be_used(mine, sparsehead, run_folder, protocol, s
 @pytest.fixture
 def own_run(mine, sparsehead, tmp_path):
     """The folder of a run with a backbone and views of the user's own, and no trace of the module in this process."""
-    settings = {**TINY, "recipe": "mine:Views", "dataset": "fashion1k", "epochs": 1}
+    settings = {**TINY, "views": "mine:Views", "dataset": "fashion1k", "epochs": 1}
     given = [f"{key}={value}" for key, value in settings.items() if key not in ("widths", "dataset")]
     arguments = [part for text in given for part in ("--set", text)]
     code, _, err = sparsehead("pretrain", "--backbone", "mine:Net", "--dataset", "fashion1k", *arguments)

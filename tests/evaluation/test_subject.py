@@ -71,7 +71,7 @@ def test_an_unknown_recipe_is_said(run_folder):
     state = load_checkpoint(path)
     state["identity"]["recipe"] = "symetric"
     save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
-    with pytest.raises(SparseheadError, match='unknown recipe "symetric".*Did you mean "symmetric"'):
+    with pytest.raises(SparseheadError, match='unknown views "symetric".*Did you mean "symmetric"'):
         load(path)
 
 

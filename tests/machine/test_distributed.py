@@ -109,7 +109,7 @@ def settings(method, results, **changes):
 
 def streaming(images, results):
     """Five steps of twelve images that stream from files, of which one cannot be read."""
-    changes = {"dataset": str(images), "image_size": 16, "workers": 0, "skip_bad_images": True, "recipe": "symmetric"}
+    changes = {"dataset": str(images), "image_size": 16, "workers": 0, "skip_bad_images": True, "views": "symmetric"}
     return settings("simclr", results, **{**changes, "batch_size": 10})
 
 

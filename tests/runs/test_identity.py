@@ -129,11 +129,11 @@ def test_a_new_strength_of_a_view_renames_no_run(richer_views):
 
 
 def test_a_new_strength_that_changes_views_renames_the_runs_with_them(richer_views):
-    of_another = name_of(Config(recipe="weak"))
+    of_another = name_of(Config(views="weak"))
     richer_views(noise=0.5)
     assert name_of(Config()) != QUICKSTART
     assert [view["noise"] for view in run_identity(Config())["views"]] == [0.5, 0.5]
-    assert name_of(Config(recipe="weak")) == of_another
+    assert name_of(Config(views="weak")) == of_another
 
 
 class Sharper(SimCLR):
@@ -213,7 +213,7 @@ def old_identity(config, **changes):
 
 
 def test_an_identity_of_an_older_version_is_known():
-    for config in (Config(), Config(method="moco", method_settings={"queue": 9}), Config(optimizer="larc", recipe="crop", lam=0.0)):
+    for config in (Config(), Config(method="moco", method_settings={"queue": 9}), Config(optimizer="larc", views="crop", lam=0.0)):
         assert is_same_run(old_identity(config), run_identity(config))
         assert digests(old_identity(config)) == {name_of(config)[-7:]}
     assert not is_same_run(old_identity(Config(), lr=0.5), run_identity(Config()))

@@ -104,11 +104,11 @@ def test_a_bound_that_is_wrong_itself_bounds_nothing():
 
 
 def test_a_name_is_in_its_table_or_somebodys_code():
-    config = Config(method="mine:Mine", backbone="mine.nets:Net", penalty="l12", optimizer="mine:Steps", recipe="mine:")
+    config = Config(method="mine:Mine", backbone="mine.nets:Net", penalty="l12", optimizer="mine:Steps", views="mine:")
     problems = unknown_names(config)
     assert [problem.split(";")[0] for problem in problems] == [
         'unknown penalty "l12"',
-        'unknown recipe "mine:"',
+        'unknown views "mine:"',
         'unknown optimizer "mine:Steps"',
     ]
     assert plug_ins_of(config) == ["mine:Mine", "mine.nets:Net"]

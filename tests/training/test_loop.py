@@ -67,7 +67,7 @@ def test_a_finished_run_returns_at_once(tiny, monkeypatch):
 
 
 def test_everything_that_changes_the_result_changes_the_folder(tiny):
-    changes = [{}, {"lam": 0.0}, {"seed": 1}, {"method_settings": {"temperature": 0.5}}, {"recipe": "weak"}, {"epochs": 3}]
+    changes = [{}, {"lam": 0.0}, {"seed": 1}, {"method_settings": {"temperature": 0.5}}, {"views": "weak"}, {"epochs": 3}]
     changes += [{"precision": "auto"}, {"solver": "proximal"}, {"projector_batch_norm": False}, {"weight_decay": 0.0}]
     names = [build(tiny(**change)).name for change in changes]
     assert len(set(names)) == len(names)
@@ -465,8 +465,8 @@ def test_batch_larger_than_the_data(tiny):
 
 def test_all_wrong_names_together(tiny):
     with pytest.raises(SparseheadError) as error:
-        build(tiny(method="simlcr", dataset="cifar", recipe="grey"))
-    assert all(f'unknown {k} "' in str(error.value) for k in ("method", "dataset", "recipe"))
+        build(tiny(method="simlcr", dataset="cifar", views="grey"))
+    assert all(f'unknown {k} "' in str(error.value) for k in ("method", "dataset", "views"))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

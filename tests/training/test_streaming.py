@@ -23,7 +23,7 @@ from tests.training.test_loop import outcome, stop_after, train
 @pytest.fixture
 def streamed(tiny, photographs):
     """streamed(**changes) -> a Config of a run of 6 steps an epoch on the photographs."""
-    settings = {"dataset": str(photographs), "image_size": 16, "batch_size": 9, "recipe": "symmetric", "workers": 0}
+    settings = {"dataset": str(photographs), "image_size": 16, "batch_size": 9, "views": "symmetric", "workers": 0}
     return lambda **changes: tiny(**{**settings, **changes})
 
 
@@ -79,7 +79,7 @@ def test_an_unreadable_image_stops_the_run_with_its_name(streamed, damageable):
 
 
 def test_the_command_line(sparsehead, photographs, tmp_path):
-    fast = ["--epochs", "1", "--batch-size", "20", "--set", "widths=8,8,8,8", "--set", "recipe=symmetric", "--results", tmp_path]
+    fast = ["--epochs", "1", "--batch-size", "20", "--set", "widths=8,8,8,8", "--set", "views=symmetric", "--results", tmp_path]
     fast += ["--precision", "float32", "--set", "projector_hidden=16", "--set", "projector_out=8"]
     streaming = ["--dataset", photographs, "--image-size", "16", "--workers", "1", "--skip-bad-images"]
     code, out, err = sparsehead("pretrain", *streaming, *fast)

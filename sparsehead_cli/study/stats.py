@@ -4,7 +4,7 @@ import math
 import statistics
 
 import numpy as np
-import scipy.stats
+import scipy.special
 
 
 def mean_interval(values: list[float]) -> tuple[float, float, float]:
@@ -15,7 +15,7 @@ def mean_interval(values: list[float]) -> tuple[float, float, float]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, math.nan, math.nan
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    half = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 

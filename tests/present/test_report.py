@@ -104,13 +104,16 @@ def test_committed_summaries_are_what_their_trials_say(sparsehead, tmp_path, nam
     for table in ("sweep.csv", "pruned.csv"):
         if (RESULTS / name / table).exists():
             shutil.copy(RESULTS / name / table, tmp_path)
-    assert sparsehead("report", tmp_path)[0] == 0
+    if name == "lambda-auto":  # the page of the smallest; drawing the others' figures would show nothing more
+        assert sparsehead("report", tmp_path)[0] == 0
+        assert (tmp_path / "report.html").stat().st_size < 1_000_000
+    else:
+        replace_csv(tmp_path / "sweep_summary.csv", read_study(tmp_path).summary)
     found, kept = (read_csv(path / "sweep_summary.csv") for path in (tmp_path, RESULTS / name))
     for row, other in zip(found, kept, strict=True):
         assert list(row) == list(other)
         for cell, before in zip(row.values(), other.values(), strict=True):  # another processor may round otherwise
             assert cell == before or float(cell) == pytest.approx(float(before), nan_ok=True)
-    assert (tmp_path / "report.html").stat().st_size < 1_000_000
 
 
 def test_run_folders_give_their_curves_and_others_keep_theirs(sparsehead, folder):

@@ -32,6 +32,41 @@ RECIPES = read_experiments(Path(__file__).parents[1] / "experiments.yaml")
 TIMED = ("images_per_second", "seconds", "waiting_share")  # the columns of metrics.csv that cannot be the same twice
 
 
+def pytest_addoption(parser):
+    parser.addoption("--skipped", action="store_true", help="run only the tests that were skipped when they last ran")
+
+
+def pytest_configure(config):
+    config.pluginmanager.register(Skipped(config))
+
+
+class Skipped:
+    """Keeps in pytest's cache which tests were skipped when they last ran: for want of an extra, mostly. `.ci/run` installs them
+    and runs those tests again, instead of every test of the same files.
+    """
+
+    def __init__(self, config):
+        self.config, self.names = config, set(config.cache.get("skipped", []))
+
+    def pytest_collection_modifyitems(self, items):
+        if self.config.getoption("--skipped"):
+            items[:] = [item for item in items if {item.nodeid, item.nodeid.partition("::")[0]} & self.names]
+
+    def pytest_collectreport(self, report):
+        if report.skipped:
+            self.names.add(report.nodeid)  # a whole file
+
+    def pytest_runtest_logreport(self, report):
+        if report.skipped:
+            self.names.add(report.nodeid)
+        elif report.when == "call":
+            self.names.discard(report.nodeid)
+
+    def pytest_sessionfinish(self):
+        if not hasattr(self.config, "workerinput"):
+            self.config.cache.set("skipped", sorted(self.names))
+
+
 def method_recipe(name):
     """The method.* settings of the method's recipe in experiments.yaml: of a size for small data."""
     settings = RECIPES.get(name, {})

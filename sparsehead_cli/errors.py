@@ -91,9 +91,15 @@ def unexpected(error: BaseException) -> SparseheadError | None:
     if isinstance(error, MemoryError) or any(sign in wants for sign in OUT_OF_MEMORY):
         asked = one_line(wants, 200) or "this process may have no more"
         return SparseheadError(f"out of memory ({asked}). Choose a smaller --batch-size, network or data set, or another machine.")
+    if UNLOADED in wants:
+        return SparseheadError(
+            "torchvision's own library cannot be loaded: it is of another release than torch (pip install --upgrade torch "
+            "torchvision), or there is no memory left for it."
+        )
     return None
 
 
+UNLOADED = "operator torchvision::"  # torchvision is silent where its library fails to load, and misses its operators later
 OUT_OF_MEMORY = (
     "can't allocate memory",
     "out of memory",

@@ -86,6 +86,7 @@ def test_ctrl_c_during_the_imports(sparsehead, monkeypatch):
             RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory: you tried"),
             "out of memory (",
         ),
+        (RuntimeError("operator torchvision::nms does not exist"), "torchvision's own library cannot be loaded: it is of another"),
         (RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"), "out of memory (CUDA out of memory. Tried to allocate"),
     ],
     ids=lambda value: str(value)[:20].encode("unicode_escape").decode(),

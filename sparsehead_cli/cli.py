@@ -6,18 +6,19 @@ Heavy imports stand inside the commands, so that --help answers at once.
 import os
 import shlex
 import sys
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from sparsehead_cli import __version__
-from sparsehead_cli.errors import SparseheadError, Stopped
+from sparsehead_cli.ending import tell
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.interrupts import heard_sigterm, stopped_by
 from sparsehead_cli.machine.launch import command_alone, launched, rank
-from sparsehead_cli.machine.streams import open_streams, told_by_the_machine
+from sparsehead_cli.machine.streams import open_streams, told_by_the_machine, writable
 from sparsehead_cli.options import (
     CHECKPOINT,
     OF_EXPERIMENT,
@@ -48,8 +49,6 @@ from sparsehead_cli.options import (
 )
 from sparsehead_cli.sweep.grid import Grid
 
-MOST_TOLD = 8_000  # characters of an error
-
 
 class Commands(TyperGroup):
     """Typer answers Ctrl-C, which may come while torch is imported, with exit code 1; the shell's is 130, and 143 for SIGTERM."""
@@ -61,6 +60,16 @@ class Commands(TyperGroup):
         except KeyboardInterrupt as interrupt:
             raise stopped_by(interrupt, "The same command goes on where it was.") from None
 
+    def get_help(self, context: typer.Context) -> str:
+        return writable(super().get_help(context))
+
+
+class Command(TyperCommand):
+    """Typer writes UTF-8 where the locale has no λ; here it is a question mark, as in all that we print."""
+
+    def get_help(self, context: typer.Context) -> str:
+        return writable(super().get_help(context))
+
 
 app = typer.Typer(
     cls=Commands,
@@ -70,42 +79,18 @@ app = typer.Typer(
     context_settings={"max_content_width": 120, "help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
+command = partial(app.command, cls=Command)
 
 
 def main() -> None:
-    """The console script: a SparseheadError becomes one red message on stderr and exit code 1."""
+    """The console script: a SparseheadError becomes one red message on stderr and its exit code, which is mostly 1."""
     open_streams()
     try:
         with told_by_the_machine():
             app()
     except SparseheadError as error:
-        beginning = beginning_of(error)
-        stopped = isinstance(error, Stopped)  # on request, which is no error
-        if beginning is not None:
-            text = str(error)[:MOST_TOLD] if stopped else f"Error{beginning}: {error}"[:MOST_TOLD]
-            show_error(text, "yellow" if stopped else "bold red")
+        tell(error)
         sys.exit(getattr(error, "exit_code", 1))
-
-
-def show_error(text: str, style: str) -> None:
-    """A message on stderr; without its colour where there is no memory left for what draws it."""
-    with suppress(OSError):  # where nobody hears it, the exit code tells
-        try:
-            from sparsehead_cli.present.console import Console
-
-            Console(stderr=True).print(text, style=style, soft_wrap=True)
-        except (ImportError, MemoryError):
-            sys.stderr.write(f"{text}\n")
-
-
-def beginning_of(error: SparseheadError) -> str | None:
-    """What stands behind "Error": which of several processes it is of, where that is of interest; None: another one says it."""
-    if not launched():
-        return ""
-    from sparsehead_cli.machine.distributed import speaker, tell_torchrun
-
-    tell_torchrun(error)
-    return speaker(error)
 
 
 @app.callback(invoke_without_command=True)
@@ -125,7 +110,7 @@ def _sparsehead(
         )
 
 
-@app.command()
+@command()
 def pretrain(
     experiment: Experiment = None,
     method: Annotated[str | None, option("method")] = None,
@@ -167,28 +152,20 @@ def pretrain(
 
     overrides = {**parse_set(set_ or []), **given}
     config = load_config(experiment, experiments, overrides)
+    from sparsehead_cli.present.console import Console
+
+    console = Console(quiet=rank() > 0)
     if dry_run:
         from sparsehead_cli.present.dry_run import show_dry_run
 
-        return show_dry_run(experiment, experiments, overrides, quiet=rank() > 0)
+        return show_dry_run(console, experiment, experiments, overrides, tuple(callback or ()))
 
-    from sparsehead_cli.machine import distributed
-    from sparsehead_cli.present.console import Console
-    from sparsehead_cli.present.pretrain import PretrainDisplay, show_result
-    from sparsehead_cli.runs.build import build
-    from sparsehead_cli.training.callbacks import load_callbacks
-    from sparsehead_cli.training.loop import pretrain as run_pretrain
+    from sparsehead_cli.present.pretrain import train
 
-    console = Console(quiet=rank() > 0)
-    try:
-        with PretrainDisplay(console) as display:
-            result = run_pretrain(build(config), [*load_callbacks(tuple(callback or ())), display])
-        show_result(console, result, sys.argv[1:])
-    finally:
-        distributed.stop()
+    return train(console, config, tuple(callback or ()), sys.argv[1:])
 
 
-@app.command()
+@command()
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help=f"A checkpoint {CHECKPOINT}")],
     protocol: Protocols = "linear,knn",
@@ -244,7 +221,7 @@ def evaluate(
     show_evaluation(console, request.folder, rows, classes)
 
 
-@app.command()
+@command()
 def spectrum(
     checkpoints: Annotated[list[str] | None, typer.Argument(help=f"Any number; each {CHECKPOINT}")] = None,
     dataset: MeasuredOn = None,
@@ -305,7 +282,7 @@ def spectrum(
     return show.show_spectra(console, tables, lams, files)
 
 
-@app.command()
+@command()
 def sweep_lambda(
     experiment: Sweep = "lambda-quick",
     lams: Annotated[str | None, option("lams", of=Grid, default=OF_EXPERIMENT)] = None,
@@ -358,7 +335,7 @@ def sweep_lambda(
     return show.run_sweep(console, request, state)
 
 
-@app.command()
+@command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Of sweeps or spectra, such as results/lambda-quick.")],
 ) -> None:
@@ -374,7 +351,7 @@ def report(
         show_report(Console(), study, write_study(study))
 
 
-@app.command("list")
+@command("list")
 def list_(
     kind: Kind = None,
     experiments: Experiments = None,
@@ -386,7 +363,7 @@ def list_(
     show_list(Console(), kind, experiments)
 
 
-@app.command()
+@command()
 def show(
     name: Name,
     experiments: Experiments = None,

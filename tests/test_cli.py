@@ -29,7 +29,7 @@ def pretrain(sparsehead, tmp_path):
 def assert_one_error(answer, code=1):
     status, out, err = answer
     assert status == code
-    assert err.startswith("Error: ") if code == 1 else "─ Error ─" in err
+    assert err.startswith("Error: ") if code == 1 else "\nError: " in err
     assert "Traceback" not in out + err
     return err
 

@@ -203,7 +203,7 @@ def test_a_stop_by_hand_says_how_to_go_on(evaluate, run_folder, monkeypatch):
         patched.setitem(PROTOCOLS, "knn", interrupted)
         code, _, err = evaluate("--protocol", "linear,knn")
     assert code == 130
-    assert "stopped. What had been finished is in evaluations.csv; the same command goes on." in err
+    assert "stopped by SIGINT. What had been finished is in evaluations.csv; the same command goes on." in err
     _, out, _ = evaluate("--protocol", "linear,knn")
     assert "1/2  linear on fashion1k, checkpoint (measured before)" in out
     assert "2/2  knn on fashion1k, checkpoint\n" in out

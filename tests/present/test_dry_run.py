@@ -44,7 +44,7 @@ def test_it_says_settings_parameters_steps_time_and_memory_and_writes_nothing(dr
         r"parameters  learned: backbone [\d,]+, projector [\d,]+, predictor [\d,]+; not learned: teacher [\d,]+\n", out
     )
     assert "steps  9 an epoch, 18 in 2 epochs\n" in out
-    assert re.search(r"time  about \d+ s: \d+ ms a step \(the mean of \d+ that were tried\), [\d.]+ m?s after each epoch\n", out)
+    assert re.search(r"time  about \d+ s: \d+ ms a step \(measured on \d+ steps?\), [\d.]+ m?s after each epoch\n", out)
     assert re.search(r"memory  \d+ MB for weights, gradients and optimizer; [\d.]+ .B at most in those steps, of [\d.]+ GB\n", out)
     assert out.endswith("a dry run: nothing was written\n")
 

@@ -292,6 +292,7 @@ def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished
     from sparsehead_cli.sweep import sweep as module
 
     (folder / finished[3] / "trial.csv").unlink()
+
     def interrupted(*arguments):
         os.kill(os.getpid(), number)
         time.sleep(5)  # which the signal ends
@@ -301,7 +302,8 @@ def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished
     assert code == 128 + number
     assert err == (
         f"stopped by {number.name}. 3 of 4 trials have finished and are in sweep.csv and the figure. Of those that had not, "
-        "1 had begun, and their folders hold them as they were after their last step. The same command goes on: it repeats no finished trial, "
+        "1 had begun, and their folders hold them as they were after their last step. The same command goes on: it repeats no "
+        "finished trial, "
         "takes up the 1 where they were.\n"
     )
     assert len(read_csv(folder / "sweep.csv")) == 3

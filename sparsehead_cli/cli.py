@@ -6,112 +6,91 @@ Heavy imports stand inside the commands, so that --help answers at once.
 import os
 import shlex
 import sys
-from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from sparsehead_cli import __version__
-from sparsehead_cli.errors import SparseheadError, Stopped
+from sparsehead_cli.ending import tell
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.interrupts import heard_sigterm, stopped_by
 from sparsehead_cli.machine.launch import command_alone, launched, rank
-from sparsehead_cli.machine.streams import open_streams, told_by_the_machine
-from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.settings import settings_of
+from sparsehead_cli.machine.streams import open_streams, told_by_the_machine, writable
+from sparsehead_cli.options import (
+    CHECKPOINT,
+    OF_EXPERIMENT,
+    AllowPartial,
+    Assume,
+    Callback,
+    DataDir,
+    Device,
+    Engine,
+    Experiment,
+    Experiments,
+    ImageSize,
+    Kind,
+    MeasuredOn,
+    Name,
+    Plugin,
+    Protocols,
+    Set,
+    SetOfProtocol,
+    SkipBadImages,
+    Split,
+    Sweep,
+    Weights,
+    Workers,
+    load_options,
+    names,
+    option,
+)
 from sparsehead_cli.sweep.grid import Grid
-
-if TYPE_CHECKING:
-    from sparsehead_cli.evaluation.subject import LoadOptions
-
-MOST_TOLD = 8_000  # characters of an error
 
 
 class Commands(TyperGroup):
-    """Typer answers Ctrl-C, which may come while torch is imported, with exit code 1; the shell's is 130."""
+    """Typer answers Ctrl-C, which may come while torch is imported, with exit code 1; the shell's is 130, and 143 for SIGTERM."""
 
     def invoke(self, context: typer.Context) -> object:
         try:
-            return super().invoke(context)
-        except KeyboardInterrupt:
-            raise Stopped("stopped. The same command goes on where it was.", 130) from None
+            with heard_sigterm():
+                return super().invoke(context)
+        except KeyboardInterrupt as interrupt:
+            raise stopped_by(interrupt, "The same command goes on where it was.") from None
+
+    def get_help(self, context: typer.Context) -> str:
+        return writable(super().get_help(context))
+
+
+class Command(TyperCommand):
+    """Typer writes UTF-8 where the locale has no λ; here it is a question mark, as in all that we print."""
+
+    def get_help(self, context: typer.Context) -> str:
+        return writable(super().get_help(context))
 
 
 app = typer.Typer(
     cls=Commands,
     help="Self-supervised learning with a structured-sparse projection head (arXiv 2307.08913).",
     no_args_is_help=True,
-    add_completion=False,
+    rich_markup_mode=None,  # rich takes longer to import than all the rest, and its boxes leave little room for the text
+    context_settings={"max_content_width": 120, "help_option_names": ["--help", "-h"]},
     pretty_exceptions_enable=False,
 )
-CHECKPOINT = "of ours or its folder, anybody's state_dict, or timm:NAME with --weights."
-
-
-def option(name: str, *flags: str, of: type = Config, more: str = "") -> typer.models.OptionInfo:
-    """The option of a setting, whose help stands where the setting is stated."""
-    return typer.Option(*flags, help=f"{settings_of(of)[name].help_text()}{more}")
-
-
-# options that several commands have
-MeasuredOn = Annotated[str | None, option("dataset", more=" Without it the checkpoint's own.")]
-Weights = Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")]
-AllowPartial = Annotated[bool, typer.Option("--allow-partial", help="Go on where a file lacks parts of its network.")]
-ImageSize = Annotated[int | None, typer.Option(help="Side of the images for a network that is not ours.")]
-Assume = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--assume", metavar="KEY=VALUE", help="What the file of a network that is not ours does not say; may be repeated."
-    ),
-]
-Plugin = Annotated[
-    list[str] | None,
-    typer.Option("--plugin", metavar="MODULE", help="A module of your own code that the checkpoint may use; may be repeated."),
-]
-DataDir = Annotated[Path, option("data_dir")]
-Device = Annotated[str, option("device")]
-Workers = Annotated[int | None, option("workers")]
-Callback = Annotated[
-    list[str] | None,
-    typer.Option("--callback", metavar="MOD:CLASS", help="Called while the run trains; code of your own. May be repeated."),
-]
-SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
-Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]
+command = partial(app.command, cls=Command)
 
 
 def main() -> None:
-    """The console script: a SparseheadError becomes one red message on stderr and exit code 1."""
+    """The console script: a SparseheadError becomes one red message on stderr and its exit code, which is mostly 1."""
     open_streams()
     try:
         with told_by_the_machine():
             app()
     except SparseheadError as error:
-        beginning = beginning_of(error)
-        stopped = isinstance(error, Stopped)  # on request, which is no error
-        if beginning is not None:
-            text = str(error)[:MOST_TOLD] if stopped else f"Error{beginning}: {error}"[:MOST_TOLD]
-            show_error(text, "yellow" if stopped else "bold red")
+        tell(error)
         sys.exit(getattr(error, "exit_code", 1))
-
-
-def show_error(text: str, style: str) -> None:
-    """A message on stderr; without its colour where there is no memory left for what draws it."""
-    with suppress(OSError):  # where nobody hears it, the exit code tells
-        try:
-            from sparsehead_cli.present.console import Console
-
-            Console(stderr=True).print(text, style=style, soft_wrap=True)
-        except (ImportError, MemoryError):
-            sys.stderr.write(f"{text}\n")
-
-
-def beginning_of(error: SparseheadError) -> str | None:
-    """What stands behind "Error": which of several processes it is of, where that is of interest; None: another one says it."""
-    if not launched():
-        return ""
-    from sparsehead_cli.machine.distributed import speaker, tell_torchrun
-
-    tell_torchrun(error)
-    return speaker(error)
 
 
 @app.callback(invoke_without_command=True)
@@ -131,11 +110,9 @@ def _sparsehead(
         )
 
 
-@app.command()
+@command()
 def pretrain(
-    experiment: Annotated[
-        str | None, typer.Option(help="A name in experiments.yaml. Without it the method's own recipe, or quickstart.")
-    ] = None,
+    experiment: Experiment = None,
     method: Annotated[str | None, option("method")] = None,
     lam: Annotated[float | None, option("lam")] = None,
     penalty: Annotated[str | None, option("penalty")] = None,
@@ -157,52 +134,41 @@ def pretrain(
     results: Annotated[Path | None, option("results")] = None,
     experiments: Experiments = None,
     callback: Callback = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other; may be repeated.")] = None,
+    set_: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would do, how long and with what memory; write nothing.")
+    ] = False,
 ) -> None:
     """Train a backbone with a sparse projection head.
 
     Values come from the defaults, then the experiment, then this command line. The same command finds its own run:
-    unfinished, it goes on where it was; finished, it says so.
+    unfinished, it goes on where it was; finished, it says so. A default in parentheses is that of quickstart; an experiment
+    or a method's recipe may have another, which `sparsehead show NAME` says.
     """
     given = {key: value for key, value in locals().items() if value is not None}
-    for key in ("experiment", "experiments", "callback", "set_"):
+    for key in ("experiment", "experiments", "callback", "set_", "dry_run"):
         given.pop(key, None)
     from sparsehead_cli.runs.config import load_config, parse_set
 
-    config = load_config(experiment, experiments, {**parse_set(set_ or []), **given})
-
-    from sparsehead_cli.machine import distributed
+    overrides = {**parse_set(set_ or []), **given}
+    config = load_config(experiment, experiments, overrides)
     from sparsehead_cli.present.console import Console
-    from sparsehead_cli.present.pretrain import PretrainDisplay, show_result
-    from sparsehead_cli.runs.build import build
-    from sparsehead_cli.training.callbacks import load_callbacks
-    from sparsehead_cli.training.loop import pretrain as run_pretrain
 
     console = Console(quiet=rank() > 0)
-    try:
-        with PretrainDisplay(console) as display:
-            result = run_pretrain(build(config), [*load_callbacks(tuple(callback or ())), display])
-        show_result(console, result, sys.argv[1:])
-    finally:
-        distributed.stop()
+    if dry_run:
+        from sparsehead_cli.present.dry_run import show_dry_run
+
+        return show_dry_run(console, experiment, experiments, overrides, tuple(callback or ()))
+
+    from sparsehead_cli.present.pretrain import train
+
+    return train(console, config, tuple(callback or ()), sys.argv[1:])
 
 
-def load_options(given: dict[str, object]) -> "LoadOptions":
-    """Those of a command's arguments that say how a checkpoint and images are read."""
-    from sparsehead_cli.evaluation.subject import LoadOptions
-
-    names = ("weights", "allow_partial", "image_size", "device", "data_dir", "workers", "skip_bad_images")
-    lists = {"assume": tuple(given["assume"] or ()), "plugins": tuple(given["plugin"] or ())}
-    return LoadOptions(**{name: given[name] for name in names}, **lists)
-
-
-@app.command()
+@command()
 def evaluate(
     checkpoint: Annotated[str, typer.Argument(help=f"A checkpoint {CHECKPOINT}")],
-    protocol: Annotated[
-        str,
-        typer.Option(help="Any of linear, knn, linear-sgd, semi, finetune, transfer, detection, MODULE:NAME; with commas between."),
-    ] = "linear,knn",
+    protocol: Protocols = "linear,knn",
     dataset: MeasuredOn = None,
     transfer_to: Annotated[str | None, typer.Option(help="Data sets of the protocol transfer, with commas between.")] = None,
     detection_set: Annotated[str, typer.Option(help="voc, voc0712, coco, or a folder in either layout.")] = "voc",
@@ -218,11 +184,9 @@ def evaluate(
     device: Device = "auto",
     workers: Workers = None,
     skip_bad_images: SkipBadImages = False,
-    set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="A setting of a protocol; may be repeated.")
-    ] = None,
+    set_: SetOfProtocol = None,
 ) -> None:
-    """Measure what a checkpoint's representation r and embedding z are good for.
+    """Measure what a checkpoint's r and z are good for.
 
     Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
     """
@@ -252,16 +216,16 @@ def evaluate(
     try:
         with EvaluateDisplay(console) as display:
             rows, classes = run_evaluate(request, display.watch, display.tell)
-    except KeyboardInterrupt:
-        raise Stopped("stopped. What had been finished is in evaluations.csv; the same command goes on.", 130) from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped_by(interrupt, "What had been finished is in evaluations.csv; the same command goes on.") from None
     show_evaluation(console, request.folder, rows, classes)
 
 
-@app.command()
+@command()
 def spectrum(
     checkpoints: Annotated[list[str] | None, typer.Argument(help=f"Any number; each {CHECKPOINT}")] = None,
     dataset: MeasuredOn = None,
-    split: Annotated[str, typer.Option(help="test, val (held out), train, train+val or pretrain.")] = "test",
+    split: Split = "test",
     layers: Annotated[bool, typer.Option("--layers", help="The hidden layers of the projector, too.")] = False,
     over_time: Annotated[bool, typer.Option("--over-time", help="How the spectra of a run with --track-spectrum came.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf; without an ending .png and .svg.")] = None,
@@ -278,7 +242,7 @@ def spectrum(
     workers: Workers = None,
     skip_bad_images: SkipBadImages = False,
 ) -> None:
-    """Look for dimensional collapse: eigenvalue spectra of r and z, and what the head reads of r.
+    """Look for collapse: spectra of r and z, what the head reads.
 
     Rows go to spectrum.csv, spectrum_metrics.csv and spectrum_batches.csv; what is there already is not measured again.
     """
@@ -312,41 +276,39 @@ def spectrum(
     try:
         with show.SpectrumDisplay(console) as display:
             tables, lams, files = study_spectra(request, display.watch)
-    except KeyboardInterrupt:
-        raise Stopped("stopped. The checkpoints before are in the tables; the same command goes on.", 130) from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped_by(interrupt, "The checkpoints before are in the tables; the same command goes on.") from None
     files += save_figure(spectra_figure(*tables[1:]), figure) if figure else []
     return show.show_spectra(console, tables, lams, files)
 
 
-@app.command()
+@command()
 def sweep_lambda(
-    experiment: Annotated[str, typer.Option(help="A sweep in experiments.yaml.")] = "lambda-quick",
-    lams: Annotated[str | None, option("lams", of=Grid)] = None,
-    methods: Annotated[str | None, option("methods", of=Grid)] = None,
-    penalties: Annotated[str | None, option("penalties", of=Grid)] = None,
-    solvers: Annotated[str | None, option("solvers", of=Grid)] = None,
-    dims: Annotated[str | None, option("dims", of=Grid)] = None,
-    seeds: Annotated[int | None, option("seeds", of=Grid)] = None,
-    epochs: Annotated[int | None, option("epochs")] = None,
-    engine: Annotated[
-        str, typer.Option(help="local; ray (tasks of a cluster); or print: a command line a trial, for Slurm or GNU parallel.")
-    ] = "local",
+    experiment: Sweep = "lambda-quick",
+    lams: Annotated[str | None, option("lams", of=Grid, default=OF_EXPERIMENT)] = None,
+    methods: Annotated[str | None, option("methods", of=Grid, default=OF_EXPERIMENT)] = None,
+    penalties: Annotated[str | None, option("penalties", of=Grid, default=OF_EXPERIMENT)] = None,
+    solvers: Annotated[str | None, option("solvers", of=Grid, default=OF_EXPERIMENT)] = None,
+    dims: Annotated[str | None, option("dims", of=Grid, default=OF_EXPERIMENT)] = None,
+    seeds: Annotated[int | None, option("seeds", of=Grid, default=OF_EXPERIMENT)] = None,
+    epochs: Annotated[int | None, option("epochs", default=OF_EXPERIMENT)] = None,
+    engine: Engine = "local",
     address: Annotated[
         str | None, typer.Option(help="HOST:PORT of a Ray cluster, or auto; without it one is started here.")
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Trials at a time; without it one a GPU, or one a core.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Stop values of λ that others clearly dominate, and mark them.")] = False,
-    dataset: Annotated[str | None, option("dataset")] = None,
-    data_dir: Annotated[Path | None, option("data_dir")] = None,
-    device: Annotated[str | None, option("device")] = None,
+    dataset: Annotated[str | None, option("dataset", default=OF_EXPERIMENT)] = None,
+    data_dir: Annotated[Path | None, option("data_dir", default=OF_EXPERIMENT)] = None,
+    device: Annotated[str | None, option("device", default=OF_EXPERIMENT)] = None,
     results: Annotated[Path | None, typer.Option(help="The sweep goes to RESULTS/EXPERIMENT.")] = None,
     experiments: Experiments = None,
-    set_: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any other setting of a run.")] = None,
+    set_: Set = None,
     callback: Callback = None,
     trial: Annotated[str | None, typer.Option(hidden=True, help="Run this one trial, here.")] = None,
 ) -> None:
-    """Which λ? Many runs on a grid, paired by seed, to a table with intervals and a verdict.
+    """Which λ? A grid of paired runs, a table and a verdict.
 
     A sweep that was stopped goes on with the same command; a trial that is finished is never repeated.
     """
@@ -373,11 +335,13 @@ def sweep_lambda(
     return show.run_sweep(console, request, state)
 
 
-@app.command()
+@command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Of sweeps or spectra, such as results/lambda-quick.")],
 ) -> None:
-    """Rebuild a study's tables and figures from its CSVs alone, and write one page with all of them: FOLDER/report.html."""
+    """Write one page of a study from its CSVs: FOLDER/report.html.
+
+    Its tables and figures are made anew, too."""
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.present.report import show_report, write_study
     from sparsehead_cli.study.study import read_study
@@ -387,6 +351,27 @@ def report(
         show_report(Console(), study, write_study(study))
 
 
-def names(text: str) -> tuple[str, ...]:
-    """`knn, linear` -> ("knn", "linear"), each once."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+@command("list")
+def list_(
+    kind: Kind = None,
+    experiments: Experiments = None,
+) -> None:
+    """List what there is to choose from, and what each is."""
+    from sparsehead_cli.present.catalogue import show_list
+    from sparsehead_cli.present.console import Console
+
+    show_list(Console(), kind, experiments)
+
+
+@command()
+def show(
+    name: Name,
+    experiments: Experiments = None,
+    set_: Set = None,
+) -> None:
+    """Show the settings of a recipe or run, and where they come from."""
+    from sparsehead_cli.present.console import Console
+    from sparsehead_cli.present.recipe import show as show_recipe
+    from sparsehead_cli.runs.config import parse_set
+
+    show_recipe(Console(), name, experiments, parse_set(set_ or []))

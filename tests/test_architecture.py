@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "sparsehead_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # a room may import from its own floor and from those below it
 FLOORS = [
-    {"cli", "__main__"},
+    {"cli", "__main__", "options", "ending"},
     {"present"},
     {"sweep"},
     {"study"},

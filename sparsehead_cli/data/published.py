@@ -5,8 +5,9 @@ Each lies below data_dir in its publisher's own files, and is downloaded where i
 
 import hashlib
 import io
-from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ Arrays = tuple[np.ndarray, np.ndarray]
 EMBEDDED = Path(__file__).with_name("fashion10k.npz")
 EMBEDDED_SHA256 = "72576a8136b680462690fce5bb7ab884839727a48b1a51ae92f8faea0636e3f0"
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+_MAY_DOWNLOAD = ContextVar("_MAY_DOWNLOAD", default=True)
+
+
+@contextmanager
+def without_downloads() -> Iterator[None]:
+    """Within it a data set that is not there is an error, and is neither downloaded nor unpacked."""
+    before = _MAY_DOWNLOAD.set(False)
+    try:
+        yield
+    finally:
+        _MAY_DOWNLOAD.reset(before)
 
 
 def read_embedded(data_dir: Path, train: bool) -> Arrays:
@@ -103,9 +115,14 @@ def _torchvision(name: str, data_dir: Path, **chosen: object) -> object:
     places = (data_dir / name / "raw", data_dir / name, data_dir, *data_dir.parents)  # torchvision makes them to download into
     missing = [place for place in places if not place.exists()]
     try:
-        return getattr(torchvision.datasets, name)(str(data_dir), download=True, **chosen)
+        return getattr(torchvision.datasets, name)(str(data_dir), download=_MAY_DOWNLOAD.get(), **chosen)
     except Exception as error:  # a download fails in as many ways as there are networks
         ours, what = SOURCES[name]
+        if not _MAY_DOWNLOAD.get():
+            raise SparseheadError(
+                f"{ours} is not complete or not unpacked in {data_dir}, and a dry run fetches nothing. Without --dry-run it is "
+                f"downloaded. {what}"
+            ) from None
         raise SparseheadError(f"{ours} is not complete in {data_dir} and cannot be downloaded ({error}). {what}") from None
     finally:
         _remove_empty(missing)

@@ -32,6 +32,11 @@ if TYPE_CHECKING:  # torchvision takes seconds to import, and only detection nee
 
 DETECTION_PREFIX = "detection."
 ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
+COMPOSED = {  # what those do that are no function of protocols.py
+    "semi": "semi-linear and semi-finetune on 1 % and 10 % of the labels, each for several draws of them.",
+    "transfer": "linear, knn and finetune on other data sets, those of --transfer-to.",
+    "detection": "Train a detector on the backbone; average precision of boxes, and of masks, on --detection-set.",
+}
 DIRECT = ("linear", "knn", "linear-sgd", "finetune")
 TRANSFER = ("linear", "knn", "finetune")
 TUNING = ("finetune", "semi-finetune", "detection")  # these need weights to train

@@ -1,7 +1,8 @@
-"""How much memory a process may use."""
+"""How much memory a process may use, and has used."""
 
 import os
 import resource
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,3 +22,11 @@ def memory_of(device: torch.device) -> int:
     with suppress(OSError, ValueError):  # no such limit, or "max"
         limits.append(int(CGROUP.read_text(encoding="utf-8")))
     return min(limits)
+
+
+def peak_memory(device: torch.device) -> int:
+    """The most bytes that this process has had: of a GPU those of its tensors, else those of the process with all its code."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

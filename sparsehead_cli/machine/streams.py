@@ -28,6 +28,12 @@ def open_streams() -> None:
             stream.reconfigure(errors="replace")
 
 
+def writable(text: str) -> str:
+    """`text` with ? for what stdout cannot write, for libraries that would rather write it in another encoding."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "replace").decode(encoding)
+
+
 @contextmanager
 def told_by_the_machine() -> Iterator[None]:
     """A full disk, a missing permission, no memory, a reader that went away: raised as a SparseheadError that says what to do.

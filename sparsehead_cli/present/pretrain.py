@@ -12,23 +12,39 @@ from sparsehead_cli.machine.launch import command_alone, twin_command
 from sparsehead_cli.measure.spectrum import is_collapsed
 from sparsehead_cli.present.console import Console, Display, print_table, progress_bar
 from sparsehead_cli.present.table import Cell, Column, Table
+from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import SPECTRA
-from sparsehead_cli.runs.readable import number, readable
+from sparsehead_cli.runs.readable import duration, number, readable
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
-from sparsehead_cli.training.callbacks import Callback
-from sparsehead_cli.training.loop import Result
+from sparsehead_cli.training.callbacks import Callback, load_callbacks
+from sparsehead_cli.training.loop import Result, pretrain
 
-SHOW_SECONDS = 0.25
+SHOW_SECONDS = 0.25  # between two movements of the bar
+LINE_SECONDS = 10.0  # between two lines within an epoch, where no terminal shows a bar
+
+
+def train(console: Console, config: Config, callbacks: tuple[str, ...], arguments: list[str]) -> None:
+    """Train the run of these settings with callbacks named module:Class, and show it; `arguments` are the command line's.
+
+    Raises: SparseheadError, as `training.loop.pretrain`.
+    """
+    try:
+        with PretrainDisplay(console) as display:
+            result = pretrain(build(config), [*load_callbacks(callbacks), display])
+        show_result(console, result, arguments)
+    finally:
+        distributed.stop()
 
 
 class PretrainDisplay(Display, Callback):
-    """A progress bar on a terminal, and everywhere one plain line an epoch."""
+    """A progress bar on a terminal, everywhere one plain line an epoch, and in a log more of them within long epochs."""
 
     def __init__(self, console: Console) -> None:
         after = "{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} images/s "
         self.bar, self.shown = progress_bar(console, "epoch {task.fields[epoch]}", after), 0.0
+        self.lines = StepLines(console)
         super().__init__(console, self.bar)
 
     def on_start(self, run: Run, progress: Progress) -> None:
@@ -48,6 +64,8 @@ class PretrainDisplay(Display, Callback):
     def on_step(self, run: Run, progress: Progress) -> None:
         """Move the bar a few times a second: each look at the loss waits for the device."""
         now = time.perf_counter()
+        if self.bar.disable:
+            self.lines.on_step(run, progress)
         if self.bar.disable or now - self.shown < SHOW_SECONDS:
             return
         self.shown = now
@@ -64,6 +82,20 @@ class PretrainDisplay(Display, Callback):
         self.say(epoch_line(row, run.epochs))
         for features in collapsed(row):
             self.say(collapse_text(features, row))
+
+
+class StepLines(Callback):
+    """A line every LINE_SECONDS within an epoch, so that a log shows life; none for epochs that are shorter."""
+
+    def __init__(self, console: Console) -> None:
+        self.console, self.shown = console, 0.0
+
+    def on_step(self, run: Run, progress: Progress) -> None:
+        """Print a line, where one is due; only then the device is waited for."""
+        now = time.perf_counter()
+        if now - max(self.shown, progress.began) >= LINE_SECONDS and run.is_within_epoch(progress.step):
+            self.shown = now
+            self.console.print(step_line(run, progress), soft_wrap=True)
 
 
 def describe(run: Run) -> list[tuple[str, str]]:
@@ -102,6 +134,21 @@ def describe_head(config: Config, dim: int) -> str:
     widths = [dim] + [config.projector_hidden] * (config.projector_layers - 1) + [config.projector_out]
     norm = "" if config.projector_layers == 1 else f" with{'' if config.projector_batch_norm else 'out'} BatchNorm"
     return "–".join(map(str, widths)) + norm
+
+
+def step_line(run: Run, progress: Progress) -> str:
+    """Where a run is within an epoch, in one line."""
+    phase, _, within = run.place(progress.step)
+    steps = run.steps_of(phase)
+    left = (steps - within) * run.batch_size / progress.images_per_second
+    parts = [
+        f"epoch {progress.epoch:>{len(str(run.epochs))}}/{run.epochs}",
+        f"step {within:,} of {steps:,}",
+        f"loss {progress.logged['loss'].item():.3f}",
+        f"{progress.images_per_second:,.0f} images/s",
+        f"about {duration(left)} left of this epoch",
+    ]
+    return "  ".join(parts)
 
 
 def epoch_line(row: Row, epochs: int | None = None) -> str:

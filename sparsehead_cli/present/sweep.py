@@ -8,26 +8,27 @@ from pathlib import Path
 
 from rich.live import Live
 
-from sparsehead_cli.errors import SparseheadError, Stopped
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, print_table, terminal_table
 from sparsehead_cli.present.figures import save_figure
 from sparsehead_cli.present.figures_sweep import sweep_figure
-from sparsehead_cli.present.pretrain import epoch_line
+from sparsehead_cli.present.pretrain import StepLines, counted, epoch_line
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
-from sparsehead_cli.runs.folder import METRICS, locked
-from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.folder import locked
+from sparsehead_cli.runs.readable import duration, number
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pruned
 from sparsehead_cli.sweep.engines import Task, default_jobs
-from sparsehead_cli.sweep.sweep import SweepRequest, SweepState, seconds_left, sweep
+from sparsehead_cli.sweep.sweep import Reached, SweepRequest, SweepState, seconds_left, sweep
 from sparsehead_cli.sweep.trial import LOG
-from sparsehead_cli.training.callbacks import Callback
 
 REFRESH_SECONDS = 2.0
+LOG_SECONDS = 60.0  # between two lines about running trials, where no terminal shows a table of them
 ENOUGH_SEEDS = 5  # an interval is Student's t standard errors to either side: 2.8 of them with 5 seeds, 12.7 with 2
 RUNNING = {  # what the table of running trials shows: numbers of metrics.csv, and their columns
     "loss": Column("loss", digits=3),
@@ -96,6 +97,7 @@ class SweepDisplay(Display):
         self.request, self.state = request, state
         self.named = set(state.rows) | set(state.failed)  # trials that have their line, or ended before this sweep
         self.refreshed, self.estimated = 0.0, False  # when it was refreshed last; whether the time was said
+        self.logged = time.monotonic()  # when, without a terminal, the last line about running trials was printed
 
     def __enter__(self) -> "SweepDisplay":
         state = self.state
@@ -108,7 +110,7 @@ class SweepDisplay(Display):
             self.say(line)
         if pending:
             where = "on Ray" if self.request.engine == "ray" else f"{self.request.jobs or default_jobs()} at a time"
-            self.say(f"{pending} to run, {where}; the time is estimated after the first epoch of a trial")
+            self.say(f"{pending} to run, {where}; the time is estimated once a trial has begun")
         return super().__enter__()
 
     def watch(self, state: SweepState, running: list[Task]) -> None:
@@ -122,52 +124,69 @@ class SweepDisplay(Display):
             else:
                 row = state.rows[name]
                 self.say(f"{done}/{len(state.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
-        wanted = self.moving or not self.estimated  # without a terminal, only until the time was said
-        if running and wanted and time.monotonic() - self.refreshed > REFRESH_SECONDS:
+        if running and time.monotonic() - self.refreshed > REFRESH_SECONDS:
             self.refreshed = time.monotonic()
-            self.refresh({task.folder.name: rows_so_far(task.folder) for task in running})
+            self.refresh({task.folder.name: Reached.read(task.folder) for task in running})
 
-    def refresh(self, running: dict[str, list[Row]]) -> None:
-        """Say once how long all will take, and show the live table. `running`: a trial's name -> its rows of metrics.csv."""
+    def refresh(self, running: dict[str, Reached]) -> None:
+        """Say once how long all will take; then show the live table, or print a line now and then where there is no terminal."""
         left = seconds_left(self.state, running)
         if left is not None and not self.estimated:
             self.estimated = True
             trials = len(self.state.pending())
-            self.say(f"about {minutes(left)} for the {trials} trial{'s that are' if trials > 1 else ' that is'} left")
+            self.say(f"about {duration(left)} for the {trials} trial{'s that are' if trials > 1 else ' that is'} left")
         if self.moving:
             table = running_table(self.state, running, left)
             self.moving.update(terminal_table(table, self.console.width), refresh=True)
+        elif time.monotonic() - self.logged > LOG_SECONDS:
+            self.logged = time.monotonic()
+            self.say(running_line(self.state, running, left))
 
 
-def running_table(state: SweepState, running: dict[str, list[Row]], left: float | None) -> Table:
-    """How far each running trial is (name -> its rows of metrics.csv), under a title that says how many seconds are `left`."""
+def running_title(state: SweepState, left: float | None) -> str:
+    """How far a sweep is, and how many seconds are `left`."""
     title = f"{len(state.rows)} of {len(state.configs)} trials finished"
-    if left is not None:
-        title += f", about {minutes(left)} left"
+    return title if left is None else f"{title}, about {duration(left)} left"
+
+
+def running_table(state: SweepState, running: dict[str, Reached], left: float | None) -> Table:
+    """How far each running trial is, under a title that says how far all are."""
+    title = running_title(state, left)
     if state.rows:
         best = max(state.rows.values(), key=lambda row: float(row["val_accuracy"]))
         title += f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}"
-    table = Table(title, [Column("running", text=True), Column("epoch"), *RUNNING.values()])
-    for name, rows in running.items():
-        epoch = Cell(len(rows), text=f"{len(rows)}/{state.configs[name].epochs}")
-        last = rows[-1] if rows else {}
-        table.add(Cell(name), epoch, *(Cell(last.get(metric)) for metric in RUNNING))
+    table = Table(title, [Column("running", text=True), Column("epochs", text=True), *RUNNING.values()])
+    for name, reached in running.items():
+        last = reached.rows[-1] if reached.rows else {}
+        table.add(Cell(name), Cell(epochs_text(state, name, reached)), *(Cell(last.get(metric)) for metric in RUNNING))
     return table
 
 
-def rows_so_far(folder: Path) -> list[Row]:
-    """A running trial's rows of metrics.csv. A damaged table gives none: the trial itself ends with that error."""
-    try:
-        return read_csv(folder / METRICS)
-    except SparseheadError:
-        return []
+def running_line(state: SweepState, running: dict[str, Reached], left: float | None) -> str:
+    """The same in one line, for a log."""
+    trials = [f"{name} {epochs_text(state, name, reached)}" for name, reached in running.items()]
+    return f"{running_title(state, left)}; running: {', '.join(trials)}"
 
 
-def minutes(seconds: float) -> str:
-    """A duration for people."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+def epochs_text(state: SweepState, name: str, reached: Reached) -> str:
+    """How far a trial is: 3.4 of 10, which is 40 % of its fourth epoch; in the end it is evaluated."""
+    epochs = reached.beat.epochs if reached.beat else state.configs[name].epochs
+    whole = float(reached.epochs).is_integer()
+    return f"{reached.epochs:.{0 if whole else 1}f} of {epochs}{', evaluating' if reached.epochs >= epochs else ''}"
+
+
+def stop_text(request: SweepRequest, state: SweepState) -> str:
+    """What a sweep that was stopped keeps, and what the same command does next."""
+    pending = state.pending()
+    begun = sum((state.folder / name / "checkpoint.pt").exists() for name in pending)
+    kept = f" and are in {SWEEP_CSV} and the figure" if state.rows else ""
+    text = f"{len(state.rows)} of {counted(len(state.configs), 'trial')} have finished{kept}. "
+    if begun:
+        as_of = "after their last epoch" if request.engine == "ray" else "after their last step"
+        text += f"Of those that had not, {begun} had begun, and their folders hold them as they were {as_of}. "
+    goes_on = f", takes up the {begun} where they were" if begun else ""
+    starts = f", starts the {len(pending) - begun} others" if len(pending) > begun else ""
+    return f"{text}The same command goes on: it repeats no finished trial{goes_on}{starts}."
 
 
 def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> None:
@@ -181,8 +200,8 @@ def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> Non
                 rows, summary = sweep(request, state, display.watch)
             finally:
                 draw_sweep(state.folder)
-    except KeyboardInterrupt:
-        raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None
+    except KeyboardInterrupt as interrupt:
+        raise stopped_by(interrupt, stop_text(request, state)) from None
     show_sweep(console, state, rows, summary)
 
 
@@ -254,11 +273,8 @@ def show_commands(console: Console, state: SweepState, arguments: Sequence[str])
         console.print(shlex.join(["sparsehead", *arguments, "--trial", name]), soft_wrap=True)
 
 
-class EpochLines(Callback):
-    """Prints one line per epoch, for the log of a trial."""
-
-    def __init__(self, console: Console) -> None:
-        self.console = console
+class EpochLines(StepLines):
+    """Prints one line per epoch, and more of them within long ones, for the log of a trial."""
 
     def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
         self.console.print(epoch_line(row), soft_wrap=True)

@@ -221,18 +221,23 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
         ) from None
 
 
-def require_memory(config: Config, spec: object, device: torch.device) -> None:
-    """Raises: SparseheadError where weights, their gradients and what the optimizer keeps of them exceed the device's memory.
+def memory_needed(config: Config, spec: object) -> int | None:
+    """The bytes of weights, their gradients and what the optimizer keeps of them; activations and images come on top.
 
-    Code of one's own is not measured: it may not know how to be made without memory.
+    None for code of one's own: it may not know how to be made without memory.
     """
     if FIELDS["backbone"].is_plug_in(config.backbone) or is_plugin(config.method):
-        return
+        return None
     method = outline(build_method, config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
     count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
-    needed, there = 4 * count, memory_of(device)
-    if needed > there:
+    return 4 * count
+
+
+def require_memory(config: Config, spec: object, device: torch.device) -> None:
+    """Raises: SparseheadError where `memory_needed` exceeds the device's memory."""
+    needed, there = memory_needed(config, spec), memory_of(device)
+    if needed is not None and needed > there:
         raise SparseheadError(
             f"this network needs {needed / 1e9:,.1f} GB for its weights, gradients and optimizer, and the {device.type} has "
             f"{there / 1e9:,.1f} GB. Choose smaller widths, projector_hidden, projector_out or method settings."

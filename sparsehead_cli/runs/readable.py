@@ -1,4 +1,4 @@
-"""Numbers of tables as people read them: what is not defined (empty in the CSV, NaN in memory) is "–", never 0, nan or -0.0."""
+"""Numbers as people read them: what is not defined (empty in the CSV, NaN in memory) is "–", never 0, nan or -0.0."""
 
 import math
 
@@ -20,3 +20,12 @@ def share(part: object, whole: object) -> float:
     """part / whole of two counts; NaN where one is not defined or there is nothing to have a part of."""
     parts, wholes = number(part), number(whole)
     return parts / wholes if wholes else math.nan
+
+
+def duration(seconds: float) -> str:
+    """A number of seconds as people say it: 80 s, 5 minutes, 2.5 hours, 3.1 days."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5_400:
+        return f"{seconds / 60:.0f} minutes"
+    return f"{seconds / 3600:.1f} hours" if seconds < 2 * 86_400 else f"{seconds / 86_400:.1f} days"

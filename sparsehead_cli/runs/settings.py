@@ -69,6 +69,25 @@ class Setting:
             text = text.replace("{names}", f"{', '.join(names[:-1])} or {names[-1]}")
         return f"{text} In {self.unit}." if self.unit else text
 
+    def default_text(self) -> str:
+        """The default as people write it, "" for none."""
+        return "" if self.default is None else written(self.default)
+
+    def kind_text(self) -> str:
+        """What a value of it must be, in a few words: its kind, and its range."""
+        if self.words:
+            kind, many = self.words, False
+        else:
+            stated = self.kind
+            if typing.get_origin(stated) in UNIONS:
+                stated = next(part for part in typing.get_args(stated) if part is not types.NoneType)
+            many = typing.get_origin(stated) is tuple
+            kind = f"{SEVERAL[typing.get_args(stated)[0]]} with commas between" if many else WORDS.get(stated, str(stated))
+            kind = "a name" if self.names and not many else kind
+        most = self.bounds.most
+        bounds = self.bounds.words(most).replace(f"{most} ({most})", str(most)) if self.bounds != UNBOUNDED else ""
+        return f"{kind}, {'each ' if many else ''}{bounds}" if bounds else kind
+
     def has_prefix(self, value: object) -> bool:
         """Whether `value` is one of the other names, such as timm:resnet18."""
         return bool(self.prefix) and str(value).startswith(self.prefix)
@@ -83,6 +102,17 @@ class Setting:
             return ""
         names = (*self.also, *table_at(self.names))
         return "" if value in names else str(unknown(self.name, value, names))
+
+
+def written(value: object) -> str:
+    """A value of a setting as it is written for `--set`: 0.001, true, 8,16, a path or a name; "none" where there is none."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple | list):
+        return ",".join(map(written, value))
+    return f"{value:.12g}" if isinstance(value, float) else str(value)
 
 
 def setting(default: object, help: str, **facts: object) -> typing.Any:

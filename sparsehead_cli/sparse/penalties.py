@@ -94,7 +94,7 @@ def prox_nuclear(weight: Tensor, t: float, groups: str) -> Tensor:
 
 
 def none(weight: Tensor, groups: str) -> Tensor:
-    """0, [out, in] -> []."""
+    """No penalty: 0, [out, in] -> []."""
     return weight.new_zeros(())
 
 

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import replace_file
+from sparsehead_cli.machine.interrupts import hear_sigterm
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import LOCK
 from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task
@@ -59,6 +60,8 @@ def connected(address: str | None) -> Iterator[ModuleType]:
         ray.init(address=address or "local", log_to_driver=False, logging_level="ERROR")
     except (OSError, ValueError) as error:
         raise unreachable(address, error) from None
+    with suppress(ValueError):  # outside of the main thread
+        hear_sigterm()  # where Ray has put a handler of its own, which ends the process without a word
     try:
         yield ray
     finally:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.runs.build import check_names
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.folder import identity_columns
+from sparsehead_cli.runs.folder import METRICS, identity_columns
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, TABLES
@@ -22,6 +23,7 @@ from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.sweep.auto import auto_lams, read_tasks
+from sparsehead_cli.sweep.beat import Beat
 from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task, default_jobs, run_local
 from sparsehead_cli.sweep.grid import Grid, trials
 from sparsehead_cli.sweep.on_ray import check_ray, run_ray
@@ -220,15 +222,37 @@ def run_one(request: SweepRequest, state: SweepState, name: str, callbacks: Sequ
     run_trial(state.configs[name], [*load_callbacks(request.callbacks), *callbacks])
 
 
-def seconds_left(state: SweepState, running: dict[str, list[Row]]) -> float | None:
-    """About how long the pending trials take, as many at a time as now; `running` has their rows of metrics.csv so far.
+class Reached(NamedTuple):
+    """How far a running trial is: its rows of metrics.csv, and the steps since."""
 
-    Told by what epochs of the sweep took so far; None before the first is over.
+    rows: list[Row]
+    beat: Beat | None = None
+
+    @property
+    def epochs(self) -> float:
+        """How many epochs are done, with a part of the last one."""
+        return max(len(self.rows), self.beat.epochs_done if self.beat else 0)
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """What a trial has written so far. A damaged table gives no rows: the trial itself ends with that error."""
+        try:
+            return cls(read_csv(folder / METRICS), Beat.read(folder))
+        except SparseheadError:
+            return cls([])
+
+
+def seconds_left(state: SweepState, running: dict[str, Reached]) -> float | None:
+    """About how long the pending trials take, as many at a time as now; `running` says how far each running one is.
+
+    Told by what epochs of the sweep took so far, or else by the first steps; None before there are any.
     """
-    seconds = [number(row["seconds"]) for rows in running.values() for row in rows]
+    seconds = [number(row["seconds"]) for reached in running.values() for row in reached.rows]
     seconds += [float(row["train_seconds"]) / float(row["epochs"]) for row in state.rows.values() if row.get("train_seconds")]
+    seconds = seconds or [reached.beat.epoch_seconds for reached in running.values() if reached.beat]
     if not seconds or not running:
         return None
     pending = state.pending()
-    epochs = sum(max(0, state.configs[name].epochs - len(running.get(name, ()))) for name in pending)  # more in later tasks
+    done = {name: reached.epochs for name, reached in running.items()}
+    epochs = sum(max(0, state.configs[name].epochs - done.get(name, 0)) for name in pending)  # more in later tasks
     return (epochs * statistics.fmean(seconds) + len(pending) * EVALUATION_SECONDS) / len(running)

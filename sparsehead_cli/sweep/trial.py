@@ -25,6 +25,7 @@ from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv
+from sparsehead_cli.sweep.beat import BeatFile
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import pretrain
 
@@ -39,7 +40,7 @@ def folder_of(config: Config) -> Path:
 def run_trial(config: Config, callbacks: Sequence[Callback] = ()) -> Row:
     """Train and evaluate one trial to its end and keep its row. Raises: SparseheadError as these two."""
     run = build(config)
-    result = pretrain(run, callbacks)
+    result = pretrain(run, [*callbacks, BeatFile()])
     options = LoadOptions(
         plugins=tuple(own_code(config)),
         device=config.device,
@@ -115,7 +116,13 @@ def log_everything(folder: Path) -> None:
 
 
 def end_with_parent() -> None:
-    """End this process when the one that started it is no more: a killed sweep leaves nobody behind."""
+    """End this process when the one that started it is no more: a killed sweep leaves nobody behind.
+
+    It leaves that one's process group: what a terminal or a scheduler signals to all reaches the sweep, which tells its trials
+    once, so that each saves after its step. A second signal would end it before.
+    """
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()
 
     def watch() -> None:
         multiprocessing.parent_process().join()

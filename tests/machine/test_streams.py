@@ -64,7 +64,7 @@ def test_ctrl_c_during_the_imports(sparsehead, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("sparsehead_cli.runs.config.load_config", pressed)
-    assert sparsehead("pretrain") == (130, "", "stopped. The same command goes on where it was.\n")
+    assert sparsehead("pretrain") == (130, "", "stopped by SIGINT. The same command goes on where it was.\n")
 
 
 @pytest.mark.parametrize(

@@ -21,9 +21,10 @@ from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, RUN
 from sparsehead_cli.sweep import engines, on_ray, trial
+from sparsehead_cli.sweep.beat import Beat
 from sparsehead_cli.sweep.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
 from sparsehead_cli.sweep.grid import Grid, read_grid
-from sparsehead_cli.sweep.sweep import EVALUATION_SECONDS, SweepRequest, SweepState, read_state, run_one, seconds_left
+from sparsehead_cli.sweep.sweep import EVALUATION_SECONDS, Reached, SweepRequest, SweepState, read_state, run_one, seconds_left
 from sparsehead_cli.sweep.trial import FAILED, LOG, attempt, folder_of
 from tests.rows import full_row
 from tests.sweep.conftest import SMALL, TWO_TRIALS, same
@@ -286,14 +287,25 @@ def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(unint
         assert same(tmp_path / "lambda-quick" / name) == same(uninterrupted / name)
 
 
-def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch, number):
     from sparsehead_cli.sweep import sweep as module
 
     (folder / finished[3] / "trial.csv").unlink()
-    monkeypatch.setattr(module, "run_local", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), number)
+        time.sleep(5)  # which the signal ends
+
+    monkeypatch.setattr(module, "run_local", interrupted)
     code, _, err = sweep()
-    assert code == 130
-    assert "the same command goes on" in err
+    assert code == 128 + number
+    assert err == (
+        f"stopped by {number.name}. 3 of 4 trials have finished and are in sweep.csv and the figure. Of those that had not, "
+        "1 had begun, and their folders hold them as they were after their last step. The same command goes on: it repeats no "
+        "finished trial, "
+        "takes up the 1 where they were.\n"
+    )
     assert len(read_csv(folder / "sweep.csv")) == 3
     assert (folder / "sweep_summary.csv").exists()
     assert (folder / "sweep.png").exists()
@@ -325,11 +337,14 @@ def test_jobs_have_an_end(sweep):
 def test_the_time_that_is_left_is_told_from_epochs_that_are_over(tiny):
     configs = {name: tiny(epochs=4, lam=lam) for name, lam in (("a", 0.0), ("b", 1e-3), ("c", 1e-2), ("d", 0.1))}
     state = SweepState(folder_of(configs["a"]).parent, configs)
-    assert seconds_left(state, {"a": [], "b": []}) is None
-    epoch = {"seconds": "6.0"}
-    assert seconds_left(state, {"a": [epoch], "b": []}) == ((4 * 4 - 1) * 6 + 4 * EVALUATION_SECONDS) / 2
+    none, epoch = Reached([]), {"seconds": "6.0"}
+    assert seconds_left(state, {"a": none, "b": none}) is None
+    assert seconds_left(state, {"a": Reached([epoch]), "b": none}) == ((4 * 4 - 1) * 6 + 4 * EVALUATION_SECONDS) / 2
+    beat = Beat(step=5, total_steps=40, epochs=4, step_seconds=0.5)  # half of the first of four epochs of ten steps
+    assert seconds_left(state, {"a": Reached([], beat), "b": none}) == ((4 * 4 - 0.5) * 5 + 4 * EVALUATION_SECONDS) / 2
     state.rows["a"] = {"train_seconds": "8.0", "epochs": "4"}
-    assert seconds_left(state, {"b": [epoch, epoch]}) == pytest.approx((4 * 3 - 2) * (6 + 6 + 2) / 3 + 3 * EVALUATION_SECONDS)
+    left = seconds_left(state, {"b": Reached([epoch, epoch])})
+    assert left == pytest.approx((4 * 3 - 2) * (6 + 6 + 2) / 3 + 3 * EVALUATION_SECONDS)
     assert seconds_left(SweepState(state.folder, configs), {}) is None
 
 
@@ -346,7 +361,7 @@ def test_the_display_tells_the_time_once_an_epoch_is_over(tiny, monkeypatch, cap
         replace_csv(folder / "metrics.csv", [full_row("metrics.csv", epoch=1, seconds=5)])
         for _ in range(2):
             display.watch(state, [Task(folder, config)])
-    assert "1 to run, 1 at a time; the time is estimated after the first epoch of a trial" in before
+    assert "1 to run, 1 at a time; the time is estimated once a trial has begun" in before
     assert "about" not in before
     assert capsys.readouterr().out == "about 40 s for the 1 trial that is left\n"
 

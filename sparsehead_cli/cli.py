@@ -18,7 +18,7 @@ from sparsehead_cli.errors import SparseheadError, Stopped
 from sparsehead_cli.machine.launch import command_alone, launched, rank
 from sparsehead_cli.machine.streams import open_streams, told_by_the_machine
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.settings import settings_of
+from sparsehead_cli.runs.settings import names_in, settings_of
 from sparsehead_cli.sweep.grid import Grid
 
 if TYPE_CHECKING:
@@ -72,7 +72,11 @@ Device = Annotated[str, option("device")]
 Workers = Annotated[int | None, option("workers")]
 Callback = Annotated[
     list[str] | None,
-    typer.Option("--callback", metavar="MOD:CLASS", help="Called while the run trains; code of your own. May be repeated."),
+    typer.Option(
+        "--callback",
+        metavar="NAME",
+        help=f"Called while a run trains: {', '.join(names_in('training.callbacks:CALLBACKS'))} or MODULE:CLASS. May be repeated.",
+    ),
 ]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]

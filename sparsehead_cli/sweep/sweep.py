@@ -11,7 +11,6 @@ from functools import cache, partial
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, shown
-from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.runs.build import check_names
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns
@@ -94,8 +93,7 @@ def check_request(request: SweepRequest) -> None:
         raise SparseheadError("--prune needs somebody who watches the trials: --engine local or ray.")
     if request.jobs is not None and not 1 <= request.jobs <= MOST_JOBS:
         raise SparseheadError(f"jobs must be at least 1 and at most {MOST_JOBS:,}, given {shown(request.jobs)}.")
-    for name in request.callbacks:
-        load("callback", name)
+    load_callbacks(request.callbacks)
 
 
 def read_state(request: SweepRequest) -> SweepState:

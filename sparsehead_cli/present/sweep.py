@@ -23,6 +23,7 @@ from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pruned
 from sparsehead_cli.sweep.engines import Task, default_jobs
+from sparsehead_cli.sweep.on_slurm import array_jobs
 from sparsehead_cli.sweep.sweep import SweepRequest, SweepState, seconds_left, sweep
 from sparsehead_cli.sweep.trial import LOG
 from sparsehead_cli.training.callbacks import Callback
@@ -35,6 +36,7 @@ RUNNING = {  # what the table of running trials shows: numbers of metrics.csv, a
     "effective_rank_r": Column("rank of r", digits=1),
     "effective_rank_z": Column("rank of z", digits=1),
 }
+ELSEWHERE = {"ray": "on Ray", "slurm": "as jobs of Slurm"}  # where trials run that are not this machine's
 CHOSEN = {"both": "best, sparsest"}  # what is written for a λ chosen as "both"; "best" and "sparsest" are written as they are
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
 RANK_R, RANK_Z = Column("effective\nrank of r", digits=1), Column("effective\nrank of z", digits=1)
@@ -107,7 +109,7 @@ class SweepDisplay(Display):
         for line in lams_of(state) if self.request.grid.auto else ():
             self.say(line)
         if pending:
-            where = "on Ray" if self.request.engine == "ray" else f"{self.request.jobs or default_jobs()} at a time"
+            where = ELSEWHERE.get(self.request.engine) or f"{self.request.jobs or default_jobs()} at a time"
             self.say(f"{pending} to run, {where}; the time is estimated after the first epoch of a trial")
         return super().__enter__()
 
@@ -182,8 +184,17 @@ def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> Non
             finally:
                 draw_sweep(state.folder)
     except KeyboardInterrupt:
-        raise Stopped("stopped. sweep.csv and the figure have what had finished; the same command goes on.", 130) from None
+        raise Stopped(stopped_text(request, state), 130) from None
     show_sweep(console, state, rows, summary)
+
+
+def stopped_text(request: SweepRequest, state: SweepState) -> str:
+    """What a sweep that is interrupted leaves; jobs of Slurm run on without it."""
+    kept = "stopped. sweep.csv and the figure have what had finished; the same command goes on."
+    jobs = array_jobs([state.folder / name for name in state.pending()]) if request.engine == "slurm" else []
+    if not jobs or request.limits.cluster != "slurm":
+        return kept
+    return f"{kept} The jobs run on meanwhile, and it picks up what they leave; `scancel {' '.join(jobs)}` ends them."
 
 
 def draw_sweep(folder: Path) -> None:

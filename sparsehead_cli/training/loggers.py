@@ -239,7 +239,7 @@ class WeightsAndBiases:
             resume="allow" if before["id"] else None,
             dir=run.folder,
             config=settings_of_run(run),
-            reinit="create_new",
+            reinit="finish_previous",  # in this process, by an error
             settings=wandb.Settings(console="off"),
         )
         self.flush(before["step"], epoch=before["epoch"])

@@ -3,7 +3,6 @@
 A trial that reaches its time limit, or is preempted, saves after its step, is queued again and goes on where it was.
 """
 
-import os
 import shutil
 import signal
 import time
@@ -125,12 +124,9 @@ def is_over(job: "Job") -> bool:
     if job.paths.result_pickle.exists():
         return True
     try:
-        os.kill(int(job.job_id), 0)
-    except ProcessLookupError:
+        return b"submitit" not in Path("/proc", job.job_id, "cmdline").read_bytes()  # its number may be another process's by now
+    except OSError:
         return True
-    except PermissionError:
-        pass
-    return False
 
 
 def outcome_of(task: Task, job: "Job") -> Outcome:

@@ -138,29 +138,20 @@ def test_tensorboard_reads_a_run_that_was_killed_and_went_on(tiny, monkeypatch):
     assert {"_hparams_/session_start_info", "_hparams_/session_end_info"} <= set(events.PluginTagToContent("hparams"))
 
 
-def test_the_log_changes_nothing_and_a_finished_run_is_not_logged_again(tiny, tmp_path):
+def test_a_run_that_was_trained_without_a_log_gets_its_epochs_once(tiny, run_folder):
     pytest.importorskip("tensorboard")
-    plain = pretrain(build(tiny(results=tmp_path / "plain"))).run.folder
-    logged = pretrain(build(tiny()), load_callbacks(("tensorboard",))).run.folder
-    assert (plain / "checkpoint.pt").read_bytes() == (logged / "checkpoint.pt").read_bytes()
-    files = sorted(logged.glob("events.*"))
-    assert pretrain(build(tiny()), load_callbacks(("tensorboard",))).was_finished
-    assert sorted(logged.glob("events.*")) == files
+    for _ in range(2):
+        result = pretrain(build(tiny()), load_callbacks(("tensorboard",)))
+        assert (result.run.folder, result.was_finished) == (run_folder, True)
+    assert len(list(run_folder.glob("events.*"))) == 1
+    points = read_events(run_folder).Scalars("epoch/knn_accuracy")
+    expected = [(result.run.steps_per_epoch * int(row["epoch"]), float(row["knn_accuracy"])) for row in result.rows]
+    assert [(point.step, pytest.approx(point.value)) for point in points] == expected
 
 
-def test_a_run_that_was_trained_without_a_log_gets_its_epochs(tiny):
-    pytest.importorskip("tensorboard")
-    folder = pretrain(build(tiny())).run.folder
-    run = pretrain(build(tiny()), load_callbacks(("tensorboard",))).run
-    points = read_events(folder).Scalars("epoch/knn_accuracy")
-    rows = read_csv(folder / "metrics.csv")
-    assert [(p.step, p.value) for p in points] == [
-        (run.steps_per_epoch * int(row["epoch"]), pytest.approx(float(row["knn_accuracy"]))) for row in rows
-    ]
-
-
-def test_weights_and_biases_has_one_run_that_was_killed_and_went_on(tiny, offline):
+def test_weights_and_biases_has_one_run_that_was_killed_and_went_on(tiny, offline, trained):
     run = killed_and_resumed(tiny(), "wandb")
+    assert (run.folder / "checkpoint.pt").read_bytes() == (trained / "checkpoint.pt").read_bytes()  # a log changes nothing
     files = sorted(run.folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     assert len(files) == 2
     assert len({path.name for path in files}) == 1  # the same id: W&B goes on with the first
@@ -209,6 +200,13 @@ def test_a_long_run_has_few_points(tiny, monkeypatch):
     every = -(-total // 5)
     assert [step for step, is_epoch in written if not is_epoch] == sorted({*range(every, total + 1, every), steps, total})
     assert [step for step, is_epoch in written if is_epoch] == [steps, total]
+
+
+def test_of_several_processes_only_the_first_one_writes(monkeypatch):
+    monkeypatch.setattr(loggers.distributed, "rank", lambda: 1)
+    logger = loggers.Logger(None)  # a log that whoever calls it would fail of
+    for moment, more in (("on_start", ()), ("on_step", ()), ("on_epoch", ({},)), ("on_end", ())):
+        getattr(logger, moment)(None, None, *more)
 
 
 def test_what_a_client_raises_is_one_sentence(sparsehead, tmp_path, monkeypatch):

@@ -314,17 +314,19 @@ def sweep_lambda(
     """
     from sparsehead_cli.runs.config import parse_set
     from sparsehead_cli.sweep.grid import read_grid
+    from sparsehead_cli.sweep.limits import split_limits
 
+    limits, given = split_limits(parse_set(set_ or []), engine)
     axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
     settings = {"dataset": dataset, "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
-    axes, settings = ({key: value for key, value in given.items() if value is not None} for given in (axes, settings))
-    grid = read_grid(experiment, experiments, axes, {**parse_set(set_ or []), **settings})
+    axes, settings = ({key: value for key, value in some.items() if value is not None} for some in (axes, settings))
+    grid = read_grid(experiment, experiments, axes, {**given, **settings})
 
     from sparsehead_cli.present import sweep as show
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
 
-    running = {"engine": engine, "address": address, "jobs": jobs, "retry_failed": retry_failed, "prune": prune}
+    running = {"engine": engine, "address": address, "jobs": jobs, "retry_failed": retry_failed, "prune": prune, "limits": limits}
     callbacks = tuple(callback or ())
     request = SweepRequest(grid=grid, experiment=experiment, experiments=experiments, callbacks=callbacks, **running)
     state, console = read_state(request), Console()

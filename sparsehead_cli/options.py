@@ -95,7 +95,11 @@ Device = Annotated[str, option("device", default=True)]
 Workers = Annotated[int | None, option("workers")]
 Callback = Annotated[
     list[str] | None,
-    typer.Option("--callback", metavar="MOD:CLASS", help="Called while the run trains; code of your own. May be repeated."),
+    typer.Option(
+        "--callback",
+        metavar="NAME",
+        help=f"Called while a run trains: {', '.join(names_in('training.callbacks:CALLBACKS'))} or MODULE:CLASS. May be repeated.",
+    ),
 ]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]
@@ -140,7 +144,7 @@ Split = Annotated[
 Engine = Annotated[
     str,
     typer.Option(
-        help=f"{', '.join(names_in('sweep.sweep:ENGINES'))}: processes here, tasks of a Ray cluster, or a command line a trial.",
+        help=f"{', '.join(names_in('sweep.sweep:ENGINES'))}: processes here, tasks of a Ray cluster, an array job, or command lines.",
         autocompletion=completing("sweep.sweep:ENGINES"),
     ),
 ]

@@ -24,6 +24,7 @@ from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pruned
 from sparsehead_cli.sweep.engines import Task, default_jobs
+from sparsehead_cli.sweep.on_slurm import array_jobs
 from sparsehead_cli.sweep.sweep import Reached, SweepRequest, SweepState, seconds_left, sweep
 from sparsehead_cli.sweep.trial import LOG
 
@@ -36,6 +37,7 @@ RUNNING = {  # what the table of running trials shows: numbers of metrics.csv, a
     "effective_rank_r": Column("rank of r", digits=1),
     "effective_rank_z": Column("rank of z", digits=1),
 }
+ELSEWHERE = {"ray": "on Ray", "slurm": "as jobs of Slurm"}  # where trials run that are not this machine's
 CHOSEN = {"both": "best, sparsest"}  # what is written for a λ chosen as "both"; "best" and "sparsest" are written as they are
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
 RANK_R, RANK_Z = Column("effective\nrank of r", digits=1), Column("effective\nrank of z", digits=1)
@@ -109,7 +111,7 @@ class SweepDisplay(Display):
         for line in lams_of(state) if self.request.grid.auto else ():
             self.say(line)
         if pending:
-            where = "on Ray" if self.request.engine == "ray" else f"{self.request.jobs or default_jobs()} at a time"
+            where = ELSEWHERE.get(self.request.engine) or f"{self.request.jobs or default_jobs()} at a time"
             self.say(f"{pending} to run, {where}; the time is estimated once a trial has begun")
         return super().__enter__()
 
@@ -182,11 +184,15 @@ def stop_text(request: SweepRequest, state: SweepState) -> str:
     kept = f" and are in {SWEEP_CSV} and the figure" if state.rows else ""
     text = f"{len(state.rows)} of {counted(len(state.configs), 'trial')} have finished{kept}. "
     if begun:
-        as_of = "after their last epoch" if request.engine == "ray" else "after their last step"
+        as_of = "after their last step" if request.engine == "local" else "after their last epoch"
         text += f"Of those that had not, {begun} had begun, and their folders hold them as they were {as_of}. "
     goes_on = f", takes up the {begun} where they were" if begun else ""
     starts = f", starts the {len(pending) - begun} others" if len(pending) > begun else ""
-    return f"{text}The same command goes on: it repeats no finished trial{goes_on}{starts}."
+    text += f"The same command goes on: it repeats no finished trial{goes_on}{starts}."
+    jobs = array_jobs([state.folder / name for name in pending]) if request.engine == "slurm" else []
+    if jobs and request.limits.cluster == "slurm":
+        text += f" The jobs run on meanwhile, and it picks up what they leave; `scancel {' '.join(jobs)}` ends them."
+    return text
 
 
 def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> None:

@@ -25,6 +25,7 @@ class Progress:
     """Where a run is. `sums` adds up what was logged over the steps of the unfinished epoch, `tables` holds rows by file name.
 
     `skipped` counts the unreadable inputs of the unfinished epoch. What the last step logged is on the device: `.item()` waits.
+    `spectra` are the eigenvalues of r and z, each [D], as they were measured after the last epoch.
     """
 
     step: int = 0
@@ -33,6 +34,7 @@ class Progress:
     tables: dict[str, list[Row]] = field(default_factory=dict)
     epoch: int = 0  # counted from 1
     logged: dict[str, Tensor] = field(default_factory=dict)
+    spectra: dict[str, Tensor] = field(default_factory=dict)
     images_per_second: float = 0.0  # of this epoch, so far
     began: float = field(default_factory=time.perf_counter)  # the epoch, or the part of it since it was resumed
 
@@ -106,6 +108,11 @@ class Training:
     def epochs_done(self, step: int) -> int:
         """How many epochs, over all phases, are finished after so many steps."""
         return self.epochs if step == self.total_steps else self.place(step)[1]
+
+    def steps_until(self, epoch: int) -> int:
+        """How many steps are done when an epoch, counted from 1 over all phases, is over."""
+        lengths = [self.steps_of(phase) for phase in self.phases for _ in range(phase.epochs)]
+        return sum(lengths[:epoch])
 
     def is_within_epoch(self, step: int) -> bool:
         """Whether an epoch is begun and not finished after so many steps."""

@@ -1,6 +1,5 @@
 """The trials of a sweep as Ray tasks: on a cluster that is there (`--address`), or on one that Ray starts here."""
 
-import dataclasses
 import os
 import socket
 from collections.abc import Iterator
@@ -8,21 +7,18 @@ from contextlib import contextmanager, suppress
 from types import ModuleType
 
 import torch
-from filelock import FileLock, Timeout
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.machine.interrupts import hear_sigterm
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.folder import LOCK
 from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task
-from sparsehead_cli.sweep.trial import FAILED, TRIAL, attempt, folder_of
+from sparsehead_cli.sweep.trial import FAILED, TRIAL, absolute, attempt, folder_of, wait_for_the_dead
 
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 5
 NAMED = ("auto", "local")  # addresses that Ray knows by name: the cluster of this machine, and one of its own
 RETRIES = 5  # of a trial whose node died or whose process was killed
-LOCK_SECONDS = 60  # that a process whose node died may need to notice it
 
 
 def run_ray(tasks: list[Task], jobs: int | None, on_poll: OnPoll, address: str | None) -> Iterator[Outcome]:
@@ -99,18 +95,12 @@ def shares(resources: dict[str, float]) -> tuple[int, int, int]:
     return (gpus, max(1, cpus // gpus), 1) if gpus else (cpus, 1, 0)
 
 
-def absolute(config: Config) -> Config:
-    """The same trial wherever the process that runs it stands."""
-    return dataclasses.replace(config, results=config.results.absolute(), data_dir=config.data_dir.absolute())
-
-
 def run_remote(config: Config, threads: int, callbacks: tuple[str, ...]) -> tuple[str, str]:
     """One trial on some node; (why it did not finish, or ""; the node's name)."""
     torch.set_num_threads(threads)
     folder = folder_of(config)
     folder.mkdir(parents=True, exist_ok=True)
-    with suppress(Timeout), FileLock(folder / LOCK, timeout=LOCK_SECONDS):
-        pass  # whoever ran this trial on a node that died is gone
+    wait_for_the_dead(folder)
     return attempt(config, callbacks), os.uname().nodename
 
 

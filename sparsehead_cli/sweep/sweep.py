@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import NamedTuple, Self
 
 from sparsehead_cli.errors import SparseheadError, shown
-from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.runs.build import check_names
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import METRICS, identity_columns
@@ -26,19 +25,21 @@ from sparsehead_cli.sweep.auto import auto_lams, read_tasks
 from sparsehead_cli.sweep.beat import Beat
 from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task, default_jobs, run_local
 from sparsehead_cli.sweep.grid import Grid, trials
+from sparsehead_cli.sweep.limits import Limits
 from sparsehead_cli.sweep.on_ray import check_ray, run_ray
+from sparsehead_cli.sweep.on_slurm import require_submitit, run_slurm
 from sparsehead_cli.sweep.prune import Halving, dropped
 from sparsehead_cli.sweep.trial import FAILED, TRIAL, folder_of, run_trial, setting_columns
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 MOST_JOBS = 1_024
-ENGINES = ("local", "ray", "print")
+ENGINES = ("local", "ray", "slurm", "print")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRequest:
-    """What `sparsehead sweep-lambda` was asked for; `callbacks` are names `module:Class` of what each trial calls."""
+    """What `sparsehead sweep-lambda` was asked for; `callbacks` are names of what each trial calls, `limits` those of Slurm."""
 
     grid: Grid
     experiment: str
@@ -49,6 +50,7 @@ class SweepRequest:
     retry_failed: bool = False
     prune: bool = False
     callbacks: tuple[str, ...] = ()
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass
@@ -92,12 +94,13 @@ def check_request(request: SweepRequest) -> None:
         raise SparseheadError(f"--address {request.address} is of a Ray cluster: it needs --engine ray.")
     if request.engine == "ray":
         check_ray(request.address)
+    if request.engine == "slurm":
+        require_submitit(request.limits)
     if request.prune and request.engine == "print":
-        raise SparseheadError("--prune needs somebody who watches the trials: --engine local or ray.")
+        raise SparseheadError("--prune needs somebody who watches the trials: --engine local, ray or slurm.")
     if request.jobs is not None and not 1 <= request.jobs <= MOST_JOBS:
         raise SparseheadError(f"jobs must be at least 1 and at most {MOST_JOBS:,}, given {shown(request.jobs)}.")
-    for name in request.callbacks:
-        load("callback", name)
+    load_callbacks(request.callbacks)
 
 
 def read_state(request: SweepRequest) -> SweepState:
@@ -190,6 +193,8 @@ def run(request: SweepRequest, tasks: list[Task], on_poll: OnPoll) -> Iterator[O
     """The tasks on the engine that was asked for."""
     if request.engine == "ray":
         return run_ray(tasks, request.jobs, on_poll, request.address)
+    if request.engine == "slurm":
+        return run_slurm(tasks, request.jobs, on_poll, request.limits)
     return run_local(tasks, request.jobs or default_jobs(), on_poll)
 
 

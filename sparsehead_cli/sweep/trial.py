@@ -4,6 +4,7 @@ A trial is a run folder and nothing else is shared, so that a trial that was sto
 sees the folder, and one that is finished is never repeated.
 """
 
+import dataclasses
 import multiprocessing
 import os
 import shutil
@@ -13,6 +14,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
 from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
 from sparsehead_cli.evaluation.load import own_code
@@ -20,7 +23,7 @@ from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.folder import identity_columns, locked
+from sparsehead_cli.runs.folder import LOCK, identity_columns, locked
 from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
@@ -30,11 +33,23 @@ from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import pretrain
 
 TRIAL, FAILED, LOG = "trial.csv", "failed.txt", "trial.log"
+LOCK_SECONDS = 60  # that a process whose node died may need to notice it
 
 
 def folder_of(config: Config) -> Path:
     """Where a trial lies; its last part is the run's name."""
     return run_folder(config, run_identity(config))
+
+
+def absolute(config: Config) -> Config:
+    """The same trial wherever the process that runs it stands."""
+    return dataclasses.replace(config, results=config.results.absolute(), data_dir=config.data_dir.absolute())
+
+
+def wait_for_the_dead(folder: Path) -> None:
+    """Wait until whoever ran this trial on a node that died, or in a job that was ended, is gone."""
+    with suppress(Timeout), FileLock(folder / LOCK, timeout=LOCK_SECONDS):
+        pass
 
 
 def run_trial(config: Config, callbacks: Sequence[Callback] = ()) -> Row:

@@ -1,6 +1,6 @@
 """Who is called while a run trains. The probe, the files and the display are callbacks like anybody's own."""
 
-from sparsehead_cli.machine.plugins import load
+from sparsehead_cli.machine.plugins import load, named
 from sparsehead_cli.runs.run import Progress, Training
 from sparsehead_cli.runs.table_files import Row
 
@@ -26,5 +26,18 @@ class Callback:
 
 
 def load_callbacks(names: tuple[str, ...]) -> list[Callback]:
-    """A new callback of each `module:Class`. Raises: SparseheadError for code that cannot be imported."""
-    return [load("callback", name)() for name in names]
+    """A new callback of each name in CALLBACKS or `module:Class`.
+
+    Raises: SparseheadError for an unknown name, code that cannot be imported, and a client that is not installed.
+    """
+    callbacks = []
+    for name in names:
+        make = named("callback", name, CALLBACKS)
+        callbacks.append((load("callback", make) if name in CALLBACKS else make)())
+    return callbacks
+
+
+CALLBACKS = {  # where each is; its client is imported only where it is asked for
+    "tensorboard": "sparsehead_cli.training.loggers:tensorboard",
+    "wandb": "sparsehead_cli.training.loggers:wandb",
+}

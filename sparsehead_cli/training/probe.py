@@ -28,6 +28,7 @@ class Probe(Callback):
         phase, _, _ = run.place(progress.step - 1)
         columns, layers, spectra = measure(run, bank_of(phase.train), phase.val)
         row |= columns
+        progress.spectra = {name: spectrum.eigenvalues for name, spectrum in spectra.items()}
         common = {**identity_columns(run.config, run.name), "epoch": progress.epoch}
         progress.tables.setdefault(LAYERS, []).extend({**common, **layer} for layer in layers)
         if run.config.track_spectrum and is_tracked(progress.epoch, run.epochs):

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -20,7 +21,7 @@ from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, RUN
-from sparsehead_cli.sweep import engines, on_ray, trial
+from sparsehead_cli.sweep import engines, on_ray, on_slurm, trial
 from sparsehead_cli.sweep.beat import Beat
 from sparsehead_cli.sweep.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
 from sparsehead_cli.sweep.grid import Grid, read_grid
@@ -123,7 +124,7 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
         (["--seeds", "0"], "seeds must be at least 1"),
         (["--methods", "simclr,boyl"], 'Did you mean "byol"?'),
         (["--penalties", "l12"], "unknown penalty"),
-        (["--engine", "rya"], 'unknown engine "rya"; known: local, ray, print'),
+        (["--engine", "rya"], 'unknown engine "rya"; known: local, ray, slurm, print'),
         (["--jobs", "0"], "jobs must be at least 1"),
         (["--trial", "nobody"], "nobody is no trial of this grid"),
         (["--experiment", "quickstart"], "quickstart is no sweep"),
@@ -394,15 +395,17 @@ def test_a_trial_calls_the_callbacks_of_its_sweep(tiny, watching, monkeypatch):
 
 def test_callbacks_reach_the_trials_of_every_engine(sweep, folder, tiny, watching, monkeypatch):
     reached = []
-    for module in (engines, on_ray):
+    for module in (engines, on_ray, on_slurm):
         monkeypatch.setattr(module, "attempt", lambda config, callbacks: reached.append(callbacks))
-    for name in ("end_with_parent", "log_everything"):
-        monkeypatch.setattr(engines, name, lambda *_: None)
+    for module, name in ((engines, "end_with_parent"), (engines, "log_everything"), (on_slurm, "log_everything")):
+        monkeypatch.setattr(module, name, lambda *_: None)
+    monkeypatch.setattr(on_slurm, "Notice", lambda: SimpleNamespace(queue_again=lambda: None))
     run_task(Task(folder_of(tiny()), tiny(), (watching,)), 1, None)
     on_ray.run_remote(tiny(), 1, (watching,))
+    on_slurm.Trial(Task(folder_of(tiny()), tiny(), (watching,)), 1)()
     monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_local", lambda tasks, *_: reached.extend(t.callbacks for t in tasks) or [])
     sweep("--callback", watching)
-    assert reached == [(watching,)] * (2 + 4)
+    assert reached == [(watching,)] * (3 + 4)
     lines = sweep("--callback", watching, "--engine", "print")[1].splitlines()
     assert all(f"--callback {watching}" in line for line in lines)
     monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_trial", lambda config, callbacks: reached.append(callbacks))

@@ -144,7 +144,7 @@ Split = Annotated[
 Engine = Annotated[
     str,
     typer.Option(
-        help=f"{', '.join(names_in('sweep.sweep:ENGINES'))}: processes here, tasks of a Ray cluster, an array job, or command lines.",
+        help=f"{', '.join(names_in('sweep.sweep:ENGINES'))}: processes here, Ray tasks, an array job, or command lines.",
         autocompletion=completing("sweep.sweep:ENGINES"),
     ),
 ]

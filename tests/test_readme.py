@@ -56,7 +56,7 @@ def few_images(monkeypatch):
 
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(("sparsehead evaluate", "sparsehead spectrum"))])
 def test_sparsehead_commands(sparsehead, tmp_path, command):
-    arguments = shlex.split(command)[1:]
+    arguments = ["cifar10" if a.startswith("data/cifar10-") else a for a in shlex.split(command)[1:]]
     if arguments[0] == "sweep-lambda":
         arguments = [a for a in arguments if a != "--prune"]  # tests/sweep/test_prune.py
         arguments += ["--engine", "print", "--results", tmp_path]  # the trials themselves: tests/sweep/test_sweep.py

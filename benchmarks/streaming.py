@@ -34,7 +34,7 @@ from torchvision.io import encode_jpeg
 
 from sparsehead_cli.data.augment import Crops
 from sparsehead_cli.data.datasets import load_split
-from sparsehead_cli.runs.build import RECIPES, Run, build
+from sparsehead_cli.runs.build import Run, build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
@@ -156,7 +156,7 @@ def watch_evaluation(results: Path, workers: int) -> list[dict[str, object]]:
 def speeds(folder: Path, workers: int, times: int) -> list[dict[str, object]]:
     """Images a second of the bare network, of the step on ready crops, and of reading alone; medians."""
     run = build(Config(dataset=str(folder), workers=workers, results=Path(tempfile.gettempdir()), **SETTINGS))
-    crops = Crops(RECIPES[run.config.recipe], run.method.backbone.image[1], 0)
+    crops = Crops(run.views.recipe, run.method.backbone.image[1], 0)
     batches = run.train.batches(run.local_batch, order=torch.arange(len(run.train)), read=crops)
     batch = next(batches)
     started, count = time.perf_counter(), 0

@@ -89,7 +89,7 @@ def test_a_run_from_start_to_table(pretrain, tmp_path):
     ):
         assert text in out
     assert "\x1b" not in out  # no terminal, no colours
-    (folder,) = (tmp_path / "results" / "quickstart").iterdir()
+    (folder,) = (tmp_path / "results" / "simclr-on-fashion1k").iterdir()
     assert len(read_csv(folder / "metrics.csv")) == 2
     again = pretrain("--lam", "1e-3")
     assert "finished before" in again[1]
@@ -167,7 +167,7 @@ def test_several_mistakes_are_told_together(pretrain):
 
 def test_a_foreign_or_truncated_checkpoint_is_left_alone(pretrain, tmp_path):
     pretrain()
-    (folder,) = (tmp_path / "results" / "quickstart").iterdir()
+    (folder,) = (tmp_path / "results" / "simclr-on-fashion1k").iterdir()
     whole = (folder / "checkpoint.pt").read_bytes()
     for data in (whole[: len(whole) // 2], b"", b"somebody's notes"):
         (folder / "checkpoint.pt").write_bytes(data)
@@ -206,7 +206,7 @@ def small_disk(tmp_path):
 def test_a_full_disk_keeps_what_was_saved(sparsehead, small_disk):
     arguments = ["pretrain", *FAST, "--results", small_disk]
     assert sparsehead(*arguments)[0] == 0  # 65 kB of checkpoint fit
-    (folder,) = (small_disk / "quickstart").iterdir()
+    (folder,) = (small_disk / "simclr-on-fashion1k").iterdir()
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     (small_disk / "ballast").write_bytes(b"x" * (int(os.statvfs(small_disk).f_bavail) * 4096 - 20_000))
     err = assert_one_error(sparsehead(*arguments, "--seed", "1"))

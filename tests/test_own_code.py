@@ -33,7 +33,7 @@ def run(folder, *arguments, code=0):
 
 
 def run_folder(results):
-    (folder,) = results.glob("quickstart/mine-AlignUniform-l21-lam1e-03-seed0-*")
+    (folder,) = results.glob("mine-AlignUniform/mine-AlignUniform-l21-lam1e-03-seed0-*")
     return folder
 
 
@@ -64,7 +64,7 @@ def test_it_trains_with_its_own_number_and_column(house):
 def test_killed_and_called_again_it_is_bit_for_bit_the_same(house):
     arguments = ["pretrain", *RUN, *SETTINGS, "--epochs", "2", "--results", "parts"]
     process = command(house, *arguments)
-    while not list((house / "parts").glob("quickstart/*/checkpoint.pt")):
+    while not list((house / "parts").glob("mine-AlignUniform/*/checkpoint.pt")):
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
     process.send_signal(signal.SIGKILL)

@@ -11,8 +11,9 @@ with one exception: the order of the four colour steps is drawn once a batch, no
 """
 
 import math
+import typing
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
 
@@ -20,29 +21,41 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.data.contract import GLOBAL, LOCAL, Inputs, View
+from sparsehead_cli.machine.ranges import Range
 
 ATTEMPTS = 10  # boxes tried before the fall-back, as torchvision does
 NO_BLUR = 1e-2  # a sigma in pixels whose kernel is 1 in the middle and 0 elsewhere, exactly
+
+
+def strength(default: object, help: str, names: str = "", **bounds: object) -> typing.Any:
+    """A strength of a view: its default, what it is, and its Range or the table with its names. It is read as a setting is."""
+    return field(default=default, metadata={"help": help, "names": names, "bounds": Range(**bounds)})
+
+
+def probability(default: float, of: str) -> typing.Any:
+    """The strength that is the probability of a step."""
+    return strength(default, f"Probability of {of}.", least=0, most=1)
 
 
 @dataclass(frozen=True)
 class Augmentation:
     """The strengths of one view, its role and its side. Colour strengths as in torchvision's ColorJitter; `*_p`: probabilities."""
 
-    area: tuple[float, float] = (0.08, 1.0)
-    ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    brightness: float = 0.8
-    contrast: float = 0.8
-    saturation: float = 0.8
-    hue: float = 0.2
-    jitter_p: float = 0.8
-    grey_p: float = 0.2
-    blur_p: float = 0.0
-    blur_sigma: tuple[float, float] = (0.1, 2.0)  # in pixels of the view
-    solarize_p: float = 0.0
-    flip_p: float = 0.5
-    role: str = GLOBAL
-    side: float = 1.0  # of the view, as a share of the run's image size: 3/7 makes the 96 of 224 pixels of SwAV and DINO
+    area: tuple[float, float] = strength((0.08, 1.0), "Share of the image that a crop has.", above=0, most=1, count=2, rising=True)
+    ratio: tuple[float, float] = strength((3 / 4, 4 / 3), "Width by height of a crop.", least=0.01, most=100, count=2, rising=True)
+    brightness: float = strength(0.8, "Factors from 1 less this to 1 more.", least=0, most=100)
+    contrast: float = strength(0.8, "Likewise.", least=0, most=100)
+    saturation: float = strength(0.8, "Likewise; of colour images.", least=0, most=100)
+    hue: float = strength(0.2, "Turns at most, of the colour circle; of colour images.", least=0, most=0.5)
+    jitter_p: float = probability(0.8, "these four, together")
+    grey_p: float = probability(0.2, "grey; of colour images")
+    blur_p: float = probability(0.0, "blur")
+    blur_sigma: tuple[float, float] = strength((0.1, 2.0), "In pixels of the view.", least=0.01, most=100, count=2, rising=True)
+    solarize_p: float = probability(0.0, "solarization: what is lighter than half is inverted")
+    flip_p: float = probability(0.5, "a flip, left to right")
+    role: str = strength(GLOBAL, "{names}: most of an image, or a small part of it.", names="data.contract:ROLES")
+    # of the view, as a share of the run's image size: 3/7 makes the 96 of 224 pixels of SwAV and DINO
+    side: float = strength(1.0, "Side of the view, as a share of the image size.", above=0, most=1)
 
     def size_in(self, size: int) -> int:
         """The view's side in pixels where whole views have `size`."""
@@ -338,11 +351,13 @@ _SYMMETRIC = Augmentation(blur_p=0.5)
 _WEAK = Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1)
 _ASYMMETRIC = Augmentation(brightness=0.4, contrast=0.4, saturation=0.2, hue=0.1)
 _LARGE = Augmentation(area=(0.2, 1.0), blur_p=0.5)
+_SMALL = replace(_WEAK, area=(0.2, 1.0))
 _CROP = Augmentation(area=(0.2, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _GENTLE = Augmentation(area=(0.6, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _SHIFT = Augmentation(area=(0.9, 1.0), ratio=(1, 1), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _PUBLISHED = Augmentation(area=(0.08, 1.0), brightness=0.0, contrast=0.0, saturation=0.0, hue=0.0, grey_p=0.0)
 _GREY = Augmentation(area=(0.2, 1.0), saturation=0.0, hue=0.0, grey_p=0.0, blur_p=0.5, blur_sigma=(0.1, 1.0), solarize_p=0.1)
+_GREY_LARGE = replace(_GREY, area=(0.08, 1.0), blur_sigma=(0.1, 2.0), solarize_p=0.0)
 _GLOBAL = replace(_SYMMETRIC, area=(0.14, 1.0))
 _LOCAL = replace(_SYMMETRIC, area=(0.05, 0.14), role=LOCAL, side=3 / 7)
 _GREY_GLOBAL = replace(_GREY, area=(0.14, 1.0))
@@ -355,6 +370,8 @@ RECIPES: dict[str, tuple[Augmentation, ...]] = {
     "asymmetric-blur": (replace(_ASYMMETRIC, blur_p=1.0), replace(_ASYMMETRIC, blur_p=0.1, solarize_p=0.2)),  # BYOL, table 6
     "symmetric-large": (_LARGE, _LARGE),
     "grey-small": (_GREY, _GREY),
+    "grey-large": (_GREY_LARGE, _GREY_LARGE),
+    "colour-small": (_SMALL, _SMALL),
     # SwAV's and DINO's multi-crop: two global views and six local ones. Source: Caron et al. 2020, section 3.3; 2021, 3.1
     "multi-crop": (*(_GLOBAL,) * 2, *(_LOCAL,) * 6),
     "grey-multi-crop": (*(_GREY_GLOBAL,) * 2, *(_GREY_LOCAL,) * 4),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 Inputs = Tensor | dict[str, Tensor]  # images uint8 [B, C, H, W]; or tokens by name, [B, T] each; or what a plug-in needs
 GLOBAL, LOCAL = "global", "local"  # the roles of views: most of an input, or a small part of it
+ROLES = ("global", "local")
 
 
 class Batch(NamedTuple):

@@ -14,7 +14,8 @@ class Range:
     """The numbers from `least` to `most`, both among them, or between `above` and `below`, which are not.
 
     A bound may be the name of another setting. Of a list every number keeps to the bounds, `count` is how many it has, and
-    `together` the most that they may add up to. `note` ends the sentence about a number that is out of range.
+    `together` the most that they may add up to; where it is `rising`, none is less than the one before. `note` ends the sentence
+    about a number that is out of range.
     """
 
     least: float | None = None
@@ -24,6 +25,7 @@ class Range:
     multiple: int | None = None
     count: int | None = None
     together: int | None = None
+    rising: bool = False
     note: str = ""
 
     def problem(self, name: str, value: object, others: Mapping[str, object]) -> str:
@@ -42,6 +44,8 @@ class Range:
             return f"{name} must be {several}{self.words(most)}{self.note}, given {shown(value)}."
         if self.together is not None and sum(numbers) > self.together:
             return f"{name} must be {self.together} together at most, given {shown(value)}."
+        if self.rising and list(numbers) != sorted(numbers):
+            return f"{name} must not fall, given {shown(value)}."
         return ""
 
     def holds(self, number: float, most: float | None) -> bool:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from rich.text import Text
 
+from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.errors import printable
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.launch import command_alone, twin_command
@@ -18,6 +19,7 @@ from sparsehead_cli.runs.folder import SPECTRA
 from sparsehead_cli.runs.readable import duration, number, readable
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.views import described, idle
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import Result, pretrain
 
@@ -113,11 +115,21 @@ def describe(run: Run) -> list[tuple[str, str]]:
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
-        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.views}{one_class}"),
+        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out{one_class}"),
+        ("views", views_line(run)),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
+        *(note for note in config.notes if note[0] != "views"),
         ("folder", str(run.folder)),
     ]
+
+
+def views_line(run: Run) -> str:
+    """The views of a run: which, why these where they were chosen, and what of them does nothing to its images."""
+    channels = run.spec.channels if isinstance(run.spec, ImageSpec) else 0
+    parts = [described(run.config.views), *(text for name, text in run.config.notes if name == "views")]
+    remark = idle(run.config.views, channels) if channels else ""
+    return ", ".join(parts) + (f"; {remark}" if remark else "")
 
 
 def counted(number: float, name: str) -> str:

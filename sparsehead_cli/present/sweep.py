@@ -21,6 +21,7 @@ from sparsehead_cli.runs.readable import duration, number
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
+from sparsehead_cli.runs.views import described
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pruned
 from sparsehead_cli.sweep.engines import Task, default_jobs
@@ -106,6 +107,8 @@ class SweepDisplay(Display):
         pending = len(state.pending())
         counts = f"{len(state.rows)} finished, {len(state.failed)} failed before"
         self.say(f"{len(state.configs)} trials in {state.folder}: {counts}")
+        for line in notes_of(state):
+            self.say(line)
         if state.failed:
             self.say("failed ones are run again with --retry-failed")
         for line in lams_of(state) if self.request.grid.auto else ():
@@ -240,6 +243,15 @@ def require_all(state: SweepState) -> None:
         raise SparseheadError(
             f"{trials} did not finish (the first: {first}). The tables are without; --retry-failed runs them again."
         )
+
+
+def notes_of(state: SweepState) -> list[str]:
+    """How the settings of the trials came about, each line once: views that suit the images, a warm-up that was cut."""
+    lines: list[str] = []
+    for config in state.configs.values():
+        for name, text in config.notes:
+            lines.append(f"{name}: {described(config.views)}, {text}" if name == "views" else f"{name}: {text}")
+    return list(dict.fromkeys(lines))
 
 
 def lams_of(state: SweepState) -> list[str]:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sparsehead_cli.data.augment import RECIPES, ImageViews
+from sparsehead_cli.data.augment import ImageViews
 from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views
 from sparsehead_cli.data.datasets import load_split, require_known
 from sparsehead_cli.data.prepare import Prepare
@@ -30,6 +30,7 @@ from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.runs.settings import unknown_names
+from sparsehead_cli.runs.views import strengths_of
 from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
@@ -151,11 +152,12 @@ def spec_of_views(spec: object, config: Config) -> object:
 
 
 def make_views(config: Config, spec: object) -> Views:
-    """The views of this run: a recipe of ours, or what `module:make` returns when it is called with the spec."""
-    if is_plugin(config.views):
+    """The views of this run: some of ours, written ones, or what `module:make` returns when it is called with the spec."""
+    strengths = strengths_of(config.views)
+    if strengths is None:
         return call("views", config.views, plugin("views", config.views), spec)
     part = (distributed.rank(), distributed.world())
-    return ImageViews(RECIPES[config.views], spec.normalise, spec.size, part)
+    return ImageViews(strengths, spec.normalise, spec.size, part)
 
 
 def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:

@@ -1,20 +1,42 @@
-"""What a run is: one frozen dataclass, and experiments.yaml -> Config. Imports no torch.
+"""What a run is: one frozen dataclass, and experiments.yaml -> Config. Imports torch only where images decide.
 
-A value comes from, each overriding the one before: the default here, the experiment in experiments.yaml, the command line.
+A value comes from, each overriding the one before: the default here, what suits the images (`images.py`), what an entry of
+experiments.yaml extends, the entry itself, the command line.
 """
 
-from dataclasses import dataclass, field
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sparsehead_cli.errors import SparseheadError, did_you_mean, one_line, unknown
-from sparsehead_cli.machine.plain import folder_name, read_text
-from sparsehead_cli.runs.settings import read, setting, settings_of
+from sparsehead_cli.machine.plain import folder_name
+from sparsehead_cli.machine.plugins import is_plugin
+from sparsehead_cli.runs.experiments import (
+    FILE,
+    METHOD,
+    METHOD_PREFIX,
+    SWEEP,
+    Entries,
+    Layer,
+    Value,
+    combined,
+    load_entries,
+)
+from sparsehead_cli.runs.experiments import default_experiments as default_experiments  # where others look for it
+from sparsehead_cli.runs.settings import Values, read, setting, settings_of, typed
 
-PACKAGE = Path(__file__).parents[1]
-METHOD_PREFIX = "method."
+if TYPE_CHECKING:
+    from sparsehead_cli.runs.images import Images
+
+Layers = tuple[Layer, ...]
+Note = tuple[str, str]  # a name and what the header of a run says under it
+Look = Callable[[str, Path, int | None], "Images | None"]  # data set, data_dir, image_size
+COMMAND_LINE, DEFAULT = "the command line", "the defaults"
 DEEPEST = 1000  # residual blocks, or layers of a projector: no published network is much deeper, and each takes time to make
 LARGEST = 4096  # pixels of a side of the images that a network is made for
-SWEEP = "sweep"  # the key under which an experiment has the axes of a sweep over λ
 MOST_CHARACTERS = 20_000  # of the value of one --set
 MOST_WORKERS = 1_024  # processes that read images
 NARROWEST = 8  # channels: below, oneDNN's weight gradient of a strided 1x1 convolution writes past its buffer with AVX2
@@ -22,9 +44,15 @@ NARROWEST = 8  # channels: below, oneDNN's weight gradient of a strided 1x1 conv
 
 @dataclass(frozen=True)
 class Config:
-    """One `pretrain`. The defaults are the experiment `quickstart`."""
+    """One `pretrain`. The defaults are the experiment `quickstart`.
+
+    `formerly` is the folder that an older version filed the run under, where that is another one than `experiment`; `notes` are
+    what the header says of how the settings came about.
+    """
 
     experiment: str = "quickstart"  # the folder of the run, and where its settings came from
+    formerly: str = field(default="", compare=False, repr=False)
+    notes: tuple[tuple[str, str], ...] = field(default=(), compare=False, repr=False)
     method: str = setting("simclr", "The objective: {names}. supcon knows the labels.", names="ssl.methods:METHODS", plug_in=True)
     method_settings: dict[str, object] = field(default_factory=dict)  # written method.<name>; defaults in the method
     # SparseHead
@@ -47,7 +75,12 @@ class Config:
         plug_in=True,
         others="the path of a folder with train/CLASS/ and test/CLASS/",
     )
-    views: str = setting("grey-small", "The views that are made of an image: {names}.", names="data.augment:RECIPES", plug_in=True)
+    views: str | tuple = setting(
+        "grey-small",
+        "The views that are made of an image: {names}; in YAML also a list of their strengths. Without it what suits the images.",
+        names="data.augment:RECIPES",
+        plug_in=True,
+    )
     image_size: int | None = setting(
         None, "Side of the views; without it the data set's own.", unit="pixels", least=8, most=LARGEST
     )
@@ -89,61 +122,153 @@ class Config:
 FIELDS = settings_of(Config)
 
 
-def load_config(experiment: str | None, experiments: Path | None, overrides: dict[str, object]) -> Config:
-    """The named experiment of `experiments` (or of the default file) with `overrides`, keys as in `--set`.
+@dataclass(frozen=True)
+class Recipe:
+    """All settings of a run, and of those that are stated somewhere the words for that place, keys as in `--set`."""
 
-    Without a name it is the recipe of the method: the experiment that bears the method's name, or else `quickstart`.
+    config: Config
+    sources: Values
+
+
+def load_config(experiment: str | None, experiments: Path | None, overrides: Values) -> Config:
+    """The settings of a run, as `load_recipe` finds them."""
+    return load_recipe(experiment, experiments, overrides).config
+
+
+def load_recipe(experiment: str | None, experiments: Path | None, overrides: Values) -> Recipe:
+    """The named experiment, of the file `experiments` or of those that are always there, with `overrides`, keys as in `--set`.
+
+    Without a name it is the recipe of the method: the entry that bears the method's name, or else `quickstart`.
 
     Raises: SparseheadError that names every unknown key, wrong type and impossible number at once.
     """
-    path = experiments or default_experiments()
-    table = read_experiments(path)
+    entries = load_entries(experiments)
     if experiment is None:
-        method = overrides.get("method")
-        experiment = method if isinstance(method, str) and method in table else Config.experiment
-    if experiment not in table:
-        raise unknown(f"experiment in {path}:", experiment, table)
+        method = overrides.get(METHOD)
+        name = method if isinstance(method, str) and method in entries else Config.experiment
+        recipe = resolve(entries, overrides, recipe=entries[name])
+        return replace(recipe, config=filed(recipe.config, name, combined(entries[name], Config.method)))
+    if experiment not in entries:
+        raise unknown(f"experiment in {experiments or FILE}:", experiment, entries)
     folder_name("experiment", experiment)
-    if SWEEP in table[experiment]:
+    if SWEEP in combined(entries[experiment], Config.method):
         raise SparseheadError(f"{experiment} is a sweep of many runs: sparsehead sweep-lambda --experiment {experiment}")
+    recipe = resolve(entries, overrides, named=entries[experiment])
+    return replace(recipe, config=replace(recipe.config, experiment=experiment))
+
+
+def resolve(entries: Entries, overrides: Values, *, recipe: Layers = (), named: Layers = (), look: Look | None = None) -> Recipe:
+    """A method's `recipe`, the experiment that was `named` over it, `overrides` over both, and under them what suits the images.
+
+    Views are chosen where nothing has them. The entry for images of their kind holds where neither the command line nor the
+    named experiment has views: who says which views there are has a recipe. `look` says what images a data set has.
+
+    Raises: SparseheadError that names everything wrong at once.
+    """
+    if look is None:
+        from sparsehead_cli.runs.images import images_of as look  # not above: --help has no time for torch
+    given = Layer(COMMAND_LINE, overrides)
+    layers = (*recipe, *named, given)
+    values, notes = clipped(combined(layers, Config.method))
+    config = checked(values, entries)
+    images = look(config.dataset, config.data_dir, config.image_size)
+    if images:
+        has_views = any("views" in layer.settings for layer in (*named, given))
+        suiting = () if has_views else entries.get(images.kind, ())
+        if "views" not in values and not any("views" in layer.settings for layer in suiting):
+            suiting = (Layer(f"suits {images.words}", {"views": images.views(config.method)}), *suiting)
+        layers = (*suiting, *images.fitting(recipe), *named, given)
+        values, notes = clipped(combined(layers, Config.method))
+        config = checked(values, entries)
+        notes = (*chosen(values, config, len(suiting), images.words), *notes)
+    replaced = [("experiment", f"{layer.source}, in place of the built-in one") for layer in layers if layer.replaces]
+    config = replace(config, notes=(*replaced, *notes))
+    return Recipe(config, {key: value.source for key, value in values.items()})
+
+
+def checked(values: dict[str, Value], entries: Entries) -> Config:
+    """The settings as a run has them. Raises: SparseheadError that names everything wrong at once."""
     given, method_settings, problems = {}, {}, []
-    for key, value in {**table[experiment], **overrides}.items():
+    views = {}
+    for key, (value, *_) in values.items():
         if key.startswith(METHOD_PREFIX):
             method_settings[key.removeprefix(METHOD_PREFIX)] = value
+        elif key == "views" and not isinstance(value, str):
+            from sparsehead_cli.runs.views import read_views  # not above: as before
+
+            try:
+                views[key] = read_views(value)
+            except SparseheadError as error:
+                problems.append(str(error))
         elif key in FIELDS:
             given[key] = value
         else:
-            problems.append(f'unknown setting "{one_line(key)}".{hint_for(key, table)}')
-    values, wrong = read(FIELDS, given)
+            problems.append(f'unknown setting "{one_line(key)}".{hint_for(key, entries)}')
+    read_values, wrong = read(FIELDS, given)
     if problems or wrong:
         raise SparseheadError("\n".join(problems + wrong))
-    return Config(experiment=experiment, method_settings=method_settings, **values)
+    return Config(method_settings=method_settings, **read_values, **views)
 
 
-def hint_for(key: str, table: dict[str, dict[str, object]]) -> str:
+def clipped(values: dict[str, Value]) -> tuple[dict[str, Value], tuple[Note, ...]]:
+    """`values` with a warm-up that is no longer than the run, where it was inherited: stated before the epochs were; and a note."""
+    stated = {}
+    for name in ("warmup_epochs", "epochs"):
+        default = Value(FIELDS[name].default, DEFAULT, -1)
+        value = values.get(name, default)
+        try:
+            stated[name] = value._replace(value=typed(FIELDS[name], value.value))
+        except ValueError:
+            return values, ()  # the reader says it
+    warmup, epochs = stated.values()
+    if not 0 < epochs.value < warmup.value or warmup.layer >= epochs.layer:
+        return values, ()
+    said = f"{epochs.value:g} epochs, not the {warmup.value:g} of {warmup.source}: the run is no longer"
+    return {**values, "warmup_epochs": epochs._replace(value=float(epochs.value))}, (("warm-up", said),)
+
+
+def chosen(values: dict[str, Value], config: "Config", layers: int, images: str) -> tuple[Note, ...]:
+    """What the header says of settings that the lowest `layers` have chosen for some `images`, in words."""
+    names = [name for name, value in values.items() if value.layer < layers]
+    notes = [("views", f"as suits {images}")] if "views" in names else []
+    others = [f"{name} {getattr(config, name, values[name].value)}" for name in names if name != "views"]
+    if others:
+        notes.append(("chosen", f"{', '.join(others)}, as suits {images}; --set and experiments say otherwise"))
+    return tuple(notes)
+
+
+def filed(config: Config, name: str, entry: dict[str, Value]) -> Config:
+    """The settings of a run without a named experiment, with the folder it is filed under.
+
+    That is the name of the `entry` that it is of, or where its method or data set is another one, what it is, such as
+    byol-on-cifar10: nothing but quickstart is called quickstart.
+    """
+    entry_method, entry_dataset = (entry[key].value if key in entry else getattr(Config, key) for key in (METHOD, "dataset"))
+    method = file_word(config.method)
+    if config.dataset != entry_dataset:
+        return replace(config, experiment=f"{method}-on-{file_word(config.dataset)}", formerly=name)
+    if config.method != entry_method:
+        return replace(config, experiment=method, formerly=name)
+    return replace(config, experiment=name)
+
+
+def file_word(name: str) -> str:
+    """A method or data set as a part of a folder's name: of a path its last part, and letters, digits, dots and dashes alone."""
+    last = name if is_plugin(name) else os.path.basename(os.path.realpath(name))
+    return re.sub(r"[^\w.]+", "-", last)[:40].strip("-.") or "data"
+
+
+def hint_for(key: str, entries: Entries) -> str:
     """What an unknown setting may be meant to be: one of a method that the experiments name, or one of FIELDS."""
-    if any(METHOD_PREFIX + key in entry for entry in table.values()):
+    if any(METHOD_PREFIX + key in layer.settings for layers in entries.values() for layer in layers):
         return f' Did you mean "{METHOD_PREFIX}{key}"?'
     return did_you_mean(key, FIELDS) or f" Known: {', '.join(FIELDS)}, {METHOD_PREFIX}<name>."
 
 
-def default_experiments() -> Path:
-    """experiments.yaml of the working directory, else the one that travels inside the package, else the repository's."""
-    candidates = (Path("experiments.yaml"), PACKAGE / "experiments.yaml", PACKAGE.parent / "experiments.yaml")
-    return next(path for path in candidates if path.exists())
-
-
-def read_experiments(path: Path) -> dict[str, dict[str, object]]:
-    """name -> its deviations from the defaults. Raises: SparseheadError for a file that is not such a table."""
-    from sparsehead_cli.machine.yaml_reader import read_yaml  # not above: --help has no time for it
-
-    try:
-        table = read_yaml(read_text(path))
-    except ValueError as error:
-        raise SparseheadError(f"{path} is not valid YAML, or not of settings: {error}.") from None
-    if not isinstance(table, dict) or not all(isinstance(v, dict | None) for v in table.values()):
-        raise SparseheadError(f"{path} must map each experiment's name to its settings.")
-    return {name: settings or {} for name, settings in table.items()}
+def read_experiments(path: Path | None = None) -> dict[str, Values]:
+    """name -> its settings, and those of what it extends; of `path`, the working directory, and of those that are always there."""
+    entries = {name: combined(layers, Config.method) for name, layers in load_entries(path).items()}
+    return {name: {key: value.value for key, value in values.items()} for name, values in entries.items()}
 
 
 def parse_set(assignments: list[str]) -> dict[str, object]:

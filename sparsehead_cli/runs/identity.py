@@ -8,12 +8,12 @@ no part of it. Of a plug-in, "module:attribute", it has the name and the setting
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
-from sparsehead_cli.data.augment import RECIPES
+from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.tensors import listed
 from sparsehead_cli.machine.plugins import is_plugin
@@ -21,6 +21,7 @@ from sparsehead_cli.nets.optim import adaptation
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import Values, read, settings_of, unknown_names
+from sparsehead_cli.runs.views import name_of, strengths_of, views_in
 
 SCHEMA = 1  # the newest
 # what the names of runs have always been made of, too, when devices and numbers of processes still told runs apart
@@ -54,9 +55,14 @@ def identity_defaults(stated: type[Config]) -> Values:
     return {IN_IDENTITY.get(name, name): setting.default for name, setting in settings_of(stated).items() if setting.identity}
 
 
+def view_deviations(views: Iterable[Augmentation]) -> list[Values]:
+    """What each view does otherwise than a view does by default."""
+    return [deviations(asdict(view), asdict(type(view)()) | frozen_defaults("views")) for view in views]
+
+
 def recipe_deviations(name: str) -> list[Values]:
     """What each view of a recipe of this code does otherwise than a view does by default."""
-    return [deviations(asdict(view), asdict(type(view)()) | frozen_defaults("views")) for view in RECIPES[name]]
+    return view_deviations(RECIPES[name])
 
 
 def deviations(values: Values, defaults: Mapping[str, object]) -> Values:
@@ -75,9 +81,10 @@ def all_settings(config: Config) -> Values:
     settings = {
         IN_IDENTITY.get(name, name): getattr(config, name) for name, stated in settings_of(type(config)).items() if stated.identity
     }
+    settings[IN_IDENTITY["views"]] = name_of(config.views)
     settings["method_settings"] = method_settings(config.method, config.method_settings)
-    if config.views in RECIPES:
-        settings["views"] = [asdict(view) for view in RECIPES[config.views]]
+    if views := strengths_of(config.views):
+        settings["views"] = [asdict(view) for view in views]
     return plain(settings | adaptation(config.optimizer))
 
 
@@ -92,10 +99,10 @@ def run_identity(config: Config) -> Values:
     )
     if of_method:
         identity["method_settings"] = of_method
-    if config.views in RECIPES:
-        views = recipe_deviations(config.views)
-        if views != schema(SCHEMA)["recipes"].get(config.views):
-            identity["views"] = views
+    if views := strengths_of(config.views):
+        changed = view_deviations(views)
+        if changed != schema(SCHEMA)["recipes"].get(name_of(config.views)):
+            identity["views"] = changed
     return identity
 
 
@@ -138,6 +145,7 @@ def config_in(identity: Values, experiment: str) -> Config:
     values, problems = read(FIELDS, {name: settings[key] for name, key in stored.items() if key in settings})
     if problems:
         raise SparseheadError("\n".join(problems))
+    values["views"] = views_in(values["views"], identity.get("views", []))
     config = Config(experiment=experiment, method_settings=dict(settings.get("method_settings", {})), **values)
     if problems := unknown_names(config):
         raise SparseheadError("\n".join(f"{problem} Upgrade sparsehead." for problem in problems))
@@ -149,12 +157,16 @@ def config_in(identity: Values, experiment: str) -> Config:
 def run_folder(config: Config, identity: Values) -> Path:
     """Where the run lies; its last part is the run's name.
 
-    A run that an older version began with --device, which was part of its name then, stays where it is.
+    A run that an older version began with --device, which was part of its name then, or filed under quickstart though it is
+    another one, stays where it is.
     """
-    experiment = config.results / config.experiment
-    folder = experiment / run_name(config, whole_identity(identity))
-    older = experiment / run_name(config, {**whole_identity(identity), "device": config.device})
-    return older if older.exists() and not folder.exists() else folder
+    name = run_name(config, whole_identity(identity))
+    with_device = run_name(config, {**whole_identity(identity), "device": config.device})
+    folder = config.results / config.experiment / name
+    older = [config.results / config.experiment / with_device]
+    if config.formerly:
+        older += [config.results / config.formerly / name, config.results / config.formerly / with_device]
+    return folder if folder.exists() else next((path for path in older if path.exists()), folder)
 
 
 def run_name(config: Config, whole: Values) -> str:

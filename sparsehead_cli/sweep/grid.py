@@ -1,16 +1,17 @@
 """What a sweep asks: λ × method × penalty × solver × projection dimension × seed -> the settings of its trials. No torch here."""
 
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 
-from sparsehead_cli.errors import SparseheadError, one_line, unknown
+from sparsehead_cli.errors import SparseheadError, one_line, shown, unknown
 from sparsehead_cli.machine.plain import folder_name
-from sparsehead_cli.runs.config import FIELDS, SWEEP, Config, default_experiments, load_config, read_experiments
-from sparsehead_cli.runs.settings import read, setting, settings_of
+from sparsehead_cli.runs.config import FIELDS, METHOD, METHOD_PREFIX, SWEEP, Config, Layers, combined, load_entries, resolve
+from sparsehead_cli.runs.experiments import Entries, Layer
+from sparsehead_cli.runs.settings import Values, read, setting, settings_of
 
 MOST = 10_000  # trials
 AUTO = "auto"
@@ -22,7 +23,8 @@ class Grid:
     """The values of each axis, in order. A penalty may be written `l21-output`: groups are a layer's outputs then.
 
     `lams` is () for "auto": each method, penalty, solver and dimension has its own then. `dims` are widths of the embedding;
-    () is that of each recipe. `settings` hold for every trial, keys as in `--set`.
+    () is that of each recipe. `settings` hold for every trial, keys as in `--set`: those of the entry, which has them in
+    `layers`, and over them those that were `given`. `method` is the one that the entry is a recipe of, "" where it is of none.
     """
 
     lams: tuple[float, ...] = setting(
@@ -50,38 +52,65 @@ class Grid:
     )
     seeds: int = setting(3, "How many; the same for every λ, so that differences are paired.", least=1)
     auto: bool = False
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: Values = field(default_factory=dict)
+    layers: Layers = ()
+    given: Values = field(default_factory=dict)
+    method: str = ""
 
 
 AXES = settings_of(Grid)
 
 
-def read_grid(experiment: str, experiments: Path | None, given: dict[str, object], settings: dict[str, object]) -> Grid:
-    """The grid under `sweep:` of an experiment, with what was `given` (axes as text or numbers) and further settings over it.
+def read_grid(experiment: str, experiments: Path | None, given: Values, settings: Values) -> Grid:
+    """The grid of an experiment, with what was `given` (axes as text or numbers) and further settings over it.
+
+    Of an entry without `sweep:` the axes are its own method, penalty and solver, and λ has to be given.
 
     Raises: SparseheadError that names everything wrong at once.
     """
-    table = read_experiments(experiments or default_experiments())
-    if experiment not in table:
-        raise unknown("sweep", experiment, [name for name, entry in table.items() if SWEEP in entry])
+    entries = load_entries(experiments)
+    if experiment not in entries:
+        raise unknown("experiment", experiment, sorted(entries, key=lambda name: not is_sweep(entries[name])))
     folder_name("sweep", experiment)
-    entry = dict(table[experiment])
-    axes = entry.pop(SWEEP, None)
-    if not isinstance(axes, dict):
-        raise SparseheadError(f"{experiment} is no sweep: it has no `sweep:` with lams. Train it with sparsehead pretrain.")
-    axes = {**axes, **given}
+    entry = {key: value.value for key, value in combined(entries[experiment], Config.method).items()}
+    stated = entry.pop(SWEEP, None) or {}
+    if not isinstance(stated, dict):
+        raise SparseheadError(f"{experiment} has {shown(stated)} as its `sweep:`; give it axes there, such as lams.")
+    axes = {**axes_of(entry), **stated, **given}
     auto = axes.get("lams") == AUTO
     if auto:
         del axes["lams"]
     values, problems = read(AXES, axes, "axis")
-    grid = Grid(**values, auto=auto, settings={**entry, **settings})
+    layers = tuple(replace(layer, settings=without_axes(layer.settings)) for layer in entries[experiment])
+    everything = {**without_axes(entry), **settings}
+    method = "" if is_sweep(entries[experiment]) and METHOD not in entry else str(entry.get(METHOD, Config.method))
+    grid = Grid(**values, auto=auto, settings=everything, layers=layers, given=settings, method=method)
     problems += [f"{key} is an axis of the sweep: give {AXIS_OF[key]}." for key in settings if key in AXIS_OF]
     problems += contradictions(grid)
     if not auto and "lams" not in axes and not problems:
-        problems = [f"{experiment} has no lams under `sweep:`: give them there or by --lams."]
+        problems = [f"{experiment} has no values of λ to sweep: give --lams auto, or such as --lams 0,1e-4,1e-3."]
     if problems:
         raise SparseheadError("\n".join(problems))
     return grid
+
+
+def is_sweep(layers: Layers) -> bool:
+    """Whether an entry has axes of a sweep."""
+    return any(layer.settings.get(SWEEP) is not None for layer in layers)
+
+
+def axes_of(entry: Values) -> Values:
+    """The axes that an entry has as settings of one run: its method, its penalty and its solver."""
+    axes = {axis: entry[key] for key, axis in (("method", "methods"), ("solver", "solvers")) if key in entry}
+    if "penalty" in entry or "groups" in entry:
+        output = "-output" if entry.get("groups") == "output" else ""
+        axes["penalties"] = f"{entry.get('penalty', Config.penalty)}{output}"
+    return axes
+
+
+def without_axes(settings: Values) -> Values:
+    """The settings of an entry that are those of every trial; its method stays, since the method's numbers follow it."""
+    return {key: value for key, value in settings.items() if key != SWEEP and (key == METHOD or key not in AXIS_OF)}
 
 
 def contradictions(grid: Grid) -> list[str]:
@@ -111,26 +140,16 @@ def trials(
 ) -> list[Config]:
     """The settings of every trial, seed by seed so that a sweep that is stopped has whole pairs; each once.
 
-    A method's own recipe comes first, then the sweep's settings. With λ 0 penalty, groups and solver make no difference and are
-    the defaults: all penalties share that trial. Where λ is "auto", `auto` gives the values for settings with λ 1.
+    A method's own recipe comes first, then the sweep's settings; the method that the sweep's entry is a recipe of has no other.
+    With λ 0 penalty, groups and solver make no difference and are the defaults: all penalties share that trial. Where λ is
+    "auto", `auto` gives the values for settings with λ 1.
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
     axes = (grid.methods, grid.dims or (None,), grid.penalties, grid.solvers)
     if grid.seeds * math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
-    recipes = read_experiments(experiments or default_experiments())
-
-    def config_of(seed: int, method: str, dim: int | None, penalty: str, solver: str, lam: float) -> Config:
-        name = penalty.removesuffix("-output")
-        settings = {**grid.settings, "method": method, "penalty": name, "solver": solver, "lam": lam, "seed": seed}
-        if penalty.endswith("-output"):
-            settings["groups"] = "output"
-        if dim:
-            settings["projector_out"] = dim
-        config = load_config(method if method in recipes else None, experiments, settings)
-        return dataclasses.replace(config, experiment=experiment)
-
+    config_of = configs_of(grid, experiment, load_entries(experiments))
     lams = {point: auto(config_of(0, *point, 1.0)) if grid.auto else grid.lams for point in itertools.product(*axes)}
     unpenalised = (FIELDS["penalty"].default, FIELDS["solver"].default)
     configs: dict[str, Config] = {}  # equal settings are one trial
@@ -140,3 +159,31 @@ def trials(
                 config = config_of(seed, *(point if lam else (*point[:2], *unpenalised)), lam)
                 configs[repr(config)] = config
     return list(configs.values())
+
+
+def configs_of(grid: Grid, experiment: str, entries: Entries) -> Callable[..., Config]:
+    """What makes a trial's settings of its seed, method, dimension, penalty, solver and λ."""
+    from sparsehead_cli.runs.images import images_of  # not above: --help has no time for torch
+
+    look = cache(images_of)  # once for all trials
+    layers = grid.layers or (Layer("the sweep", grid.settings),)
+    of_others = tuple(replace(layer, settings=without_method(layer.settings)) for layer in layers) if grid.method else layers
+
+    def config_of(seed: int, method: str, dim: int | None, penalty: str, solver: str, lam: float) -> Config:
+        name = penalty.removesuffix("-output")
+        settings = {**grid.given, "method": method, "penalty": name, "solver": solver, "lam": lam, "seed": seed}
+        if penalty.endswith("-output"):
+            settings["groups"] = "output"
+        if dim:
+            settings["projector_out"] = dim
+        own = method == grid.method
+        recipe = () if own else entries[method if method in entries else Config.experiment]
+        config = resolve(entries, settings, recipe=recipe, named=layers if own else of_others, look=look).config
+        return replace(config, experiment=experiment)
+
+    return config_of
+
+
+def without_method(settings: Values) -> Values:
+    """Settings without those that only the entry's own method has."""
+    return {key: value for key, value in settings.items() if key != METHOD and not key.startswith(METHOD_PREFIX)}

@@ -108,7 +108,7 @@ def own_run(mine, sparsehead, tmp_path):
     code, _, err = sparsehead("pretrain", "--backbone", "mine:Net", "--dataset", "fashion1k", *arguments)
     assert (code, err) == (0, "")
     sys.modules.pop("mine", None)
-    (folder,) = (tmp_path / "results" / "quickstart").iterdir()
+    (folder,) = (tmp_path / "results" / "simclr-on-fashion1k").iterdir()
     return folder
 
 

@@ -66,7 +66,7 @@ def test_in_pretrain(sparsehead, tmp_path):
     folder = tmp_path / ODD
     _, err = assert_text(sparsehead("pretrain", *FAST, "--results", folder))
     assert err == ""
-    assert list(folder.glob("quickstart/*/checkpoint.pt"))
+    assert list(folder.glob("simclr-on-fashion1k/*/checkpoint.pt"))
 
 
 def test_in_evaluate_with_odd_classes(sparsehead, run_folder, damageable):

@@ -5,6 +5,7 @@ import pytest
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.plain import folder_name
 from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set, read_experiments
+from sparsehead_cli.runs.experiments import read_file
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import problems_of, typed
 from sparsehead_cli.sweep.grid import read_grid
@@ -194,7 +195,7 @@ def test_words_of_a_file_mean_what_they_look_like(tmp_path):
     path.write_bytes(
         "\ufeff010: {dataset: 010, lr: 1e-4, compile: yes, widths: [8, 16]}\nyes:\n2024-01-01: {<<: {lam: 1}, lam: 2}\n".encode()
     )
-    table = read_experiments(path)
+    table = read_file(path)
     assert table == {
         "010": {"dataset": "010", "lr": 1e-4, "compile": True, "widths": [8, 16]},
         "yes": {},

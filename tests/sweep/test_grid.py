@@ -72,7 +72,7 @@ def test_what_cannot_be_is_told_together(experiments):
 @pytest.mark.parametrize(
     ("axes", "says"),
     [
-        ("{methods: simclr}", "has no lams under `sweep:`"),
+        ("{methods: simclr}", "bad has no values of λ to sweep: give --lams auto, or such as"),
         ("{lams: }", "lams must be numbers with commas between, or auto, given None"),
         ("{lams: [0], seeds: }", "seeds must be a whole number, given None"),
         ("{lams: [0], seeds: 2.7}", "seeds must be a whole number, given 2.7"),
@@ -93,7 +93,9 @@ def test_axes_that_are_missing_or_no_numbers(tmp_path, axes, says):
 
 
 def test_names_that_are_not_there(experiments):
-    assert told(lambda: read_grid("tow", experiments, {}, {})).endswith('known: two, odd. Did you mean "two"?')
-    assert "plain is no sweep" in told(lambda: read_grid("plain", experiments, {}, {}))
+    text = told(lambda: read_grid("tow", experiments, {}, {}))
+    assert text.startswith('unknown experiment "tow"; known: two, odd, lambda-quick, ')
+    assert text.endswith('Did you mean "two"?')
+    assert "plain has no values of λ to sweep: give --lams auto" in told(lambda: read_grid("plain", experiments, {}, {}))
     assert "sparsehead sweep-lambda --experiment two" in told(lambda: load_config("two", experiments, {}))
     assert "more than 10,000 trials" in told(lambda: trials(Grid((0.0,), seeds=10_001), "two", experiments))

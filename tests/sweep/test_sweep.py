@@ -127,7 +127,6 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
         (["--engine", "rya"], 'unknown engine "rya"; known: local, ray, slurm, print'),
         (["--jobs", "0"], "jobs must be at least 1"),
         (["--trial", "nobody"], "nobody is no trial of this grid"),
-        (["--experiment", "quickstart"], "quickstart is no sweep"),
         (["--dataset", "fashoin10k"], 'Did you mean "fashion10k"?'),
         (["--set", "method=byol"], "method is an axis of the sweep: give --methods"),
         (["--set", "seed=3"], "seed is an axis of the sweep: give --seeds"),

@@ -48,7 +48,7 @@ SMALL = {
     "warmup_epochs": 0,
 }
 SETTINGS = [part for key, value in SMALL.items() for part in ("--set", f"{key}={value}")]
-RUN = "results/quickstart"  # the folder of the only run below it is found by its name
+RUN = "results/simclr-on-fashion-mnist"  # the folder of the only run below it is found by its name
 PRETRAIN = ["pretrain", "--dataset", "fashion-mnist", "--epochs", "2", "--track-spectrum", *SETTINGS]
 EVALUATE = ["evaluate", "{run}", "--protocol", "linear,knn", "--per-class"]
 SPECTRUM = ["spectrum", "{run}", "--out", "results/spectra"]
@@ -104,7 +104,7 @@ def arguments_of(name: str, folder: Path) -> list[str]:
 
 
 def run_of(folder: Path) -> str:
-    """The only run below quickstart, as a relative path; a name that is not there where there is none."""
+    """The only run below RUN, as a relative path; a name that is not there where there is none."""
     runs = sorted((folder / RUN).glob("*/"))
     return str(runs[0].relative_to(folder)) if runs else f"{RUN}/none"
 

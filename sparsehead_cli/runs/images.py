@@ -1,0 +1,70 @@
+"""What suits the images of a run where nothing else was said: their views, and the entry of experiments.yaml for their kind.
+
+The kinds are grey-small, grey-large, colour-small and colour-large. Imports torch.
+"""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from sparsehead_cli.data.contract import ImageSpec
+from sparsehead_cli.data.datasets import DATASETS, dataset_info, is_own, load_split, require_known
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.runs.experiments import Layer
+
+SMALL = 64  # pixels of a side at most: these keep their size in a network's stem, and are not blurred
+EMBEDDED = "grey-small"  # the kind of the embedded images, to which the recipes of the methods were fitted
+FITTED = ("epochs", "method.patch")  # by their number and their size
+ASYMMETRIC = ("byol", "barlow", "vicreg")  # methods whose papers make the two views of large images differently
+
+
+class Images(NamedTuple):
+    """What decides which views suit images: their channels, and the side of the views in pixels."""
+
+    channels: int
+    size: int
+
+    @property
+    def kind(self) -> str:
+        """A name in experiments.yaml: the settings of a run on such images where nothing else is said."""
+        return f"{'colour' if self.channels == 3 else 'grey'}-{'small' if self.size <= SMALL else 'large'}"
+
+    @property
+    def words(self) -> str:
+        """What the images are, for people: "small colour images"."""
+        colour, size = self.kind.split("-")
+        return f"{size} {colour} images"
+
+    def fitting(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """The built-in recipe of a method, for these images: without what was fitted to the small grey ones that are embedded."""
+        if self.kind == EMBEDDED:
+            return layers
+        return tuple(replace(layer, settings=without_fitted(layer.settings)) if layer.built_in else layer for layer in layers)
+
+    def views(self, method: str) -> str:
+        """The name of the views that suit these images; of large colour images those that the method's paper has."""
+        if self.kind != "colour-large":
+            return self.kind
+        return "asymmetric-blur" if method in ASYMMETRIC else "symmetric"
+
+
+def without_fitted(settings: dict[str, object]) -> dict[str, object]:
+    """Settings without those that hold for the embedded images alone."""
+    return {key: value for key, value in settings.items() if key not in FITTED}
+
+
+def images_of(dataset: str, data_dir: Path, image_size: int | None) -> Images | None:
+    """What is known of a data set's images before they are read; None for what is no image, and for a name that nobody knows.
+
+    Raises: SparseheadError for a data set that cannot be read.
+    """
+    try:
+        require_known(dataset)
+    except SparseheadError:
+        return None  # the builder says it, with all other names that are wrong
+    if is_own(dataset):
+        source = load_split(dataset, "val", data_dir)
+        spec = (source[0] if isinstance(source, list) and source else source).spec
+    else:
+        spec = DATASETS.get(dataset) or dataset_info(dataset, data_dir)
+    return Images(spec.channels, image_size or spec.size) if isinstance(spec, ImageSpec) else None

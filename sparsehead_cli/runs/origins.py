@@ -9,7 +9,7 @@ from sparsehead_cli.runs.config import FIELDS, METHOD_PREFIX, SWEEP, Config, def
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import Values, typed
 
-DEFAULT, GIVEN, OWN = "default", "command line", "the run's own"
+DEFAULT, GIVEN, OWN = "default", "the command line", "the run's own"
 
 
 class Origin(NamedTuple):

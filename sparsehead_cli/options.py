@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs.config import SWEEP, Config, default_experiments, read_experiments
+from sparsehead_cli.runs.config import SWEEP, Config, read_experiments
 from sparsehead_cli.runs.settings import names_in, settings_of
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def completing_from(read: Callable[[], list[str]]) -> Callable[[str], list[str]]
 def known_experiments(*, sweeps: bool | None = None) -> list[str]:
     """The names of the experiments that a command finds where it is started: all, or those that are sweeps, or are not."""
     with suppress(SparseheadError):  # a shell's TAB is no place to tell of a damaged file
-        table = read_experiments(default_experiments())
+        table = read_experiments()
         return [name for name, entry in table.items() if sweeps in (None, SWEEP in entry)]
     return []
 

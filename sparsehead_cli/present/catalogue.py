@@ -12,8 +12,8 @@ from pathlib import Path
 from sparsehead_cli.errors import unknown
 from sparsehead_cli.present.console import Console, print_notes, print_table
 from sparsehead_cli.present.table import Cell, Column, Table
-from sparsehead_cli.runs.config import FIELDS, METHOD_PREFIX, SWEEP, Config, default_experiments, read_experiments
-from sparsehead_cli.runs.entries import comments_in
+from sparsehead_cli.runs.config import FIELDS, METHOD_PREFIX, SWEEP, Config, read_experiments
+from sparsehead_cli.runs.experiments import load_comments, load_entries
 from sparsehead_cli.runs.settings import Setting, Values, settings_of, written
 from sparsehead_cli.sweep.grid import AXES
 
@@ -45,7 +45,7 @@ def methods(experiments: Path | None) -> list[Table]:
     """The objectives, with their own settings and the entry of experiments.yaml that is their recipe."""
     from sparsehead_cli.ssl.methods import METHODS
 
-    recipes = read_experiments(experiments or default_experiments())
+    recipes = read_experiments(experiments)
     note = f"a setting is written {METHOD_PREFIX}NAME; sparsehead show METHOD has the whole recipe"
     table = names_table("methods", "recipe", "its own settings", notes=(note, *also("method")))
     for name, method in METHODS.items():
@@ -134,12 +134,13 @@ def protocols(experiments: Path | None) -> list[Table]:
 
 def experiments_and_sweeps(experiments: Path | None) -> list[Table]:
     """The entries of experiments.yaml: single runs, and sweeps."""
-    path = experiments or default_experiments()
-    comments = comments_in(path)
-    runs = names_table(f"experiments in {path}", *RUN_COLUMNS.values(), notes=("sparsehead pretrain --experiment NAME",))
-    sweeps = names_table(f"sweeps in {path}", "axes", notes=("sparsehead sweep-lambda --experiment NAME",))
-    for name, entry in read_experiments(path).items():
-        what = Cell(comments.get(name, ""))
+    comments = load_comments(experiments)
+    entries = load_entries(experiments)
+    runs = names_table("experiments", *RUN_COLUMNS.values(), notes=("sparsehead pretrain --experiment NAME",))
+    sweeps = names_table("sweeps", "axes", notes=("sparsehead sweep-lambda --experiment NAME",))
+    for name, entry in read_experiments(experiments).items():
+        own = entries[name][-1]  # the entry itself
+        what = Cell(comments.get(name, "") if own.built_in else f"{own.source}. {comments.get(name, '')}".strip())
         if isinstance(entry.get(SWEEP), dict):
             axes = "; ".join(f"{axis} {written(value)}" for axis, value in entry[SWEEP].items())
             sweeps.add(Cell(name), Cell(axes), what)

@@ -7,57 +7,57 @@ from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.present.console import Console, print_notes, print_table
 from sparsehead_cli.present.table import Cell, Column, Table
-from sparsehead_cli.runs.config import SWEEP, default_experiments, read_experiments
-from sparsehead_cli.runs.entries import comments_in
-from sparsehead_cli.runs.origins import DEFAULT, GIVEN, Origin, of_run, resolve, source_of
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.experiments import SWEEP, combined, load_comments, load_entries
+from sparsehead_cli.runs.origins import DEFAULT, GIVEN, Origin, of_run, resolve
 from sparsehead_cli.runs.settings import Values, written
-from sparsehead_cli.sweep.grid import AXES, read_grid
+from sparsehead_cli.sweep.grid import AXES, is_sweep, read_grid
 
 CHECKPOINT = "checkpoint.pt"
 
 
 def show(console: Console, name: str, experiments: Path | None, overrides: Values) -> None:
     """Print what a name stands for. Raises: SparseheadError for one that is no experiment, method, run or checkpoint."""
-    path = experiments or default_experiments()
-    table = read_experiments(path)
-    if name in table and SWEEP in table[name]:
-        return show_sweep_entry(console, name, path, overrides)
-    if name in table:
-        return show_experiment(console, name, path, overrides)
+    entries = load_entries(experiments)
+    if name in entries and is_sweep(entries[name]):
+        return show_sweep_entry(console, name, experiments, overrides)
+    if name in entries:
+        return show_experiment(console, name, experiments, overrides)
     if Path(name).exists():
-        return show_run(console, Path(name), path, overrides)
+        return show_run(console, Path(name), experiments, overrides)
     from sparsehead_cli.ssl.methods import METHODS
 
     if name not in METHODS and not is_plugin(name):
-        raise unknown("experiment or method", name, dict.fromkeys([*table, *METHODS]))
-    return show_experiment(console, None, path, {**overrides, "method": name})
+        raise unknown("experiment or method", name, dict.fromkeys([*entries, *METHODS]))
+    return show_experiment(console, None, experiments, {**overrides, "method": name})
 
 
-def show_experiment(console: Console, name: str | None, path: Path, overrides: Values) -> None:
+def show_experiment(console: Console, name: str | None, experiments: Path | None, overrides: Values) -> None:
     """Print an experiment; without a name the recipe of the method that is among the `overrides`."""
-    config, values = resolve(name, path, overrides)
-    show_comment(console, config.experiment, path)
+    config, values = resolve(name, experiments, overrides)
+    show_comment(console, config.experiment, experiments)
     command = f"--experiment {shlex.quote(name)}" if name else f"--method {shlex.quote(config.method)}"
     notes = (f"sparsehead pretrain {command} trains it; with --dry-run it says how long that takes",)
     show_values(console, f"{config.experiment}, method {config.method}", values, notes)
 
 
-def show_sweep_entry(console: Console, name: str, path: Path, overrides: Values) -> None:
+def show_sweep_entry(console: Console, name: str, experiments: Path | None, overrides: Values) -> None:
     """Print the axes of a sweep, and the settings that hold for all its trials."""
-    grid, entry = read_grid(name, path, {}, overrides), read_experiments(path)[name]
-    show_comment(console, name, path)
+    grid = read_grid(name, experiments, {}, overrides)
+    entry = combined(load_entries(experiments)[name], Config.method)
+    show_comment(console, name, experiments)
     values = {}
     for axis in AXES:
         value = "auto" if axis == "lams" and grid.auto else getattr(grid, axis) or "each recipe's"
-        values[axis] = Origin(value, source_of(name, path) if axis in entry[SWEEP] else DEFAULT)
+        values[axis] = Origin(value, entry[SWEEP].source if axis in entry[SWEEP].value else DEFAULT)
     for key, value in grid.settings.items():
-        values[key] = Origin(value, GIVEN if key in overrides else source_of(name, path))
+        values[key] = Origin(value, GIVEN if key in overrides else entry[key].source)
     notes = ("every other setting is that of each method's recipe: sparsehead show METHOD",)
     notes += (f"sparsehead sweep-lambda --experiment {shlex.quote(name)} runs it",)
     show_values(console, f"{name}, a sweep", values, notes)
 
 
-def show_run(console: Console, place: Path, path: Path, overrides: Values) -> None:
+def show_run(console: Console, place: Path, experiments: Path | None, overrides: Values) -> None:
     """Print the settings in a run's checkpoint, and how far it is."""
     from sparsehead_cli.runs.checkpoint import MEASURED, is_checkpoint, load_checkpoint
     from sparsehead_cli.runs.identity import config_in
@@ -74,12 +74,12 @@ def show_run(console: Console, place: Path, path: Path, overrides: Values) -> No
     steps = f"step {state['step']:,}" + (f" of {state['total_steps']:,}" if "total_steps" in state else "")
     notes = (f"{steps}, {state['precision']}; the origins are those that would give the same values now",)
     console.print(str(file), soft_wrap=True)
-    show_values(console, file.resolve().parent.name, of_run(config, path), notes)
+    show_values(console, file.resolve().parent.name, of_run(config, experiments), notes)
 
 
-def show_comment(console: Console, name: str, path: Path) -> None:
+def show_comment(console: Console, name: str, experiments: Path | None) -> None:
     """Print what the file of experiments says of an entry."""
-    if text := comments_in(path).get(name):
+    if text := load_comments(experiments).get(name):
         console.print(text, soft_wrap=True)
 
 

@@ -5,6 +5,7 @@ over these those of `--experiments FILE`: an entry of a name that is there alrea
 looked up in its own file first, then in those below it; an entry may extend the one whose place it takes.
 """
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ EXTENDS = "extends"  # the key under which an entry has the name of another one,
 SWEEP = "sweep"  # the key under which it has the axes of a sweep over λ
 METHOD, METHOD_PREFIX = "method", "method."
 BUILT_IN = "built in"
+ENTRY = re.compile(r"^(\"[^\"]+\"|'[^']+'|[^\s#:'\"][^:#]*):")  # a line that begins one
 Values = dict[str, object]
 
 
@@ -132,3 +134,26 @@ def layers_of(name: str, level: int, files: list[Path], tables: list[dict[str, V
             circle = [one for one, _ in visited[visited.index((base, places[-1])) :]]
             raise SparseheadError(f"{file}: entries extend each other in a circle: {' -> '.join([*circle, base])}.")
         name, level = base, places[-1]
+
+
+def load_comments(path: Path | None = None) -> dict[str, str]:
+    """name -> the comment above the entry of that name that holds; files as of `load_entries`."""
+    comments: dict[str, str] = {}
+    for file in files_of(path):
+        comments |= comments_in(file)
+    return comments
+
+
+def comments_in(path: Path) -> dict[str, str]:
+    """name -> the comment right above it, without lines that are commands; "" for an entry without."""
+    comments: dict[str, str] = {}
+    above: list[str] = []
+    for line in read_text(path).splitlines():
+        if line.startswith("#"):
+            above.append(line.lstrip("#- ").rstrip())
+            continue
+        if entry := ENTRY.match(line):
+            text = " ".join(part for part in above if not part.startswith(("sparsehead ", "torchrun ")))
+            comments[entry[1].strip("'\"")] = text
+        above = []
+    return comments

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sparsehead_cli.machine.plugins import is_plugin
-from sparsehead_cli.runs.config import FIELDS, METHOD_PREFIX, SWEEP, Config, default_experiments, load_config, read_experiments
+from sparsehead_cli.runs.config import COMMAND_LINE, FIELDS, METHOD_PREFIX, Config, load_recipe
+from sparsehead_cli.runs.experiments import SWEEP, Value, combined, load_entries
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import Values, typed
+from sparsehead_cli.runs.views import read_views
 
-DEFAULT, GIVEN, OWN = "default", "the command line", "the run's own"
+DEFAULT, GIVEN, OWN = "default", COMMAND_LINE, "the run's own"
 
 
 class Origin(NamedTuple):
@@ -24,17 +26,12 @@ def resolve(experiment: str | None, experiments: Path | None, overrides: Values)
 
     Those of the method are behind the others. Raises: SparseheadError, as `load_config`, and for wrong settings of the method.
     """
-    config = load_config(experiment, experiments, overrides)
-    path = experiments or default_experiments()
-    entry, of_entry = read_experiments(path)[config.experiment], source_of(config.experiment, path)
-
-    def source(key: str, default: str) -> str:
-        return GIVEN if key in overrides else of_entry if key in entry else default
-
-    values = {name: Origin(getattr(config, name), source(name, DEFAULT)) for name in FIELDS}
+    recipe = load_recipe(experiment, experiments, overrides)
+    config, sources = recipe.config, recipe.sources
+    values = {name: Origin(getattr(config, name), sources.get(name, DEFAULT)) for name in FIELDS}
     for name, value in method_settings(config.method, config.method_settings).items():
         key = METHOD_PREFIX + name
-        values[key] = Origin(value, source(key, f"default of {config.method}"))
+        values[key] = Origin(value, sources.get(key, f"default of {config.method}"))
     return config, values
 
 
@@ -44,10 +41,9 @@ def of_run(config: Config, experiments: Path | None) -> dict[str, Origin]:
     What neither gives was said on its command line, or was otherwise when it began. Code of somebody's own is not imported:
     of its method there are the settings that deviate.
     """
-    path = experiments or default_experiments()
-    table = read_experiments(path)
+    table = {name: combined(layers, Config.method) for name, layers in load_entries(experiments).items()}
     names = [config.experiment, *([config.method] if SWEEP in table.get(config.experiment, {SWEEP: None}) else [])]
-    entries = [(table[name], source_of(name, path)) for name in names if name in table]
+    entries = [table[name] for name in names if name in table]
     values = {}
     for name, stated in FIELDS.items():
         if stated.identity:
@@ -61,19 +57,16 @@ def of_run(config: Config, experiments: Path | None) -> dict[str, Origin]:
     return values
 
 
-def today(key: str, value: object, entries: Iterable[tuple[Values, str]], otherwise: str) -> str:
-    """The first of `entries` (settings, words) that gives this value, or else `otherwise`."""
-    return next((words for entry, words in entries if key in entry and same(key, entry[key], value)), otherwise)
+def today(key: str, value: object, entries: Iterable[dict[str, Value]], otherwise: str) -> str:
+    """Where the first of `entries` that gives this value has it stated, or else `otherwise`."""
+    return next((entry[key].source for entry in entries if key in entry and same(key, entry[key].value, value)), otherwise)
 
 
-def same(key: str, written: object, value: object) -> bool:
-    """Whether what is written in an entry is this value."""
+def same(key: str, stated: object, value: object) -> bool:
+    """Whether what is stated in an entry is this value."""
     try:
-        return (typed(FIELDS[key], written) if key in FIELDS else written) == value
+        if key == "views" and not isinstance(stated, str):
+            return read_views(stated) == value
+        return (typed(FIELDS[key], stated) if key in FIELDS else stated) == value
     except ValueError:
         return False
-
-
-def source_of(name: str, path: Path) -> str:
-    """The words for an entry of a file of experiments."""
-    return f"{name} in {path}"

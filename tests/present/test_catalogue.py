@@ -13,7 +13,7 @@ from sparsehead_cli.evaluation.evaluate import ASKABLE
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.present.catalogue import KINDS, sentences, strengths
 from sparsehead_cli.runs.config import FIELDS, SWEEP, default_experiments, read_experiments
-from sparsehead_cli.runs.entries import comments_in
+from sparsehead_cli.runs.experiments import comments_in
 from sparsehead_cli.runs.settings import names_in, written
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.ssl.methods import METHODS, SimCLR
@@ -94,11 +94,12 @@ def test_experiments_are_told_by_the_comments_in_the_file(tmp_path):
     )
     assert comments_in(path) == {"a": "What a is, in two lines.", "b": "", "c d": "Sweeps"}
     runs, sweeps = KINDS["experiments"](path)
-    assert [[cell.value for cell in line] for line in runs.lines] == [
-        ["a", "byol", "fashion10k", "narrow", "26", "What a is, in two lines."],
-        ["b", "simclr", "fashion10k", "narrow", "3", ""],
+    assert [[cell.value for cell in line] for line in runs.lines[:3]] == [
+        ["a", "byol", "fashion10k", "narrow", "26", f"a in {path}. What a is, in two lines."],
+        ["b", "simclr", "fashion10k", "narrow", "3", f"b in {path}."],
+        ["quickstart", "simclr", "fashion10k", "narrow", "26", comments_in(default_experiments())["quickstart"]],
     ]
-    assert [[cell.value for cell in line] for line in sweeps.lines] == [["c d", "lams 0,0.001; seeds 2", "Sweeps"]]
+    assert [cell.value for cell in sweeps.lines[0]] == ["c d", "lams 0,0.001; seeds 2", f"c d in {path}. Sweeps"]
 
 
 def test_every_committed_experiment_is_listed():

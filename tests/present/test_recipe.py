@@ -55,8 +55,8 @@ def test_an_experiment_a_method_and_a_sweep(sparsehead, experiments, monkeypatch
     assert rows(out)["seed"] == ["4", GIVEN]
     code, out, err = sparsehead("show", "simsiam", "--experiments", "mine.yaml")
     assert (code, err) == (0, "")
-    assert rows(out)["method"] == ["simsiam", GIVEN]
-    assert "pretrain --method simsiam" in out
+    assert rows(out)["method"] == ["simsiam", "simsiam, built in"]
+    assert "pretrain --experiment simsiam" in out
     code, out, err = sparsehead("show", "swept", "--experiments", "mine.yaml")
     assert (code, err) == (0, "")
     assert rows(out) == {

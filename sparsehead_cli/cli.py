@@ -75,7 +75,7 @@ Callback = Annotated[
     typer.Option("--callback", metavar="MOD:CLASS", help="Called while the run trains; code of your own. May be repeated."),
 ]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
-Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]
+Experiments = Annotated[Path | None, typer.Option(help="A file of experiments, over those that are built in.", show_default=False)]
 
 
 def main() -> None:
@@ -320,7 +320,7 @@ def spectrum(
 
 @app.command()
 def sweep_lambda(
-    experiment: Annotated[str, typer.Option(help="A sweep in experiments.yaml.")] = "lambda-quick",
+    experiment: Annotated[str, typer.Option(help="An entry of experiments.yaml; with --lams any.")] = "lambda-quick",
     lams: Annotated[str | None, option("lams", of=Grid)] = None,
     methods: Annotated[str | None, option("methods", of=Grid)] = None,
     penalties: Annotated[str | None, option("penalties", of=Grid)] = None,

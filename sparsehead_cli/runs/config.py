@@ -127,7 +127,7 @@ class Recipe:
     """All settings of a run, and of those that are stated somewhere the words for that place, keys as in `--set`."""
 
     config: Config
-    sources: Values
+    sources: dict[str, str]
 
 
 def load_config(experiment: str | None, experiments: Path | None, overrides: Values) -> Config:
@@ -160,8 +160,8 @@ def load_recipe(experiment: str | None, experiments: Path | None, overrides: Val
 def resolve(entries: Entries, overrides: Values, *, recipe: Layers = (), named: Layers = (), look: Look | None = None) -> Recipe:
     """A method's `recipe`, the experiment that was `named` over it, `overrides` over both, and under them what suits the images.
 
-    Views are chosen where nothing has them. The entry for images of their kind holds where neither the command line nor the
-    named experiment has views: who says which views there are has a recipe. `look` says what images a data set has.
+    Where the command line or the named experiment has views, they have a recipe, and images decide nothing. Otherwise the entry
+    for images of their kind holds, and views are chosen where nothing has them. `look` says what images a data set has.
 
     Raises: SparseheadError that names everything wrong at once.
     """
@@ -171,10 +171,9 @@ def resolve(entries: Entries, overrides: Values, *, recipe: Layers = (), named: 
     layers = (*recipe, *named, given)
     values, notes = clipped(combined(layers, Config.method))
     config = checked(values, entries)
-    images = look(config.dataset, config.data_dir, config.image_size)
-    if images:
-        has_views = any("views" in layer.settings for layer in (*named, given))
-        suiting = () if has_views else entries.get(images.kind, ())
+    has_recipe = any("views" in layer.settings for layer in (*named, given))
+    if not has_recipe and (images := look(config.dataset, config.data_dir, config.image_size)):
+        suiting = entries.get(images.kind, ())
         if "views" not in values and not any("views" in layer.settings for layer in suiting):
             suiting = (Layer(f"suits {images.words}", {"views": images.views(config.method)}), *suiting)
         layers = (*suiting, *images.fitting(recipe), *named, given)
@@ -254,7 +253,7 @@ def filed(config: Config, name: str, entry: dict[str, Value]) -> Config:
 
 def file_word(name: str) -> str:
     """A method or data set as a part of a folder's name: of a path its last part, and letters, digits, dots and dashes alone."""
-    last = name if is_plugin(name) else os.path.basename(os.path.realpath(name))
+    last = name if is_plugin(name) else os.path.basename(os.path.abspath(name))
     return re.sub(r"[^\w.]+", "-", last)[:40].strip("-.") or "data"
 
 

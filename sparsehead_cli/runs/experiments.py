@@ -61,6 +61,9 @@ def combined(layers: Iterable[Layer], method: str) -> dict[str, Value]:
             values = {key: value for key, value in values.items() if not key.startswith(METHOD_PREFIX)}
             method = named
         for key, value in layer.settings.items():
+            if key == SWEEP and value is None:  # an entry that extends a sweep, and is none
+                values.pop(SWEEP, None)
+                continue
             below = values[key].value if key in values else None
             if key == SWEEP and isinstance(value, dict) and isinstance(below, dict):
                 value = {**below, **value}

@@ -96,7 +96,7 @@ def read_grid(experiment: str, experiments: Path | None, given: Values, settings
 
 def is_sweep(layers: Layers) -> bool:
     """Whether an entry has axes of a sweep."""
-    return any(layer.settings.get(SWEEP) is not None for layer in layers)
+    return SWEEP in combined(layers, Config.method)
 
 
 def axes_of(entry: Values) -> Values:

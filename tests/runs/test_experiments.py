@@ -177,6 +177,12 @@ def test_a_sweep_extends_a_sweep_axis_by_axis(mine):
     assert (grid.lams, grid.seeds, grid.methods) == ((0.0, 1e-3, 3e-3, 1e-2), 5, ("simclr",))
 
 
+def test_an_entry_that_extends_a_sweep_may_be_none(mine):
+    path = mine("mine: {extends: lambda-quick, sweep: }\n")
+    assert load_config("mine", path, {}).epochs == 4
+    assert "mine has no values of λ" in told(lambda: read_grid("mine", path, {}, {}))
+
+
 def test_the_papers_first_experiment_is_the_published_recipe_over_lam():
     found = trials(read_grid("lambda-cifar10", None, {}, {}), "lambda-cifar10")
     recipe = load_config("simclr-cifar", None, {})

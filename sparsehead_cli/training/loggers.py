@@ -32,7 +32,7 @@ TOGETHER = 50  # logged steps that are fetched from the device and written at on
 PATIENCE_SECONDS = 10  # after which fewer are written, so that slow runs can be watched
 SMALLEST_SHARE = -10.0  # log10 of the share of the variance below which directions are counted together
 EDGES = np.linspace(SMALLEST_SHARE, 0, 61)  # of the bins of a spectrum, the same for all epochs and runs
-RESUME = "resume.json"  # W&B's run and the last step that it was given, in the run's folder wandb/
+RESUME = "resume.json"  # W&B's run and the last step that it has, in the run's folder wandb/
 
 
 class Log(Protocol):
@@ -49,8 +49,8 @@ class Log(Protocol):
     def write(self, step: int, values: dict[str, float], spectra: dict[str, np.ndarray]) -> None:
         """Numbers, and of spectra the logarithms of the shares, as `log_shares` gives them."""
 
-    def flush(self, step: int, *, epoch: bool) -> None:
-        """Everything up to this step (with `epoch`, and the epoch that ends with it) must survive a kill of the process."""
+    def flush(self) -> None:
+        """What was written must survive a kill of the process."""
 
     def close(self, *, finished: bool) -> None:
         """The run is finished, or goes on another time."""
@@ -83,7 +83,7 @@ class Logger(Callback):
             if is_new and progress.step:  # it was begun without being logged
                 for row in progress.tables.get(METRICS, []):
                     self.log.write(run.steps_until(int(row["epoch"])), epoch_values(row), {})
-                self.log.flush(progress.step, epoch=True)
+                self.log.flush()
 
     def on_step(self, run: Run, progress: Progress) -> None:
         if not self.is_open:
@@ -103,7 +103,7 @@ class Logger(Callback):
         spectra = {f"spectrum/{name}": log_shares(eigenvalues) for name, eigenvalues in progress.spectra.items()}
         with plain_faults(self.log.name):
             self.log.write(progress.step, values, spectra)
-            self.log.flush(progress.step, epoch=True)
+            self.log.flush()
 
     def on_end(self, run: Run, progress: Progress) -> None:
         if not self.is_open:
@@ -123,7 +123,7 @@ class Logger(Callback):
             for step, values in points:
                 numbers = {k: next(fetched) if isinstance(value, Tensor) else value for k, value in values.items()}
                 self.log.write(step, numbers, {})
-            self.log.flush(points[-1][0], epoch=False)
+            self.log.flush()
 
 
 def step_values(run: Run, progress: Progress) -> dict[str, Tensor | float]:
@@ -204,7 +204,7 @@ class TensorBoard:
         for name, shares in spectra.items():
             self.writer.add_histogram(name, shares, step, bins=EDGES)
 
-    def flush(self, step: int, *, epoch: bool) -> None:
+    def flush(self) -> None:
         self.writer.flush()
 
     def close(self, *, finished: bool) -> None:
@@ -230,7 +230,7 @@ class WeightsAndBiases:
         self.path = resume_file(run)
         self.path.parent.mkdir(exist_ok=True)
         before = read_resume(self.path)
-        self.logged = (before["step"], before["epoch"])
+        self.logged, self.step, self.row = before["step"], before["step"], {}
         self.run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "sparsehead"),
             group=run.config.experiment,
@@ -242,40 +242,50 @@ class WeightsAndBiases:
             reinit="finish_previous",  # in this process, by an error
             settings=wandb.Settings(console="off"),
         )
-        self.flush(before["step"], epoch=before["epoch"])
+        self.flush()
 
     def write(self, step: int, values: dict[str, float], spectra: dict[str, np.ndarray]) -> None:
         import wandb
 
-        if (step, "epoch" in values) <= self.logged:
+        if step <= self.logged:
             return
+        if step > self.step:
+            self.log_row()
         histograms = {name: wandb.Histogram(np_histogram=np.histogram(shares, EDGES)) for name, shares in spectra.items()}
-        self.run.log({**values, **histograms}, step=step)
+        self.step, self.row = step, {**self.row, **values, **histograms}
+        if "epoch" in values:
+            self.log_row()
 
-    def flush(self, step: int, *, epoch: bool) -> None:
-        replace_file(self.path, json.dumps({"id": self.run.id, "step": step, "epoch": epoch}).encode())
+    def log_row(self) -> None:
+        """Log what there is of one step. It is kept back until then, as W&B takes nothing more of a step that it has."""
+        if self.row:
+            self.run.log(self.row, step=self.step, commit=True)
+        self.logged, self.row = self.step, {}
+
+    def flush(self) -> None:
+        replace_file(self.path, json.dumps({"id": self.run.id, "step": self.logged}).encode())
 
     def close(self, *, finished: bool) -> None:
+        self.log_row()
+        self.flush()
         self.run.finish()
 
 
 def resume_file(run: Run) -> Path:
-    """Where the id of W&B's run and the last step that it was given are kept."""
+    """Where the id of W&B's run and the last step that it has are kept."""
     return run.folder / "wandb" / RESUME
 
 
 def read_resume(path: Path) -> dict:
-    """The `id` of W&B's run (None before the first), the last `step` that it was given, and whether the `epoch` it ends was, too.
+    """The `id` of W&B's run, None before the first, and the last `step` that it has.
 
     Raises: SparseheadError for a file that says anything else.
     """
-    nothing = {"id": None, "step": 0, "epoch": False}
     if not path.exists():
-        return nothing
-    kinds = {"id": str, "step": int, "epoch": bool}
+        return {"id": None, "step": 0}
     try:
         before = json.loads(read_regular(path))
-        if {name: type(value) for name, value in before.items()} == kinds:
+        if {name: type(value) for name, value in before.items()} == {"id": str, "step": int}:
             return before
     except (ValueError, AttributeError):
         pass

@@ -8,7 +8,7 @@ from sparsehead_cli.measure.features import EncoderAndHead, extract
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
 from sparsehead_cli.runs.folder import LAYERS, SPECTRA, identity_columns
-from sparsehead_cli.runs.run import Progress, Run, diverged
+from sparsehead_cli.runs.run import Phase, Progress, Run, diverged
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.sparse.layers import eval_mode
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
@@ -24,9 +24,15 @@ class Probe(Callback):
     The test set is never touched.
     """
 
+    def __init__(self) -> None:
+        self.phase: Phase | None = None
+        self.bank: Source | None = None  # of that phase, the same after each of its epochs
+
     def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
         phase, _, _ = run.place(progress.step - 1)
-        columns, layers, spectra = measure(run, bank_of(phase.train), phase.val)
+        if phase is not self.phase:
+            self.phase, self.bank = phase, bank_of(phase.train)
+        columns, layers, spectra = measure(run, self.bank, phase.val)
         row |= columns
         progress.spectra = {name: spectrum.eigenvalues for name, spectrum in spectra.items()}
         common = {**identity_columns(run.config, run.name), "epoch": progress.epoch}

@@ -24,7 +24,7 @@ from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.training import files, loop
+from sparsehead_cli.training import files, loop, probe
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import epoch_order, pretrain
 from tests.conftest import TIMED, method_recipe
@@ -390,8 +390,11 @@ def test_a_run_may_be_a_sequence_of_tasks(tiny, tmp_path, monkeypatch):
     steps = [run.steps_of(phase) for phase in run.phases]
     assert run.total_steps == 2 * sum(steps)
     assert [run.place(step)[1] for step in (0, steps[0], 2 * steps[0], run.total_steps - 1)] == [0, 1, 2, 3]
+    banks, bank_of = [], probe.bank_of
+    monkeypatch.setattr(probe, "bank_of", lambda train: banks.append(train) or bank_of(train))
     whole = pretrain(run)
     assert [row["epoch"] for row in whole.rows] == [1, 2, 3, 4]
+    assert banks == [phase.train for phase in run.phases]  # one a task, not one an epoch
     stop_after(monkeypatch, stops := [3, 2 * steps[0] + 2])
     parts = tiny(**changes, results=tmp_path / "parts")
     for _ in range(2):

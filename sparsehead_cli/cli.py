@@ -261,7 +261,9 @@ def evaluate(
 def spectrum(
     checkpoints: Annotated[list[str] | None, typer.Argument(help=f"Any number; each {CHECKPOINT}")] = None,
     dataset: MeasuredOn = None,
-    split: Annotated[str, typer.Option(help="test, val (held out), train, train+val or pretrain.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="test, val (held out), train, train+val or pretrain. Without it test, or else val.")
+    ] = None,
     layers: Annotated[bool, typer.Option("--layers", help="The hidden layers of the projector, too.")] = False,
     over_time: Annotated[bool, typer.Option("--over-time", help="How the spectra of a run with --track-spectrum came.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf; without an ending .png and .svg.")] = None,

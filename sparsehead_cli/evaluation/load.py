@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.augment import Normalisation, luma
+from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS, dataset_info
-from sparsehead_cli.data.prepare import Prepare
+from sparsehead_cli.data.prepare import Prepare, for_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import TEMPERATURE, LoadOptions, Subject, digest_of, ready, usual_views
 from sparsehead_cli.foreign.facts import GIVEN, GUESSED, Facts, parse_assume
@@ -285,16 +285,6 @@ def normalisation_of(facts: Facts, guess: Normalisation) -> Normalisation:
     values = facts.take("mean", guess=guess.mean), facts.take("std", guess=guess.std)
     channels = max(len(guess.mean), *map(len, values))
     return for_channels(Normalisation(*(v * channels if len(v) == 1 else v for v in values)), len(guess.mean))
-
-
-def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
-    """The normalisation of colour images for grey ones, by the weights of the luma, or of grey ones for three equal channels."""
-    if len(normalise.mean) == channels:
-        return normalise
-    if channels == 3:
-        return Normalisation(normalise.mean * 3, normalise.std * 3)
-    grey = [luma(torch.tensor(values)[None, :, None, None]).item() for values in (normalise.mean, normalise.std)]
-    return Normalisation((grey[0],), (grey[1],))
 
 
 @torch.no_grad()

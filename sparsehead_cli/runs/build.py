@@ -30,6 +30,7 @@ from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.runs.settings import unknown_names
+from sparsehead_cli.runs.settled import settled
 from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
@@ -43,6 +44,7 @@ def build(config: Config) -> Run:
     Raises: SparseheadError, all wrong names together.
     """
     check_names(config)
+    config = settled(config)
     device = choose_device(config.device)
     distributed.start(device)
     identity = run_identity(config)
@@ -140,6 +142,7 @@ def load(config: Config, split: str) -> Source | list[Source]:
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
         workers=config.workers,
+        cache=config.cache,
     )
 
 

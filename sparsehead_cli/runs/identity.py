@@ -78,6 +78,8 @@ def all_settings(config: Config) -> Values:
     settings["method_settings"] = method_settings(config.method, config.method_settings)
     if config.views in RECIPES:
         settings["views"] = [asdict(view) for view in RECIPES[config.views]]
+    if config.cache == "memory":  # such images are cropped otherwise than those that stream
+        settings["cache"] = config.cache
     return plain(settings | adaptation(config.optimizer))
 
 

@@ -94,22 +94,11 @@ class Folder:
 
         Raises: SparseheadError for an unreadable image, unless they are to be skipped, and for a reading process that died.
         """
-        from sparsehead_cli.data.reading import IN_A_ROW, Reader  # torchvision: a second that only these images need
+        from sparsehead_cli.data.reading import IN_A_ROW  # torchvision: a second that only these images need
 
         places = np.arange(len(self)) if order is None else order.cpu().numpy()
         end = -(-len(places) // size) if order is None else len(places) // size
-        reader = Reader(
-            self.listing,
-            self.index,
-            self.size,
-            places,
-            size,
-            read,
-            self.skip_bad_images,
-            replace=order is not None,
-            channels=getattr(self.spec, "channels", 3),
-            exact=self.exact,
-        )
+        reader = self._reader(places, size, read, replace=order is not None)
         count = 0
         with closing(self._read_on(reader, range(start, end))) as batches:  # an error ends the reading processes, too
             for images, labels, index, bad, skipped in batches:
@@ -128,6 +117,14 @@ class Folder:
                     yield Batch(images, labels, index, skipped)
         if not count and end > start:
             raise SparseheadError(f"not one of the {len(places):,} images below {self.listing.root} can be read.")
+
+    def _reader(self, places: np.ndarray, size: int, crops: Crops | None, *, replace: bool) -> "Reader":
+        """What reads batches of `size` of the images at these places."""
+        from sparsehead_cli.data.reading import Reader
+
+        channels = getattr(self.spec, "channels", 3)
+        kept = {"replace": replace, "channels": channels, "exact": self.exact}
+        return Reader(self.listing, self.index, self.size, places, size, crops, self.skip_bad_images, **kept)
 
     def _read_on(self, reader: "Reader", numbers: range) -> Iterator[tuple]:
         """What `reader` makes of each batch's number, in order. A reading process that dies is replaced by another, which reads

@@ -7,16 +7,19 @@ all older runs did, is not. Likewise the size of the images, unless it is the 22
 
 from dataclasses import replace
 
-from sparsehead_cli.data.datasets import DATASETS, dataset_info, is_path
+from sparsehead_cli.data.datasets import DATASETS, dataset_info, is_path, require_known
 from sparsehead_cli.data.looks import LARGEST
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.settings import unknown_names
 
 
 def settled(config: Config) -> Config:
     """The settings of a run with its `cache` and, of a path of images, its `image_size` decided.
 
-    Raises: SparseheadError where the images are not there, and for a cache that they do not fit.
+    Raises: SparseheadError for all unknown names together, where the images are not there, and for a cache that they do not fit.
     """
+    check_names(config)
     known = DATASETS.get(config.dataset)
     if not is_path(config.dataset) and not (known and known.layout):
         return replace(config, cache="auto")  # these are in memory, or read by somebody's own code
@@ -25,3 +28,14 @@ def settled(config: Config) -> Config:
     if size is None and info.layout and not known and info.size != LARGEST:
         size = info.size
     return replace(config, image_size=size, cache="memory" if info.cached else "none")
+
+
+def check_names(config: Config) -> None:
+    """Raises: SparseheadError that lists every setting whose value is in none of our tables."""
+    problems = unknown_names(config)
+    try:
+        require_known(config.dataset)
+    except SparseheadError as problem:
+        problems.append(str(problem))
+    if problems:
+        raise SparseheadError("\n".join(problems))

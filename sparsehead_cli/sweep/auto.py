@@ -19,11 +19,11 @@ from sparsehead_cli.runs.build import (
     build_sparse_head,
     check_batch,
     check_labels,
-    check_names,
     require_memory,
     spec_of_views,
 )
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.settled import check_names
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SparseHead
 

@@ -13,11 +13,10 @@ from pathlib import Path
 from sparsehead_cli.data.datasets import require_measurable
 from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.machine.plugins import load
-from sparsehead_cli.runs.build import check_names
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.readable import number
-from sparsehead_cli.runs.settled import settled
+from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, TABLES
 from sparsehead_cli.study.curves import keep_curves

@@ -55,7 +55,7 @@ def test_what_evaluate_and_spectrum_do_without_labels(sparsehead, trained_withou
     assert f"evaluate measures accuracy on test images, and {unlabelled} has no labels and no test images" in err
     assert "sparsehead spectrum CHECKPOINT" in err
     assert not (folder / "evaluations.csv").exists()
-    code, out, err = sparsehead("spectrum", folder, "--workers", "0", "--out", tmp_path)
+    code, _, err = sparsehead("spectrum", folder, "--workers", "0", "--out", tmp_path)
     assert (code, err) == (0, "")
     rows = read_csv(tmp_path / "spectrum_metrics.csv")
     assert {row["split"] for row in rows} == {"val"}
@@ -108,7 +108,7 @@ def test_small_squares_train_in_memory_like_an_array(tiny, tmp_path, monkeypatch
 
 
 def kill_readers(stop, count, seed):
-    """Kill `count` reading processes of this process, chosen and timed at random. Which have been killed is in the list returned."""
+    """Kill `count` reading processes of this process, chosen and timed at random; a list of those that were."""
     rng, killed = random.Random(seed), []
 
     def run():

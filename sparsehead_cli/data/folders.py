@@ -13,7 +13,7 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.process import BaseProcess
@@ -32,7 +32,7 @@ from sparsehead_cli.errors import SparseheadError
 if TYPE_CHECKING:
     from sparsehead_cli.data.reading import Reader
 
-DEATHS = 3  # of reading processes over one batch, that are no chance
+DEATHS, MOST_DEATHS = 3, 10  # of reading processes over one image, and over one batch, that are no chance
 WORKERS = 4  # reading processes, at most, unless it is said how many
 END_SECONDS = 5  # in which a process has ended whose connection is broken
 STOPPING = (signal.SIGINT, signal.SIGTERM)
@@ -41,7 +41,11 @@ STREAM = "Images in memory are all of one size: let these stream, with --set cac
 
 
 class Died(SparseheadError):
-    """A reading process is no more."""
+    """A reading process is no more; `images` were open then, in it or in another."""
+
+    def __init__(self, message: str, images: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.images = frozenset(images)
 
 
 class Folder:
@@ -128,11 +132,11 @@ class Folder:
 
     def _read_on(self, reader: "Reader", numbers: range) -> Iterator[tuple]:
         """What `reader` makes of each batch's number, in order. A reading process that dies is replaced by another, which reads
-        the same; where DEATHS of them die over one batch, it is not chance.
+        the same. Where DEATHS of them die over one image, or MOST_DEATHS over one batch, it is not chance.
 
         Raises: SparseheadError for reading processes that die again and again.
         """
-        done, deaths = 0, 0
+        done, deaths, suspects = 0, 0, frozenset()
         while True:
             with closing(self._read(reader, numbers[done:])) as batches:
                 try:
@@ -141,8 +145,9 @@ class Folder:
                         done, deaths = done + 1, 0
                     return
                 except Died as error:
+                    suspects = suspects & error.images if deaths else error.images
                     deaths += 1
-                    if deaths == DEATHS:
+                    if (deaths >= DEATHS and suspects) or deaths == MOST_DEATHS:
                         raise SparseheadError(str(error)) from None
                     reader.opened.fill_(-1)
 
@@ -222,7 +227,7 @@ def died(exit_code: int | None, unfinished: list[str]) -> Died:
     how = signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"
     named = " or ".join(unfinished[:WORKERS])
     advice = ADVICE.get(how, "Remove the image, or try it alone. With --workers 0 images are read without such processes.")
-    return Died(f"a process that reads images died ({how}){f' while it read {named}' if named else ''}. {advice}")
+    return Died(f"a process that reads images died ({how}){f' while it read {named}' if named else ''}. {advice}", unfinished)
 
 
 def reason_of(error: Exception) -> str:

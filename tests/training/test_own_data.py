@@ -107,13 +107,13 @@ def test_small_squares_train_in_memory_like_an_array(tiny, tmp_path, monkeypatch
     }
 
 
-def kill_readers(stop, count, seed):
+def kill_readers(stop, count, seed, pause=(0.05, 0.6)):
     """Kill `count` reading processes of this process, chosen and timed at random; a list of those that were."""
     rng, killed = random.Random(seed), []
 
     def run():
         while not stop.is_set() and len(killed) < count:
-            time.sleep(rng.uniform(0.01, 0.2))
+            time.sleep(rng.uniform(*pause))
             readers = multiprocessing.active_children()
             if readers:
                 victim = rng.choice(readers).pid

@@ -1,10 +1,10 @@
-"""What it costs that images lie in files: a folder of small images beside the same images as an array, and tar shards read anywhere.
+"""What it costs that images lie in files: a folder of small images beside the same images as an array, and tar shards.
 
     python benchmarks/own_images.py --folder data/cifar10-jpeg --out results/own-images/own_images.csv
 
-A folder of small squares is decoded once. From then on its steps are compared with those on an array of the same images, a block of
-steps of one and of the other in turn; medians, and the ratio of each pair. Of shards: the time to index them once, and the images a
-second that are read by one process in the order of the files, by tarfile, and by their index in a random order. `--quick` takes few.
+A folder of small squares is decoded once. From then on its steps are compared with those on an array of the same images, a
+block of steps of one and of the other in turn; medians, and the ratio of each pair. Of shards: the images a second that are
+indexed, that tarfile reads in the order of the files, and that are read by their index in a random order. `--quick` takes few.
 """
 
 import argparse

@@ -81,7 +81,8 @@ def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], fast
     Images that stream from files are cut to the network's size anyhow. `faster` is said of enlarged ones, which cost time.
     """
     channels, side, _ = image
-    size = side if getattr(info, "layout", None) else info.size
+    streams = getattr(info, "layout", None) and not info.cached
+    size = side if streams else info.size
     changes = []
     if size != side:
         changes.append(f"{'enlarged' if size < side else 'reduced'} to {side} x {side}")

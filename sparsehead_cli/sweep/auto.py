@@ -32,7 +32,7 @@ STEPS = (-3, -2, -1, 0, 1, 2)  # half decades around the λ whose shrink equals 
 
 def read_tasks(dataset: str, data_dir: Path, split: str = "pretrain") -> list[Source]:
     """A split of each task of a pretraining, of which there is mostly one. Only their numbers and labels matter here."""
-    source = load_split(dataset, split, data_dir)
+    source = load_split(dataset, split, data_dir, cache="none")
     return source if isinstance(source, list) else [source]
 
 

@@ -9,25 +9,15 @@ import torch
 
 from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.errors import SparseheadError
+from tests.data.saved_sets import CLASSES, part
 
 datasets = pytest.importorskip("datasets")
-CLASSES = ["bird", "cat", "dog"]
-
-
-def part(photographs, name, label=True):
-    paths = sorted(photographs.glob(f"{name}/*/*.jpg"))
-    columns = {"image": [{"bytes": path.read_bytes(), "path": path.name} for path in paths]}
-    kinds = {"image": datasets.Image()}
-    if label:
-        columns["kind"] = [CLASSES.index(path.parent.name) for path in paths]
-        kinds["kind"] = datasets.ClassLabel(names=CLASSES)
-    return datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
 
 
 @pytest.fixture(scope="module")
 def saved(photographs, tmp_path_factory):
     root = tmp_path_factory.mktemp("saved")
-    parts = {"train": part(photographs, "train"), "validation": part(photographs, "test")}
+    parts = {"train": part(datasets, photographs, "train"), "validation": part(datasets, photographs, "test")}
     datasets.DatasetDict(parts).save_to_disk(root)
     return root
 
@@ -52,7 +42,7 @@ def test_it_is_read_like_the_folder(photographs, saved):
 
 
 def test_one_part_without_labels(photographs, tmp_path):
-    part(photographs, "train", label=False).save_to_disk(tmp_path / "one")
+    part(datasets, photographs, "train", label=False).save_to_disk(tmp_path / "one")
     info = dataset_info(str(tmp_path / "one"), Path("."))
     assert (info.labelled, info.tested) == (False, False)
     assert len(load(tmp_path / "one", "pretrain")) == 54
@@ -61,7 +51,7 @@ def test_one_part_without_labels(photographs, tmp_path):
 
 
 def test_without_the_package_and_damaged(photographs, tmp_path, monkeypatch):
-    part(photographs, "test").save_to_disk(tmp_path / "one")
+    part(datasets, photographs, "test").save_to_disk(tmp_path / "one")
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(SparseheadError, match=r"one is damaged or not complete: .*Save it again"):
         load(tmp_path / "one")

@@ -1,6 +1,5 @@
 """Somebody's own images: without labels, without a test part, grey or small, and what is said of them."""
 
-import pickle
 import shutil
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.identity import run_identity
 from sparsehead_cli.runs.settled import settled
+from tests.data.saved_sets import write_cifar
 
 
 def info_of(root, **settings):
@@ -160,29 +160,6 @@ def test_what_follows_the_images_is_in_the_name_where_it_differs_from_older_runs
     assert settings(dataset=str(photographs)) == {"image_size": 40}
     for cache in ("auto", "memory", "none"):
         assert settings(dataset="fashion10k", cache=cache) == {}
-
-
-def write_cifar(folder, monkeypatch):
-    """CIFAR-10's files of eleven images a batch, with checksums that fit."""
-    folder.mkdir(parents=True)
-    import hashlib
-
-    import torchvision.datasets
-
-    def write(name, content):
-        data = pickle.dumps(content)
-        (folder / name).write_bytes(data)
-        return [name, hashlib.md5(data).hexdigest()]
-
-    def batch(name):
-        rng = np.random.default_rng(len(name))
-        return write(name, {"data": rng.integers(0, 256, (20, 3072), dtype=np.uint8), "labels": [i % 10 for i in range(20)]})
-
-    cifar = torchvision.datasets.CIFAR10
-    monkeypatch.setattr(cifar, "train_list", [batch(f"data_batch_{i}") for i in range(1, 6)])
-    monkeypatch.setattr(cifar, "test_list", [batch("test_batch")])
-    names = {"label_names": ["airplane"] * 10}
-    monkeypatch.setattr(cifar, "meta", dict(zip(("filename", "md5"), write("batches.meta", names), strict=True), key="label_names"))
 
 
 @pytest.mark.parametrize("name", ["cifar-10-batches-py", "unpacked here"])

@@ -3,6 +3,9 @@
 import multiprocessing
 import os
 import random
+import re
+import shlex
+import shutil
 import signal
 import threading
 import time
@@ -16,6 +19,8 @@ from sparsehead_cli.present.pretrain import describe, epoch_line
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.table_files import read_csv
 from tests.data.odd_formats import write_odd_shards
+from tests.data.saved_sets import part, write_cifar
+from tests.data.test_shards import samples_of, write_shards
 from tests.training.test_loop import outcome, train
 
 SETTINGS = {"image_size": 16, "batch_size": 9, "views": "symmetric", "workers": 0, "epochs": 1}
@@ -75,8 +80,6 @@ def test_a_sweep_without_labels_says_so_before_it_trains(sparsehead, unlabelled,
 
 
 def test_labels_without_a_test_part_are_said_when_it_is_pretrained(tiny, damageable):
-    import shutil
-
     shutil.rmtree(damageable / "test")
     run = build(tiny(**{**SETTINGS, "dataset": str(damageable)}))
     assert any("no test images: evaluate needs such" in text for _, text in describe(run))
@@ -173,3 +176,30 @@ def test_odd_formats_are_all_read(tmp_path):
     assert sum(len(batch.labels) for batch in source.batches(20)) == 60
     with pytest.raises(SparseheadError, match="no test images"):
         load_split(str(tmp_path), "test", tmp_path)
+
+
+PAGE = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+COMMANDS = re.findall(r"^sparsehead pretrain .*$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_of_the_page(sparsehead, photographs, tmp_path, monkeypatch, command):
+    """Each on what it names, laid out in a folder of its own."""
+    dataset = shlex.split(command)[3]
+    monkeypatch.chdir(tmp_path)
+    match dataset:
+        case "photographs":
+            shutil.copytree(photographs / "train", tmp_path / "photographs")
+        case "labels.csv":
+            lines = [f"{path},{path.parent.name}\n" for path in sorted(photographs.glob("train/*/*"))]
+            Path("labels.csv").write_text("path,label\n" + "".join(lines))
+        case "saved":
+            part(pytest.importorskip("datasets"), photographs, "train").save_to_disk("saved")
+        case "data/cifar-10-batches-py":
+            write_cifar(Path(dataset), monkeypatch)
+        case _:
+            write_shards(tmp_path / "shards", samples_of(photographs, "train"))
+    short = "--epochs 1 --batch-size 16 --set widths=8,8,8,8 --set views=symmetric --workers 0"
+    code, out, err = sparsehead(*shlex.split(command)[1:], *shlex.split(short))
+    assert (code, err) == (0, "")
+    assert ("note  no labels" in out) == (dataset == "photographs")

@@ -183,7 +183,7 @@ COMMANDS = re.findall(r"^sparsehead pretrain .*$", PAGE, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_of_the_page(sparsehead, photographs, tmp_path, monkeypatch, command):
+def test_the_commands_of_the_page(sparsehead, photographs, tmp_path, monkeypatch, capfd, command):
     """Each on what it names, laid out in a folder of its own."""
     dataset = shlex.split(command)[3]
     monkeypatch.chdir(tmp_path)
@@ -200,6 +200,7 @@ def test_the_commands_of_the_page(sparsehead, photographs, tmp_path, monkeypatch
         case _:
             write_shards(tmp_path / "shards", samples_of(photographs, "train"))
     short = "--epochs 1 --batch-size 16 --set widths=8,8,8,8 --set views=symmetric --workers 0"
+    capfd.readouterr()  # the library shows how far it has got
     code, out, err = sparsehead(*shlex.split(command)[1:], *shlex.split(short))
     assert (code, err) == (0, "")
     assert ("note  no labels" in out) == (dataset == "photographs")

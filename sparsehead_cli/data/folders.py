@@ -37,7 +37,7 @@ WORKERS = 4  # reading processes, at most, unless it is said how many
 END_SECONDS = 5  # in which a process has ended whose connection is broken
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 CPU = torch.device("cpu")
-STREAM = "Images in memory are all of one size: let these stream, with --set cache=none."
+STREAM = "Images in memory are all of one size: resize it, or let all of them stream, pretrain --set cache=none."
 
 
 class Died(SparseheadError):

@@ -46,7 +46,7 @@ def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | No
     options.check()
     timm, given = timm_name(checkpoint, options.weights), parse_assume(options.assume)
     path, device = options.weights or checkpoint_file(checkpoint), choose_device(options.device)
-    info = dataset_info(dataset, options.data_dir) if dataset else None
+    info = dataset_info(dataset, options.data_dir, "none") if dataset else None
     if timm is None and is_checkpoint(path):
         if options.allow_partial or options.image_size or options.assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")

@@ -12,8 +12,9 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
-from sparsehead_cli.data.datasets import load_split
+from sparsehead_cli.data.datasets import DATASETS, DatasetInfo, load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.present.pretrain import describe, epoch_line
 from sparsehead_cli.runs.build import build
@@ -85,21 +86,27 @@ def test_labels_without_a_test_part_are_said_when_it_is_pretrained(tiny, damagea
     assert any("no test images: evaluate needs such" in text for _, text in describe(run))
 
 
-def test_small_squares_train_in_memory_like_an_array(tiny, tmp_path, monkeypatch):
-    """The same images, order, views and numbers as of a set that is read as an array."""
-    from PIL import Image
+@pytest.fixture
+def garments(tmp_path):
+    """A folder of 200 garments to train on and 30 to test, small grey PNGs, and the training ones as arrays in the same order."""
+    arrays = []
+    for name, count in (("train", 200), ("test", 30)):
+        split = load_split("fashion1k", "train+val" if name == "train" else name, Path("data"))
+        order = split.labels[:count].argsort(stable=True)
+        images, labels = split.inputs[order, 0].numpy(), split.labels[order].numpy()
+        arrays.append((images, labels))
+        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
+            folder = tmp_path / "garments" / name / str(label)
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(image).save(folder / f"{i:03}.png")
+    return tmp_path / "garments", *arrays[0]
 
-    from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 
-    split = load_split("fashion1k", "train+val", Path("data"))
-    order = split.labels.argsort(stable=True)
-    images, labels = split.inputs[order][:200, 0].numpy(), split.labels[order][:200].numpy()
-    for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-        folder = tmp_path / "folder" / "train" / str(label)
-        folder.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(image).save(folder / f"{i:03}.png")
+def test_small_squares_train_in_memory_like_an_array(sparsehead, tiny, garments, tmp_path, monkeypatch):
+    """The same images, order, views and numbers as of a set that is read as an array; and they are evaluated."""
+    root, images, labels = garments
     given = {"batch_size": 40, "epochs": 1, "workers": 1}
-    folder = train(tiny(dataset=str(tmp_path / "folder"), **given))
+    folder = train(tiny(dataset=str(root), **given))
     info = folder.run.train.spec
     array = DatasetInfo(info.classes, 1, 28, info.normalise, lambda data_dir, train: (images, labels))
     monkeypatch.setitem(DATASETS, "array", array)
@@ -108,6 +115,9 @@ def test_small_squares_train_in_memory_like_an_array(tiny, tmp_path, monkeypatch
     assert {name: folder.rows[0][name] for name in ("loss", "knn_accuracy", "effective_rank_r")} == {
         name: theirs.rows[0][name] for name in ("loss", "knn_accuracy", "effective_rank_r")
     }
+    code, _, err = sparsehead("evaluate", folder.run.folder, "--protocol", "knn", "--workers", "0")
+    assert (code, err) == (0, "")
+    assert {(row["n_train"], row["n_test"]) for row in read_csv(folder.run.folder / "evaluations.csv")} == {("200", "30")}
 
 
 def kill_readers(stop, count, seed, pause=(0.05, 0.6)):

@@ -225,7 +225,7 @@ def evaluate(
 def spectrum(
     checkpoints: Annotated[list[str] | None, typer.Argument(help=f"Any number; each {CHECKPOINT}")] = None,
     dataset: MeasuredOn = None,
-    split: Split = "test",
+    split: Split = None,
     layers: Annotated[bool, typer.Option("--layers", help="The hidden layers of the projector, too.")] = False,
     over_time: Annotated[bool, typer.Option("--over-time", help="How the spectra of a run with --track-spectrum came.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf; without an ending .png and .svg.")] = None,

@@ -135,9 +135,10 @@ Protocols = Annotated[
     ),
 ]
 Split = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help=f"Which images: {', '.join(names_in('data.datasets:SPLITS'))}; val is held out.",
+        help=f"Which images: {', '.join(names_in('data.datasets:SPLITS'))}; val is held out. Without it test, or else val.",
+        show_default=False,
         autocompletion=completing("data.datasets:SPLITS"),
     ),
 ]

@@ -11,6 +11,7 @@ from sparsehead_cli.runs.table_files import read_csv
 
 ROOT = Path(__file__).parents[1]
 TABLES_OF = {
+    "own_images.py": "own_images.csv",
     "spectrum.py": "cost.csv",
     "streaming.py": "streaming.csv",
     "sweep.py": "overhead.csv",

@@ -1,8 +1,9 @@
-"""A name -> images, labels, splits.
+"""A name or a path -> images, labels, splits.
 
 Every data set has five splits: "train" and "val" share the official training images (val is held out of every pretraining
 and feeds the per-epoch probe), "train+val" is both, and "test" is the official test set, which pretraining never reads.
-"pretrain" is "train" and the images without a label, where a set has such.
+"pretrain" is "train" and the images without a label, where a set has such. Where no image has a label, the other splits are
+made of all images as if they were of one class.
 """
 
 import dataclasses
@@ -19,9 +20,16 @@ from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.classes import CIFAR10, CIFAR100, DIGITS, FASHION, STL10
 from sparsehead_cli.data.contract import ImageSpec, Source
 from sparsehead_cli.data.folders import Folder
-from sparsehead_cli.data.layouts import Layout, image_folder, imagenet, list_images, tiny_imagenet
+from sparsehead_cli.data.hugging_face import hugging_face, is_hugging_face
+from sparsehead_cli.data.label_table import is_table, label_table
+from sparsehead_cli.data.layouts import image_folder, imagenet, tiny_imagenet
+from sparsehead_cli.data.listing import Layout, Listing
+from sparsehead_cli.data.looks import LARGEST, look
 from sparsehead_cli.data.memory import Memory
+from sparsehead_cli.data.prepare import for_channels
+from sparsehead_cli.data.shards import is_shards, shards
 from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import is_plugin, load
 
 SPLITS = ("pretrain", "train", "val", "train+val", "test")
@@ -33,12 +41,17 @@ class DatasetInfo(ImageSpec):
     """What is known of a data set before its images are read. `normalise` holds the mean and deviation of training images.
 
     Either `read` gives all its images, or `layout` says where the files lie that they stream from; these are of any size, and
-    cut to `size`.
+    cut to `size`. It is `labelled` where training images have labels, and `tested` where it has test images; `notes` are
+    sentences for people. Of images that are in memory as bytes, once they have been decoded, `cached` is the number of bytes.
     """
 
     read: Callable[[Path, bool], tuple[np.ndarray, np.ndarray]] | None = None  # (data_dir, train) -> uint8 images, labels
     unlabelled: Callable[[Path], np.ndarray] | None = None  # data_dir -> uint8 images
     layout: Callable[[Path], Layout] | None = None  # data_dir -> where the images of each class lie
+    labelled: bool = True
+    tested: bool = True
+    notes: tuple[str, ...] = ()
+    cached: int = 0
 
 
 def load_split(
@@ -49,13 +62,15 @@ def load_split(
     image_size: int | None = None,
     skip_bad_images: bool = False,
     workers: int | None = None,
+    cache: str = "auto",
 ) -> Source:
-    """One split of a named data set, of a folder of images or of what `module:load` returns, on the CPU.
+    """One split of a named data set, of a path of images or of what `module:load` returns, on the CPU.
 
     `module:load` is called with the split's name and data_dir, and returns a Source.
 
-    The keywords are for images that stream from files: their size, whether unreadable ones are skipped, and how many processes
-    read them (0: this one; None: one a core, at most four). Images in memory keep their own size.
+    The keywords are for images that lie in files: their size, whether unreadable ones are skipped, how many processes
+    read them (0: this one; None: one a core, at most four), and whether they are decoded once and kept in memory (CACHES).
+    Images in memory keep their own size.
 
     Raises: SparseheadError for an unknown name and for files that are missing, partial or damaged.
     """
@@ -63,12 +78,31 @@ def load_split(
         raise unknown("split", split, SPLITS)
     if is_own(name):
         return load("dataset", name)(split, data_dir)
-    info = dataset_info(name, data_dir)
-    if info.layout is None:
+    info, layout = _described(name, data_dir, cache)
+    if layout is None:
         return _in_memory(name, info, split, data_dir)
-    listing = list_images(info.layout(data_dir), split != "test")
-    chosen = np.flatnonzero(_part(listing.labels, split, name))
+    listing = layout.listing(split != "test")
+    chosen = np.flatnonzero(_part(listing.labels, split, name, listing.held_out))
+    if info.cached:
+        return decoded(Folder(listing, chosen, info.size, spec=info, skip_bad_images=skip_bad_images, workers=workers, exact=True))
     return Folder(listing, chosen, image_size or info.size, spec=info, skip_bad_images=skip_bad_images, workers=workers)
+
+
+def decoded(folder: Folder) -> Memory:
+    """All images of a folder, read once and kept as bytes. Unreadable ones that are to be skipped are left out.
+
+    Raises: SparseheadError for one of another size.
+    """
+    info: DatasetInfo = folder.spec
+    pixels = torch.empty(len(folder), info.channels, info.size, info.size, dtype=torch.uint8)
+    labels, done = torch.empty(len(folder), dtype=torch.int64), 0
+    for batch in folder.batches(DECODED):
+        end = done + len(batch.labels)
+        pixels[done:end], labels[done:end] = batch.inputs, batch.labels
+        done = end
+    if folder.skipped:
+        info = dataclasses.replace(info, notes=(*info.notes, f"{folder.skipped:,} unreadable images are left out"))
+    return Memory(pixels[:done], labels[:done], info)
 
 
 def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Memory:
@@ -98,38 +132,132 @@ def _check_labels(name: str, info: DatasetInfo, images: np.ndarray, labels: np.n
         raise SparseheadError(f"{name} is damaged: {found}. Fetch its files again.")
 
 
-def dataset_info(name: str, data_dir: Path) -> ImageSpec:
-    """The entry of DATASETS, or that of a folder of images; where images stream from files, with the classes of its folders.
+def dataset_info(name: str, data_dir: Path, cache: str = "auto") -> ImageSpec:
+    """The entry of DATASETS, or what a path of images looks like; where images lie in files, with the classes of these.
 
-    Of somebody's own `module:load` it is the `spec` of the held-out part.
+    Of a path `channels` and `size` are those of its images: 1 where all that were looked at are grey, and their short side, at
+    most 224 pixels. Of somebody's own `module:load` it is the `spec` of the held-out part.
 
-    Raises: SparseheadError for an unknown name, and where the folders of the classes are not there.
+    Raises: SparseheadError for an unknown name, and where the files are not there.
     """
     if is_own(name):
         return load_split(name, "val", data_dir).spec
-    info = DATASETS.get(name) or _folder_info(name)
-    return dataclasses.replace(info, classes=info.layout(data_dir).classes) if info.layout else info
+    return _described(name, data_dir, cache)[0]
 
 
-def _folder_info(name: str) -> DatasetInfo:
-    """A folder of anybody's images, of ImageNet's size and normalised like it."""
+def _described(name: str, data_dir: Path, cache: str) -> tuple[DatasetInfo, Layout | None]:
+    """What is known of a data set, and where its images lie, if they lie in files of their own."""
+    if cache not in CACHES:
+        raise unknown("cache", cache, CACHES)
+    if name in DATASETS:
+        info = DATASETS[name]
+        layout = info.layout(data_dir) if info.layout else None
+        info = dataclasses.replace(info, classes=layout.classes) if layout else info
+        if layout and cache == "memory":
+            listing = layout.listing(True)
+            info = dataclasses.replace(info, cached=_require_fitting(name, _bytes_of(info, listing)))
+        return info, layout
     require_known(name)
-    return DatasetInfo((), 3, 224, _IMAGENET, layout=lambda data_dir: image_folder(Path(name)))
+    path = Path(name)
+    if reader := published.cifar_below(path):
+        known, read = reader
+        return dataclasses.replace(DATASETS[known], read=lambda data_dir, train: read(path, train)), None
+    layout = layout_of(name)
+    return _looked_at(name, layout, cache), layout
+
+
+def _looked_at(name: str, layout: Layout, cache: str) -> DatasetInfo:
+    """What the images of a path look like. They are normalised like ImageNet's."""
+    listing = layout.listing(True)
+    looks = look(listing)
+    notes = layout.notes
+    if not layout.labelled:
+        notes = ("no labels: ranks and spectra are measured, and no accuracy", *notes)
+    elif missing := int((listing.labels < 0).sum()):
+        notes = (f"{missing:,} of the {len(listing):,} training images have no label: they are trained on, not measured on", *notes)
+    if not layout.tested:
+        notes = ("no test images: evaluate needs such; the probe and spectrum measure held-out images", *notes)
+    info = DatasetInfo(
+        layout.classes,
+        looks.channels,
+        looks.size,
+        for_channels(_IMAGENET, looks.channels),
+        layout=lambda data_dir: layout,
+        labelled=layout.labelled,
+        tested=layout.tested,
+        notes=notes,
+    )
+    bytes_ = _bytes_of(info, listing)
+    fits = looks.only == (looks.size, looks.size) and bytes_ <= CACHED
+    if cache == "memory" and not fits:
+        if looks.only != (looks.size, looks.size):
+            what = "are of several sizes" if looks.only is None else f"are {looks.only[0]} x {looks.only[1]} pixels"
+            raise SparseheadError(
+                f"{name}: its images {what}, and only squares of one size, up to {LARGEST} pixels, are kept in memory. "
+                "Let them stream: --set cache=none."
+            )
+        _require_fitting(name, bytes_)
+    return dataclasses.replace(info, cached=bytes_) if cache == "memory" or (cache == "auto" and fits) else info
+
+
+def _bytes_of(info: DatasetInfo, listing: Listing) -> int:
+    """What the training images take in memory."""
+    return len(listing) * info.channels * info.size**2
+
+
+def _require_fitting(name: str, bytes_: int) -> int:
+    """The number of bytes. Raises: SparseheadError where the machine has not got as many."""
+    there = memory_of(torch.device("cpu"))
+    if bytes_ > there:
+        raise SparseheadError(
+            f"{name}: its decoded images are {bytes_ / 1e9:,.1f} GB, and the machine has {there / 1e9:,.1f} GB. "
+            "Let them stream: --set cache=none."
+        )
+    return bytes_
+
+
+def layout_of(name: str) -> Layout:
+    """Where the images of a path lie: a table, shards, a saved Hugging Face data set, or a folder. Raises: SparseheadError."""
+    path = Path(name)
+    if is_table(name):
+        return label_table(path)
+    if is_shards(name):
+        return shards(name)
+    return hugging_face(path) if is_hugging_face(path) else image_folder(path)
 
 
 def is_own(name: str) -> bool:
     """Whether a data set is somebody's own `module:load`."""
-    return is_plugin(name) and not Path(name).is_dir()
+    return is_plugin(name) and not is_path(name)
+
+
+def is_path(name: str) -> bool:
+    """Whether a data set's name is a path: of a folder, a table or shards."""
+    return name not in DATASETS and (is_table(name) or is_shards(name) or Path(name).is_dir())
 
 
 def require_known(name: str) -> None:
-    """Raises: SparseheadError for a name that is neither in DATASETS nor a folder's path."""
+    """Raises: SparseheadError for a name that is neither in DATASETS nor a path."""
     separators = {os.sep, os.altsep, "/"} - {None}
-    if name in DATASETS or Path(name).is_dir() or is_plugin(name):
+    if name in DATASETS or is_path(name) or is_plugin(name):
         return
     if any(separator in name for separator in separators):
-        raise SparseheadError(f"dataset {name}: there is no such folder. Give the one that holds train/<class>/.")
-    raise SparseheadError(f"{unknown('dataset', name, DATASETS)} Or the path of a folder that holds train/<class>/.")
+        given = "Give one of images, as train/<class>/, a table.csv, or shards."
+        raise SparseheadError(f"dataset {name}: there is no such folder. {given}")
+    raise SparseheadError(f"{unknown('dataset', name, DATASETS)} Or the path of a folder of images, a table.csv, or shards.")
+
+
+def require_measurable(name: str, data_dir: Path, why: str) -> None:
+    """Raises: SparseheadError for a data set of files without labels, or without test images."""
+    if not is_path(name):
+        return
+    info = dataset_info(name, data_dir)
+    lacking = [what for what, there in (("labels", info.labelled), ("test images", info.tested)) if not there]
+    if lacking:
+        raise SparseheadError(
+            f"{why}, and {name} has no {' and no '.join(lacking)}. What needs none, ranks, spectra and invariance, is measured by: "
+            f"sparsehead spectrum CHECKPOINT --dataset {name}. Or give a data set that has them: --dataset."
+        )
 
 
 def held_out_mask(labels: np.ndarray) -> np.ndarray:
@@ -146,16 +274,22 @@ def place_in_class(labels: np.ndarray) -> np.ndarray:
     return place
 
 
-def _part(labels: np.ndarray, split: str, name: str) -> np.ndarray:
-    """Which of the images that were read belong to the split, bool [N]. Raises: SparseheadError where none can be held out."""
+def _part(labels: np.ndarray, split: str, name: str, published_val: np.ndarray | None = None) -> np.ndarray:
+    """Which of the images that were read belong to the split, bool [N]. Raises: SparseheadError where none can be held out.
+
+    Only images with a label are measured on, unless none has one. `published_val` says what the data set itself holds out.
+    """
+    measured = labels >= 0
+    measured = measured if measured.any() else ~measured
     if split in ("train+val", "test"):
-        return np.ones(len(labels), dtype=bool)
-    held_out = held_out_mask(labels)
-    if split == "val" and not held_out.any():
-        raise SparseheadError(
-            f"{name}: no class has {HELD_OUT} training images, so that none can be held out to measure on. Add images."
-        )
-    return held_out if split == "val" else ~held_out
+        return measured
+    held_out = held_out_mask(labels) if published_val is None else published_val
+    if split == "val" and not (held_out & measured).any():
+        few = f"no class has {HELD_OUT}" if (labels >= 0).any() else f"there are fewer than {HELD_OUT}"
+        raise SparseheadError(f"{name}: {few} training images, so that none can be held out to measure on. Add images.")
+    if split == "pretrain":
+        return ~held_out if published_val is not None else ~(held_out & measured)
+    return measured & (held_out if split == "val" else ~held_out)
 
 
 # Published mean and deviation of the training images: MNIST's of PyTorch's example, the others' as used throughout the
@@ -179,3 +313,8 @@ DATASETS: dict[str, DatasetInfo] = {
     "tiny-imagenet": DatasetInfo((), 3, 64, _IMAGENET, layout=tiny_imagenet),
     "imagenet": DatasetInfo((), 3, 224, _IMAGENET, layout=imagenet),
 }
+
+# Whether images in files are decoded once and kept in memory: where they are small squares of one size; always; never
+CACHES = ("auto", "memory", "none")
+CACHED = 2**31  # bytes of decoded training images, at most, that "auto" keeps
+DECODED = 500  # images that are decoded at a time

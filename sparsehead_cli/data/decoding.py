@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import ExifTags
+from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.ImageFile import ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -19,7 +20,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-from sparsehead_cli.data.layouts import read_file
+from sparsehead_cli.data.listing import read_file
 
 PIXELS = 8192 * 6144  # the most that are decoded: a camera's 50 megapixels; the process stays below 2 GB for every kind of file
 KINDS = {  # how a file begins -> what Pillow opens it with
@@ -27,6 +28,7 @@ KINDS = {  # how a file begins -> what Pillow opens it with
     b"RIFF": WebPImageFile,
     b"GIF8": GifImageFile,
     b"\xff\xd8": JpegImageFile,
+    b"BM": BmpImageFile,
 }
 FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # a JPEG's markers of a start of frame; these three mean other things
 FLIPS = {2: (2,), 3: (1, 2), 4: (1,), 6: (2,), 7: (1, 2), 8: (1,)}  # EXIF's orientation -> the axes to flip after a transposition
@@ -40,7 +42,11 @@ def decode(path: str | Path, *, upright: bool = True) -> Tensor:
     Raises: ValueError for an animation and for more than PIXELS pixels; whatever its decoder raises for a file that is damaged
     or of another kind.
     """
-    data = read_file(path)
+    return decode_bytes(read_file(path), upright=upright)
+
+
+def decode_bytes(data: np.ndarray, *, upright: bool = True) -> Tensor:
+    """The same of a file's bytes, uint8 [n]."""
     size = jpeg_size(data)
     if size is None:  # no JPEG, or one that Pillow may still understand
         with warnings.catch_warnings(action="ignore"):  # remarks on files that can be read
@@ -75,11 +81,9 @@ def _require_few(size: tuple[int, int]) -> None:
 
 
 def _by_pillow(data: np.ndarray, upright: bool) -> Tensor:
-    """The bytes of a PNG, WebP, GIF or unusual JPEG -> uint8 [3, H, W]."""
+    """The bytes of a PNG, WebP, GIF, BMP or unusual JPEG -> uint8 [3, H, W]."""
     content = data.tobytes()
-    kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
-    if kind is None:
-        raise ValueError("it is no JPEG, PNG, WebP or GIF file")
+    kind = kind_of(content)
     image = kind(io.BytesIO(content))
     _require_few(image.size)
     if getattr(image, "is_animated", False):
@@ -93,6 +97,14 @@ def _by_pillow(data: np.ndarray, upright: bool) -> Tensor:
     else:
         pixels = np.array(image.convert("RGB")).transpose(2, 0, 1)
     return _turned(torch.from_numpy(pixels), _orientation(image) if upright else 1).contiguous()
+
+
+def kind_of(content: bytes) -> type[ImageFile]:
+    """Pillow's class for a file that begins like `content`. Raises: ValueError for a file of another kind."""
+    kind = next((kind for start, kind in KINDS.items() if content.startswith(start)), None)
+    if kind is None:
+        raise ValueError("it is no JPEG, PNG, WebP, GIF or BMP file")
+    return kind
 
 
 def _sixteen_bits(image: ImageFile, again: ImageFile) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A split whose images stream from files: decoded, resized and cropped by reading processes, a batch by one of them.
+"""A split whose images stream from a listing: decoded, resized and cropped by reading processes, a batch by one of them.
 
 The memory that this takes does not depend on the number of images: names are kept as bytes, and never more than a few batches
 a reading process are on their way. What a batch contains depends on its number and its order alone, neither on the number of
@@ -13,11 +13,10 @@ import re
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,22 +26,33 @@ from torch.utils.data import DataLoader
 
 from sparsehead_cli.data.augment import Crops
 from sparsehead_cli.data.contract import Batch, ImageSpec, each
-from sparsehead_cli.data.layouts import Listing, read_file
+from sparsehead_cli.data.listing import Listing
 from sparsehead_cli.errors import SparseheadError
 
 if TYPE_CHECKING:
     from sparsehead_cli.data.reading import Reader
 
+DEATHS, MOST_DEATHS = 3, 10  # of reading processes over one image, and over one batch, that are no chance
 WORKERS = 4  # reading processes, at most, unless it is said how many
 END_SECONDS = 5  # in which a process has ended whose connection is broken
 STOPPING = (signal.SIGINT, signal.SIGTERM)
 CPU = torch.device("cpu")
+STREAM = "Images in memory are all of one size: resize it, or let all of them stream, pretrain --set cache=none."
+
+
+class Died(SparseheadError):
+    """A reading process is no more; `images` were open then, in it or in another."""
+
+    def __init__(self, message: str, images: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.images = frozenset(images)
 
 
 class Folder:
-    """The images of `listing` at `index` int64 [N], as RGB of `size` pixels.
+    """The images of `listing` at `index` int64 [N], of `size` pixels, in as many channels as `spec` says; without one RGB.
 
-    `skipped` counts, over all passes so far, the images that were left out (or, in training, replaced) as unreadable.
+    An `exact` one takes images of this very size alone. `skipped` counts, over all passes so far, the images that were left out
+    (or, in training, replaced) as unreadable.
     """
 
     streams = True
@@ -57,9 +67,10 @@ class Folder:
         skip_bad_images: bool = False,
         workers: int | None = None,
         device: torch.device = CPU,
+        exact: bool = False,
     ) -> None:
         self.listing, self.index, self.size, self.spec = listing, index, size, spec
-        self.skip_bad_images, self.workers, self.device = skip_bad_images, workers, device
+        self.skip_bad_images, self.workers, self.device, self.exact = skip_bad_images, workers, device, exact
         self.labels = torch.from_numpy(listing.labels[index]).to(device)
         self.skipped = 0
 
@@ -75,31 +86,34 @@ class Folder:
         return self._with(self.index[indices.cpu().numpy()], self.device)
 
     def _with(self, index: np.ndarray, device: torch.device) -> "Folder":
-        kept = {"spec": self.spec, "skip_bad_images": self.skip_bad_images, "workers": self.workers}
+        kept = {"spec": self.spec, "skip_bad_images": self.skip_bad_images, "workers": self.workers, "exact": self.exact}
         return Folder(self.listing, index, self.size, **kept, device=device)
 
     def batches(self, size: int, *, order: Tensor | None = None, start: int = 0, read: Crops | None = None) -> Iterator[Batch]:
-        """Batches of `size` images from batch `start` on, uint8 [B, 3, s, s]: short side resized, middle cut out.
+        """Batches of `size` images from batch `start` on, uint8 [B, C, s, s]: short side resized, middle cut out.
 
-        With crops to `read` uint8 [B, V, 3, s, s]: V random resized crops of each image (by the name of their size, where they
+        With crops to `read` uint8 [B, V, C, s, s]: V random resized crops of each image (by the name of their size, where they
         have several). With an `order` (indices) only whole batches,
         an unreadable image replaced by the next readable one; without one all images as they are listed, unreadable ones left out.
 
         Raises: SparseheadError for an unreadable image, unless they are to be skipped, and for a reading process that died.
         """
-        from sparsehead_cli.data.reading import IN_A_ROW, Reader  # torchvision: a second that only these images need
+        from sparsehead_cli.data.reading import IN_A_ROW  # torchvision: a second that only these images need
 
         places = np.arange(len(self)) if order is None else order.cpu().numpy()
         end = -(-len(places) // size) if order is None else len(places) // size
-        reader = Reader(self.listing, self.index, self.size, places, size, read, self.skip_bad_images, replace=order is not None)
+        reader = self._reader(places, size, read, replace=order is not None)
         count = 0
-        with closing(self._read(reader, range(start, end))) as batches:  # an error ends the reading processes, too
+        with closing(self._read_on(reader, range(start, end))) as batches:  # an error ends the reading processes, too
             for images, labels, index, bad, skipped in batches:
+                for one in bad:
+                    if one.strange:
+                        raise SparseheadError(f"{self.listing.where(self.index[one.place])}: {one.reason}. {STREAM}")
                 if bad and not self.skip_bad_images:
-                    raise self._unreadable(self.index[bad[0][0]], bad[0][1])
+                    raise self._unreadable(self.index[bad[0].place], bad[0].reason)
                 if order is not None and len(labels) < size:
-                    tried = min(IN_A_ROW, len(self)) - 1
-                    raise self._unreadable(self.index[bad[0][0]], f"{bad[0][1]}, nor are the {tried:,} images after it readable")
+                    more = f", nor are the {min(IN_A_ROW, len(self)) - 1:,} images after it readable"
+                    raise self._unreadable(self.index[bad[0].place], bad[0].reason + more)
                 self.skipped += skipped
                 count += len(labels)
                 if len(labels):
@@ -108,11 +122,40 @@ class Folder:
         if not count and end > start:
             raise SparseheadError(f"not one of the {len(places):,} images below {self.listing.root} can be read.")
 
+    def _reader(self, places: np.ndarray, size: int, crops: Crops | None, *, replace: bool) -> "Reader":
+        """What reads batches of `size` of the images at these places."""
+        from sparsehead_cli.data.reading import Reader
+
+        channels = getattr(self.spec, "channels", 3)
+        kept = {"replace": replace, "channels": channels, "exact": self.exact}
+        return Reader(self.listing, self.index, self.size, places, size, crops, self.skip_bad_images, **kept)
+
+    def _read_on(self, reader: "Reader", numbers: range) -> Iterator[tuple]:
+        """What `reader` makes of each batch's number, in order. A reading process that dies is replaced by another, which reads
+        the same. Where DEATHS of them die over one image, or MOST_DEATHS over one batch, it is not chance.
+
+        Raises: SparseheadError for reading processes that die again and again.
+        """
+        done, deaths, suspects = 0, 0, frozenset()
+        while True:
+            with closing(self._read(reader, numbers[done:])) as batches:
+                try:
+                    for batch in batches:
+                        yield batch
+                        done, deaths = done + 1, 0
+                    return
+                except Died as error:
+                    suspects = suspects & error.images if deaths else error.images
+                    deaths += 1
+                    if (deaths >= DEATHS and suspects) or deaths == MOST_DEATHS:
+                        raise SparseheadError(str(error)) from None
+                    reader.opened.fill_(-1)
+
     def _sent(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, non_blocking=True)
 
     def _read(self, reader: "Reader", numbers: range) -> Iterator[tuple]:
-        """What `reader` makes of each batch's number, in order. Raises: SparseheadError for a reading process that died."""
+        """What `reader` makes of each batch's number, in order. Raises: Died for a reading process that died."""
         workers = min(own_workers() if self.workers is None else self.workers, len(numbers))
         loader = DataLoader(
             reader,
@@ -132,14 +175,13 @@ class Folder:
             codes = _exit_codes(readers, wait=not isinstance(error, RuntimeError))
             if not codes and "DataLoader worker" not in str(error):
                 raise
-            raise _died(codes[0] if codes else None, reader.unfinished()) from None
+            raise died(codes[0] if codes else None, reader.unfinished()) from None
 
     def _unreadable(self, i: int, reason: str) -> SparseheadError:
         """The error for the i-th file of the listing."""
-        path = self.listing.path(i)
         return SparseheadError(
-            f"cannot read the image {path}: {reason}. Replace or remove it. Or leave such images out by --skip-bad-images: "
-            "pretrain then trains without them, as a new run."
+            f"cannot read the image {self.listing.where(i)}: {reason}. Replace or remove it. "
+            "Or leave such images out by --skip-bad-images: pretrain then trains without them, as a new run."
         )
 
     def digest(self) -> str:
@@ -153,7 +195,7 @@ class Folder:
 
     def _digest_of(self, i: int) -> bytes:
         try:
-            content = read_file(self.listing.path(i))
+            content = self.listing.read(i)
         except (OSError, ValueError) as error:
             if not self.skip_bad_images:
                 raise self._unreadable(i, reason_of(error)) from None
@@ -180,12 +222,12 @@ def _exit_codes(readers: list[BaseProcess], *, wait: bool) -> list[int]:
     return [process.exitcode for process in readers if process.exitcode]
 
 
-def _died(exit_code: int | None, unfinished: list[Path]) -> SparseheadError:
+def died(exit_code: int | None, unfinished: list[str]) -> Died:
     """The error for a reading process that died while it, or another one, had the `unfinished` files open."""
     how = signal.Signals(-exit_code).name if exit_code and exit_code < 0 else f"exit code {exit_code}"
-    named = " or ".join(map(str, unfinished[:WORKERS]))
+    named = " or ".join(unfinished[:WORKERS])
     advice = ADVICE.get(how, "Remove the image, or try it alone. With --workers 0 images are read without such processes.")
-    return SparseheadError(f"a process that reads images died ({how}){f' while it read {named}' if named else ''}. {advice}")
+    return Died(f"a process that reads images died ({how}){f' while it read {named}' if named else ''}. {advice}", unfinished)
 
 
 def reason_of(error: Exception) -> str:

@@ -5,94 +5,77 @@ Tiny-ImageNet's own. Of Tiny-ImageNet and ImageNet the official validation image
 """
 
 import os
-import stat
-from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from sparsehead_cli.data.tree import SUFFIXES, Tree, entries, images_below, require_apart
+from sparsehead_cli.data.listing import Files, read_file
+from sparsehead_cli.data.tree import SUFFIXES, Tree, entries, images_below, is_image, require_apart
 from sparsehead_cli.errors import SparseheadError
 
-BYTES = 2**29  # of a file: more than any image that is decoded can need
-
 
 @dataclass(frozen=True)
-class Listing:
-    """N image files below `root` and their labels int64 [N].
+class FolderLayout:
+    """The classes of a set of files, and where to look for each one's training and test images; a `Layout` of the contract.
 
-    The names stand one after the other in a single array of bytes, `ends` [N] says where each ends. A list of a million
-    strings would be copied, page by page, into every reading process: looking at a Python object writes to it.
+    Without `folders` no image has a label. `train` is "" where the training images lie in `root` itself.
     """
-
-    root: Path
-    names: np.ndarray
-    ends: np.ndarray
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.ends)
-
-    def name(self, i: int) -> bytes:
-        """The i-th file's path below `root`, as the file system spells it."""
-        return self.names[self.ends[i - 1] if i else 0 : self.ends[i]].tobytes()
-
-    def path(self, i: int) -> Path:
-        return self.root / os.fsdecode(self.name(i))
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The classes of a set of files, and where to look for each one's training and test images."""
 
     root: Path
     classes: tuple[str, ...]
     folders: tuple[str, ...]  # of the classes, below train/ and test/
     test: str = ""  # the folder of the test images
     annotations: str = ""  # a file below `test` that names each test image's class, where no folder does
+    train: str = "train"
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.folders)
+
+    @property
+    def tested(self) -> bool:
+        return bool(self.test)
+
+    def listing(self, train: bool) -> Files:
+        return list_images(self, train)
 
 
-def read_file(path: str | Path) -> np.ndarray:
-    """The bytes of an image's file, uint8 [n]. Raises: OSError; ValueError for an empty file, for a link
-    to nowhere and for what is no file of images.
+def image_folder(root: Path) -> FolderLayout:
+    """train/<class>/ and, for the test images, test/<class>/ or else val/<class>/; or images without labels.
 
-    A pipe or a device would keep its reader waiting, or never end.
-    """
-    try:
-        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # no pipe is waited for
-    except FileNotFoundError:
-        if os.path.islink(path):
-            raise ValueError(f"it is a symbolic link to {os.readlink(path)}, which is not there") from None
-        raise
-    try:
-        status = os.fstat(file)
-        if not stat.S_ISREG(status.st_mode):
-            raise ValueError("it is not a file")
-        if not status.st_size:
-            raise ValueError("the file is empty")
-        if status.st_size > BYTES:
-            raise ValueError(f"the file has {status.st_size:,} bytes, and more than {BYTES:,} are not read")
-        data = np.empty(status.st_size, np.uint8)
-        if os.readv(file, [data]) != len(data):
-            raise ValueError("the file could not be read to its end")
-        return data
-    finally:
-        os.close(file)
-
-
-def image_folder(root: Path) -> Layout:
-    """train/<class>/ and, for the test images, test/<class>/ or else val/<class>/.
+    These lie in train/ without folders of classes, or, where there is no train/, anywhere below the root.
 
     Raises: SparseheadError where there are no such folders.
     """
-    classes = class_folders(root / "train")
     test = next((name for name in ("test", "val") if (root / name).is_dir()), "")
-    return Layout(root, classes, classes, test)
+    if not (root / "train").is_dir() and not test and has_images(root):
+        return FolderLayout(root, (), (), train="", notes=(_no_classes(root),))
+    if has_images(root / "train", deep=False):
+        folders = folders_in(root / "train")
+        if not any(has_images(root / "train" / name) for name in folders):
+            return FolderLayout(root, (), (), test)
+        note = f"images that lie in {root / 'train'} itself are left out: they are in no folder of a class"
+        return FolderLayout(root, folders, folders, test, notes=(note,))
+    classes = class_folders(root / "train")
+    return FolderLayout(root, classes, classes, test)
 
 
-def imagenet(data_dir: Path) -> Layout:
+def _no_classes(root: Path) -> str:
+    """What is said of a folder without train/, whose images have no label."""
+    return f"the folders in {root} are not taken for classes: images with labels belong in {root / 'train'}/<class>/"
+
+
+def has_images(folder: Path, *, deep: bool = True) -> bool:
+    """Whether an image file lies in a folder or, `deep`, anywhere below it; symbolic links to folders are not followed."""
+    for _, folders, names in os.walk(folder):
+        if any(is_image(name) for name in names):
+            return True
+        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
+    return False
+
+
+def imagenet(data_dir: Path) -> FolderLayout:
     """data_dir/imagenet or data_dir itself, with train/<wnid>/ and val/<wnid>/. Raises: SparseheadError."""
     root = data_dir / "imagenet" if (data_dir / "imagenet").is_dir() else data_dir
     if not (root / "train").is_dir():
@@ -101,10 +84,10 @@ def imagenet(data_dir: Path) -> Layout:
             "https://image-net.org (ILSVRC2012, an account is needed) as train/<wnid>/*.JPEG and val/<wnid>/*.JPEG."
         )
     classes = class_folders(root / "train")
-    return Layout(root, classes, classes, "val")
+    return FolderLayout(root, classes, classes, "val")
 
 
-def tiny_imagenet(data_dir: Path) -> Layout:
+def tiny_imagenet(data_dir: Path) -> FolderLayout:
     """data_dir/tiny-imagenet-200 or data_dir itself, as published; classes in the order of wnids.txt. Raises: SparseheadError."""
     root = data_dir / "tiny-imagenet-200" if (data_dir / "tiny-imagenet-200").is_dir() else data_dir
     if not (root / "wnids.txt").exists() and not (root / "words.txt").exists():
@@ -112,10 +95,10 @@ def tiny_imagenet(data_dir: Path) -> Layout:
     wnids = _lines(root / "wnids.txt")
     words = dict(line.split("\t", 1) for line in _lines(root / "words.txt") if "\t" in line)
     classes = tuple(words.get(wnid, wnid).split(",")[0] for wnid in wnids)
-    return Layout(root, classes, tuple(wnids), "val", "val_annotations.txt")
+    return FolderLayout(root, classes, tuple(wnids), "val", "val_annotations.txt")
 
 
-def list_images(layout: Layout, train: bool) -> Listing:
+def list_images(layout: FolderLayout, train: bool) -> Files:
     """The training or test images in the order of their classes, then of their names.
 
     Raises: SparseheadError for a folder that is missing, a class without images, classes that training does not have, and an
@@ -123,9 +106,11 @@ def list_images(layout: Layout, train: bool) -> Listing:
     """
     if not train and not layout.test:
         raise SparseheadError(f"{layout.root} has no test images: no folder test/ or val/ beside train/.")
-    folder = layout.root / ("train" if train else layout.test)
+    folder = layout.root / (layout.train if train else layout.test)
     if layout.annotations and not train:
         return _listing(layout.root, _annotated(layout, folder))
+    if not layout.folders:
+        return _listing(layout.root, [(-1, _unlabelled(layout, folder).paths)])
     if not train:
         _require_known(layout, folder)
     classes = [(label, folder / name) for label, name in enumerate(layout.folders)]
@@ -138,26 +123,39 @@ def list_images(layout: Layout, train: bool) -> Listing:
     return _listing(layout.root, ((label, tree.paths) for label, _, tree in trees))
 
 
+def _unlabelled(layout: FolderLayout, folder: Path) -> Tree:
+    """The image files in and below a folder without classes. Raises: SparseheadError where links lead into the other part."""
+    tree = images_below(folder)
+    if layout.test and tree.leaves(folder):
+        parts = [layout.root / name for name in (layout.train, layout.test)]
+        require_apart((part.name, images_below(part)) for part in parts if part.is_dir())
+    return tree
+
+
 def class_folders(folder: Path) -> tuple[str, ...]:
     """The names of the folders in `folder`, sorted. Raises: SparseheadError where there are none."""
     if not folder.is_dir():
         raise SparseheadError(f"there is no folder {folder}. Images belong in {folder}/<class>/, one folder a class.")
-    names = [name for name, is_folder, _ in entries(folder) if is_folder and not name.startswith(".")]
+    names = folders_in(folder)
     if not names:
         raise SparseheadError(f"{folder} has no folder of a class in it. Sort its images into {folder}/<class>/.")
-    return tuple(names)
+    return names
 
 
-def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Listing:
-    """(label, paths) of each class -> a Listing with names relative to `root`."""
-    names, ends, labels = bytearray(), array("q"), array("q")
+def folders_in(folder: Path) -> tuple[str, ...]:
+    """The names of the folders in `folder` that are not hidden, sorted."""
+    return tuple(name for name, is_folder, _ in entries(folder) if is_folder and not name.startswith("."))
+
+
+def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Files:
+    """(label, paths) of each class -> Files with names relative to `root`."""
     start = len(os.fsencode(os.path.join(root, ""))) if root != Path() else 0  # Path() / "train" is "train"
+    labels: list[int] = []
+    names: list[bytes] = []
     for label, paths in classes:
-        for path in paths:
-            names += os.fsencode(path)[start:]
-            ends.append(len(names))
-            labels.append(label)
-    return Listing(root, *(np.frombuffer(part, kind) for part, kind in ((names, np.uint8), (ends, np.int64), (labels, np.int64))))
+        names += [os.fsencode(path)[start:] for path in paths]
+        labels += [label] * len(paths)
+    return Files.of(root, names, labels)
 
 
 def _images_of(folder: Path) -> Tree:
@@ -169,7 +167,7 @@ def _images_of(folder: Path) -> Tree:
     return tree
 
 
-def _require_known(layout: Layout, folder: Path) -> None:
+def _require_known(layout: FolderLayout, folder: Path) -> None:
     """Raises: SparseheadError for test classes that no training image has."""
     strange = sorted(set(class_folders(folder)) - set(layout.folders))
     if strange:
@@ -177,7 +175,7 @@ def _require_known(layout: Layout, folder: Path) -> None:
         raise SparseheadError(f"{folder} has classes that {layout.root / 'train'} lacks: {shown}. Add or remove them.")
 
 
-def _annotated(layout: Layout, folder: Path) -> list[tuple[int, list[str]]]:
+def _annotated(layout: FolderLayout, folder: Path) -> list[tuple[int, list[str]]]:
     """Tiny-ImageNet's validation images by class. Raises: SparseheadError unless file and folder name the same images."""
     labels = {wnid: label for label, wnid in enumerate(layout.folders)}
     classes: list[list[str]] = [[] for _ in labels]

@@ -32,6 +32,16 @@ def with_channels(images: Tensor, channels: int) -> Tensor:
     return images.expand(-1, 3, -1, -1) if channels == 3 else luma(images.float()).round_().to(torch.uint8)
 
 
+def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
+    """The normalisation of colour images for grey ones, by the weights of the luma, or of grey ones for three equal channels."""
+    if len(normalise.mean) == channels:
+        return normalise
+    if channels == 3:
+        return Normalisation(normalise.mean * 3, normalise.std * 3)
+    grey = [luma(torch.tensor(values)[None, :, None, None]).item() for values in (normalise.mean, normalise.std)]
+    return Normalisation((grey[0],), (grey[1],))
+
+
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
     """[B, C, H, W] in [0, 1] -> [B, C, *size], antialiased bicubic; the same tensor where the size fits already."""
     if tuple(x.shape[2:]) == size:

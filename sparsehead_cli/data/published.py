@@ -5,7 +5,7 @@ Each lies below data_dir in its publisher's own files, and is downloaded where i
 
 import hashlib
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -77,15 +77,32 @@ def _is_the_other(name: str, labels: Path) -> bool:
 
 
 def read_cifar10(data_dir: Path, train: bool) -> Arrays:
-    """cifar-10-batches-py, the Python version."""
+    """cifar-10-batches-py, the Python version, in data_dir or as data_dir itself."""
     data = _torchvision("CIFAR10", data_dir, train=train)
     return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
 
 
 def read_cifar100(data_dir: Path, train: bool) -> Arrays:
-    """cifar-100-python; its hundred fine labels."""
+    """cifar-100-python, in data_dir or as data_dir itself; its hundred fine labels."""
     data = _torchvision("CIFAR100", data_dir, train=train)
     return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
+
+
+def cifar_below(path: Path) -> tuple[str, Callable[[Path, bool], Arrays]] | None:
+    """Our name and the reader of the CIFAR set that a folder is or holds, in its publisher's files; None where it has none.
+
+    Raises: SparseheadError where it holds both.
+    """
+    found = [known for known, (folder, mark, _) in CIFARS.items() if (path / folder).is_dir() or is_cifar(path, mark)]
+    if len(found) > 1:
+        names = " or ".join(str(path / CIFARS[known][0]) for known in found)
+        raise SparseheadError(f"{path} holds {' and '.join(found)}: give one of them, {names}.")
+    return (found[0], CIFARS[found[0]][2]) if found else None
+
+
+def is_cifar(path: Path, mark: str) -> bool:
+    """Whether a folder itself holds a CIFAR set's files, of which `mark` is one; an image folder has no such file."""
+    return (path / mark).is_file() and (path / "test" if mark == "meta" else path / "test_batch").is_file()
 
 
 def read_svhn(data_dir: Path, train: bool) -> Arrays:
@@ -112,10 +129,15 @@ def _torchvision(name: str, data_dir: Path, **chosen: object) -> object:
     """
     import torchvision.datasets
 
+    reader = getattr(torchvision.datasets, name)
+    mark = next((mark for _, mark, read in CIFARS.values() if name == read.__name__.removeprefix("read_").upper()), "")
+    if mark and is_cifar(data_dir, mark):  # the very folder that the reader looks for in another
+        reader = type(name, (reader,), {"base_folder": data_dir.resolve().name})
+        data_dir = data_dir.resolve().parent
     places = (data_dir / name / "raw", data_dir / name, data_dir, *data_dir.parents)  # torchvision makes them to download into
     missing = [place for place in places if not place.exists()]
     try:
-        return getattr(torchvision.datasets, name)(str(data_dir), download=_MAY_DOWNLOAD.get(), **chosen)
+        return reader(str(data_dir), download=_MAY_DOWNLOAD.get(), **chosen)
     except Exception as error:  # a download fails in as many ways as there are networks
         ours, what = SOURCES[name]
         if not _MAY_DOWNLOAD.get():
@@ -150,4 +172,10 @@ SOURCES = {
         "svhn",
         "Put train_32x32.mat and test_32x32.mat from http://ufldl.stanford.edu/housenumbers/ into that folder.",
     ),
+}
+
+# our name -> the folder that the publisher's archive has, a file in it, and the reader
+CIFARS = {
+    "cifar10": ("cifar-10-batches-py", "data_batch_1", read_cifar10),
+    "cifar100": ("cifar-100-python", "meta", read_cifar100),
 }

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from itertools import groupby
-from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,15 +13,27 @@ from torchvision.transforms.v2 import functional
 
 from sparsehead_cli.data.augment import Crops, Draw, random_boxes
 from sparsehead_cli.data.contract import Inputs, each
-from sparsehead_cli.data.decoding import decode
+from sparsehead_cli.data.decoding import decode_bytes
 from sparsehead_cli.data.folders import reason_of
-from sparsehead_cli.data.layouts import Listing
+from sparsehead_cli.data.listing import Listing
+from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.machine.seeds import stable_seed
 
 READERS = 256  # reading processes whose images can be named
 IN_A_ROW = 100  # images that are tried for one place, until one can be read
-Bad = list[tuple[int, str]]  # places of unreadable images in a Folder, and why
 CPU = torch.device("cpu")
+
+
+class Bad(NamedTuple):
+    """The place of an image in a Folder that was not taken, and why; a `strange` one could be read, and is not to be skipped."""
+
+    place: int
+    reason: str
+    strange: bool
+
+
+class OtherSize(ValueError):
+    """An image of another size than those that are kept in memory with it."""
 
 
 class Reader(Dataset):
@@ -38,17 +50,19 @@ class Reader(Dataset):
         skip: bool,
         *,
         replace: bool,
+        channels: int = 3,
+        exact: bool = False,
     ) -> None:
-        self.listing, self.index, self.size = listing, index, size
+        self.listing, self.index, self.size, self.channels = listing, index, size, channels
         self.places, self.batch, self.crops = places, batch, crops
-        self.skip, self.replace = skip, replace
+        self.skip, self.replace, self.exact = skip, replace, exact
         self.opened = torch.full((READERS,), -1).share_memory_()  # by each reading process: which image of the listing it decodes
 
-    def __getitem__(self, number: int) -> tuple[Inputs, Tensor, Tensor, Bad, int]:
+    def __getitem__(self, number: int) -> tuple[Inputs, Tensor, Tensor, list[Bad], int]:
         places = self.places[number * self.batch : (number + 1) * self.batch]
         images: list[Inputs] = []
         labels, index = [], []
-        bad: Bad = []
+        bad: list[Bad] = []
         skipped = 0
         for turn, place in enumerate(places.tolist()):
             known = len(bad)
@@ -64,14 +78,14 @@ class Reader(Dataset):
         batch = each(lambda *one: torch.stack(one), *images) if images else torch.empty(0)
         return batch, torch.tensor(labels, dtype=torch.int64), torch.tensor(index, dtype=torch.int64), bad, skipped
 
-    def _find(self, place: int, number: int, turn: int, bad: Bad) -> tuple[Inputs, int, int] | None:
+    def _find(self, place: int, number: int, turn: int, bad: list[Bad]) -> tuple[Inputs, int, int] | None:
         """The image for a place, cut, its label and which it is: the first candidate that can be read. Others go into `bad`."""
         for candidate in self._candidates(place):
             i = self._note(self.index[candidate])
             try:
-                return self._cut(decode(self.listing.path(i)), number, turn), int(self.listing.labels[i]), candidate
+                return self._cut(decode_bytes(self.listing.read(i)), number, turn), int(self.listing.labels[i]), candidate
             except Exception as error:  # whatever is wrong with a file, it must not end the process that reads
-                bad.append((candidate, reason_of(error)))
+                bad.append(Bad(candidate, reason_of(error), isinstance(error, OtherSize)))
             finally:
                 self._note(-1)
         return None
@@ -83,9 +97,9 @@ class Reader(Dataset):
             self.opened[worker.id % READERS] = i
         return i
 
-    def unfinished(self) -> list[Path]:
-        """The files that reading processes had opened and not finished."""
-        return [self.listing.path(i) for i in self.opened.tolist() if i >= 0]
+    def unfinished(self) -> list[str]:
+        """The images that reading processes had opened and not finished."""
+        return [self.listing.where(i) for i in self.opened.tolist() if i >= 0]
 
     def _candidates(self, place: int) -> Iterable[int]:
         """The image that is wanted, and those that may stand in for it."""
@@ -93,7 +107,12 @@ class Reader(Dataset):
         return ((place + i) % len(self.index) for i in range(count))
 
     def _cut(self, image: Tensor, number: int, turn: int) -> Inputs:
-        return middle(image, self.size) if self.crops is None else random_crops(image, self.crops, number, turn)
+        """What becomes of an image. Raises: OtherSize where it must be of this size."""
+        if self.exact and tuple(image.shape[1:]) != (self.size, self.size):
+            raise OtherSize(f"it has {image.shape[2]} x {image.shape[1]} pixels, and others {self.size} x {self.size}")
+        if self.crops is None:
+            return with_channels((image if self.exact else middle(image, self.size))[None], self.channels)[0]
+        return each(lambda crops: with_channels(crops, self.channels), random_crops(image, self.crops, number, turn))
 
 
 def middle(image: Tensor, size: int) -> Tensor:

@@ -66,18 +66,19 @@ def line_of(name: str, digest: str) -> str:
 
 
 def state_of(images: Folder) -> tuple[str, int]:
-    """A hash of names, labels, and what the file system says of each image, and when the last of them changed, in nanoseconds.
+    """A hash of names, labels, and what the file system says of their files, and when the last of them changed, in nanoseconds.
 
     Whoever changes a file can set its modification time back, but not the time of its change of status, nor keep its number when
-    another is put in its place. The hash is "" where an image is not there or may not be read.
+    another is put in its place. The hash is "" where a file is not there or may not be read.
     """
     state, changed = hashlib.blake2b(repr(images.skip_bad_images).encode(), digest_size=16), 0
     for i in images.index:
+        state.update(repr((images.listing.name(i), int(images.listing.labels[i]))).encode())
+    for path in images.listing.files(images.index):
         try:
-            file = os.stat(images.listing.path(i))
+            file = os.stat(path)
         except OSError:
             return "", 0
         changed = max(changed, file.st_mtime_ns, file.st_ctime_ns)
-        state.update(repr((images.listing.name(i), int(images.listing.labels[i]))).encode())
         state.update(repr((file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns)).encode())
     return state.hexdigest(), changed

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsehead_cli.data.contract import Source
-from sparsehead_cli.data.datasets import dataset_info
+from sparsehead_cli.data.datasets import dataset_info, require_measurable
 from sparsehead_cli.data.folders import own_workers
 from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.evaluation.digests import Digests
@@ -301,6 +301,7 @@ class Evaluation:
         """A labelled data set on the device. Raises: SparseheadError for one class, where accuracy is 100 % whatever is done."""
         if self.data is None or self.data.name != name:
             self.data = None  # makes room for the next
+            require_measurable(name, self.options.data_dir, "evaluate measures accuracy on test images")
             classes = dataset_info(name, self.options.data_dir).classes
             if len(classes) == 1:
                 raise SparseheadError(

@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.augment import Normalisation, luma
+from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS, dataset_info
-from sparsehead_cli.data.prepare import Prepare
+from sparsehead_cli.data.prepare import Prepare, for_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import TEMPERATURE, LoadOptions, Subject, digest_of, ready, usual_views
 from sparsehead_cli.foreign.facts import GIVEN, GUESSED, Facts, parse_assume
@@ -46,7 +46,7 @@ def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | No
     options.check()
     timm, given = timm_name(checkpoint, options.weights), parse_assume(options.assume)
     path, device = options.weights or checkpoint_file(checkpoint), choose_device(options.device)
-    info = dataset_info(dataset, options.data_dir) if dataset else None
+    info = dataset_info(dataset, options.data_dir, "none") if dataset else None
     if timm is None and is_checkpoint(path):
         if options.allow_partial or options.image_size or options.assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
@@ -81,7 +81,8 @@ def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], fast
     Images that stream from files are cut to the network's size anyhow. `faster` is said of enlarged ones, which cost time.
     """
     channels, side, _ = image
-    size = side if getattr(info, "layout", None) else info.size
+    streams = getattr(info, "layout", None) and not info.cached
+    size = side if streams else info.size
     changes = []
     if size != side:
         changes.append(f"{'enlarged' if size < side else 'reduced'} to {side} x {side}")
@@ -285,16 +286,6 @@ def normalisation_of(facts: Facts, guess: Normalisation) -> Normalisation:
     values = facts.take("mean", guess=guess.mean), facts.take("std", guess=guess.std)
     channels = max(len(guess.mean), *map(len, values))
     return for_channels(Normalisation(*(v * channels if len(v) == 1 else v for v in values)), len(guess.mean))
-
-
-def for_channels(normalise: Normalisation, channels: int) -> Normalisation:
-    """The normalisation of colour images for grey ones, by the weights of the luma, or of grey ones for three equal channels."""
-    if len(normalise.mean) == channels:
-        return normalise
-    if channels == 3:
-        return Normalisation(normalise.mean * 3, normalise.std * 3)
-    grey = [luma(torch.tensor(values)[None, :, None, None]).item() for values in (normalise.mean, normalise.std)]
-    return Normalisation((grey[0],), (grey[1],))
 
 
 @torch.no_grad()

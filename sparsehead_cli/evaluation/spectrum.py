@@ -48,11 +48,13 @@ NAMES = {"r": "the representation r", "z": "the embedding z"}
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrumRequest:
-    """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run."""
+    """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run, without a split the test images,
+    or the held-out ones of a data set that has no test images.
+    """
 
     checkpoints: tuple[str, ...]
     dataset: str | None = None
-    split: str = "test"
+    split: str | None = None
     layers: bool = False
     out: Path = Path("results/spectra")
     seed: int = 0
@@ -120,7 +122,7 @@ def lost_task(tables: TaskTables, checkpoint: str, request: SpectrumRequest) -> 
     if path.exists():
         return None
     name = Path(checkpoint).name if Path(checkpoint).suffix != ".pt" else path.parent.name
-    rows = [row for row in tables.read(tables.main) if row["run"] == name and row["split"] == request.split]
+    rows = [row for row in tables.read(tables.main) if row["run"] == name and request.split in (None, row["split"])]
     rows = [row for row in rows if request.dataset in (None, row["eval_dataset"])]
     return rows[-1]["task"] if rows and tables.has(rows[-1]["task"]) else None
 
@@ -143,7 +145,9 @@ class SpectrumTask:
             raise SparseheadError(
                 f"{subject.columns['run']} does not say what images it was trained on: give some to look at, --dataset cifar10."
             )
-        self.source = subject.load_split(self.dataset, request.split, request.options)
+        self.info = dataset_info(self.dataset, request.options.data_dir)
+        self.split = request.split or ("test" if getattr(self.info, "tested", True) else "val")
+        self.source = subject.load_split(self.dataset, self.split, request.options)
         generator = torch.Generator().manual_seed(stable_seed("spectrum", request.seed))
         self.order = torch.randperm(len(self.source), generator=generator)
         self.shuffled = self.source.take(self.order)  # a block of rows then stands for all of them, and so do the first few
@@ -152,7 +156,7 @@ class SpectrumTask:
         """What finds the rows in the tables."""
         request = self.request
         digest = Digests(request.out / "digests").of(self.source)
-        what = (self.dataset, request.split, digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
+        what = (self.dataset, self.split, digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
         return f"{stable_seed(self.subject.digest, *what):016x}"[:12]
 
     def rows(self, on_part: Callable[[str], None]) -> list[list[Row]]:
@@ -162,7 +166,7 @@ class SpectrumTask:
             "checkpoint": self.subject.digest,
             "assumed": in_words(self.subject.assumed),
             "eval_dataset": self.dataset,
-            "split": self.request.split,
+            "split": self.split,
             "images": len(self.source),
         }
         observed = self.observe()
@@ -257,12 +261,14 @@ class SpectrumTask:
 
     def probes(self, reading: Reading, observed: Observed) -> list[Row]:
         """Linear evaluation of r, of what the projector reads of it and of what it does not, on at most KEPT images each."""
+        classes = len(self.info.classes)
+        if classes < 2 or not getattr(self.info, "tested", True):
+            return []  # nothing to predict, or nothing to predict it of
         train, labels = self.sample("train+val", observed)
         test, truth = self.sample("test", observed)
         held_out = torch.from_numpy(held_out_mask(labels.cpu().numpy())).to(labels.device)
-        classes = len(dataset_info(self.dataset, self.request.options.data_dir).classes)
-        if classes < 2 or not held_out.any():
-            return []  # nothing to predict, or too few images to choose a strength on
+        if not held_out.any():
+            return []  # too few images to choose a strength on
         rows = []
         for name, cut in (("r", lambda r: r), ("read", lambda r: reading.part(r)[0]), ("unread", lambda r: reading.part(r)[1])):
             features, queries = cut(train), cut(test)
@@ -276,7 +282,7 @@ class SpectrumTask:
     @torch.no_grad()
     def sample(self, part: str, observed: Observed) -> tuple[Tensor, Tensor]:
         """r [n, D] and labels [n] of at most KEPT images of a split, evenly spread; those of this split were observed."""
-        if part == self.request.split:
+        if part == self.split:
             index = self.order.to(observed.places.device)[observed.places]
             index, rows = index.sort()
             chosen = torch.isin(index, spread(len(self.source)).to(index.device))

@@ -83,7 +83,11 @@ class Subject:
         return ("r",) if isinstance(self.network.projector, nn.Identity) else ("r", "z")
 
     def load_split(self, name: str, part: str, options: LoadOptions) -> Source:
-        """A split of a data set, on the device; images from files come in the size that the network is made for."""
+        """A split of a data set, on the device; images from files come in the size that the network is made for.
+
+        They stream, but for those that the run itself had in memory.
+        """
+        in_memory = self.config is not None and self.config.cache == "memory" and name == self.config.dataset
         source = load_split(
             name,
             part,
@@ -91,6 +95,7 @@ class Subject:
             image_size=self.prepare.image[1],
             skip_bad_images=options.skip_bad_images,
             workers=options.workers,
+            cache="memory" if in_memory else "none",
         )
         return source.to(self.device)
 

@@ -109,13 +109,14 @@ def describe(run: Run) -> list[tuple[str, str]]:
         strength += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
     head = describe_head(config, backbone.dim)
     stem = f"{backbone.stem} stem, " if hasattr(backbone, "stem") else ""
-    one_class = "" if len(run.spec.classes) > 1 else "; one class: accuracy is not defined"
+    one_class = "; one class: accuracy is not defined" if len(run.spec.classes) == 1 else ""
     shared = f", {distributed.world()} processes of {run.local_batch} images a step" if distributed.world() > 1 else ""
     return [
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out{one_class}"),
+        *describe_images(run),
         ("views", views_line(run)),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
@@ -130,6 +131,17 @@ def views_line(run: Run) -> str:
     parts = [described(run.config.views), *(text for name, text in run.config.notes if name == "views")]
     remark = idle(run.config.views, channels) if channels else ""
     return ", ".join(parts) + (f"; {remark}" if remark else "")
+
+
+def describe_images(run: Run) -> list[tuple[str, str]]:
+    """Of images in files their size and colours, whether they are in memory, and what people should know of them."""
+    info = run.train.spec
+    if getattr(info, "layout", None) is None:
+        return []
+    size = run.spec.image[1]
+    kind = f"{size} x {size} pixels, {'grey' if info.channels == 1 else 'colour'}"
+    place = f"decoded, in memory as {info.cached / 1e6:,.0f} MB" if info.cached else "read from files while it trains"
+    return [("images", f"{kind}; {place}"), *(("note", note) for note in info.notes)]
 
 
 def counted(number: float, name: str) -> str:

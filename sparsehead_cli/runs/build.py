@@ -12,7 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli.data.augment import ImageViews
 from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views
-from sparsehead_cli.data.datasets import load_split, require_known
+from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
@@ -30,7 +30,7 @@ from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
-from sparsehead_cli.runs.settings import unknown_names
+from sparsehead_cli.runs.settled import settled
 from sparsehead_cli.runs.views import strengths_of
 from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
@@ -44,7 +44,7 @@ def build(config: Config) -> Run:
 
     Raises: SparseheadError, all wrong names together.
     """
-    check_names(config)
+    config = settled(config)
     device = choose_device(config.device)
     distributed.start(device)
     identity = run_identity(config)
@@ -143,6 +143,7 @@ def load(config: Config, split: str) -> Source | list[Source]:
         image_size=config.image_size,
         skip_bad_images=config.skip_bad_images,
         workers=config.workers,
+        cache=config.cache,
     )
 
 
@@ -265,17 +266,6 @@ def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:
         layers=config.layers,
         solver=config.solver,
     )
-
-
-def check_names(config: Config) -> None:
-    """Raises: SparseheadError that lists every setting whose value is in none of our tables."""
-    problems = unknown_names(config)
-    try:
-        require_known(config.dataset)
-    except SparseheadError as problem:
-        problems.append(str(problem))
-    if problems:
-        raise SparseheadError("\n".join(problems))
 
 
 def check_labels(config: Config, train: Source) -> None:

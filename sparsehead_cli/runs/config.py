@@ -73,7 +73,7 @@ class Config:
         "{names}. fashion10k is embedded.",
         names="data.datasets:DATASETS",
         plug_in=True,
-        others="the path of a folder with train/CLASS/ and test/CLASS/",
+        others="the path of images: a folder (with train/CLASS/ and test/CLASS/, or without labels), a table.csv, tar shards",
     )
     views: str | tuple = setting(
         "grey-small",
@@ -82,7 +82,13 @@ class Config:
         plug_in=True,
     )
     image_size: int | None = setting(
-        None, "Side of the views; without it the data set's own.", unit="pixels", least=8, most=LARGEST
+        None, "Side of the views; without it that of the images, of a path at most 224.", unit="pixels", least=8, most=LARGEST
+    )
+    cache: str = setting(
+        "auto",
+        "Images in files, decoded once and kept in memory: {names}. auto does so with squares of one size, up to 2 GB.",
+        names="data.datasets:CACHES",
+        identity=False,  # but a run whose images are in memory is another one: runs/settled.py
     )
     skip_bad_images: bool = setting(False, "Train without images that cannot be read: a new run.")
     # network; None: the backbone's own

@@ -85,6 +85,8 @@ def all_settings(config: Config) -> Values:
     settings["method_settings"] = method_settings(config.method, config.method_settings)
     if views := strengths_of(config.views):
         settings["views"] = [asdict(view) for view in views]
+    if config.cache == "memory":  # such images are cropped otherwise than those that stream
+        settings["cache"] = config.cache
     return plain(settings | adaptation(config.optimizer))
 
 

@@ -371,6 +371,7 @@ TABLES = {
     "streaming.csv": Table(
         ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
     ),
+    "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
     "overhead.csv": Table(
         ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),
     ),

@@ -19,11 +19,11 @@ from sparsehead_cli.runs.build import (
     build_sparse_head,
     check_batch,
     check_labels,
-    check_names,
     require_memory,
     spec_of_views,
 )
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.settled import check_names
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SparseHead
 
@@ -32,7 +32,7 @@ STEPS = (-3, -2, -1, 0, 1, 2)  # half decades around the λ whose shrink equals 
 
 def read_tasks(dataset: str, data_dir: Path, split: str = "pretrain") -> list[Source]:
     """A split of each task of a pretraining, of which there is mostly one. Only their numbers and labels matter here."""
-    source = load_split(dataset, split, data_dir)
+    source = load_split(dataset, split, data_dir, cache="none")
     return source if isinstance(source, list) else [source]
 
 

@@ -6,16 +6,17 @@ what is made of it. A sweep that was killed goes on where it was; so does one wh
 
 import statistics
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
+from sparsehead_cli.data.datasets import require_measurable
 from sparsehead_cli.errors import SparseheadError, shown
-from sparsehead_cli.runs.build import check_names
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import METRICS, identity_columns
 from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, TABLES
 from sparsehead_cli.study.curves import keep_curves
@@ -110,6 +111,7 @@ def read_state(request: SweepRequest) -> SweepState:
     configs = trials(request.grid, request.experiment, request.experiments, auto)
     for config in {(c.method, c.penalty, c.solver, c.groups): c for c in configs}.values():
         check_names(config)
+    configs = settle_all(configs)
     named = {folder_of(config).name: config for config in configs}
     state = SweepState(folder_of(configs[0]).parent, named)
     state.rows = known_rows(state)
@@ -120,6 +122,23 @@ def read_state(request: SweepRequest) -> SweepState:
     if request.prune:
         state.halving = Halving(state.configs, state.folder, state.pruned())
     return state
+
+
+def settle_all(configs: list[Config]) -> list[Config]:
+    """The trials with the settings that follow the images, which are looked at once. Raises: SparseheadError.
+
+    A sweep compares accuracies on test images: without them, or their labels, it is an error now, and not after hours.
+    """
+    looked: dict[tuple, Config] = {}
+    result = []
+    for config in configs:
+        of_images = (config.dataset, config.data_dir, config.image_size, config.cache)
+        if of_images not in looked:
+            require_measurable(config.dataset, config.data_dir, "a sweep compares accuracies")
+            looked[of_images] = settled(config)
+        same = looked[of_images]
+        result.append(replace(config, image_size=same.image_size, cache=same.cache))
+    return result
 
 
 def known_rows(state: SweepState) -> dict[str, Row]:

@@ -53,14 +53,15 @@ def measure(run: Run, bank: Source, val: Source) -> tuple[Row, list[Row], dict[s
     Raises: SparseheadError for features that are not finite.
     """
     network = EncoderAndHead(run.method.backbone, run.method.projector)
+    classes = len(getattr(val.spec, "classes", ()))
     with run.autocast():
-        bank_features, features = extract(network, bank, run.prepare), extract(network, val, run.prepare)
+        features = extract(network, val, run.prepare)
+        bank_features = extract(network, bank, run.prepare) if classes > 1 else features  # where nothing can be predicted
     bank_r, bank_z, r, z = bank_features["r"], bank_features["z"], features["r"], features["z"]
     if not (r.isfinite().all() and z.isfinite().all()):
         raise diverged(run)
 
     def knn(neighbours: Tensor, queries: Tensor) -> float:
-        classes = len(val.spec.classes)
         return knn_accuracy(neighbours, bank_features.labels, queries, features.labels, k=NEIGHBOURS, classes=classes)
 
     with eval_mode(run.method), torch.no_grad():

@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 from torchvision.io import ImageReadMode, decode_image
 
 from sparsehead_cli.data.decoding import PIXELS, decode
-from sparsehead_cli.data.layouts import BYTES
+from sparsehead_cli.data.listing import BYTES
 
 RNG = np.random.default_rng(0)
 NOISE = Image.fromarray(RNG.integers(0, 256, (40, 48, 3), dtype=np.uint8))

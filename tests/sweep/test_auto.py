@@ -73,7 +73,7 @@ def test_the_parent_of_a_sweep_opens_no_gpu_and_reads_the_images_once(tiny, monk
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "_lazy_init", opened)
     splits = []
-    monkeypatch.setattr(auto, "load_split", lambda *a: splits.append(a) or load_split(*a))
+    monkeypatch.setattr(auto, "load_split", lambda *a, **k: splits.append(a) or load_split(*a, **k))
     grid = Grid((), penalties=("l21", "l1"), dims=(8, 16), auto=True, settings=dict(TINY))
     grid.settings.pop("projector_out")
     read_state(SweepRequest(grid=grid, experiment="lambda-quick"))

@@ -36,6 +36,7 @@ from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set
 from sparsehead_cli.runs.folder import resume
 from sparsehead_cli.runs.run import Progress
+from sparsehead_cli.runs.settled import check_names
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.runs.tables import TABLES
 from sparsehead_cli.study import spectra
@@ -123,7 +124,7 @@ KEYS = st.one_of(
 
 
 def read_setting(pairs: list[tuple[str, str]]) -> None:
-    build.check_names(load_config(None, ROOT / "experiments.yaml", parse_set([f"{key}={text}" for key, text in pairs])))
+    check_names(load_config(None, ROOT / "experiments.yaml", parse_set([f"{key}={text}" for key, text in pairs])))
 
 
 def read_experiments_file(data: bytes) -> None:

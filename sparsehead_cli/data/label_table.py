@@ -1,0 +1,103 @@
+"""A table of labels, a CSV with the columns path, label and split: images anywhere, named line by line.
+
+Paths are relative to the table. A label may be empty or missing; a split is train (also where it is empty or missing), val or test.
+"""
+
+import csv
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sparsehead_cli.data.listing import Files
+from sparsehead_cli.data.splits import TEST, TRAIN, VAL, Parts, class_labels, classes_of
+from sparsehead_cli.errors import SparseheadError, did_you_mean, one_line
+
+PATH, LABEL, SPLIT = "path", "label", "split"
+SPLITS = {"": TRAIN, TRAIN: TRAIN, VAL: VAL, "valid": VAL, "validation": VAL, TEST: TEST}
+LONGEST = 10_000_000  # characters of a field: a quotation mark that is never closed is no name of a file
+
+
+@dataclass(frozen=True)
+class TableLayout:
+    """What a table says: for each part the paths, and the label of each path; a `Layout`."""
+
+    root: Path  # the folder of the table
+    table: Path
+    parts: Parts
+    label_of: dict[str, str | None]
+    classes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def labelled(self) -> bool:
+        return bool(self.classes)
+
+    @property
+    def tested(self) -> bool:
+        return bool(self.parts.test)
+
+    def listing(self, train: bool) -> Files:
+        paths = (*self.parts.train, *self.parts.held_out) if train else self.parts.test
+        if not paths:
+            raise SparseheadError(f"{self.table} names no test images: no line has {TEST} or {VAL} in the column {SPLIT}.")
+        labels = class_labels([self.label_of[path] for path in paths], self.classes, str(self.table))
+        held_out = np.arange(len(paths)) >= len(self.parts.train) if train and self.parts.held_out else None
+        return Files.of(self.root, map(os.fsencode, paths), labels.tolist(), held_out)
+
+
+def is_table(name: str) -> bool:
+    """Whether a data set's name is one of a table of labels."""
+    return name.lower().endswith(".csv")
+
+
+def label_table(path: Path) -> TableLayout:
+    """Read a table. Raises: SparseheadError that names the line, for all that is wrong with it and for a file that is not there."""
+    by_split: dict[str, list[str]] = {TRAIN: [], VAL: [], TEST: []}
+    lines: dict[str, int] = {}
+    label_of: dict[str, str | None] = {}
+    for line, row in rows_of(path):
+        image = os.path.normpath(row[PATH].strip()) if row[PATH].strip() else ""
+        split = (row.get(SPLIT) or "").strip()
+        if not image:
+            raise SparseheadError(f"{path}, line {line}: the path is empty.")
+        if image in lines:
+            raise SparseheadError(f"{path}, line {line}: {one_line(image)} stands in line {lines[image]} already. Name it once.")
+        if split.lower() not in SPLITS:
+            hint = did_you_mean(split, SPLITS)
+            raise SparseheadError(f'{path}, line {line}: the split "{one_line(split)}" is none of train, val and test.{hint}')
+        if not os.path.isfile(path.parent / image):
+            raise SparseheadError(f"{path}, line {line}: there is no file {path.parent / image}. Paths are relative to the table.")
+        lines[image] = line
+        label_of[image] = (row.get(LABEL) or "").strip() or None
+        by_split[SPLITS[split.lower()]].append(image)
+    if not by_split[TRAIN]:
+        raise SparseheadError(f"{path} names no training images: no line has train, or nothing, in the column {SPLIT}.")
+    parts = Parts.of(by_split[TRAIN], by_split[VAL], by_split[TEST])
+    classes = classes_of([label_of[image] for image in (*parts.train, *parts.held_out)], str(path))
+    return TableLayout(path.parent, path, parts, label_of, classes)
+
+
+def rows_of(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """(line, columns) of each row. Raises: SparseheadError for a file that is no such table."""
+    csv.field_size_limit(LONGEST)
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            columns = reader.fieldnames or []
+            if PATH not in columns:
+                raise SparseheadError(
+                    f"{path}: line 1 must name the columns {PATH}, and where there are such {LABEL} and {SPLIT}; "
+                    f"it has {one_line(', '.join(map(str, columns)))[:200] or 'nothing'}."
+                )
+            rows = []
+            for row in reader:
+                if None in row or None in row.values():
+                    raise SparseheadError(f"{path}, line {reader.line_num}: it has not the {len(columns)} columns of line 1.")
+                rows.append((reader.line_num, row))
+    except FileNotFoundError:
+        raise SparseheadError(f"dataset {path}: there is no such table.") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SparseheadError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}.") from None
+    return rows

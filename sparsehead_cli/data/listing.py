@@ -1,0 +1,129 @@
+"""Where the bytes of images lie, and their labels: known before any image is opened, read one by one in any order.
+
+Files of their own, members of tar files and rows of a Hugging Face data set all are a Listing, so that whoever streams images
+neither knows nor cares which: what a batch contains is a function of its number and its order alone.
+"""
+
+import os
+import stat
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+BYTES = 2**29  # of an image's file: more than any image that is decoded can need
+
+
+class Listing(Protocol):
+    """N images with labels int64 [N], -1 where there is none. `held_out` bool [N] says which are "val", where the publisher does.
+
+    Reading processes get a copy: it must be small, and hold no open file.
+    """
+
+    labels: np.ndarray
+    held_out: np.ndarray | None
+
+    def __len__(self) -> int: ...
+
+    def name(self, i: int) -> bytes:
+        """What the i-th image is called, the same on every machine."""
+
+    def where(self, i: int) -> str:
+        """How an error names the i-th image, so that people find it."""
+
+    def read(self, i: int) -> np.ndarray:
+        """The bytes of the i-th image, uint8 [n]. Raises: OSError, ValueError."""
+
+    def files(self, index: Iterable[int]) -> Iterator[Path]:
+        """The files in which the images at `index` lie, each once."""
+
+
+class Layout(Protocol):
+    """A data set in files: its classes, its parts, and what people should know of it before it is trained on (`notes`).
+
+    It is `labelled` where training images have labels, `tested` where it has test images.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    labelled: bool
+    tested: bool
+    notes: tuple[str, ...]
+
+    def listing(self, train: bool) -> Listing:
+        """The training or test images. Raises: SparseheadError for what is missing or damaged."""
+
+
+@dataclass(frozen=True)
+class Files:
+    """N image files below `root` and their labels int64 [N].
+
+    The names stand one after the other in a single array of bytes, `ends` [N] says where each ends. A list of a million
+    strings would be copied, page by page, into every reading process: looking at a Python object writes to it.
+    """
+
+    root: Path
+    names: np.ndarray
+    ends: np.ndarray
+    labels: np.ndarray
+    held_out: np.ndarray | None = None
+
+    @classmethod
+    def of(cls, root: Path, names: Iterable[bytes], labels: Iterable[int], held_out: np.ndarray | None = None) -> "Files":
+        """Files with these paths below `root`, as the file system spells them."""
+        joined, ends = bytearray(), array("q")
+        for name in names:
+            joined += name
+            ends.append(len(joined))
+        kinds = ((joined, np.uint8), (ends, np.int64), (array("q", labels), np.int64))
+        return cls(root, *(np.frombuffer(part, kind) for part, kind in kinds), held_out)
+
+    def __len__(self) -> int:
+        return len(self.ends)
+
+    def name(self, i: int) -> bytes:
+        """The i-th file's path below `root`, as the file system spells it."""
+        return self.names[self.ends[i - 1] if i else 0 : self.ends[i]].tobytes()
+
+    def path(self, i: int) -> Path:
+        return self.root / os.fsdecode(self.name(i))
+
+    def where(self, i: int) -> str:
+        return str(self.path(i))
+
+    def read(self, i: int) -> np.ndarray:
+        return read_file(self.path(i))
+
+    def files(self, index: Iterable[int]) -> Iterator[Path]:
+        return map(self.path, index)
+
+
+def read_file(path: str | Path) -> np.ndarray:
+    """The bytes of an image's file, uint8 [n]. Raises: OSError; ValueError for an empty file, for a link
+    to nowhere and for what is no file of images.
+
+    A pipe or a device would keep its reader waiting, or never end.
+    """
+    try:
+        file = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))  # no pipe is waited for
+    except FileNotFoundError:
+        if os.path.islink(path):
+            raise ValueError(f"it is a symbolic link to {os.readlink(path)}, which is not there") from None
+        raise
+    try:
+        status = os.fstat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("it is not a file")
+        if not status.st_size:
+            raise ValueError("the file is empty")
+        if status.st_size > BYTES:
+            raise ValueError(f"the file has {status.st_size:,} bytes, and more than {BYTES:,} are not read")
+        data = np.empty(status.st_size, np.uint8)
+        if os.readv(file, [data]) != len(data):
+            raise ValueError("the file could not be read to its end")
+        return data
+    finally:
+        os.close(file)

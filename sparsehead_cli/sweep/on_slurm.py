@@ -28,6 +28,7 @@ JOB = "job.txt"  # in a trial's folder: the cluster and the job that runs it, or
 JOBS = "slurm"  # the folder of what submitit writes, in the sweep's
 LARGEST_ARRAY = 1_000  # jobs; Slurm's own default is 1,001
 MOST_TIMEOUTS = 24  # after which a trial is not queued again: it needs more than a day of hours, or stands still
+REMEMBERED_SECONDS = 600  # after which a job that Slurm knows nothing of is over; a new one it may not know yet
 NOTICE_SECONDS = 120  # within which a job that was told to end learns whether it is to be queued again
 
 
@@ -43,10 +44,13 @@ def run_slurm(tasks: list[Task], jobs: int | None, on_poll: OnPoll, limits: Limi
     running += submit(submitit, [task for task in tasks if task.folder not in known], jobs, limits)
     cancelled: set[str] = set()
     while running:
+        going = []
         for task, job in running:
             if is_over(job):
                 yield outcome_of(task, job)
-        running = [(task, job) for task, job in running if not is_over(job)]
+            else:
+                going.append((task, job))
+        running = going
         unwanted = on_poll([task for task, job in running if job.paths.stdout.exists()])
         for task, job in running:
             if task.folder.name in unwanted - cancelled:
@@ -108,13 +112,15 @@ def earlier_job(submitit: ModuleType, task: Task) -> "Job | None":
     """The job that an earlier command submitted for a task, where it is not over."""
     try:
         cluster, job_id = (task.folder / JOB).read_text(encoding="utf-8").split()
-    except (OSError, ValueError):  # a job that is forgotten: should it run all the same, the run's lock keeps a second one out
+    except (OSError, ValueError):  # should one run all the same, the run's lock keeps a second one out
         return None
     kinds = {"slurm": submitit.SlurmJob, "local": submitit.LocalJob}
     if cluster not in CLUSTERS or not job_id.replace("_", "").isdecimal():
         return None
     job = kinds[cluster](task.folder.parent / JOBS, job_id)
-    return None if is_over(job) or job.state == "UNKNOWN" else job
+    age = time.time() - (task.folder / JOB).stat().st_mtime
+    forgotten = job.state == "UNKNOWN" and age > REMEMBERED_SECONDS
+    return None if is_over(job) or forgotten else job
 
 
 def is_over(job: "Job") -> bool:

@@ -84,6 +84,20 @@ def test_what_slurm_is_asked_for(cluster, tiny):
     assert pickled.function.config.results.is_absolute()
 
 
+def test_a_job_that_was_submitted_is_found_again_until_slurm_has_forgotten_it(cluster, tiny):
+    import submitit
+
+    task = Task(folder_of(tiny()), tiny())
+    assert on_slurm.earlier_job(submitit, task) is None
+    on_slurm.submit(submitit, [task], None, Limits())
+    note = task.folder / on_slurm.JOB
+    assert on_slurm.earlier_job(submitit, task).job_id == "77"
+    os.utime(note, (0, 0))
+    assert on_slurm.earlier_job(submitit, task) is None
+    note.write_text("nonsense")
+    assert on_slurm.earlier_job(submitit, task) is None
+
+
 def test_jobs_that_are_refused_are_one_error(cluster, tiny):
     import submitit
 

@@ -69,7 +69,7 @@ def estimates(run: Run) -> list[tuple[str, str]]:
     kept, there = memory_needed(run.config, run.spec), memory_of(run.device)
     weights = "" if kept is None else f"{size(kept)} for weights, gradients and optimizer; "
     return [
-        ("steps", f"{run.steps_per_epoch:,} an epoch, {run.total_steps:,} in {run.epochs:,} epochs{before}"),
+        ("steps", f"{run.steps_per_epoch:,} an epoch, {run.total_steps:,} in {counted(run.epochs, 'epoch')}{before}"),
         ("time", time),
         ("memory", f"{weights}{size(rehearsal.peak)} at most in those steps, of {size(there)}"),
     ]

@@ -14,8 +14,8 @@ from sparsehead_cli.runs.run import Run
 from sparsehead_cli.training.loop import epoch_batches, train_step
 from sparsehead_cli.training.probe import bank_of, measure
 
-SECONDS = 3.0  # that steps are timed for, about; at least one is
-MOST_STEPS = 50
+SECONDS = 3.0  # that steps are timed for, about
+FEWEST_STEPS, MOST_STEPS = 3, 50
 FEW = 1_000  # inputs that the probe is timed on, where all of them would take longer than SECONDS
 
 
@@ -47,7 +47,7 @@ def time_steps(run: Run) -> tuple[float, int]:
     batches = endless(run)
     seconds_of(run, batches, 1)  # warms up, or compiles
     first = seconds_of(run, batches, 1)
-    wanted = torch.tensor([min(MOST_STEPS, int(SECONDS / first) + 1)], device=run.device)
+    wanted = torch.tensor([min(MOST_STEPS, max(FEWEST_STEPS, int(SECONDS / first)))], device=run.device)
     count = int(distributed.all_gather(wanted).min())  # processes train together
     return seconds_of(run, batches, count) / count, count
 

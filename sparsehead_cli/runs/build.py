@@ -1,6 +1,7 @@
 """Config -> the objects of a run. The only place where settings meet constructors; nothing is written to the disk here."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -56,6 +57,7 @@ def build(config: Config) -> Run:
     steps_per_epoch = len(phases[0].train) // config.batch_size
     precision = choose_precision(config.precision, device)
     folder = run_folder(config, identity)
+    config = replace(config, experiment=folder.parent.name)  # an older version may have filed the run elsewhere
     return Run(
         method=method,
         forward=DistributedDataParallel(method) if distributed.world() > 1 else method,

@@ -57,7 +57,7 @@ def build(config: Config) -> Run:
     steps_per_epoch = len(phases[0].train) // config.batch_size
     precision = choose_precision(config.precision, device)
     folder = run_folder(config, identity)
-    config = replace(config, experiment=folder.parent.name)  # where an older version filed it under another one
+    config = replace(config, experiment=folder.parent.name)  # an older version may have filed the run elsewhere
     return Run(
         method=method,
         forward=DistributedDataParallel(method) if distributed.world() > 1 else method,

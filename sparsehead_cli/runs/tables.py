@@ -66,7 +66,7 @@ KINDS: dict[str, Callable[[str], bool]] = {
 
 COLUMNS = {
     # ------------------------------------------------------------------------------- which run
-    "experiment": Column("text", "", "key of experiments.yaml, the folder of the run"),
+    "experiment": Column("text", "", "the folder of the run: a key of experiments.yaml, or what the run is"),
     "run": Column("text", "", "the run's name, which ends in its identity's hash"),
     "method": Column("text", "", "self-supervised method, or the layout of somebody else's checkpoint"),
     "dataset": Column("text", "", "data set of the pretraining"),

@@ -9,6 +9,7 @@ import torch
 from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS
+from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config, load_config, read_experiments
 from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.images import Images
@@ -133,6 +134,14 @@ def test_a_run_that_was_filed_under_quickstart_stays_there(tmp_path):
     assert folder_of(config) == tmp_path / "quickstart" / folder.name
     folder.mkdir(parents=True)
     assert folder_of(config) == folder
+
+
+def test_its_rows_go_on_with_the_name_of_its_folder(tiny):
+    config = tiny(experiment="simclr-on-fashion1k", formerly="quickstart")
+    folder = folder_of(config)
+    assert build(config).config.experiment == "simclr-on-fashion1k"
+    (folder.parents[1] / "quickstart" / folder.name).mkdir(parents=True)
+    assert build(config).config.experiment == "quickstart"
 
 
 # ---------------------------------------------------------------------------------------------- what the header says

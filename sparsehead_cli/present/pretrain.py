@@ -115,6 +115,7 @@ def describe(run: Run) -> list[tuple[str, str]]:
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out; views {config.views}{one_class}"),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
+        *([("init", f"the encoder starts from {run.initial}")] if run.initial else []),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
         ("folder", str(run.folder)),
     ]

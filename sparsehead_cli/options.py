@@ -112,7 +112,12 @@ Sweep = Annotated[
 ]
 Set = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="KEY=VALUE", help="Any other setting (sparsehead list settings); may be repeated."),
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other setting (sparsehead list settings); may be repeated.",
+        autocompletion=completing_from(lambda: [f"{name}=" for name in settings_of(Config)]),
+    ),
 ]
 SetOfProtocol = Annotated[
     list[str] | None,

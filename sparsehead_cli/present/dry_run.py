@@ -11,7 +11,7 @@ from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.pretrain import describe
+from sparsehead_cli.present.pretrain import counted, describe
 from sparsehead_cli.present.recipe import show_values
 from sparsehead_cli.runs.build import build, memory_needed
 from sparsehead_cli.runs.checkpoint import load_checkpoint
@@ -64,7 +64,7 @@ def estimates(run: Run) -> list[tuple[str, str]]:
     before = f"; {done:,} were done before" if done else ""
     time = "nothing is left to do"
     if steps:
-        of_steps = f"{brief(rehearsal.step_seconds)} a step (the mean of {rehearsal.steps} that were tried)"
+        of_steps = f"{brief(rehearsal.step_seconds)} a step (measured on {counted(rehearsal.steps, 'step')})"
         time = f"about {duration(rehearsal.seconds(steps, epochs))}: {of_steps}, {brief(rehearsal.probe_seconds)} after each epoch"
     kept, there = memory_needed(run.config, run.spec), memory_of(run.device)
     weights = "" if kept is None else f"{size(kept)} for weights, gradients and optimizer; "

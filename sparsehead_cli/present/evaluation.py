@@ -1,6 +1,7 @@
 """Evaluations of a checkpoint as people see them: tables, and what `sparsehead evaluate` prints."""
 
 import statistics
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from sparsehead_cli.evaluation.evaluate import Job, JobProgress
 from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.present.console import Console, Display, emphasis, print_table, progress_bar
-from sparsehead_cli.present.pretrain import counted
+from sparsehead_cli.present.pretrain import LINE_SECONDS, counted
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
 from sparsehead_cli.runs.table_files import Row, frame
 
@@ -101,10 +102,11 @@ def label(row: Row) -> str:
 
 
 class EvaluateDisplay(Display):
-    """A progress bar on a terminal, and everywhere one plain line a job."""
+    """A progress bar on a terminal, everywhere one plain line a job, and in a log more of them within long jobs."""
 
     def __init__(self, console: Console) -> None:
         self.job: Job | None = None
+        self.shown = 0.0  # when the last line was printed
         self.bar = progress_bar(console, "{task.description}", "{task.percentage:>3.0f} % ")
         self.task = self.bar.add_task("", total=None)
         super().__init__(console, self.bar)
@@ -120,6 +122,10 @@ class EvaluateDisplay(Display):
             width = len(str(progress.jobs))
             before = " (measured before)" if progress.was_finished else ""
             self.say(f"{progress.number:>{width}}/{progress.jobs}  {describe(progress.job)}{before}")
+            self.shown = time.monotonic()
+        if self.bar.disable and progress.total and time.monotonic() - self.shown >= LINE_SECONDS:
+            self.shown = time.monotonic()
+            self.say(f"     step {progress.step:,} of {progress.total:,}")
         self.bar.update(self.task, description=progress.job.protocol, completed=progress.step, total=progress.total or None)
 
 

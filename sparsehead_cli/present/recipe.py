@@ -73,7 +73,8 @@ def show_run(console: Console, place: Path, path: Path, overrides: Values) -> No
     config = config_in(state["identity"], file.resolve().parent.parent.name)
     steps = f"step {state['step']:,}" + (f" of {state['total_steps']:,}" if "total_steps" in state else "")
     notes = (f"{steps}, {state['precision']}; the origins are those that would give the same values now",)
-    show_values(console, str(file), of_run(config, path), notes)
+    console.print(str(file), soft_wrap=True)
+    show_values(console, file.resolve().parent.name, of_run(config, path), notes)
 
 
 def show_comment(console: Console, name: str, path: Path) -> None:

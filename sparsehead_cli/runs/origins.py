@@ -9,7 +9,7 @@ from sparsehead_cli.runs.config import FIELDS, METHOD_PREFIX, SWEEP, Config, def
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import Values, typed
 
-DEFAULT, GIVEN, OWN = "default", "command line", "the run's own"
+DEFAULT, GIVEN, OWN = "default", "the command line", "the run's own"
 
 
 class Origin(NamedTuple):
@@ -53,9 +53,10 @@ def of_run(config: Config, experiments: Path | None) -> dict[str, Origin]:
         if stated.identity:
             value = getattr(config, name)
             values[name] = Origin(value, today(name, value, entries, DEFAULT if value == stated.default else OWN))
-    own = is_plugin(config.method)
-    for name, value in (config.method_settings if own else method_settings(config.method, config.method_settings)).items():
-        otherwise = OWN if name in config.method_settings else f"default of {config.method}"
+    defaults = {} if is_plugin(config.method) else method_settings(config.method, {})
+    for name, value in {**defaults, **config.method_settings}.items():
+        is_default = name in defaults and value == defaults[name]
+        otherwise = f"default of {config.method}" if is_default else OWN
         values[METHOD_PREFIX + name] = Origin(value, today(METHOD_PREFIX + name, value, entries, otherwise))
     return values
 

@@ -56,7 +56,7 @@ def seconds_of(run: Run, batches: Iterator[Batch], count: int) -> float:
     """How long so many steps take, reading included."""
     began = time.perf_counter()
     for step in range(count):
-        logged = train_step(run, next(batches), step)
+        logged = train_step(run, next(batches), step % run.total_steps)  # beyond the last step there is no learning rate
     logged["loss"].item()  # waits for the device
     return time.perf_counter() - began
 

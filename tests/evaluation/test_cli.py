@@ -1,12 +1,17 @@
 """`sparsehead evaluate` as a user meets it: exit codes, texts, and nothing half-written."""
 
 import gzip
+import os
+import signal
+import time
 
 import pytest
 import torch
 
-from sparsehead_cli.evaluation.evaluate import tables_of
+from sparsehead_cli.evaluation.evaluate import Job, JobProgress, tables_of
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
+from sparsehead_cli.present.console import Console
+from sparsehead_cli.present.evaluation import EvaluateDisplay
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
 from tests.data.detection_sets import write_voc
@@ -195,15 +200,17 @@ def test_a_folder_that_cannot_be_written_is_one_line(evaluate, run_folder, place
     assert "cannot " in assert_one_error(evaluate("--protocol", "knn"))
 
 
-def test_a_stop_by_hand_says_how_to_go_on(evaluate, run_folder, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_by_hand_says_how_to_go_on(evaluate, run_folder, monkeypatch, number):
     def interrupted(task):
-        raise KeyboardInterrupt
+        os.kill(os.getpid(), number)
+        time.sleep(5)  # which the signal ends
 
     with monkeypatch.context() as patched:
         patched.setitem(PROTOCOLS, "knn", interrupted)
         code, _, err = evaluate("--protocol", "linear,knn")
-    assert code == 130
-    assert "stopped by SIGINT. What had been finished is in evaluations.csv; the same command goes on." in err
+    assert code == 128 + number
+    assert f"stopped by {number.name}. What had been finished is in evaluations.csv; the same command goes on." in err
     _, out, _ = evaluate("--protocol", "linear,knn")
     assert "1/2  linear on fashion1k, checkpoint (measured before)" in out
     assert "2/2  knn on fashion1k, checkpoint\n" in out
@@ -248,3 +255,14 @@ def test_precisions_are_finished_without_classes(tmp_path):
     tables.add("b", [[accuracy], [full_row("per_class.csv", task="b")]])
     assert tables.has("b")
     assert not tables.has("c")
+
+
+def test_a_log_shows_life_within_long_jobs_only(monkeypatch, capsys):
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    job = Job("finetune", "fashion1k", "checkpoint")
+    with EvaluateDisplay(Console()) as display:
+        for step in range(8):
+            display.watch(JobProgress(job, 1, 1, step, 2_000))
+            now[0] += 4
+    assert capsys.readouterr().out == "1/1  finetune on fashion1k, checkpoint\n     step 3 of 2,000\n     step 6 of 2,000\n"

@@ -1,3 +1,4 @@
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -5,6 +6,9 @@ import pytest
 from sparsehead_cli.machine.launch import twin_command
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, counted, epoch_line
+from sparsehead_cli.runs.build import build
+from sparsehead_cli.training import loop
+from sparsehead_cli.training.callbacks import Callback
 
 ROW = {"epoch": "3", "loss": "2.5", "knn_accuracy": "0.801", "effective_rank_r": "12.34", "effective_rank_z": "1.04"}
 ROW |= {"active_groups": "9", "n_groups": "10", "images_per_second": "1234.5", "std_r": "0.5", "std_z": "0.9"}
@@ -42,3 +46,29 @@ def test_a_resumed_run_says_where_it_goes_on(capsys, step, where):
     display = PretrainDisplay(Console())
     display.show_where(SimpleNamespace(total_steps=32, epochs_done=lambda step: step // 16), step)
     assert capsys.readouterr().out == f"found this run's checkpoint: {where}\n"
+
+
+class Clock(Callback):
+    """A clock on which each step takes so many seconds, and nothing else hardly any."""
+
+    def __init__(self, seconds):
+        self.now, self.seconds = 100.0, seconds
+
+    def on_step(self, run, progress):
+        self.now += self.seconds
+
+    def read(self):
+        self.now += 1e-6
+        return self.now
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(4, 2 * [3, 6]), (1, [])])
+def test_a_log_shows_life_within_long_epochs_only(tiny, monkeypatch, capsys, seconds, lines):
+    """Nine steps an epoch: of four seconds each there is a line every twelve, of one second each there is none."""
+    clock = Clock(seconds)
+    monkeypatch.setattr("time.perf_counter", clock.read)
+    with PretrainDisplay(Console()) as display:
+        loop.pretrain(build(tiny()), [clock, display])
+    out = capsys.readouterr().out
+    assert [int(step) for step in re.findall(r"^epoch \d/2  step (\d) of 9  loss \d\.\d+  ", out, re.MULTILINE)] == lines
+    assert len(re.findall(r"^epoch \d/2  loss ", out, re.MULTILINE)) == 2

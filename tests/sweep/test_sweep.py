@@ -287,16 +287,23 @@ def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(unint
         assert same(tmp_path / "lambda-quick" / name) == same(uninterrupted / name)
 
 
-def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch, number):
     from sparsehead_cli.sweep import sweep as module
 
     (folder / finished[3] / "trial.csv").unlink()
-    monkeypatch.setattr(module, "run_local", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+
+    def interrupted(*arguments):
+        os.kill(os.getpid(), number)
+        time.sleep(5)  # which the signal ends
+
+    monkeypatch.setattr(module, "run_local", interrupted)
     code, _, err = sweep()
-    assert code == 130
+    assert code == 128 + number
     assert err == (
-        "stopped by SIGINT. 3 of 4 trials have finished and are in sweep.csv and the figure. Of those that had not, 1 had begun, "
-        "and their folders hold them as they were after their last step. The same command goes on: it repeats no finished trial, "
+        f"stopped by {number.name}. 3 of 4 trials have finished and are in sweep.csv and the figure. Of those that had not, "
+        "1 had begun, and their folders hold them as they were after their last step. The same command goes on: it repeats no "
+        "finished trial, "
         "takes up the 1 where they were.\n"
     )
     assert len(read_csv(folder / "sweep.csv")) == 3

@@ -1,0 +1,59 @@
+"""SIGTERM and Ctrl-C where no training listens: one sentence, and the shell's exit code."""
+
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from sparsehead_cli.errors import Stopped
+from sparsehead_cli.machine.interrupts import Terminated, hear_sigterm, heard_sigterm, stopped_by
+
+
+def terminate():
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)  # which the signal ends
+    raise AssertionError("the signal was not heard")
+
+
+def test_sigterm_is_raised_and_its_handler_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), heard_sigterm():
+        terminate()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_it_is_heard_again_after_a_library_has_taken_it():
+    with pytest.raises(Terminated), heard_sigterm():
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        hear_sigterm()
+        terminate()
+
+
+@pytest.mark.parametrize(("interrupt", "name", "code"), [(KeyboardInterrupt(), "SIGINT", 130), (Terminated(), "SIGTERM", 143)])
+def test_the_sentence_and_the_exit_code(interrupt, name, code):
+    stopped = stopped_by(interrupt, "The same command goes on.")
+    assert isinstance(stopped, Stopped)
+    assert (str(stopped), stopped.exit_code) == (f"stopped by {name}. The same command goes on.", code)
+
+
+def test_processes_that_torchrun_ends_are_left_to_it(monkeypatch):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    before = signal.getsignal(signal.SIGTERM)
+    with heard_sigterm():
+        assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_another_thread_hears_nothing():
+    before, during = signal.getsignal(signal.SIGTERM), []
+
+    def work():
+        with heard_sigterm():
+            during.append(signal.getsignal(signal.SIGTERM))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert during == [before]

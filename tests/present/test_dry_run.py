@@ -1,0 +1,115 @@
+"""`pretrain --dry-run`: what a run would be and take, from a few of its own steps, and nothing written."""
+
+import re
+
+import pytest
+import torch
+
+from sparsehead_cli.present import dry_run
+from sparsehead_cli.present.dry_run import parameters, size
+from sparsehead_cli.runs.build import build, memory_needed
+from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
+from sparsehead_cli.runs.readable import duration
+from sparsehead_cli.training import rehearsal
+from sparsehead_cli.training.rehearsal import Rehearsal, rehearse
+from tests.test_cli import FAST, assert_one_error
+
+
+@pytest.fixture
+def dry(sparsehead, tmp_path, monkeypatch):
+    """pretrain --dry-run in an empty folder, from which it must come back empty; steps are timed for a moment only."""
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def run(*arguments):
+        before = sorted(here.rglob("*"))
+        answer = sparsehead("pretrain", *FAST, "--dry-run", *arguments)
+        assert sorted(here.rglob("*")) == before
+        return answer
+
+    return run
+
+
+def test_it_says_settings_parameters_steps_time_and_memory_and_writes_nothing(dry):
+    state = torch.get_rng_state()
+    code, out, err = dry("--method", "byol", "--solver", "proximal")
+    assert (code, err) == (0, "")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert re.search(r"│ epochs +│ 2 +│ the command line", out)
+    assert re.search(r"│ method.momentum +│ 0.97 +│ byol in", out)
+    assert re.search(r"│ lr +│ 0.25 +│ default", out)
+    assert re.search(
+        r"parameters  learned: backbone [\d,]+, projector [\d,]+, predictor [\d,]+; not learned: teacher [\d,]+\n", out
+    )
+    assert "steps  9 an epoch, 18 in 2 epochs\n" in out
+    assert re.search(r"time  about \d+ s: \d+ ms a step \(measured on \d+ steps?\), [\d.]+ m?s after each epoch\n", out)
+    assert re.search(r"memory  \d+ MB for weights, gradients and optimizer; [\d.]+ .B at most in those steps, of [\d.]+ GB\n", out)
+    assert out.endswith("a dry run: nothing was written\n")
+
+
+def test_the_numbers_are_the_runs_own(tiny):
+    run = build(tiny())
+    learned = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
+    assert sum(int(count.replace(",", "")) for count in re.findall(r"[\d,]*\d", parameters(run.method))) == learned
+    buffers = sum(b.numel() for b in run.method.buffers())
+    assert memory_needed(run.config, run.spec) == 4 * (3 * learned + buffers)
+    assert Rehearsal(step_seconds=0.5, steps=3, probe_seconds=2, peak=0).seconds(steps=10, epochs=2) == 9
+
+
+def test_it_trains_as_many_steps_as_it_says(tiny, monkeypatch):
+    run, steps, step = build(tiny()), [], rehearsal.train_step
+    monkeypatch.setattr(rehearsal, "train_step", lambda *arguments: steps.append(arguments[2]) or step(*arguments))
+    monkeypatch.setattr(rehearsal, "SECONDS", 1e9)
+    monkeypatch.setattr(rehearsal, "MOST_STEPS", 12)  # more than the nine of an epoch
+    measured = rehearse(run)
+    assert measured.steps == 12
+    assert len(steps) == 1 + 1 + 12
+    assert 0 < measured.step_seconds < 5
+    assert 0 < measured.probe_seconds < 30
+    assert measured.peak > 2**20
+
+
+def test_a_run_that_was_begun_counts_what_is_left(dry, sparsehead, tmp_path, run_folder, monkeypatch):
+    arguments = ["--results", run_folder.parents[1], "--lam", "1e-3"]
+    code, out, _ = dry(*arguments)
+    assert code == 0
+    assert "18 in 2 epochs; 18 were done before" in out
+    assert "time  nothing is left to do" in out
+    path = run_folder / "checkpoint.pt"
+    state = {key: value for key, value in load_checkpoint(path).items() if key != "format"}
+    save_checkpoint(path, {**state, "step": 9})
+    _, out, _ = dry(*arguments)
+    assert "9 were done before" in out
+    assert "time  about" in out
+    path.write_bytes(path.read_bytes()[:100])
+    assert "is damaged" in assert_one_error(dry(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dataset", "cifar10"], "cifar10 is not complete or not unpacked in data, and a dry run fetches nothing"),
+        (["--dataset", "mnist", "--data-dir", "d"], "mnist is not complete or not unpacked in d, and a dry run fetches nothing"),
+        (["--batch-size", "5000"], "batch_size 5,000 is larger than"),
+        (["--set", "projector_hidden=2000000000"], "this network"),
+        (["--callback", "nothing:Here"], "there is no module nothing"),
+        (["--lr", "-1"], "lr must be above 0"),
+    ],
+)
+def test_it_ends_with_what_the_run_would_end_with(dry, arguments, says):
+    assert says in assert_one_error(dry(*arguments))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(3, "3 s"), (89, "89 s"), (100, "2 minutes"), (5400, "1.5 hours"), (180_000, "2.1 days")]
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_sizes():
+    assert [size(count) for count in (5e6, 999e6, 2.5e9)] == ["5 MB", "999 MB", "2.5 GB"]
+    assert dry_run.brief(0.0456) == "46 ms"
+    assert dry_run.brief(2.34) == "2.3 s"

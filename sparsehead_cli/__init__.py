@@ -4,24 +4,54 @@ from sparsehead_cli import SparseHead
 
 sparse = SparseHead(projector, lam=1e-4)
 loss = my_ssl_loss + sparse.penalty()
+
+import sparsehead_cli
+
+model = sparsehead_cli.load("results/quickstart/simclr-…")
+r = model.encoder(model.transform(image))
 """
 
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sparsehead_cli.api import evaluate, export, load, pretrain, spectrum, sweep
+    from sparsehead_cli.errors import SparseheadError
+    from sparsehead_cli.sparse.lightning import SparseHeadCallback as SparseHeadCallback  # not in __all__, which needs no Lightning
+    from sparsehead_cli.sparse.sparse_head import SparseHead
+
 __version__ = "0.1.0"
-__all__ = ["SparseHead", "SparseheadError"]  # not SparseHeadCallback: `import *` must work without Lightning
+__all__ = ["SparseHead", "SparseheadError", "evaluate", "export", "load", "pretrain", "spectrum", "sweep"]
+WHERE = {  # name -> its module; imported when it is asked for, so that `SparseHead` needs torch alone and --help nothing at all
+    "SparseHead": "sparse.sparse_head",
+    "SparseHeadCallback": "sparse.lightning",
+    "SparseheadError": "errors",
+    **dict.fromkeys(("evaluate", "export", "load", "pretrain", "spectrum", "sweep"), "api"),
+}
 
 
-def __getattr__(name: str) -> object:
-    """Import torch only when something that needs it is asked for, so that --help is quick."""
-    if name == "SparseHead":
-        from sparsehead_cli.sparse.sparse_head import SparseHead
+if not TYPE_CHECKING:  # to which every name would be there
 
-        return SparseHead
-    if name == "SparseHeadCallback":
-        from sparsehead_cli.sparse.lightning import SparseHeadCallback
+    def __getattr__(name: str) -> object:
+        """Import what is asked for."""
+        if name in WHERE:
+            return getattr(import_module(f"sparsehead_cli.{WHERE[name]}"), name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-        return SparseHeadCallback
-    if name == "SparseheadError":
-        from sparsehead_cli.errors import SparseheadError
 
-        return SparseheadError
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """What is public."""
+    return sorted([*WHERE, "__version__"])
+
+
+class Package(ModuleType):
+    """This package, in which `sweep` is the function: importing the folder of that name would put a module in its place."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if not (name in WHERE and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = Package

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sparsehead_cli import __version__
+from sparsehead_cli.cli_export import export
 from sparsehead_cli.ending import tell
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.interrupts import heard_sigterm, stopped_by
@@ -123,6 +124,7 @@ def pretrain(
     workers: Workers = None,
     skip_bad_images: Annotated[bool | None, option("skip_bad_images", "--skip-bad-images")] = None,
     backbone: Annotated[str | None, option("backbone")] = None,
+    init: Annotated[Path | None, option("init")] = None,
     epochs: Annotated[int | None, option("epochs")] = None,
     batch_size: Annotated[int | None, option("batch_size")] = None,
     lr: Annotated[float | None, option("lr")] = None,
@@ -224,6 +226,8 @@ def evaluate(
 @command()
 def spectrum(
     checkpoints: Annotated[list[str] | None, typer.Argument(help=f"Any number; each {CHECKPOINT}")] = None,
+    features: Annotated[Path | None, typer.Option(help="A .npy file with r of images, [N, D], in place of a checkpoint.")] = None,
+    embeddings: Annotated[Path | None, typer.Option(help="A .npy file with z of the same images, [N, E].")] = None,
     dataset: MeasuredOn = None,
     split: Split = None,
     layers: Annotated[bool, typer.Option("--layers", help="The hidden layers of the projector, too.")] = False,
@@ -247,25 +251,19 @@ def spectrum(
     Rows go to spectrum.csv, spectrum_metrics.csv and spectrum_batches.csv; what is there already is not measured again.
     """
     options = load_options(locals())
-    from sparsehead_cli.present import spectrum as show
     from sparsehead_cli.present.console import Console
 
-    console = Console()
     if explain:
-        return show.explain(console)
-    if not checkpoints:
-        raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], or --explain.")
-    from sparsehead_cli.evaluation.spectrum import SpectrumRequest
-    from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
-    from sparsehead_cli.study.spectra import spectra_over_time, study_spectra
+        from sparsehead_cli.present.spectrum import explain as explain_all
 
-    if figure:
-        check_figure(figure)  # before anything is measured
-    if over_time:
-        runs = spectra_over_time([Path(checkpoint) for checkpoint in checkpoints])
-        return show.show_over_time(console, runs, save_figure(over_time_figure(runs), figure) if figure else [])
+        return explain_all(Console())
+    from sparsehead_cli.evaluation.spectrum import SpectrumRequest
+    from sparsehead_cli.present.spectra import run_spectrum
+
     request = SpectrumRequest(
-        checkpoints=tuple(dict.fromkeys(checkpoints)),
+        checkpoints=tuple(dict.fromkeys(checkpoints or ())),
+        features=features,
+        embeddings=embeddings,
         dataset=dataset,
         split=split,
         layers=layers,
@@ -273,13 +271,7 @@ def spectrum(
         seed=seed,
         options=options,
     )
-    try:
-        with show.SpectrumDisplay(console) as display:
-            tables, lams, files = study_spectra(request, display.watch)
-    except KeyboardInterrupt as interrupt:
-        raise stopped_by(interrupt, "The checkpoints before are in the tables; the same command goes on.") from None
-    files += save_figure(spectra_figure(*tables[1:]), figure) if figure else []
-    return show.show_spectra(console, tables, lams, files)
+    return run_spectrum(Console(), request, figure, over_time=over_time)
 
 
 @command()
@@ -377,3 +369,6 @@ def show(
     from sparsehead_cli.runs.config import parse_set
 
     show_recipe(Console(), name, experiments, parse_set(set_ or []))
+
+
+command()(export)

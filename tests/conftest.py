@@ -117,6 +117,22 @@ def run_folder(trained, tmp_path):
     return shutil.copytree(trained, tmp_path / "results" / "quickstart" / trained.name)
 
 
+@pytest.fixture(scope="session")
+def untrained_run(tmp_path_factory):
+    """untrained_run(**settings) -> the folder of a run with a checkpoint at step 0, made once for the same settings."""
+    from tests.exports.runs import make_untrained
+
+    made = {}
+
+    def make(**settings):
+        key = repr(sorted(settings.items()))
+        if key not in made:
+            made[key] = make_untrained(tmp_path_factory.mktemp("untrained"), **settings)
+        return made[key]
+
+    return make
+
+
 @pytest.fixture
 def sparsehead(monkeypatch, capfd):
     """sparsehead(*arguments) -> (exit code, stdout, stderr), through the console script's own entry point."""

@@ -55,8 +55,11 @@ def few_images(monkeypatch):
         monkeypatch.setitem(DATASETS, name, DATASETS["fashion1k"])
 
 
-@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(("sparsehead evaluate", "sparsehead spectrum"))])
-def test_sparsehead_commands(sparsehead, tmp_path, command):
+OF_A_CHECKPOINT = ("sparsehead evaluate", "sparsehead spectrum", "sparsehead export")
+
+
+@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(OF_A_CHECKPOINT)])
+def test_sparsehead_commands(sparsehead, tmp_path, untrained_run, command):
     arguments = ["cifar10" if a.startswith("data/cifar10-") else a for a in shlex.split(command)[1:]]
     for name in set(CALLBACKS) & set(arguments):
         pytest.importorskip(name)  # .ci/run installs them afterwards, and runs these again
@@ -67,6 +70,10 @@ def test_sparsehead_commands(sparsehead, tmp_path, command):
         arguments[1:] = [shutil.copytree(ROOT / folder, tmp_path / folder) for folder in arguments[1:]]
     if arguments[0] == "pretrain" and "--help" not in arguments:
         arguments += [*SHORT, "--results", tmp_path]
+    if "--init" in arguments:  # a run of the same short network stands in for the file
+        backbone = arguments[arguments.index("--backbone") + 1] if "--backbone" in arguments else "narrow"
+        start = untrained_run(backbone=backbone, widths=(8, 8, 8, 128), blocks=(1, 1, 1, 1))
+        arguments[arguments.index("--init") + 1] = start
     code, _, err = sparsehead(*arguments)
     assert (code, err) == (0, "")
 
@@ -83,6 +90,20 @@ def test_evaluate_commands(sparsehead, run_folder, tmp_path, command):
     code, out, err = sparsehead("evaluate", place, *arguments, *SHORT_EVALUATION)
     assert (code, err) == (0, "")
     assert "evaluations.csv" in out
+
+
+@pytest.mark.parametrize("command", [c for c in SPARSEHEAD if c.startswith("sparsehead export")])
+def test_export_commands(sparsehead, untrained_run, tmp_path, command):
+    """A ResNet-18 that was never trained stands in for the run that is named."""
+    _, _, _, *arguments = shlex.split(command)
+    for package in {"timm": ["timm"], "onnx": ["onnx", "onnxruntime"], "safetensors": ["safetensors"]}.get(arguments[1], []):
+        pytest.importorskip(package)
+    run = untrained_run(backbone="resnet18", image_size=16)
+    folder = shutil.copytree(run, tmp_path / run.name)
+    arguments = [tmp_path / a if before == "--out" else a for before, a in zip(["", *arguments], arguments, strict=False)]
+    code, out, err = sparsehead("export", folder, *arguments)
+    assert (code, err) == (0, "")
+    assert "to load it" in out
 
 
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if c.startswith("sparsehead spectrum")])
@@ -102,6 +123,9 @@ def test_spectrum_commands(sparsehead, run_folder, trained_with_spectra, tmp_pat
         elif argument.endswith(".pth"):
             torch.save(somebody_elses(), tmp_path / "resnet.pth")
             arguments[i] = tmp_path / ("weights.pth" if arguments[i - 1] == "--weights" else "resnet.pth")
+        elif arguments[i - 1] in ("--features", "--embeddings"):
+            arguments[i] = tmp_path / argument
+            np.save(arguments[i], np.random.default_rng(0).normal(size=(50, 4)))
         elif arguments[i - 1] == "--figure":
             arguments[i] = tmp_path / argument
     where = [] if "--explain" in arguments else ["--out", tmp_path / "out"]
@@ -126,7 +150,8 @@ def somebody_elses():
 
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|LeafSpec)")
 @pytest.mark.parametrize(("page", "code"), PYTHON)
-def test_python_examples(page, code):
+def test_python_examples(page, code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     for peer in re.findall(r"^(?:import|from) (lightning|lightly)\b", code, re.MULTILINE):
         pytest.importorskip(peer)  # .ci/run installs them afterwards, and runs these again
     exec(compile(code, page, "exec"), {})

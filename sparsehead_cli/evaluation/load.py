@@ -2,11 +2,12 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.contract import ImageSpec
@@ -24,11 +25,13 @@ from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.measure.features import EncoderAndHead
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.build import build_encoder, make_views, outline
-from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, is_checkpoint, load_checkpoint, require_weights
+from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, checkpoint_file, is_checkpoint, load_checkpoint, require_weights
 from sparsehead_cli.runs.config import FIELDS, Config
+from sparsehead_cli.runs.encoder_file import OF_RUN, is_encoder_file, load_encoder_file
 from sparsehead_cli.runs.folder import code_version, identity_columns
 from sparsehead_cli.runs.identity import config_in, digests
 from sparsehead_cli.runs.method_settings import method_settings
+from sparsehead_cli.sparse.prune import load_pruned
 
 SMALL = 64  # pixels, up to which a network for small images takes them in their own size
 DUST = 1e-30
@@ -47,7 +50,7 @@ def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | No
     timm, given = timm_name(checkpoint, options.weights), parse_assume(options.assume)
     path, device = options.weights or checkpoint_file(checkpoint), choose_device(options.device)
     info = dataset_info(dataset, options.data_dir, "none") if dataset else None
-    if timm is None and is_checkpoint(path):
+    if timm is None and (is_checkpoint(path) or is_encoder_file(path)):
         if options.allow_partial or options.image_size or options.assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
         subject, faster = own_subject(path, device, options), ""
@@ -67,12 +70,6 @@ def timm_name(checkpoint: str | Path, weights: Path | None) -> str | None:
     if weights is not None and not named:
         raise SparseheadError("--weights goes with the name of a timm model: sparsehead evaluate timm:NAME --weights FILE.")
     return str(checkpoint).removeprefix(TIMM) if named else None
-
-
-def checkpoint_file(checkpoint: str | Path) -> Path:
-    """A folder stands for the checkpoint.pt in it."""
-    path = Path(checkpoint)
-    return path / "checkpoint.pt" if path.is_dir() else path
 
 
 def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], faster: str) -> tuple[str, ...]:
@@ -98,50 +95,96 @@ def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], fast
 
 
 def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subject:
-    """The network of a checkpoint of ours. Raises: SparseheadError where its weights do not fit its settings."""
-    state = load_checkpoint(path, MEASURED)
+    """The network of a checkpoint of ours, or of an encoder that was exported from one.
+
+    Raises: SparseheadError where its weights do not fit its settings.
+    """
+    state, experiment, run = own_state(path)
     try:
-        config = config_in(state["identity"], path.resolve().parent.parent.name)
+        config = config_in(state["identity"], experiment)
     except SparseheadError as error:
         raise SparseheadError(f"{path}: {' '.join(str(error).split())[:500]}") from None
     require_named(config, options.plugins, path)
-    spec = spec_of(state, config, options.data_dir)
+    spec, head = spec_of(state, config, options.data_dir), state.get("head", "full")
     weights = {name: value for name, value in state["method"].items() if name.startswith(("backbone.", "projector."))}
-    require_fitting(weights, config, spec, path)
-    require_own_folder(path, state["identity"])
-    network = make_network(config, spec)
+    require_fitting(weights, config, spec, path, head)
+    if path.suffix != ".safetensors":  # which bears its run's name itself
+        require_own_folder(path, state["identity"])
+    network = with_head(make_network(config, spec), head, weights)
     require_weights(weights, network.state_dict(), path, MEASURED)
     network.load_state_dict(weights)
     network, prepare = ready(network, device), Prepare(spec.image, spec.normalise)
     digest = digest_of(network, prepare)
-    with torch.no_grad():
-        # A penalty leaves a thin head full of numbers near 1e-40, which a processor multiplies a hundred times slower than
-        # others. Without them no sum in float32 changes. The digest is that of the file.
-        for weight in network.projector.parameters():
-            weight[weight.abs() < DUST] = 0
+    remove_dust(network.projector)  # the digest is that of the file
     step = {"step": state["step"], "total_steps": state.get("total_steps", "")}
-    temperature = TEMPERATURE
-    if config.method in CONTRASTIVE:
-        temperature = float(method_settings(config.method, config.method_settings)["temperature"])
+    image = {"image": spec.image, "mean": spec.normalise.mean, "std": spec.normalise.std}
     return Subject(
         model="checkpoint",
         network=network,
         prepare=prepare,
-        columns={**identity_columns(config, path.resolve().parent.name), **step},
+        columns={**identity_columns(config, run), **step},
         digest=digest,
         device=device,
-        fresh=partial(make_network, config, spec),
+        fresh=partial(fresh_network, config, spec, head),
         views=make_views(config, spec),
         dataset=config.dataset,
-        temperature=temperature,
+        temperature=temperature_of(config),
         config=config,
+        stored={**{name: state[name] for name in OF_RUN if name in state}, "input": image},
     )
+
+
+@torch.no_grad()
+def remove_dust(projector: nn.Module) -> None:
+    """Set weights below DUST to 0.
+
+    A penalty leaves a thin head full of numbers near 1e-40, which a processor multiplies a hundred times slower than others.
+    Without them no sum in float32 changes.
+    """
+    for weight in projector.parameters():
+        weight[weight.abs() < DUST] = 0
+
+
+def temperature_of(config: Config) -> float:
+    """That of a run's contrastive loss, or the usual one where it has none."""
+    if config.method not in CONTRASTIVE:
+        return TEMPERATURE
+    return float(method_settings(config.method, config.method_settings)["temperature"])
+
+
+def own_state(path: Path) -> tuple[dict[str, object], str, str]:
+    """What a file of ours holds, and its run's experiment and name, which a checkpoint has from its folder.
+
+    Raises: SparseheadError for a file that is damaged.
+    """
+    if path.suffix == ".safetensors":
+        state = load_encoder_file(path)
+        return state, str(state["experiment"]), str(state["run"])
+    state = load_checkpoint(path, MEASURED)
+    folder = path.resolve().parent
+    return state, folder.parent.name, folder.name
 
 
 def make_network(config: Config, spec: ImageSpec) -> EncoderAndHead:
     """The network of a run with its initial weights; the global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         return EncoderAndHead(*build_encoder(config, spec))
+
+
+def fresh_network(config: Config, spec: ImageSpec, head: str) -> EncoderAndHead:
+    """The network of a run with its initial weights, without its head where a file has none."""
+    network = make_network(config, spec)
+    return EncoderAndHead(network.backbone, nn.Identity()) if head == "none" else network
+
+
+def with_head(network: EncoderAndHead, head: str, weights: Mapping[str, Tensor]) -> EncoderAndHead:
+    """The network with what a file has of its head: "full", "pruned" in the sizes of the weights, or "none"."""
+    if head == "full":
+        return network
+    if head == "none":
+        return EncoderAndHead(network.backbone, nn.Identity())
+    own = {name.removeprefix("projector."): value for name, value in weights.items() if name.startswith("projector.")}
+    return EncoderAndHead(network.backbone, load_pruned(network.projector, own))
 
 
 def require_named(config: Config, plugins: tuple[str, ...], path: Path) -> None:
@@ -172,12 +215,13 @@ def require_own_folder(path: Path, identity: dict[str, object]) -> None:
         raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
 
 
-def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec, path: Path) -> None:
+def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec, path: Path, head: str = "full") -> None:
     """Raises: SparseheadError where weights are not those of the settings' network, before a number of it is made.
 
-    Code of somebody's own may not know how to be made without numbers; its weights are compared once it is made.
+    Code of somebody's own may not know how to be made without numbers; its weights are compared once it is made. Of a head that is
+    not "full" only the encoder beside it is compared here.
     """
-    deep = config.projector_layers + sum(config.blocks or ())
+    deep = sum(config.blocks or ()) + (config.projector_layers if head == "full" else 0)
     if deep > len(weights):
         raise SparseheadError(f"{path} has {len(weights)} tensors, too few for the {deep} layers and blocks of its settings.")
     if FIELDS["backbone"].is_plug_in(config.backbone):
@@ -186,7 +230,10 @@ def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec,
         network = EncoderAndHead(*outline(build_encoder, config, spec))
     except SparseheadError as error:
         raise SparseheadError(f"{path}: {error}") from None
-    require_weights(weights, network.state_dict(), path, MEASURED)
+    expected = network.state_dict()
+    if head != "full":
+        weights, expected = ({n: v for n, v in of.items() if n.startswith("backbone.")} for of in (weights, expected))
+    require_weights(weights, expected, path, MEASURED)
 
 
 def spec_of(state: dict, config: Config, data_dir: Path) -> ImageSpec:

@@ -20,7 +20,9 @@ from sparsehead_cli.data.datasets import dataset_info, held_out_mask
 from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.digests import Digests
-from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
+from sparsehead_cli.evaluation.feature_files import FeatureTask
+from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.spectrum_rows import batch_rows, eigenvalue_rows, metric, spectrum_numbers
 from sparsehead_cli.evaluation.subject import LoadOptions, Subject
 from sparsehead_cli.evaluation.table import TaskTables
 from sparsehead_cli.foreign.facts import in_words
@@ -30,8 +32,9 @@ from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, m
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.linear import linear_probe
-from sparsehead_cli.measure.moments import WIDEST, BlockMoments, Moments
-from sparsehead_cli.measure.spectrum import INTERVALS, NUMBERS, Spectrum
+from sparsehead_cli.measure.moments import WIDEST, BlockMoments
+from sparsehead_cli.measure.spectrum import Spectrum
+from sparsehead_cli.runs.checkpoint import checkpoint_file
 from sparsehead_cli.runs.config import FIELDS
 from sparsehead_cli.runs.settings import require_in_range
 from sparsehead_cli.runs.table_files import Row
@@ -50,9 +53,13 @@ NAMES = {"r": "the representation r", "z": "the embedding z"}
 class SpectrumRequest:
     """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run, without a split the test images,
     or the held-out ones of a data set that has no test images.
+
+    `features` and `embeddings` are .npy files with r and z, which are measured beside the checkpoints.
     """
 
-    checkpoints: tuple[str, ...]
+    checkpoints: tuple[str, ...] = ()
+    features: Path | None = None
+    embeddings: Path | None = None
     dataset: str | None = None
     split: str | None = None
     layers: bool = False
@@ -97,17 +104,41 @@ def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress:
             if not finished:
                 tables.add(key, task.rows(lambda doing, progress=progress: on_progress(replace(progress, doing=doing))))
         keys.append(key)
+    if request.features is not None:
+        keys.append(measure_features(request, tables, on_progress))
     return tables.of(keys)
+
+
+def measure_features(request: SpectrumRequest, tables: TaskTables, on_progress: OnProgress) -> str:
+    """Measure the features of the request, unless their rows are in the tables already; what finds these rows."""
+    number = len(request.checkpoints) + 1
+    progress = SpectrumProgress(request.features.name, number, number, "loading")
+    on_progress(progress)
+    task = FeatureTask(request.features, request.embeddings, request.seed)
+    key = task.key()
+    finished = tables.has(key)
+    on_progress(replace(progress, doing="measured before" if finished else "features"))
+    if not finished:
+        tables.add(key, task.rows(lambda doing: on_progress(replace(progress, doing=doing))))
+    return key
 
 
 def other_tables(rows: list[Row]) -> tuple[str, ...]:
     """The tables that a task with these rows of spectrum_metrics.csv has rows in; batches are of a projector."""
-    return TABLES[:-1] if any(row["features"] == "z" for row in rows) else TABLES[1:-1]
+    return TABLES[:-1] if any(row["features"] == "head" for row in rows) else TABLES[1:-1]
 
 
 def check(request: SpectrumRequest) -> None:
-    """Raises: SparseheadError for numbers that cannot be, and for names that are not there."""
+    """Raises: SparseheadError for numbers that cannot be, for names that are not there, and for nothing to measure."""
     require_in_range(FIELDS, seed=request.seed)
+    if request.embeddings is not None and request.features is None:
+        raise SparseheadError("--embeddings goes with the features r of the same images: --features r.npy --embeddings z.npy.")
+    if not request.checkpoints and request.features is None:
+        raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], --features r.npy, or --explain.")
+    if not request.checkpoints and (request.dataset or request.layers):
+        raise SparseheadError(
+            "--dataset and --layers are of checkpoints, and say nothing about features in a file. Leave them out."
+        )
     request.options.check()
     if request.dataset is not None:
         dataset_info(request.dataset, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now
@@ -324,35 +355,3 @@ def hidden_layers(projector: nn.Module) -> Iterator[dict[str, Tensor]]:
         for i, (_, layer) in enumerate(linear_layers(projector)[1:], 1):
             hooks.enter_context(layer.register_forward_pre_hook(partial(keep, f"h{i}")))
         yield seen
-
-
-def spectrum_numbers(features: str, spectrum: Spectrum, seed: int) -> Iterator[Row]:
-    """What is read off one spectrum, with the intervals of INTERVALS."""
-    numbers = [partial(number_of, name) for name in INTERVALS]
-    bounds = dict(zip(INTERVALS, spectrum.moments.intervals(*numbers, seed=seed), strict=True))
-    yield metric(features, "dim", len(spectrum.eigenvalues))
-    for name, number in NUMBERS.items():
-        yield metric(features, name, number(spectrum), *(bounds.get(name) or ()))
-
-
-def number_of(name: str, moments: Moments) -> float:
-    """One of NUMBERS of features with these moments."""
-    return NUMBERS[name](Spectrum(moments))
-
-
-def metric(features: str, name: str, value: float | None, low: float | str = "", high: float | str = "") -> Row:
-    """The own columns of a row of spectrum_metrics.csv; low and high bound the 95 % interval."""
-    return {"features": features, "metric": name, "value": value, "low": low, "high": high}
-
-
-def eigenvalue_rows(features: str, eigenvalues: Tensor) -> Iterator[Row]:
-    """The own columns of the rows of spectrum.csv, largest eigenvalue first."""
-    for index, value in enumerate(eigenvalues.tolist(), 1):
-        yield {"features": features, "index": index, "eigenvalue": value}
-
-
-def batch_rows(batches: list[BatchSubset]) -> Iterator[Row]:
-    """The own columns of the rows of spectrum_batches.csv."""
-    for number, batch in enumerate(batches, 1):
-        losses = {"batch_loss": batch.loss, "batch_loss_kept": batch.loss_kept}
-        yield {"batch": number, "features_kept": batch.needed(), "n_features": len(batch.kept), **losses}

@@ -3,8 +3,8 @@
 import copy
 import dataclasses
 import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -57,8 +57,9 @@ class Subject:
     `model` is "checkpoint", "untrained" or "pixels"; `columns` begin every row about it; `digest` is a hash of its weights.
     `dataset`, `views` and `temperature` are those it was trained with: a data set is None, and the others are the usual ones,
     where the file does not say. `report` has a line for each thing that was found in a file of somebody else's.
-    `fresh()` is the same architecture with its initial weights; `config` holds the settings of a run of ours; `assumed` are the
-    facts that the shapes in somebody else's file do not show, each with what it rests on.
+    `fresh()` is the same architecture with its initial weights; `config` holds the settings of a run of ours, and `stored` what
+    its checkpoint says of it (identity, step, total_steps, input). `assumed` are the facts that the shapes in somebody else's file
+    do not show, each with what it rests on.
     """
 
     model: str
@@ -73,6 +74,7 @@ class Subject:
     temperature: float = TEMPERATURE
     report: tuple[str, ...] = ()
     config: Config | None = None
+    stored: Mapping[str, object] = field(default_factory=dict)
     assumed: tuple[Assumption, ...] = ()
 
     @property

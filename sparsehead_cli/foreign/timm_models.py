@@ -24,12 +24,14 @@ class TimmBackbone(nn.Module):
     """A timm model without its classifier, images [B, C, h, w] -> representation [B, D], D = `dim`.
 
     `image` is the (C, h, w) that it is made for; `normalise` is that of its training images, `classifiers` are the
-    beginnings of the names that its classifier has in a file. `settings` go to timm, in place of what the name says.
+    beginnings of the names that its classifier has in a file. `settings` go to timm, in place of what the name says. `name` and
+    `made_with` are what timm.create_model made it with.
     """
 
     def __init__(self, name: str, image_size: int | None = None, settings: Mapping[str, object] | None = None) -> None:
         super().__init__()
-        self.net = created(name, image_size, settings or {})
+        self.name = name
+        self.net, self.made_with = created(name, image_size, settings or {})
         known = self.net.pretrained_cfg
         channels, height, width = known["input_size"]
         self.image = (channels, image_size or height, image_size or width)
@@ -65,17 +67,21 @@ def require_timm() -> ModuleType:
     return timm
 
 
-def created(name: str, image_size: int | None, settings: Mapping[str, object]) -> nn.Module:
-    """The named model, newly initialised, without a classifier. Raises: SparseheadError for a name that timm does not know."""
+def created(name: str, image_size: int | None, settings: Mapping[str, object]) -> tuple[nn.Module, dict[str, object]]:
+    """The named model, newly initialised, without a classifier, and the settings that timm made it with.
+
+    Raises: SparseheadError for a name that timm does not know.
+    """
     timm = require_timm()
     if not name or name.partition(".")[0] not in timm.list_models():  # names such as hf-hub:… would be looked up in the network
         raise SparseheadError(f'timm has no model "{name}"; timm.list_models() lists them.{did_you_mean(name, timm.list_models())}')
-    settings = {"num_classes": 0, "pretrained": False, **settings}
+    settings = {"num_classes": 0, **settings}
+    sized = {**settings, "img_size": image_size} if image_size else settings
     try:
         try:
-            return timm.create_model(name, **settings, **({"img_size": image_size} if image_size else {}))
+            return timm.create_model(name, pretrained=False, **sized), sized
         except TypeError:  # convolutional models take images of any size
-            return timm.create_model(name, **settings)
+            return timm.create_model(name, pretrained=False, **settings), settings
     except Exception as error:
         raise SparseheadError(f"timm cannot make {name}: {' '.join(str(error).split())[:200]}") from None
 

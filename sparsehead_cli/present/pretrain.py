@@ -119,6 +119,7 @@ def describe(run: Run) -> list[tuple[str, str]]:
         *describe_images(run),
         ("views", views_line(run)),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
+        *([("init", f"the encoder starts from {run.initial}")] if run.initial else []),
         ("machine", f"{run.device}, {run.precision_name}{', compiled' if config.compile else ''}{shared}"),
         *(note for note in config.notes if note[0] != "views"),
         ("folder", str(run.folder)),

@@ -77,9 +77,10 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
     measured = checkpoints(metrics)
     heads = [checkpoint for checkpoint in measured if ("head", "read_dims") in checkpoint.numbers]
     batches = f"; NT-Xent of batches of {BATCH_SIZE}" if heads else ""
+    viewed = any((features, "lidar") in checkpoint.numbers for checkpoint in measured for features in ("r", "z"))
     notes = (
         "intervals are 95 %: bootstrap over images; of few images a rank comes out too low, and its interval lies above it",
-        f"LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images{batches}",
+        *([f"LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images{batches}"] if viewed else []),
         *guess_notes(metrics),
         "verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. "
         "What each number is: sparsehead spectrum --explain",

@@ -14,20 +14,19 @@ from sparsehead_cli.data.augment import ImageViews
 from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
-from sparsehead_cli.errors import SparseheadError, one_line
-from sparsehead_cli.foreign.timm_models import PREFIX as TIMM
-from sparsehead_cli.foreign.timm_models import TimmBackbone
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.device import choose_device, choose_precision
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.plugins import load as plugin
-from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
+from sparsehead_cli.runs.backbone import build_backbone, call
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.identity import run_folder, run_identity
+from sparsehead_cli.runs.initial import Initial, initial_encoder
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.runs.settled import settled
@@ -40,10 +39,7 @@ T = TypeVar("T")
 
 
 def build(config: Config) -> Run:
-    """Everything of a run, with weights drawn from the seed; the global generator stays as it was.
-
-    Raises: SparseheadError, all wrong names together.
-    """
+    """Everything of a run; the global generator stays as it was. Raises: SparseheadError, all wrong names together."""
     config = settled(config)
     device = choose_device(config.device)
     distributed.start(device)
@@ -51,7 +47,8 @@ def build(config: Config) -> Run:
     phases = phases_of(config, device)
     spec = spec_of_views(phases[0].train.spec, config)
     views = make_views(config, spec)
-    method = method_on_device(config, spec, device)
+    initial = initial_encoder(config, spec)
+    method = method_on_device(config, spec, device, initial)
     method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     steps_per_epoch = len(phases[0].train) // config.batch_size
@@ -79,6 +76,7 @@ def build(config: Config) -> Run:
         folder=folder,
         spec=spec,
         prepare=plain_views(views, spec),
+        initial=initial.words,
     )
 
 
@@ -99,10 +97,10 @@ def phases_of(config: Config, device: torch.device) -> tuple[Phase, ...]:
     return tuple(Phase(train.to(device), val.to(device), config.epochs) for train, val in zip(trains, vals, strict=True))
 
 
-def method_on_device(config: Config, spec: object, device: torch.device) -> Method:
+def method_on_device(config: Config, spec: object, device: torch.device, initial: Initial | None = None) -> Method:
     """The method as it is trained: on the device, its norms joined where that is faster, compiled where that was asked for."""
     require_memory(config, spec, device)
-    method = join_batch_norms(build_method(config, spec), device)
+    method = join_batch_norms(build_method(config, spec, initial), device)
     method = method.to(device=device, memory_format=torch.channels_last)
     if config.compile:
         for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
@@ -166,25 +164,10 @@ def make_views(config: Config, spec: object) -> Views:
 def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
     """The backbone and the projector of a run, with weights that are a function of the seed, never of λ.
 
-    A backbone is one of ours, timm:NAME, or what `module:Class` makes of the spec. Raises: SparseheadError for one without `dim`.
+    Raises: SparseheadError as `build_backbone`.
     """
     torch.default_generator.manual_seed(config.seed)  # the CPU's: weights are drawn there
-    sizes = {"widths": config.widths, "blocks": config.blocks}
-    given = [f"{name} {','.join(map(str, value))}" for name, value in sizes.items() if value is not None]
-    if config.backbone in BACKBONES:
-        backbone = make_backbone(config.backbone, channels=spec.channels, image_size=spec.size, **sizes)
-    elif given:
-        raise SparseheadError(
-            f"{' and '.join(given)}: that is of our own networks, and backbone {config.backbone} is none of them."
-        )
-    elif config.backbone.startswith(TIMM):
-        backbone = TimmBackbone(config.backbone.removeprefix(TIMM), spec.size, {"in_chans": spec.channels})
-    else:
-        backbone = call("backbone", config.backbone, plugin("backbone", config.backbone), spec)
-    if type(getattr(backbone, "dim", None)) is not int:
-        raise SparseheadError(f"backbone {config.backbone} needs `dim`, the width of its representation, as a whole number.")
-    if isinstance(spec, ImageSpec) and not hasattr(backbone, "image"):
-        backbone.image = spec.image  # what decoders rebuild
+    backbone = build_backbone(config, spec)
     hidden = [config.projector_hidden] * (config.projector_layers - 1)
     projector = make_projector(
         backbone.dim, hidden, config.projector_out, batch_norm=config.projector_batch_norm, kind=config.projector
@@ -192,22 +175,17 @@ def build_encoder(config: Config, spec: object) -> tuple[nn.Module, nn.Module]:
     return backbone, projector
 
 
-def build_method(config: Config, spec: object) -> Method:
-    """Encoder, projector and objective; the global generator stays as it was, and no GPU is opened."""
+def build_method(config: Config, spec: object, initial: Initial | None = None) -> Method:
+    """Encoder, projector and objective; the global generator stays as it was, and no GPU is opened.
+
+    The encoder has the `initial` weights, where there are such, before the method is made of it, which may copy it.
+    """
     with torch.random.fork_rng(devices=[]):
         backbone, projector = build_encoder(config, spec)
+        if initial:
+            initial.put_into(backbone)
         settings = method_settings(config.method, config.method_settings)
         return named("method", config.method, METHODS)(backbone, projector, **settings)
-
-
-def call(kind: str, name: str, function: Callable[..., T], *arguments: object) -> T:
-    """`function(*arguments)`, somebody's own code. Raises: SparseheadError that says what it was, for whatever it raises."""
-    try:
-        return function(*arguments)
-    except SparseheadError:
-        raise
-    except Exception as error:
-        raise SparseheadError(f"{kind} {name} cannot be made: {type(error).__name__}: {one_line(str(error))}.") from error
 
 
 def outline(make: Callable[[Config, object], T], config: Config, spec: object) -> T:

@@ -44,6 +44,12 @@ def _canonical(value: object) -> object:
     return sys.intern(value) if isinstance(value, str) else value
 
 
+def checkpoint_file(checkpoint: str | Path) -> Path:
+    """A folder stands for the checkpoint.pt in it."""
+    path = Path(checkpoint)
+    return path / "checkpoint.pt" if path.is_dir() else path
+
+
 def is_checkpoint(path: Path) -> bool:
     """Whether a file calls itself a checkpoint of ours, of this version or another, whole or not."""
     return FAMILY.encode() in pickle_start(path)

@@ -97,6 +97,9 @@ class Config:
     )
     widths: tuple[int, ...] | None = setting(None, "Channels of each stage.", least=NARROWEST)
     blocks: tuple[int, ...] | None = setting(None, "Residual blocks of each stage.", least=1, together=DEEPEST)
+    init: Path | None = setting(
+        None, "A checkpoint that the encoder starts from, as evaluate reads it; the head does not.", content=True
+    )
     projector: str = setting("mlp", "What makes z of r: {names}.", names="nets.heads:PROJECTORS")
     projector_layers: int = setting(2, "Linear layers of the mlp; 1 is a linear head.", least=1, most=DEEPEST)
     projector_hidden: int = setting(256, "Width of its hidden layers.", least=1)

@@ -192,6 +192,8 @@ def describe(run: Run) -> str:
         "threads": torch.get_num_threads(),
     }
     described = {"experiment": run.config.experiment, "schema": SCHEMA, **all_settings(run.config)}
+    if run.initial:
+        described["init_from"] = run.initial
     if plug_ins := plug_ins_of(run.config):
         described["plug_ins"] = f"{', '.join(plug_ins)}: the name of the run does not tell versions of their code apart"
     return yaml.safe_dump({**described, "began_on": machine}, sort_keys=False, allow_unicode=True, width=200)

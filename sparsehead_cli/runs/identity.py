@@ -8,16 +8,19 @@ no part of it. Of a plug-in, "module:attribute", it has the name and the setting
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
 from sparsehead_cli.data.augment import RECIPES, Augmentation
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, of_system
 from sparsehead_cli.foreign.tensors import listed
+from sparsehead_cli.machine.files import open_regular
 from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.nets.optim import adaptation
+from sparsehead_cli.runs.checkpoint import checkpoint_file
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import Values, read, settings_of, unknown_names
@@ -26,6 +29,7 @@ from sparsehead_cli.runs.views import name_of, strengths_of, views_in
 SCHEMA = 1  # the newest
 # what the names of runs have always been made of, too, when devices and numbers of processes still told runs apart
 CONSTANT = {"device": "auto", "processes": 1}
+DIGEST = r"sha256-[0-9a-f]{64}"  # what stands for the content of a file
 IN_IDENTITY = {"views": "recipe"}  # a setting that identities call otherwise: "views" are the strengths there
 
 
@@ -78,9 +82,11 @@ def plain(values: object) -> object:
 
 def all_settings(config: Config) -> Values:
     """Every setting that changes the result: those of the run, the method's own numbers, the strengths of the views, LARS's."""
-    settings = {
-        IN_IDENTITY.get(name, name): getattr(config, name) for name, stated in settings_of(type(config)).items() if stated.identity
-    }
+    settings = {}
+    for name, stated in settings_of(type(config)).items():
+        if stated.identity:
+            value = getattr(config, name)
+            settings[IN_IDENTITY.get(name, name)] = content_digest(value) if stated.content and value is not None else value
     settings[IN_IDENTITY["views"]] = name_of(config.views)
     settings["method_settings"] = method_settings(config.method, config.method_settings)
     if views := strengths_of(config.views):
@@ -88,6 +94,28 @@ def all_settings(config: Config) -> Values:
     if config.cache == "memory":  # such images are cropped otherwise than those that stream
         settings["cache"] = config.cache
     return plain(settings | adaptation(config.optimizer))
+
+
+def content_digest(path: Path) -> str:
+    """What stands for a file in an identity: the SHA-256 of its content. One that was read from an identity stays what it is.
+
+    Raises: SparseheadError for a file that is not there.
+    """
+    if re.fullmatch(DIGEST, str(path)) and not path.exists():
+        return str(path)
+    path = checkpoint_file(path)
+    try:
+        status = path.stat()
+        return hashed(path, status.st_ino, status.st_size, status.st_mtime_ns)
+    except OSError as error:
+        raise of_system(f"cannot read {path}", error, "Give another file.") from None
+
+
+@cache
+def hashed(path: Path, *version: int) -> str:
+    """The SHA-256 of a file that the file system says to be of this version. Raises: OSError."""
+    with open_regular(path) as file:
+        return f"sha256-{hashlib.file_digest(file, 'sha256').hexdigest()}"
 
 
 def run_identity(config: Config) -> Values:

@@ -132,6 +132,7 @@ class Run(Training):
     """One pretraining: its training, what it is called and where it lies.
 
     `spec` is what the encoder was told of the inputs, `prepare` makes inputs what is measured: views without augmentation.
+    `initial` says where the weights of the encoder came from, "" where they were drawn from the seed.
     """
 
     config: Config
@@ -139,6 +140,7 @@ class Run(Training):
     folder: Path
     spec: object
     prepare: Callable[[Inputs], Inputs]
+    initial: str = ""
 
     @property
     def name(self) -> str:

@@ -40,7 +40,8 @@ class Setting:
     `names` is the place of the table with the names that it may have, such as "ssl.methods:METHODS", which stand for "{names}" in
     its `help`; `also` are names before those, `prefix` is what other names begin with, `others` says what else it may be, and
     with `plug_in` it may be anybody's "module:attribute". `words` say what it must be where those of its kind do not fit, and
-    `parts` how long a list may be. `identity` is False for what changes no result.
+    `parts` how long a list may be. `identity` is False for what changes no result, and `content` is True for
+    a path that stands for what is in its file.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Setting:
     words: str = ""
     parts: int = MOST_PARTS
     identity: bool = True
+    content: bool = False
 
     def help_text(self) -> str:
         """What `--help` says of it, with its names and its unit."""

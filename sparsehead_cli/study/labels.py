@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 
+from sparsehead_cli.evaluation.feature_files import FILE
 from sparsehead_cli.foreign.facts import guesses_in
 from sparsehead_cli.measure.head import READ_SHARE
 from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, verdict
@@ -63,7 +64,11 @@ def groups(rows: list[Row]) -> dict[str, list[str]]:
 
 def measured_on(rows: list[Row]) -> str:
     """The images that checkpoints were measured on, in words."""
-    return ", ".join(dict.fromkeys(f"{int(row['images']):,} images of {row['eval_dataset']} ({row['split']})" for row in rows))
+    named = []
+    for row in rows:
+        count, dataset = f"{int(row['images']):,}", row["eval_dataset"]
+        named.append(f"{count} rows of {dataset}" if row["split"] == FILE else f"{count} images of {dataset} ({row['split']})")
+    return ", ".join(dict.fromkeys(named))
 
 
 def is_sequence(rows: list[Row], grouped: dict[str, list[str]]) -> bool:

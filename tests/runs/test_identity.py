@@ -207,7 +207,7 @@ def test_a_later_schema_is_refused():
 
 def old_identity(config, **changes):
     """As versions before schemas wrote it: every setting that there was then."""
-    settings = {key: value for key, value in all_settings(config).items() if key not in ("image_size", "skip_bad_images")}
+    settings = {key: value for key, value in all_settings(config).items() if key not in schema(1)["later"]["settings"]}
     settings["views"] = [{key: view[key] for key in schema(1)["views"]} for view in settings["views"]]
     return {**settings, "device": config.device, "processes": 1, **changes}
 

@@ -1,0 +1,366 @@
+"""What Python users call: the commands as functions, with the commands' keywords. They return tables, and print nothing.
+
+    result = sparsehead_cli.pretrain(method="byol", lam=1e-4, epochs=10)
+    accuracy = sparsehead_cli.evaluate(result.folder).table
+
+An option that may be repeated is a list here, and `--set key=value` is `set={"key": value}`. What a user can mend is a
+SparseheadError. Heavy imports stand inside the functions, as they do in the commands.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsehead_cli.errors import SparseheadError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from sparsehead_cli.evaluation.subject import LoadOptions
+    from sparsehead_cli.exports.export import Exported
+    from sparsehead_cli.exports.model import Model
+    from sparsehead_cli.training.callbacks import Callback
+
+Names = str | Sequence[str]  # one or several: "linear,knn" or ["linear", "knn"]
+PathLike = str | Path
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A finished run: its folder, metrics.csv (a row an epoch) and layers.csv (a row an epoch and layer of the head)."""
+
+    folder: Path
+    metrics: "pd.DataFrame"
+    layers: "pd.DataFrame"
+    was_finished: bool
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The rows of evaluations.csv that answer a request, those of per_class.csv, and what was found in somebody else's file."""
+
+    table: "pd.DataFrame"
+    per_class: "pd.DataFrame"
+    report: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """The rows of spectrum.csv, spectrum_metrics.csv, spectrum_batches.csv and spectrum_by_lam.csv, and the files written.
+
+    A table without rows is empty. `report` says what was found in files of somebody else's.
+    """
+
+    eigenvalues: "pd.DataFrame"
+    metrics: "pd.DataFrame"
+    batches: "pd.DataFrame"
+    by_lam: "pd.DataFrame"
+    files: tuple[Path, ...]
+    report: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A finished sweep: its folder, sweep.csv (a row a trial) and sweep_summary.csv (a row a λ and number), and what they say."""
+
+    folder: Path
+    trials: "pd.DataFrame"
+    summary: "pd.DataFrame"
+    verdicts: tuple[str, ...]
+
+
+def load(
+    checkpoint: PathLike,
+    *,
+    weights: PathLike | None = None,
+    allow_partial: bool = False,
+    image_size: int | None = None,
+    assume: Sequence[str] = (),
+    plugin: Sequence[str] = (),
+    data_dir: PathLike = "data",
+    device: str = "auto",
+) -> "Model":
+    """A trained encoder, its head, and the transform that makes images their input: of a run, or of anything `evaluate` reads.
+
+    Raises: SparseheadError for a file without a network, or whose weights do not fit it.
+    """
+    from sparsehead_cli.exports.model import load as load_model
+
+    return load_model(checkpoint, load_options(locals()))
+
+
+def pretrain(
+    experiment: str | None = None,
+    *,
+    experiments: PathLike | None = None,
+    callback: "Sequence[str | Callback]" = (),
+    set: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> Pretrained:
+    """`sparsehead pretrain`. A keyword is any setting (method, lam, dataset, epochs, …; `sparsehead list settings`).
+
+    A method's own numbers are written set={"method.temperature": 0.5}. Callbacks are names or objects. The same call finds its own
+    run: unfinished, it goes on; finished, it returns at once.
+
+    Raises: SparseheadError; for Ctrl-C, once it has saved, Stopped, which is one.
+    """
+    from sparsehead_cli.machine import distributed
+    from sparsehead_cli.runs.build import build
+    from sparsehead_cli.runs.config import load_config
+    from sparsehead_cli.runs.table_files import frame
+    from sparsehead_cli.training.callbacks import load_callbacks
+    from sparsehead_cli.training.loop import pretrain as run_pretrain
+
+    config = load_config(experiment, as_path(experiments), {**(set or {}), **given(settings)})
+    callbacks = [load_callbacks((one,))[0] if isinstance(one, str) else one for one in callback]
+    try:
+        result = run_pretrain(build(config), callbacks)
+    finally:
+        distributed.stop()
+    return Pretrained(result.run.folder, frame(result.rows), frame(result.layers), result.was_finished)
+
+
+def evaluate(
+    checkpoint: PathLike,
+    *,
+    protocol: Names = "linear,knn",
+    dataset: str | None = None,
+    transfer_to: Names = (),
+    detection_set: str = "voc",
+    baselines: bool = False,
+    per_class: bool = False,
+    weights: PathLike | None = None,
+    allow_partial: bool = False,
+    image_size: int | None = None,
+    assume: Sequence[str] = (),
+    plugin: Sequence[str] = (),
+    data_dir: PathLike = "data",
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    skip_bad_images: bool = False,
+    set: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """`sparsehead evaluate`: what a checkpoint's representation r and embedding z are good for.
+
+    Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
+
+    Raises: SparseheadError.
+    """
+    from sparsehead_cli.evaluation.evaluate import EvaluateRequest, read_settings
+    from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
+    from sparsehead_cli.runs.table_files import frame
+
+    options = load_options(locals())
+    settings, detection = read_settings(dict(set or {}))
+    request = EvaluateRequest(
+        checkpoint=checkpoint,
+        protocols=names(protocol),
+        dataset=as_name(dataset),
+        transfer_to=names(transfer_to),
+        detection_set=str(detection_set),
+        baselines=baselines,
+        per_class=per_class,
+        seed=seed,
+        settings=settings,
+        detection=detection,
+        options=options,
+    )
+    report: list[str] = []
+    rows, classes = run_evaluate(request, on_line=report.append)
+    return Evaluation(frame(rows), frame(classes), tuple(report))
+
+
+def spectrum(
+    checkpoints: PathLike | Sequence[PathLike] = (),
+    *,
+    features: PathLike | None = None,
+    embeddings: PathLike | None = None,
+    dataset: str | None = None,
+    split: str = "test",
+    layers: bool = False,
+    over_time: bool = False,
+    figure: PathLike | None = None,
+    out: PathLike = "results/spectra",
+    weights: PathLike | None = None,
+    allow_partial: bool = False,
+    image_size: int | None = None,
+    assume: Sequence[str] = (),
+    plugin: Sequence[str] = (),
+    data_dir: PathLike = "data",
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+    skip_bad_images: bool = False,
+) -> Spectra:
+    """`sparsehead spectrum`: eigenvalue spectra of r and z of checkpoints, or of features in .npy files.
+
+    With `over_time`, `eigenvalues` are those that runs with track_spectrum kept, and the other tables are empty.
+
+    Raises: SparseheadError.
+    """
+    from sparsehead_cli.evaluation.spectrum import SpectrumRequest
+    from sparsehead_cli.present.spectra import measured_spectra, tracked_spectra
+    from sparsehead_cli.runs.table_files import frame
+
+    several = list(dict.fromkeys(map(str, [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints)))
+    if over_time:
+        runs, drawn = tracked_spectra([Path(checkpoint) for checkpoint in several], as_path(figure))
+        kept = [row for rows in runs.values() for row in rows]
+        return Spectra(frame(kept), frame([]), frame([]), frame([]), tuple(drawn))
+    request = SpectrumRequest(
+        checkpoints=tuple(several),
+        features=as_path(features),
+        embeddings=as_path(embeddings),
+        dataset=as_name(dataset),
+        split=split,
+        layers=layers,
+        out=Path(out),
+        seed=seed,
+        options=load_options(locals()),
+    )
+    report: list[str] = []
+    measured, lams, files = measured_spectra(request, as_path(figure), lambda progress: report.extend(progress.report))
+    batches, eigenvalues, metrics = measured
+    tables = [frame(rows) for rows in (eigenvalues, metrics, batches, lams)]
+    return Spectra(*tables, tuple(files), tuple(dict.fromkeys(report)))
+
+
+def sweep(
+    experiment: str = "lambda-quick",
+    *,
+    lams: Names | Sequence[float] | None = None,
+    methods: Names | None = None,
+    penalties: Names | None = None,
+    solvers: Names | None = None,
+    dims: Names | Sequence[int] | None = None,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    jobs: int | None = None,
+    retry_failed: bool = False,
+    prune: bool = False,
+    dataset: str | None = None,
+    data_dir: PathLike | None = None,
+    device: str | None = None,
+    results: PathLike | None = None,
+    experiments: PathLike | None = None,
+    callback: Sequence[str] = (),
+    set: Mapping[str, Any] | None = None,
+) -> Sweep:
+    """`sparsehead sweep-lambda`: many runs on a grid, paired by seed, to a table with intervals. Each trial is a process.
+
+    A sweep that was stopped goes on with the same call; a trial that is finished is never repeated.
+
+    Raises: SparseheadError, also where a trial failed: the tables are then without it.
+    """
+    from sparsehead_cli.present.sweep import draw_sweep, require_all
+    from sparsehead_cli.runs.folder import locked
+    from sparsehead_cli.runs.table_files import frame
+    from sparsehead_cli.study.summary import verdicts
+    from sparsehead_cli.sweep.grid import read_grid
+    from sparsehead_cli.sweep.sweep import SweepRequest, read_state
+    from sparsehead_cli.sweep.sweep import sweep as run_sweep
+
+    if engine == "print":
+        raise SparseheadError("engine print prints commands, which a call has no use for: sparsehead sweep-lambda --engine print")
+    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
+    settings = {"dataset": as_name(dataset), "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
+    file, running = as_path(experiments), {"engine": engine, "address": address, "jobs": jobs}
+    grid = read_grid(experiment, file, given(axes), {**(set or {}), **given(settings)})
+    running |= {"retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback)}
+    request = SweepRequest(grid=grid, experiment=experiment, experiments=file, **running)
+    state = read_state(request)
+    with apart_from_the_script(), locked(state.folder, "another sweep runs here"):
+        try:
+            rows, summary = run_sweep(request, state, lambda state, running: None)
+        finally:
+            draw_sweep(state.folder)
+    require_all(state)
+    return Sweep(state.folder, frame(rows), frame(summary), tuple(verdicts(summary, state.pruned())))
+
+
+def export(
+    checkpoint: PathLike,
+    to: str,
+    *,
+    out: PathLike | None = None,
+    head: str = "none",
+    threshold: float = 0.0,
+    overwrite: bool = False,
+    weights: PathLike | None = None,
+    allow_partial: bool = False,
+    image_size: int | None = None,
+    assume: Sequence[str] = (),
+    plugin: Sequence[str] = (),
+    data_dir: PathLike = "data",
+) -> "Exported":
+    """`sparsehead export`: an encoder in a file that torchvision, timm, safetensors or onnx reads, and its model card.
+
+    Raises: SparseheadError.
+    """
+    from sparsehead_cli.exports.export import ExportRequest
+    from sparsehead_cli.exports.export import export as run_export
+
+    file, options = as_path(out), load_options(locals())
+    return run_export(
+        ExportRequest(checkpoint=checkpoint, to=to, out=file, head=head, threshold=threshold, overwrite=overwrite, options=options)
+    )
+
+
+def load_options(arguments: Mapping[str, Any]) -> "LoadOptions":
+    """Those of a function's arguments that say how a checkpoint and images are read, under the commands' names."""
+    from sparsehead_cli.evaluation.subject import LoadOptions
+
+    names = ("allow_partial", "image_size", "device", "workers", "skip_bad_images")
+    for name in ("assume", "plugin"):
+        if isinstance(arguments[name], str):
+            raise SparseheadError(f'{name} is a list of texts, given the text "{arguments[name]}": [{arguments[name]!r}].')
+    return LoadOptions(
+        weights=as_path(arguments["weights"]),
+        assume=tuple(arguments["assume"]),
+        plugins=tuple(arguments["plugin"]),
+        data_dir=Path(arguments["data_dir"]),
+        **{name: arguments[name] for name in names if name in arguments},
+    )
+
+
+def given(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that say something."""
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def names(text: Names) -> tuple[str, ...]:
+    """ "knn, linear" or ["knn", "linear"] -> ("knn", "linear"), each once."""
+    parts = text.split(",") if isinstance(text, str) else list(text)
+    return tuple(dict.fromkeys(name.strip() for name in parts if name.strip()))
+
+
+def as_path(path: PathLike | None) -> Path | None:
+    """A path, where one was given."""
+    return None if path is None else Path(path)
+
+
+def as_name(name: PathLike | None) -> str | None:
+    """The name of a data set, or the path of one, as text."""
+    return None if name is None else str(name)
+
+
+@contextmanager
+def apart_from_the_script() -> Iterator[None]:
+    """New processes do not run the caller's script again, which needs no `if __name__ == "__main__"` then.
+
+    multiprocessing would, to find what the script defines; a trial needs nothing of it.
+    """
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)

@@ -4,6 +4,7 @@ The sample is spread evenly over the images in their order, so that the same ima
 """
 
 import io
+import os
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ STEP = 8  # images of several sizes are taken at a multiple of so many pixels
 GREY = ("1", "L", "LA", "La", "I", "F", "I;16", "I;16B", "I;16L")  # Pillow's modes without colour
 ALIKE = 2  # levels of 255 by which the channels of a grey image may differ, after its compression
 
+LOOKED_AT: dict[tuple, "Looks"] = {}  # by the names and states of the files that were looked at
+
 
 @dataclass(frozen=True)
 class Looks:
@@ -35,9 +38,29 @@ class Looks:
 
 
 def look(listing: Listing) -> Looks:
-    """Look at a sample of the images. Those that cannot be read are passed over: whoever decodes them will say so."""
+    """Look at a sample of the images, once in a process while their files stay what they are.
+
+    Those that cannot be read are passed over: whoever decodes them will say so.
+    """
     count = min(SAMPLE, len(listing))
     chosen = np.arange(count) * len(listing) // max(1, count)
+    state = (tuple(listing.name(i) for i in chosen), states_of(listing, chosen))
+    if state[1] is None or state not in LOOKED_AT:
+        LOOKED_AT[state] = look_at(listing, chosen)
+    return LOOKED_AT[state]
+
+
+def states_of(listing: Listing, chosen: np.ndarray) -> tuple | None:
+    """What the file system says of the files of some images; None where one is not there."""
+    try:
+        files = [os.stat(path) for path in listing.files(chosen)]
+    except OSError:
+        return None
+    return tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns) for file in files)
+
+
+def look_at(listing: Listing, chosen: np.ndarray) -> Looks:
+    """Look at the chosen images."""
     sizes: list[tuple[int, int]] = []
     unknown: list[int] = []  # images that may have a colour
     for i in chosen.tolist():

@@ -69,8 +69,9 @@ def facts(encoder: Encoder, file: Path, folder: Path) -> Iterator[tuple[str, str
         yield "λ", f"{config.lam:g}" + (f" ({penalty})" if config.lam else "")
         steps = f"{columns['step']:,}" + (f" of {columns['total_steps']:,}" if columns["total_steps"] else "")
         yield "trained", f"{steps} steps"
-        if epochs_rows := read_csv(folder / METRICS):
-            yield "trained by", f"sparsehead, commit {epochs_rows[-1]['commit']}"
+        epochs_done = [row for row in read_csv(folder / METRICS) if row["run"] == columns["run"]]
+        if epochs_done:
+            yield "trained by", f"sparsehead, commit {epochs_done[-1]['commit']}"
     yield "images", f"{' x '.join(map(str, encoder.image))} (channels, height, width), in [0, 1] before they are normalised"
     yield "mean", ", ".join(f"{value:.6g}" for value in normalise.mean)
     yield "std", ", ".join(f"{value:.6g}" for value in normalise.std)

@@ -22,9 +22,9 @@ import torch
 
 from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import replace_csv
-from sparsehead_cli.sweep.engines import cores, processes
-from sparsehead_cli.sweep.grid import read_grid, trials
-from sparsehead_cli.sweep.trial import run_trial
+from sparsehead_cli.sweeps.engines import cores, processes
+from sparsehead_cli.sweeps.grid import read_grid, trials
+from sparsehead_cli.sweeps.trial import run_trial
 
 LAMS, SEEDS, EPOCHS = "0,1e-3,3e-3,1e-2,3e-2,1e-1", 2, 2  # twelve trials
 

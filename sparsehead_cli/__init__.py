@@ -11,9 +11,7 @@ model = sparsehead_cli.load("results/quickstart/simclr-…")
 r = model.encoder(model.transform(image))
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -44,14 +42,3 @@ if not TYPE_CHECKING:  # to which every name would be there
 def __dir__() -> list[str]:
     """What is public."""
     return sorted([*WHERE, "__version__"])
-
-
-class Package(ModuleType):
-    """This package, in which `sweep` is the function: importing the folder of that name would put a module in its place."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in WHERE and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = Package

@@ -180,7 +180,7 @@ def spectrum(
     features: PathLike | None = None,
     embeddings: PathLike | None = None,
     dataset: str | None = None,
-    split: str = "test",
+    split: str | None = None,
     layers: bool = False,
     over_time: bool = False,
     figure: PathLike | None = None,
@@ -262,9 +262,9 @@ def sweep(
     from sparsehead_cli.runs.folder import locked
     from sparsehead_cli.runs.table_files import frame
     from sparsehead_cli.study.summary import verdicts
-    from sparsehead_cli.sweep.grid import read_grid
-    from sparsehead_cli.sweep.sweep import SweepRequest, read_state
-    from sparsehead_cli.sweep.sweep import sweep as run_sweep
+    from sparsehead_cli.sweeps.grid import read_grid
+    from sparsehead_cli.sweeps.sweep import SweepRequest, read_state
+    from sparsehead_cli.sweeps.sweep import sweep as run_sweep
 
     if engine == "print":
         raise SparseheadError("engine print prints commands, which a call has no use for: sparsehead sweep-lambda --engine print")

@@ -48,7 +48,7 @@ from sparsehead_cli.options import (
     names,
     option,
 )
-from sparsehead_cli.sweep.grid import Grid
+from sparsehead_cli.sweeps.grid import Grid
 
 
 class Commands(TyperGroup):
@@ -305,8 +305,8 @@ def sweep_lambda(
     A sweep that was stopped goes on with the same command; a trial that is finished is never repeated.
     """
     from sparsehead_cli.runs.config import parse_set
-    from sparsehead_cli.sweep.grid import read_grid
-    from sparsehead_cli.sweep.limits import split_limits
+    from sparsehead_cli.sweeps.grid import read_grid
+    from sparsehead_cli.sweeps.limits import split_limits
 
     limits, given = split_limits(parse_set(set_ or []), engine)
     axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
@@ -316,7 +316,7 @@ def sweep_lambda(
 
     from sparsehead_cli.present import sweep as show
     from sparsehead_cli.present.console import Console
-    from sparsehead_cli.sweep.sweep import SweepRequest, read_state, run_one
+    from sparsehead_cli.sweeps.sweep import SweepRequest, read_state, run_one
 
     running = {"engine": engine, "address": address, "jobs": jobs, "retry_failed": retry_failed, "prune": prune, "limits": limits}
     callbacks = tuple(callback or ())

@@ -145,8 +145,8 @@ Split = Annotated[
 Engine = Annotated[
     str,
     typer.Option(
-        help=f"{', '.join(names_in('sweep.sweep:ENGINES'))}: processes here, Ray tasks, an array job, or command lines.",
-        autocompletion=completing("sweep.sweep:ENGINES"),
+        help=f"{', '.join(names_in('sweeps.sweep:ENGINES'))}: processes here, Ray tasks, an array job, or command lines.",
+        autocompletion=completing("sweeps.sweep:ENGINES"),
     ),
 ]
 Kind = Annotated[

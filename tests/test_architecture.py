@@ -14,7 +14,7 @@ FLOORS = [
     {"cli", "__main__", "cli_export", "options", "ending"},
     {"api"},
     {"present"},
-    {"sweep"},
+    {"sweeps"},
     {"study"},
     {"exports"},
     {"evaluation"},

@@ -64,8 +64,8 @@ def test_sparsehead_commands(sparsehead, tmp_path, untrained_run, command):
     for name in set(CALLBACKS) & set(arguments):
         pytest.importorskip(name)  # .ci/run installs them afterwards, and runs these again
     if arguments[0] == "sweep-lambda":
-        arguments = [a for a in arguments if a != "--prune"]  # tests/sweep/test_prune.py
-        arguments += ["--engine", "print", "--results", tmp_path]  # the trials themselves: tests/sweep/test_sweep.py
+        arguments = [a for a in arguments if a != "--prune"]  # tests/sweeps/test_prune.py
+        arguments += ["--engine", "print", "--results", tmp_path]  # the trials themselves: tests/sweeps/test_sweep.py
     if arguments[0] == "report":  # it writes into the folders
         arguments[1:] = [shutil.copytree(ROOT / folder, tmp_path / folder) for folder in arguments[1:]]
     if arguments[0] == "pretrain" and "--help" not in arguments:

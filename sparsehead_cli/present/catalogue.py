@@ -15,7 +15,7 @@ from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.config import FIELDS, METHOD_PREFIX, SWEEP, Config, read_experiments
 from sparsehead_cli.runs.experiments import load_comments, load_entries
 from sparsehead_cli.runs.settings import Setting, Values, settings_of, written
-from sparsehead_cli.sweep.grid import AXES
+from sparsehead_cli.sweeps.grid import AXES
 
 WHAT = Column("what it is", text=True)
 SHAPES = re.compile(r",? \[[^\]]*\](, \[[^\]]*\])* -> \[[^\]]*\]( or \[[^\]]*\])?")

@@ -11,7 +11,7 @@ from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.experiments import SWEEP, combined, load_comments, load_entries
 from sparsehead_cli.runs.origins import DEFAULT, GIVEN, Origin, of_run, resolve
 from sparsehead_cli.runs.settings import Values, written
-from sparsehead_cli.sweep.grid import AXES, is_sweep, read_grid
+from sparsehead_cli.sweeps.grid import AXES, is_sweep, read_grid
 
 CHECKPOINT = "checkpoint.pt"
 

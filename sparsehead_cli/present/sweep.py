@@ -24,10 +24,10 @@ from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.runs.views import described
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts, without_pruned
-from sparsehead_cli.sweep.engines import Task, default_jobs
-from sparsehead_cli.sweep.on_slurm import array_jobs
-from sparsehead_cli.sweep.sweep import Reached, SweepRequest, SweepState, seconds_left, sweep
-from sparsehead_cli.sweep.trial import LOG
+from sparsehead_cli.sweeps.engines import Task, default_jobs
+from sparsehead_cli.sweeps.on_slurm import array_jobs
+from sparsehead_cli.sweeps.sweep import Reached, SweepRequest, SweepState, seconds_left, sweep
+from sparsehead_cli.sweeps.trial import LOG
 
 REFRESH_SECONDS = 2.0
 LOG_SECONDS = 60.0  # between two lines about running trials, where no terminal shows a table of them

@@ -17,7 +17,7 @@ from sparsehead_cli.runs.experiments import comments_in
 from sparsehead_cli.runs.settings import names_in, written
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.ssl.methods import METHODS, SimCLR
-from sparsehead_cli.sweep.grid import AXES
+from sparsehead_cli.sweeps.grid import AXES
 from tests.test_cli import assert_one_error
 
 NAMES = {

@@ -38,7 +38,7 @@ def test_it_says_settings_parameters_steps_time_and_memory_and_writes_nothing(dr
     assert (code, err) == (0, "")
     assert torch.equal(torch.get_rng_state(), state)
     assert re.search(r"│ epochs +│ 2 +│ the command line", out)
-    assert re.search(r"│ method.momentum +│ 0.97 +│ byol in", out)
+    assert re.search(r"│ method.momentum +│ 0.97 +│ byol, built in", out)
     assert re.search(r"│ lr +│ 0.25 +│ default", out)
     assert re.search(
         r"parameters  learned: backbone [\d,]+, projector [\d,]+, predictor [\d,]+; not learned: teacher [\d,]+\n", out

@@ -13,7 +13,7 @@ from sparsehead_cli.present.sweep import draw_sweep
 from sparsehead_cli.present.table import Cell, Column, csv_table, difference
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.study import Study, read_study
-from sparsehead_cli.sweep.sweep import SweepState, write_tables
+from sparsehead_cli.sweeps.sweep import SweepState, write_tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
 from tests.present.test_figures import tables as spectra_rows
 from tests.study.test_curves import metrics, trial

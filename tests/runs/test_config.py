@@ -8,7 +8,7 @@ from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set, r
 from sparsehead_cli.runs.experiments import read_file
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import problems_of, typed
-from sparsehead_cli.sweep.grid import read_grid
+from sparsehead_cli.sweeps.grid import read_grid
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from sparsehead_cli.runs.identity import (
 )
 from sparsehead_cli.runs.settings import setting
 from sparsehead_cli.ssl.methods import METHODS, SimCLR
-from sparsehead_cli.sweep.grid import read_grid, trials
-from sparsehead_cli.sweep.trial import folder_of
+from sparsehead_cli.sweeps.grid import read_grid, trials
+from sparsehead_cli.sweeps.trial import folder_of
 from tests.runs.freeze import add_new, defaults_of_this_code, write
 
 RESULTS = Path(__file__).parents[2] / "results"

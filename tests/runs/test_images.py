@@ -13,7 +13,7 @@ from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config, load_config, read_experiments
 from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.images import Images
-from sparsehead_cli.sweep.grid import read_grid, trials
+from sparsehead_cli.sweeps.grid import read_grid, trials
 
 SUITING = read_experiments()["colour-small"]
 

@@ -21,7 +21,7 @@ from sparsehead_cli.runs.settings import (
     typed,
     unknown_names,
 )
-from sparsehead_cli.sweep.grid import Grid
+from sparsehead_cli.sweeps.grid import Grid
 from tests.conftest import PUBLISHED
 
 STATED = {kind.__name__: settings_of(kind) for kind in (Config, Grid, Settings, DetectionSettings)}

@@ -40,7 +40,7 @@ from sparsehead_cli.runs.settled import check_names
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.runs.tables import TABLES
 from sparsehead_cli.study import spectra
-from sparsehead_cli.sweep import sweep
+from sparsehead_cli.sweeps import sweep
 from sparsehead_cli.training import loop
 from tests.conftest import TINY
 from tests.torture.damage import CONTENTS

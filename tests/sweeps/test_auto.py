@@ -7,10 +7,10 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.sparse.sparse_head import SparseHead
-from sparsehead_cli.sweep import auto
-from sparsehead_cli.sweep.auto import auto_lams, size, sum_lr
-from sparsehead_cli.sweep.grid import Grid, trials
-from sparsehead_cli.sweep.sweep import SweepRequest, read_state
+from sparsehead_cli.sweeps import auto
+from sparsehead_cli.sweeps.auto import auto_lams, size, sum_lr
+from sparsehead_cli.sweeps.grid import Grid, trials
+from sparsehead_cli.sweeps.sweep import SweepRequest, read_state
 from tests.conftest import TINY
 
 

@@ -22,15 +22,15 @@ from sparsehead_cli.runs.tables import HEAD, TABLES
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
-from sparsehead_cli.sweep.auto import auto_lams, read_tasks
-from sparsehead_cli.sweep.beat import Beat
-from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task, default_jobs, run_local
-from sparsehead_cli.sweep.grid import Grid, trials
-from sparsehead_cli.sweep.limits import Limits
-from sparsehead_cli.sweep.on_ray import check_ray, run_ray
-from sparsehead_cli.sweep.on_slurm import require_submitit, run_slurm
-from sparsehead_cli.sweep.prune import Halving, dropped
-from sparsehead_cli.sweep.trial import FAILED, TRIAL, folder_of, run_trial, setting_columns
+from sparsehead_cli.sweeps.auto import auto_lams, read_tasks
+from sparsehead_cli.sweeps.beat import Beat
+from sparsehead_cli.sweeps.engines import OnPoll, Outcome, Task, default_jobs, run_local
+from sparsehead_cli.sweeps.grid import Grid, trials
+from sparsehead_cli.sweeps.limits import Limits
+from sparsehead_cli.sweeps.on_ray import check_ray, run_ray
+from sparsehead_cli.sweeps.on_slurm import require_submitit, run_slurm
+from sparsehead_cli.sweeps.prune import Halving, dropped
+from sparsehead_cli.sweeps.trial import FAILED, TRIAL, folder_of, run_trial, setting_columns
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about

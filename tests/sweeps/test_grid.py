@@ -2,7 +2,7 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import load_config
-from sparsehead_cli.sweep.grid import Grid, read_grid, trials
+from sparsehead_cli.sweeps.grid import Grid, read_grid, trials
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import torch
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.sweep.trial import FAILED, TRIAL, attempt, end_with_parent, log_everything
+from sparsehead_cli.sweeps.trial import FAILED, TRIAL, attempt, end_with_parent, log_everything
 
 POLL_SECONDS = 0.1
 UNWRITABLE = 3  # exit code of a trial that could not leave why it failed

@@ -11,13 +11,13 @@ from sparsehead_cli.machine.signals import Interrupted
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
-from sparsehead_cli.sweep import on_slurm
-from sparsehead_cli.sweep.engines import Task
-from sparsehead_cli.sweep.limits import Limits, split_limits
-from sparsehead_cli.sweep.trial import folder_of
+from sparsehead_cli.sweeps import on_slurm
+from sparsehead_cli.sweeps.engines import Task
+from sparsehead_cli.sweeps.limits import Limits, split_limits
+from sparsehead_cli.sweeps.trial import folder_of
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import pretrain
-from tests.sweep.conftest import TWO_TRIALS, same
+from tests.sweeps.conftest import TWO_TRIALS, same
 from tests.test_cli import assert_one_error
 
 LOCAL = ["--engine", "slurm", "--set", "slurm.cluster=local"]

@@ -17,8 +17,8 @@ from sparsehead_cli.runs.folder import METRICS, identity_columns
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
-from sparsehead_cli.sweep.auto import read_tasks
-from sparsehead_cli.sweep.trial import setting_columns
+from sparsehead_cli.sweeps.auto import read_tasks
+from sparsehead_cli.sweeps.trial import setting_columns
 
 FIRST_RUNG = 4  # the first rung is after this part of a run's epochs, the next ones each twice as late
 ERRORS = 2  # standard errors that something must be behind the best to be clearly dominated

@@ -15,9 +15,9 @@ import torch
 
 from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.machine.files import make_folder, replace_file
-from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task
-from sparsehead_cli.sweep.limits import CLUSTERS, Limits
-from sparsehead_cli.sweep.trial import FAILED, TRIAL, absolute, attempt, folder_of, log_everything, wait_for_the_dead
+from sparsehead_cli.sweeps.engines import OnPoll, Outcome, Task
+from sparsehead_cli.sweeps.limits import CLUSTERS, Limits
+from sparsehead_cli.sweeps.trial import FAILED, TRIAL, absolute, attempt, folder_of, log_everything, wait_for_the_dead
 
 if TYPE_CHECKING:
     from submitit import Job

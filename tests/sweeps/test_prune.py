@@ -6,9 +6,9 @@ import pytest
 
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.summary import SETTING, without_pruned
-from sparsehead_cli.sweep import prune
-from sparsehead_cli.sweep.prune import Halving, dropped, goes_on, is_rung
-from sparsehead_cli.sweep.trial import folder_of
+from sparsehead_cli.sweeps import prune
+from sparsehead_cli.sweeps.prune import Halving, dropped, goes_on, is_rung
+from sparsehead_cli.sweeps.trial import folder_of
 from tests.rows import full_row
 from tests.test_cli import assert_one_error
 
@@ -114,7 +114,7 @@ def test_dropped_knows_only_its_own_grid(tiny):
 
 
 def test_without_prune_what_was_pruned_is_pending_again(sparsehead, tmp_path, monkeypatch):
-    from tests.sweep.conftest import SMALL
+    from tests.sweeps.conftest import SMALL
 
     arguments = ["sweep-lambda", *SMALL, "--dataset", "fashion1k", "--results", tmp_path]
     lines = sparsehead(*arguments, "--engine", "print")[1].splitlines()
@@ -123,7 +123,7 @@ def test_without_prune_what_was_pruned_is_pending_again(sparsehead, tmp_path, mo
     for name, value in zip(runs[:2], (0.8, 0.2), strict=True):
         (folder / name).mkdir(parents=True)
         replace_csv(folder / name / "metrics.csv", [full_row("metrics.csv", epoch=1, knn_accuracy=value)])
-    from sparsehead_cli.sweep import sweep as module
+    from sparsehead_cli.sweeps import sweep as module
 
     def engine(tasks, jobs, on_poll):
         asked.append([task.folder.name for task in tasks])

@@ -28,7 +28,7 @@ from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv
-from sparsehead_cli.sweep.beat import BeatFile
+from sparsehead_cli.sweeps.beat import BeatFile
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import pretrain
 

@@ -9,12 +9,12 @@ from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.sweep import SweepDisplay, epochs_text, running_line, running_table, stop_text
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.table_files import replace_csv
-from sparsehead_cli.sweep import beat as module
-from sparsehead_cli.sweep.beat import BEAT, Beat, BeatFile
-from sparsehead_cli.sweep.engines import Task
-from sparsehead_cli.sweep.grid import Grid
-from sparsehead_cli.sweep.sweep import Reached, SweepRequest, SweepState
-from sparsehead_cli.sweep.trial import folder_of
+from sparsehead_cli.sweeps import beat as module
+from sparsehead_cli.sweeps.beat import BEAT, Beat, BeatFile
+from sparsehead_cli.sweeps.engines import Task
+from sparsehead_cli.sweeps.grid import Grid
+from sparsehead_cli.sweeps.sweep import Reached, SweepRequest, SweepState
+from sparsehead_cli.sweeps.trial import folder_of
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import pretrain
 from tests.rows import full_row

@@ -12,8 +12,8 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.machine.interrupts import hear_sigterm
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.sweep.engines import OnPoll, Outcome, Task
-from sparsehead_cli.sweep.trial import FAILED, TRIAL, absolute, attempt, folder_of, wait_for_the_dead
+from sparsehead_cli.sweeps.engines import OnPoll, Outcome, Task
+from sparsehead_cli.sweeps.trial import FAILED, TRIAL, absolute, attempt, folder_of, wait_for_the_dead
 
 POLL_SECONDS = 0.2
 CONNECT_SECONDS = 5

@@ -21,14 +21,14 @@ from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.runs.tables import HEAD, RUN
-from sparsehead_cli.sweep import engines, on_ray, on_slurm, trial
-from sparsehead_cli.sweep.beat import Beat
-from sparsehead_cli.sweep.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
-from sparsehead_cli.sweep.grid import Grid, read_grid
-from sparsehead_cli.sweep.sweep import EVALUATION_SECONDS, Reached, SweepRequest, SweepState, read_state, run_one, seconds_left
-from sparsehead_cli.sweep.trial import FAILED, LOG, attempt, folder_of
+from sparsehead_cli.sweeps import engines, on_ray, on_slurm, trial
+from sparsehead_cli.sweeps.beat import Beat
+from sparsehead_cli.sweeps.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
+from sparsehead_cli.sweeps.grid import Grid, read_grid
+from sparsehead_cli.sweeps.sweep import EVALUATION_SECONDS, Reached, SweepRequest, SweepState, read_state, run_one, seconds_left
+from sparsehead_cli.sweeps.trial import FAILED, LOG, attempt, folder_of
 from tests.rows import full_row
-from tests.sweep.conftest import SMALL, TWO_TRIALS, same
+from tests.sweeps.conftest import SMALL, TWO_TRIALS, same
 from tests.test_cli import assert_one_error
 
 
@@ -289,7 +289,7 @@ def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(unint
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished, sweep, folder, monkeypatch, number):
-    from sparsehead_cli.sweep import sweep as module
+    from sparsehead_cli.sweeps import sweep as module
 
     (folder / finished[3] / "trial.csv").unlink()
 
@@ -402,12 +402,12 @@ def test_callbacks_reach_the_trials_of_every_engine(sweep, folder, tiny, watchin
     run_task(Task(folder_of(tiny()), tiny(), (watching,)), 1, None)
     on_ray.run_remote(tiny(), 1, (watching,))
     on_slurm.Trial(Task(folder_of(tiny()), tiny(), (watching,)), 1)()
-    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_local", lambda tasks, *_: reached.extend(t.callbacks for t in tasks) or [])
+    monkeypatch.setattr("sparsehead_cli.sweeps.sweep.run_local", lambda tasks, *_: reached.extend(t.callbacks for t in tasks) or [])
     sweep("--callback", watching)
     assert reached == [(watching,)] * (3 + 4)
     lines = sweep("--callback", watching, "--engine", "print")[1].splitlines()
     assert all(f"--callback {watching}" in line for line in lines)
-    monkeypatch.setattr("sparsehead_cli.sweep.sweep.run_trial", lambda config, callbacks: reached.append(callbacks))
+    monkeypatch.setattr("sparsehead_cli.sweeps.sweep.run_trial", lambda config, callbacks: reached.append(callbacks))
     sweep("--callback", watching, "--trial", shlex.split(lines[0])[-1])
     assert [type(callback).__name__ for callback in reached[-1]] == ["Watch", "EpochLines"]
 

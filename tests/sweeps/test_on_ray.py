@@ -3,8 +3,8 @@
 import pytest
 
 from sparsehead_cli.runs.table_files import read_csv
-from sparsehead_cli.sweep.on_ray import shares
-from tests.sweep.conftest import TWO_TRIALS, same
+from sparsehead_cli.sweeps.on_ray import shares
+from tests.sweeps.conftest import TWO_TRIALS, same
 from tests.test_cli import assert_one_error
 
 

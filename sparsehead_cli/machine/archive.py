@@ -84,7 +84,7 @@ def zip_of(file: BinaryIO) -> Iterator[zipfile.ZipFile]:
 
 
 def require_sound(file: BinaryIO, *, checksums: bool = True) -> None:
-    """Raises: Unsound for a file that is not a zip archive all of whose bytes are those that were written.
+    """Raises: Unsound for a file that is not a zip archive all of whose entries are what was written.
 
     Its entries are stored as they are, claim no more bytes than there are, and have each a name of its own and its checksum;
     nothing stands before the first and behind the last record. Without `checksums` an entry may lack its own, as other

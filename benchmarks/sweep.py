@@ -27,13 +27,16 @@ from sparsehead_cli.sweeps.grid import read_grid, trials
 from sparsehead_cli.sweeps.trial import run_trial
 
 LAMS, SEEDS, EPOCHS = "0,1e-3,3e-3,1e-2,3e-2,1e-1", 2, 2  # twelve trials
+TINY = {"widths": "8,8,8,8", "batch_size": 500}  # of --quick
 
 
-def bare(folder: Path, epochs: int, ready: multiprocessing.Queue, go: multiprocessing.Event, done: multiprocessing.Queue) -> None:
+def bare(
+    folder: Path, settings: dict[str, object], ready: multiprocessing.Queue, go: multiprocessing.Event, done: multiprocessing.Queue
+) -> None:
     """One trial's work, timed once everything is imported and all others are ready, too."""
     torch.set_num_threads(1)
-    settings = {"results": folder, "epochs": epochs}
-    config = trials(read_grid("lambda-quick", None, {"lams": "1e-3", "seeds": 1}, settings), "lambda-quick")[0]
+    grid = read_grid("lambda-quick", None, {"lams": "1e-3", "seeds": 1}, {"results": folder, **settings})
+    config = trials(grid, "lambda-quick")[0]
     ready.put(True)
     go.wait()
     began = time.perf_counter()
@@ -41,12 +44,12 @@ def bare(folder: Path, epochs: int, ready: multiprocessing.Queue, go: multiproce
     done.put(time.perf_counter() - began)
 
 
-def seconds_of_bare(count: int, epochs: int) -> float:
+def seconds_of_bare(count: int, settings: dict[str, object]) -> float:
     """How long `count` trials beside each other take, until the last has ended."""
     context = processes()
     ready, go, done = context.Queue(), context.Event(), context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        running = [context.Process(target=bare, args=(Path(folder, str(i)), epochs, ready, go, done)) for i in range(count)]
+        running = [context.Process(target=bare, args=(Path(folder, str(i)), settings, ready, go, done)) for i in range(count)]
         for process in running:
             process.start()
         for _ in running:
@@ -58,11 +61,12 @@ def seconds_of_bare(count: int, epochs: int) -> float:
     return seconds
 
 
-def seconds_of_sweep(lams: str, seeds: int, epochs: int) -> float:
+def seconds_of_sweep(lams: str, seeds: int, settings: dict[str, object]) -> float:
     """The command from start to end."""
-    axes = ["--lams", lams, "--seeds", str(seeds), "--epochs", str(epochs)]
+    axes = ["--lams", lams, "--seeds", str(seeds)]
+    given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *axes, "--results", folder]
+        command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *axes, *given, "--results", folder]
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})
         return time.perf_counter() - began
@@ -73,10 +77,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
     options = parser.parse_args()
-    repeats, lams, seeds, epochs = (1, "0,1e-3", 1, 1) if options.quick else (3, LAMS, SEEDS, EPOCHS)
-    rounds = [(seconds_of_bare(1, epochs), seconds_of_bare(cores(), epochs)) for _ in range(repeats)]
+    repeats, lams, seeds = (1, "0,1e-3", 1) if options.quick else (3, LAMS, SEEDS)
+    settings = {"epochs": 1, **TINY} if options.quick else {"epochs": EPOCHS}
+    rounds = [(seconds_of_bare(1, settings), seconds_of_bare(cores(), settings)) for _ in range(repeats)]
     alone, beside = (statistics.median(column) for column in zip(*rounds, strict=True))
-    sweep = seconds_of_sweep(lams, seeds, epochs)
+    sweep = seconds_of_sweep(lams, seeds, settings)
     speed_up = cores() * alone / beside
     numbers = {"bare_alone": alone, "bare_beside": beside, "speed_up": speed_up, "sweep": sweep}
     numbers["ideal"] = len(lams.split(",")) * seeds * alone / speed_up

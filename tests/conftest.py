@@ -40,7 +40,8 @@ def pytest_addoption(parser):
 def pytest_configure(config):
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in what a shell starts in the background
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    config.pluginmanager.register(Skipped(config))
+    if hasattr(config, "cache"):  # unless it was left out
+        config.pluginmanager.register(Skipped(config))
 
 
 class Skipped:

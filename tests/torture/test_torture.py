@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 def test_faults_end_well(names):
     from tests.torture.faults import table_of, torture
 
-    cases = torture(range(30 if len(names) > 1 else 3), seed=20, names=names)
+    cases = torture(range(16 if len(names) > 1 else 1), seed=20, names=names)
     assert not [case for case in cases if case.verdict], table_of(cases).to_string()
 
 
@@ -20,7 +20,7 @@ def test_inputs_are_read_or_refused():
     from tests.torture.kinds import KINDS
 
     bad = []
-    counts = dict.fromkeys(KINDS, 100) | {"our checkpoints, odd": 30, "image folders": 30}
+    counts = dict.fromkeys(KINDS, 60) | {"our checkpoints, odd": 20, "image folders": 20}
     table = fuzz(counts, 20, lambda kind, line: bad.append(f"{kind}: {line}"))
     assert bad == []
-    assert (table["read"] + table["refused"] == list(counts.values())).all() or table["read"].sum() + table["refused"].sum() >= 1000
+    assert (table["read"] + table["refused"] == list(counts.values())).all() or table["read"].sum() + table["refused"].sum() >= 600

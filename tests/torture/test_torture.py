@@ -1,26 +1,40 @@
 """Short forms of the torture; the long ones are commands: see `faults.py` and `inputs.py`."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 pytestmark = pytest.mark.slow
+ROOT = Path(__file__).parents[2]
+INPUTS = """
+from tests.torture.inputs import fuzz
+from tests.torture.kinds import KINDS
+
+counts = dict.fromkeys(KINDS, 60) | {"our checkpoints, odd": 20, "image folders": 20}
+table = fuzz(counts, 20, lambda kind, line: print(f"{kind}: {line}"))
+print(f"{table[['read', 'refused', 'badly']].to_numpy().sum()} inputs, {table['badly'].sum()} of them ended badly")
+"""
+
+
+def last_line(*arguments):
+    """What is printed last, in a process of its own: its cases are forked, with everything that other tests left in this one."""
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert ", 0 of them ended badly" in done.stdout, done.stdout[-4000:]
+    return done.stdout.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
-    "names", [["pretrain", "evaluate", "spectrum", "report"], ["sweep-lambda"]], ids=["in one process", "sweep"]
+    ("count", "names"),
+    [("16", ["pretrain", "evaluate", "spectrum", "report"]), ("1", ["sweep-lambda"])],
+    ids=["in one process", "sweep"],
 )
-def test_faults_end_well(names):
-    from tests.torture.faults import table_of, torture
-
-    cases = torture(range(16 if len(names) > 1 else 1), seed=20, names=names)
-    assert not [case for case in cases if case.verdict], table_of(cases).to_string()
+def test_faults_end_well(count, names):
+    arguments = ["-m", "tests.torture.faults", "--seed", "20", "--count", count, "--commands", *names]
+    assert last_line(*arguments) == f"{count} faults, 0 of them ended badly"
 
 
 def test_inputs_are_read_or_refused():
-    from tests.torture.inputs import fuzz
-    from tests.torture.kinds import KINDS
-
-    bad = []
-    counts = dict.fromkeys(KINDS, 60) | {"our checkpoints, odd": 20, "image folders": 20}
-    table = fuzz(counts, 20, lambda kind, line: bad.append(f"{kind}: {line}"))
-    assert bad == []
-    assert (table["read"] + table["refused"] == list(counts.values())).all() or table["read"].sum() + table["refused"].sum() >= 600
+    assert int(last_line("-c", INPUTS).split()[0]) >= 600

@@ -31,6 +31,9 @@ from sparsehead_cli.evaluation import evaluate
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.measure.features import Features, cached
+from sparsehead_cli.present import dry_run
+from sparsehead_cli.present import pretrain as present_pretrain
+from sparsehead_cli.present import spectra as present_spectra
 from sparsehead_cli.runs import build
 from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set
@@ -152,7 +155,7 @@ OPTIONS = [
     *("--results", "--experiments", "--set", "--experiment", "--protocol", "--transfer-to", "--weights", "--assume", "--split"),
     *("--layers", "--figure", "--out", "--lams", "--methods", "--seeds", "--engine", "--jobs", "--help", "--version", "--explain"),
 ]
-COMMANDS = ["pretrain", "evaluate", "spectrum", "sweep-lambda", "report", "nothing"]
+COMMANDS = ["pretrain", "evaluate", "spectrum", "sweep-lambda", "report", "list", "show", "export", "nothing"]
 
 
 def read_command_line(arguments: list[str]) -> None:
@@ -172,6 +175,7 @@ def without_work(folder: Path) -> None:
         raise SparseheadError("the work would begin")
 
     build.build = evaluate.evaluate = spectra.study_spectra = sweep.read_state = reached
+    present_pretrain.build = dry_run.build = present_spectra.study_spectra = reached  # the same, under the names of who calls them
 
 
 # ---------------------------------------------------------------------------------------------- what a run leaves

@@ -263,6 +263,7 @@ def sweep(
     from sparsehead_cli.runs.table_files import frame
     from sparsehead_cli.study.summary import verdicts
     from sparsehead_cli.sweeps.grid import read_grid
+    from sparsehead_cli.sweeps.limits import split_limits
     from sparsehead_cli.sweeps.sweep import SweepRequest, read_state
     from sparsehead_cli.sweeps.sweep import sweep as run_sweep
 
@@ -270,8 +271,9 @@ def sweep(
         raise SparseheadError("engine print prints commands, which a call has no use for: sparsehead sweep-lambda --engine print")
     axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
     settings = {"dataset": as_name(dataset), "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
-    file, running = as_path(experiments), {"engine": engine, "address": address, "jobs": jobs}
-    grid = read_grid(experiment, file, given(axes), {**(set or {}), **given(settings)})
+    limits, others = split_limits(dict(set or {}), engine)
+    file, running = as_path(experiments), {"engine": engine, "address": address, "jobs": jobs, "limits": limits}
+    grid = read_grid(experiment, file, given(axes), {**others, **given(settings)})
     running |= {"retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback)}
     request = SweepRequest(grid=grid, experiment=experiment, experiments=file, **running)
     state = read_state(request)

@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from sparsehead_cli import __version__
+from sparsehead_cli.api import names
 from sparsehead_cli.cli_export import export
 from sparsehead_cli.ending import tell
 from sparsehead_cli.errors import SparseheadError
@@ -45,7 +46,6 @@ from sparsehead_cli.options import (
     Weights,
     Workers,
     load_options,
-    names,
     option,
 )
 from sparsehead_cli.sweeps.grid import Grid
@@ -150,11 +150,10 @@ def pretrain(
     given = {key: value for key, value in locals().items() if value is not None}
     for key in ("experiment", "experiments", "callback", "set_", "dry_run"):
         given.pop(key, None)
+    from sparsehead_cli.present.console import Console
     from sparsehead_cli.runs.config import load_config, parse_set
 
     overrides = {**parse_set(set_ or []), **given}
-    config = load_config(experiment, experiments, overrides)
-    from sparsehead_cli.present.console import Console
 
     console = Console(quiet=rank() > 0)
     if dry_run:
@@ -162,6 +161,7 @@ def pretrain(
 
         return show_dry_run(console, experiment, experiments, overrides, tuple(callback or ()))
 
+    config = load_config(experiment, experiments, overrides)
     from sparsehead_cli.present.pretrain import train
 
     return train(console, config, tuple(callback or ()), sys.argv[1:])

@@ -70,11 +70,6 @@ def load_options(given: dict[str, object]) -> "LoadOptions":
     return LoadOptions(**{name: given[name] for name in names}, **lists)
 
 
-def names(text: str) -> tuple[str, ...]:
-    """`knn, linear` -> ("knn", "linear"), each once."""
-    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-
-
 # options that several commands have
 MeasuredOn = Annotated[str | None, option("dataset", more=" Without it the checkpoint's own.", default=False)]
 Weights = Annotated[Path | None, typer.Option(help="The file with the weights of timm:NAME.")]

@@ -110,6 +110,7 @@ def test_what_is_wrong_is_one_error(tmp_path, trained):
         "does not exist": lambda: sparsehead_cli.load(tmp_path / "nothing.pt"),
         "which checkpoint": lambda: sparsehead_cli.spectrum(),
         "engine print prints commands": lambda: sparsehead_cli.sweep(engine="print"),
+        "slurm.cpus is of Slurm: it needs --engine slurm": lambda: sparsehead_cli.sweep(set={"slurm.cpus": 2}),
         "lams has 0.1 more than once": lambda: sparsehead_cli.sweep(lams=[0.1, 0.1]),
     }
     for message, call in wrong.items():

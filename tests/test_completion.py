@@ -12,7 +12,8 @@ from sparsehead_cli.cli import app
 from sparsehead_cli.data.datasets import SPLITS
 from sparsehead_cli.evaluation.evaluate import ASKABLE
 from sparsehead_cli.options import completing
-from sparsehead_cli.runs.config import FIELDS, SWEEP, default_experiments, read_experiments
+from sparsehead_cli.runs.config import FIELDS, SWEEP, read_experiments
+from sparsehead_cli.runs.experiments import default_experiments
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.sweeps.sweep import ENGINES
 from tests.conftest import PUBLISHED

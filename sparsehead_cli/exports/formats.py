@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import Subject
-from sparsehead_cli.exports.counterparts import plain_state, require_equal, timm_counterpart, torchvision_counterpart
+from sparsehead_cli.exports.counterparts import Counterpart, plain_state, require_equal, timm_counterpart, torchvision_counterpart
 from sparsehead_cli.runs.encoder_file import KEY, describe_encoder, require_safetensors
 
 OPSET = 17  # of ONNX: read by every runtime of 2023 and later, and all that our networks need
@@ -57,20 +57,21 @@ class Made:
 
 def to_torchvision(encoder: Encoder) -> Made:
     """A state_dict for torchvision's ResNet. Raises: SparseheadError where torchvision has no such network."""
-    state, counterpart = plain_state(encoder.backbone), torchvision_counterpart(encoder.backbone, encoder.name)
-    counterpart.model.load_state_dict(state)
-    difference = require_equal(encoder.backbone, counterpart.model.eval(), encoder.image, "torchvision's network")
-    lines = ("import torch, torchvision", *counterpart.lines, *LOAD)
-    return Made(saved(state), lines, f"torchvision's network gives the same r{within(difference)}")
+    counterpart = torchvision_counterpart(encoder.backbone, encoder.name)
+    return compared(encoder, counterpart, "torchvision's network", "import torch, torchvision")
 
 
 def to_timm(encoder: Encoder) -> Made:
     """A state_dict for timm's model. Raises: SparseheadError where timm has no such network, or is not installed."""
-    state, counterpart = plain_state(encoder.backbone), timm_counterpart(encoder.backbone, encoder.name)
+    return compared(encoder, timm_counterpart(encoder.backbone, encoder.name), "timm's model", "import timm, torch")
+
+
+def compared(encoder: Encoder, counterpart: Counterpart, name: str, imports: str) -> Made:
+    """The encoder's weights for somebody else's network, called `name`, which must give the same r. Raises: SparseheadError."""
+    state = plain_state(encoder.backbone)
     counterpart.model.load_state_dict(state)
-    difference = require_equal(encoder.backbone, counterpart.model.eval(), encoder.image, "timm's model")
-    lines = ("import timm, torch", *counterpart.lines, *LOAD)
-    return Made(saved(state), lines, f"timm's model gives the same r{within(difference)}")
+    difference = require_equal(encoder.backbone, counterpart.model.eval(), encoder.image, name)
+    return Made(saved(state), (imports, *counterpart.lines, *LOAD), f"{name} gives the same r{within(difference)}")
 
 
 def within(difference: float) -> str:

@@ -25,7 +25,6 @@ from sparsehead_cli.runs.experiments import (
     combined,
     load_entries,
 )
-from sparsehead_cli.runs.experiments import default_experiments as default_experiments  # where others look for it
 from sparsehead_cli.runs.settings import Values, read, setting, settings_of, typed
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.evaluate import ASKABLE
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.present.catalogue import KINDS, sentences, strengths
-from sparsehead_cli.runs.config import FIELDS, SWEEP, default_experiments, read_experiments
-from sparsehead_cli.runs.experiments import comments_in
+from sparsehead_cli.runs.config import FIELDS, SWEEP, read_experiments
+from sparsehead_cli.runs.experiments import comments_in, default_experiments
 from sparsehead_cli.runs.settings import names_in, written
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.ssl.methods import METHODS, SimCLR

@@ -5,8 +5,8 @@ import shutil
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs.config import Config, default_experiments, load_config, load_recipe, read_experiments
-from sparsehead_cli.runs.experiments import combined, load_entries, read_file
+from sparsehead_cli.runs.config import Config, load_config, load_recipe, read_experiments
+from sparsehead_cli.runs.experiments import combined, default_experiments, load_entries, read_file
 from sparsehead_cli.sweeps.grid import read_grid, trials
 
 

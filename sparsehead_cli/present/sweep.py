@@ -187,10 +187,10 @@ def stop_text(request: SweepRequest, state: SweepState) -> str:
     kept = f" and are in {SWEEP_CSV} and the figure" if state.rows else ""
     text = f"{len(state.rows)} of {counted(len(state.configs), 'trial')} have finished{kept}. "
     if begun:
-        as_of = "after their last step" if request.engine == "local" else "after their last epoch"
-        text += f"Of those that had not, {begun} had begun, and their folders hold them as they were {as_of}. "
-    goes_on = f", takes up the {begun} where they were" if begun else ""
-    starts = f", starts the {len(pending) - begun} others" if len(pending) > begun else ""
+        last = "step" if request.engine == "local" else "epoch"
+        text += f"Of those that had not, {begun} had begun; the folder of each holds it as it was after its last {last}. "
+    goes_on = f", goes on with the {begun} begun" if begun else ""
+    starts = f", starts {len(pending) - begun} more" if len(pending) > begun else ""
     text += f"The same command goes on: it repeats no finished trial{goes_on}{starts}."
     jobs = array_jobs([state.folder / name for name in pending]) if request.engine == "slurm" else []
     if jobs and request.limits.cluster == "slurm":

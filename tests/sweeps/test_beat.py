@@ -102,13 +102,13 @@ def test_a_log_shows_running_trials_now_and_then(state, monkeypatch, capsys):
 def test_a_stop_says_what_is_kept_and_what_comes_next(state):
     first, second, _ = state.configs
     request = SweepRequest(grid=Grid((0.0,)), experiment="x")
-    starts = "The same command goes on: it repeats no finished trial, starts the 3 others."
+    starts = "The same command goes on: it repeats no finished trial, starts 3 more."
     assert stop_text(request, state) == f"0 of 3 trials have finished. {starts}"
     state.rows[first] = {}
     (state.folder / second).mkdir(parents=True)
     (state.folder / second / "checkpoint.pt").touch()
     text = stop_text(request, state)
-    assert text.startswith("1 of 3 trials have finished and are in sweep.csv and the figure. Of those that had not, 1 had begun, ")
-    assert text.endswith("it repeats no finished trial, takes up the 1 where they were, starts the 1 others.")
+    assert text.startswith("1 of 3 trials have finished and are in sweep.csv and the figure. Of those that had not, 1 had begun; ")
+    assert text.endswith("it repeats no finished trial, goes on with the 1 begun, starts 1 more.")
     on_ray = stop_text(SweepRequest(grid=Grid((0.0,)), experiment="x", engine="ray"), state)
-    assert "as they were after their last epoch" in on_ray
+    assert "as it was after its last epoch" in on_ray

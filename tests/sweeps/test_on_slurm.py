@@ -187,7 +187,7 @@ def test_jobs_that_are_stopped_left_and_killed_end_as_the_sweep_does_here(uninte
     monkeypatch.setattr(SweepDisplay, "watch", disturb)
     code, _, err = sparsehead(*command)
     assert code == 130
-    assert "the same command goes on" in err
+    assert "The same command goes on" in err
     code, _, err = sparsehead(*command)
     assert (code, submitted) == (1, [2, 0])
     assert "was ended from outside" in " ".join(err.split())

@@ -302,9 +302,8 @@ def test_a_sweep_that_is_stopped_leaves_the_tables_of_what_had_finished(finished
     assert code == 128 + number
     assert err == (
         f"stopped by {number.name}. 3 of 4 trials have finished and are in sweep.csv and the figure. Of those that had not, "
-        "1 had begun, and their folders hold them as they were after their last step. The same command goes on: it repeats no "
-        "finished trial, "
-        "takes up the 1 where they were.\n"
+        "1 had begun; the folder of each holds it as it was after its last step. The same command goes on: it repeats no "
+        "finished trial, goes on with the 1 begun.\n"
     )
     assert len(read_csv(folder / "sweep.csv")) == 3
     assert (folder / "sweep_summary.csv").exists()

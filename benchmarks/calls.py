@@ -8,6 +8,7 @@ bodies of classes not at all.
 """
 
 import argparse
+import importlib
 import inspect
 import sys
 import tempfile
@@ -44,6 +45,8 @@ def functions_of(work: Callable[[], object]) -> tuple[Functions, Functions]:
         if depth:
             in_step.add(function)
 
+    for library in ("torch._dynamo", "torchvision"):  # else all that they do when they are imported passes through `note`
+        importlib.import_module(library)
     sys.setprofile(note)
     try:
         work()

@@ -60,6 +60,8 @@ def main() -> None:
 
     subject = load_subject(options.checkpoint, LoadOptions(device="cpu", data_dir=options.data_dir))
     train, test = (load_split(options.dataset, part, options.data_dir) for part in ("train+val", "test"))
+    if options.quick:
+        train, test = (part.take(torch.arange(500)) for part in (train, test))
     classes = dataset_info(options.dataset, options.data_dir).classes
     data = Labelled(options.dataset, classes, train, test, ("", ""))
     view = subject.prepare(train.inputs[:BATCH])

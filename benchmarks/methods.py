@@ -21,7 +21,7 @@ import torch
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
 from sparsehead_cli.runs.build import build
-from sparsehead_cli.runs.config import load_config
+from sparsehead_cli.runs.config import load_config, parse_set
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.ssl.methods import METHODS
@@ -30,11 +30,12 @@ from sparsehead_cli.training.probe import NEIGHBOURS, bank_of, measure
 
 LAMS = (0.0, 1e-3)
 SEEDS = 3
+QUICK = ["epochs=1", "batch_size=500", "widths=8,8,8,8"]
 
 
-def untrained(seed: int, results: Path) -> dict[str, object]:
+def untrained(seed: int, results: Path, settings: list[str]) -> dict[str, object]:
     """The row of initial weights. BatchNorm's statistics are of views; without them its numbers would mean less still."""
-    run = build(load_config(None, None, {"seed": seed, "lam": 0.0, "results": results}))
+    run = build(load_config(None, None, {"seed": seed, "lam": 0.0, "results": results, **parse_set(settings)}))
     with torch.no_grad():
         for batch in run.train.batches(run.local_batch, order=epoch_order(run, run.phases[0], 0)):
             run.method.embed(run.views(batch.inputs, generator=torch.Generator())[0].inputs)
@@ -59,16 +60,15 @@ def pixels(results: Path) -> dict[str, object]:
     return {**row, "knn_accuracy": accuracy, "effective_rank_r": effective_rank(spectrum.eigenvalues), "std_r": spectrum.std}
 
 
-def train(method: str, lam: float, results: Path, epochs: int | None) -> dict[str, object]:
-    """The last row of a run that the command line trains, in a process with one thread; None epochs are the recipe's."""
-    changed = {} if epochs is None else {"epochs": epochs}
+def train(method: str, lam: float, results: Path, settings: list[str]) -> dict[str, object]:
+    """The last row of a run that the command line trains, in a process with one thread; `settings` are other than the recipe's."""
     command = ["-m", "sparsehead_cli", "pretrain", "--method", method, "--lam", str(lam), "--results", str(results)]
-    command += [part for name, value in changed.items() for part in (f"--{name}", str(value))]
+    command += [part for setting in settings for part in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    run = build(load_config(None, None, {"method": method, "lam": lam, "results": results, **changed}))
+    run = build(load_config(None, None, {"method": method, "lam": lam, "results": results, **parse_set(settings)}))
     return read_csv(run.folder / "metrics.csv")[-1]
 
 
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
     parser.add_argument("--quick", action="store_true", help="one method for one epoch: to see that it runs, not to quote")
     options = parser.parse_args()
-    methods, seeds, epochs = (["simclr"], 1, 1) if options.quick else (options.methods, SEEDS, None)
+    methods, seeds, settings = (["simclr"], 1, QUICK) if options.quick else (options.methods, SEEDS, [])
     table = options.results / "methods" / "methods.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     rows = read_csv(table)
@@ -96,10 +96,10 @@ def main() -> None:
         add(pixels(options.results))
     for seed in range(seeds):
         if ("untrained", 0.0, seed) not in have:
-            add(untrained(seed, options.results))
+            add(untrained(seed, options.results, settings))
     wanted = [(method, lam) for method in methods for lam in LAMS if (method, lam, 0) not in have]
     with ThreadPoolExecutor(options.jobs) as pool:
-        for row in pool.map(lambda job: train(*job, options.results, epochs), wanted):
+        for row in pool.map(lambda job: train(*job, options.results, settings), wanted):
             add(row)
 
 

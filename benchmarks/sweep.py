@@ -27,7 +27,7 @@ from sparsehead_cli.sweeps.grid import read_grid, trials
 from sparsehead_cli.sweeps.trial import run_trial
 
 LAMS, SEEDS, EPOCHS = "0,1e-3,3e-3,1e-2,3e-2,1e-1", 2, 2  # twelve trials
-TINY = {"widths": "8,8,8,8", "batch_size": 500}  # of --quick
+TINY = {"widths": "8,8,8,8", "projector_hidden": 16, "projector_out": 8, "batch_size": 500}  # of --quick
 
 
 def bare(

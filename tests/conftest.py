@@ -34,7 +34,7 @@ TIMED = ("images_per_second", "seconds", "waiting_share")  # the columns of metr
 
 
 def pytest_addoption(parser):
-    parser.addoption("--skipped", action="store_true", help="run only the tests that were skipped when they last ran")
+    parser.addoption("--rest", action="store_true", help="run what is slow, and the tests that were skipped when they last ran")
 
 
 def pytest_configure(config):
@@ -42,6 +42,8 @@ def pytest_configure(config):
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "cache"):  # unless it was left out
         config.pluginmanager.register(Skipped(config))
+    if config.getoption("--rest"):
+        config.option.markexpr = ""  # instead of pyproject.toml's "not slow"
 
 
 class Skipped:
@@ -53,8 +55,11 @@ class Skipped:
         self.config, self.names = config, set(config.cache.get("skipped", []))
 
     def pytest_collection_modifyitems(self, items):
-        if self.config.getoption("--skipped"):
-            items[:] = [item for item in items if {item.nodeid, item.nodeid.partition("::")[0]} & self.names]
+        if self.config.getoption("--rest"):
+            items[:] = [item for item in items if item.get_closest_marker("slow") or self.was_skipped(item)]
+
+    def was_skipped(self, item):
+        return bool({item.nodeid, item.nodeid.partition("::")[0]} & self.names)
 
     def pytest_collectreport(self, report):
         if report.skipped:
@@ -69,6 +74,13 @@ class Skipped:
     def pytest_sessionfinish(self):
         if not hasattr(self.config, "workerinput"):
             self.config.cache.set("skipped", sorted(self.names))
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Afterwards, too, whatever a library asked for: accelerate wants two, and two of two test processes wait for each other."""
+    yield
+    torch.set_num_threads(1)
 
 
 def method_recipe(name):

@@ -12,7 +12,7 @@ import pytest
 
 from sparsehead_cli.runs.table_files import read_csv
 
-pytestmark = pytest.mark.slow  # a process a command
+pytestmark = pytest.mark.slow  # three processes
 ROOT = Path(__file__).parents[1]
 CODE = re.search(r"^```python\n(.*?)^```", (ROOT / "docs" / "own-code.md").read_text(), re.DOTALL | re.MULTILINE)[1]
 RUN = ["--backbone", "mine:Net", "--method", "mine:AlignUniform", "--callback", "mine:Watch", "--batch-size", "500"]
@@ -76,10 +76,25 @@ def test_killed_and_called_again_it_is_bit_for_bit_the_same(house):
     assert whole.joinpath("checkpoint.pt").read_bytes() == parts.joinpath("checkpoint.pt").read_bytes()
 
 
-def test_it_is_swept(house):
+@pytest.fixture
+def at_home(house, sparsehead, monkeypatch):
+    """at_home(*arguments) -> everything printed by a command that is called in the folder with mine.py."""
+    monkeypatch.chdir(house)
+    monkeypatch.syspath_prepend(house)
+
+    def run(*arguments, code=0):
+        ended, out, err = sparsehead(*arguments)
+        assert ended == code, out + err
+        return " ".join((out + err).split())
+
+    yield run
+    sys.modules.pop("mine", None)
+
+
+def test_it_is_swept(house, at_home):
     grid = ["--lams", "0,1e-3", "--seeds", "1", "--epochs", "1", "--jobs", "1", "--methods", "mine:AlignUniform"]
     own = ["--set", "backbone=mine:Net", "--set", "views=mine:Noisy", "--set", "batch_size=500", "--callback", "mine:Watch"]
-    run(house, "sweep-lambda", *grid, *own, "--results", "swept")
+    at_home("sweep-lambda", *grid, *own, "--results", "swept")
     rows = read_csv(house / "swept" / "lambda-quick" / "sweep.csv")
     assert [(row["method"], row["backbone"], float(row["lam"])) for row in rows] == [
         ("mine:AlignUniform", "mine:Net", 0.0),
@@ -88,15 +103,15 @@ def test_it_is_swept(house):
     assert len(list(house.glob("swept/*/*/own.log"))) == 2
 
 
-def test_it_is_measured_only_where_its_code_is_named(house):
+def test_it_is_measured_only_where_its_code_is_named(house, at_home):
     folder = run_folder(house / "whole")
     for arguments in (["evaluate", folder, "--protocol", "knn"], ["spectrum", folder, "--out", house / "spectra"]):
-        assert "--plugin mine" in run(house, *arguments, code=1)
-        run(house, *arguments, "--plugin", "mine")
+        assert "--plugin mine" in at_home(*arguments, code=1)
+        at_home(*arguments, "--plugin", "mine")
     assert {row["backbone"] for row in read_csv(folder / "evaluations.csv")} == {"mine:Net"}
     assert {row["method"] for row in read_csv(house / "spectra" / "spectrum_metrics.csv")} == {"mine:AlignUniform"}
 
 
-def test_code_that_is_not_there_is_one_line(house):
+def test_code_that_is_not_there_is_one_line(at_home):
     for name, said in (("mine:Ned", 'mine has no "Ned". Did you mean "Net"?'), ("nowhere:Net", "there is no module nowhere")):
-        assert said in " ".join(run(house, "pretrain", "--backbone", name, code=1).split())
+        assert said in at_home("pretrain", "--backbone", name, code=1)

@@ -4,7 +4,7 @@ import pytest
 
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.sweeps.on_ray import shares
-from tests.sweeps.conftest import TWO_TRIALS, same
+from tests.sweeps.conftest import same
 from tests.test_cli import assert_one_error
 
 
@@ -30,7 +30,7 @@ def test_a_cluster_that_does_not_answer_is_one_clear_line_and_nothing_is_written
 
 
 @pytest.mark.slow
-def test_a_node_dies_and_the_sweep_ends_as_it_does_here(uninterrupted, sparsehead, tmp_path, monkeypatch, caplog):
+def test_a_node_dies_and_the_sweep_ends_as_it_does_here(two_trials, uninterrupted, sparsehead, tmp_path, monkeypatch, caplog):
     pytest.importorskip("ray")
     caplog.set_level("ERROR", "ray")  # what the cluster tells of its start is not the sweep's
     from ray.cluster_utils import Cluster
@@ -49,7 +49,7 @@ def test_a_node_dies_and_the_sweep_ends_as_it_does_here(uninterrupted, sparsehea
     monkeypatch.setattr(SweepDisplay, "watch", kill_in_the_middle)
     arguments = ["--engine", "ray", "--address", cluster.address, "--results", tmp_path]
     try:
-        code, out, err = sparsehead("sweep-lambda", *TWO_TRIALS, *arguments)
+        code, out, err = sparsehead(*two_trials, *arguments)
     finally:
         cluster.shutdown()
     assert (code, err) == (0, "")

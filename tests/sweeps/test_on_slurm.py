@@ -17,7 +17,7 @@ from sparsehead_cli.sweeps.limits import Limits, split_limits
 from sparsehead_cli.sweeps.trial import folder_of
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import pretrain
-from tests.sweeps.conftest import TWO_TRIALS, same
+from tests.sweeps.conftest import same
 from tests.test_cli import assert_one_error
 
 LOCAL = ["--engine", "slurm", "--set", "slurm.cluster=local"]
@@ -158,12 +158,14 @@ def process_of(job):
 
 
 @pytest.mark.slow
-def test_jobs_that_are_stopped_left_and_killed_end_as_the_sweep_does_here(uninterrupted, sparsehead, tmp_path, monkeypatch):
+def test_jobs_that_are_stopped_left_and_killed_end_as_the_sweep_does_here(
+    two_trials, uninterrupted, sparsehead, tmp_path, monkeypatch
+):
     """The first is told to end and queued again; the command leaves, and finds both when it comes back; the second is killed."""
     pytest.importorskip("submitit")
     from sparsehead_cli.present.sweep import SweepDisplay
 
-    command = ["sweep-lambda", *TWO_TRIALS, *LOCAL, "--results", tmp_path]
+    command = [*two_trials, *LOCAL, "--results", tmp_path]
     folder, watch, submitted, steps = tmp_path / "lambda-quick", SweepDisplay.watch, [], []
     submit = on_slurm.submit
 

@@ -28,7 +28,7 @@ from sparsehead_cli.sweeps.grid import Grid, read_grid
 from sparsehead_cli.sweeps.sweep import EVALUATION_SECONDS, Reached, SweepRequest, SweepState, read_state, run_one, seconds_left
 from sparsehead_cli.sweeps.trial import FAILED, LOG, attempt, folder_of
 from tests.rows import full_row
-from tests.sweeps.conftest import SMALL, TWO_TRIALS, same
+from tests.sweeps.conftest import SMALL, same
 from tests.test_cli import assert_one_error
 
 
@@ -267,8 +267,8 @@ def test_failed_trials_are_run_again_when_asked(finished, sweep, folder):
 
 
 @pytest.mark.slow
-def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(uninterrupted, tmp_path):
-    command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *TWO_TRIALS, "--jobs", "2", "--results", str(tmp_path)]
+def test_a_sweep_killed_with_its_children_is_completed_by_the_same_command(two_trials, uninterrupted, tmp_path):
+    command = [sys.executable, "-m", "sparsehead_cli", *two_trials, "--jobs", "2", "--results", str(tmp_path)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     deadline = time.monotonic() + 600  # of a sweep that hangs

@@ -10,7 +10,6 @@ damage and stops. It ends badly in a wrong result without a word, a traceback, a
 import argparse
 import errno
 import functools
-import gzip
 import hashlib
 import os
 import pickle
@@ -18,7 +17,6 @@ import random
 import resource
 import shutil
 import signal
-import struct
 import sys
 import tempfile
 import time
@@ -29,12 +27,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from sparsehead_cli.data.idx import FILES as FILES_OF_IDX
-from sparsehead_cli.data.published import read_embedded
 from sparsehead_cli.evaluation import spectrum
+from tests.images import write_fashion1k
 from tests.torture import commands
 from tests.torture.commands import Ended, start
 from tests.torture.damage import FILES
@@ -226,7 +222,7 @@ def prepare(root: Path, names: list[str]) -> None:
         setattr(spectrum, key, value)
     for name in names:
         BASES[name], FINISHED[name] = root / f"{name}-before", root / f"{name}-after"
-        write_images(BASES[name] / "data")
+        write_fashion1k(BASES[name] / "data")
         for before in COMMANDS[name][0]:
             ended = start(before, BASES[name]).wait(SECONDS)
             assert ended.code == 0, ended.err
@@ -236,16 +232,6 @@ def prepare(root: Path, names: list[str]) -> None:
         assert ended.code == 0, ended.err
         DURATIONS[name] = time.monotonic() - began
         EXPECTED[name] = contents(FINISHED[name])
-
-
-def write_images(folder: Path) -> None:
-    """1,000 images of fashion10k to train on and 200 to test, as Fashion-MNIST's publisher lays them out."""
-    folder.mkdir(parents=True)
-    for train, count in ((True, 1000), (False, 200)):
-        for array, name in zip(read_embedded(folder, train), FILES_OF_IDX[train], strict=True):
-            data = array[:count]
-            header = struct.pack(f">4B{data.ndim}I", 0, 0, 8, data.ndim, *data.shape)
-            (folder / name).write_bytes(gzip.compress(header + data.astype(np.uint8).tobytes(), mtime=0))
 
 
 def draw_case(number: int, seed: int, names: list[str]) -> tuple[str, str, random.Random]:

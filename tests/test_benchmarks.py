@@ -45,7 +45,7 @@ def test_methods_trains_a_run_that_evaluation_measures(tmp_path):
     (checkpoint,) = tmp_path.glob("quickstart/*lam0-*/checkpoint.pt")
     run("evaluation.py", checkpoint, "--dataset", "fashion10k", "--quick", "--out", tmp_path / "speed.csv")
     (row,) = read_csv(tmp_path / "speed.csv")
-    assert 0.5 < float(row["linear_r"]) < 1
+    assert 0.2 < float(row["linear_r"]) < 1  # of 500 images; chance is 0.1
 
 
 def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):

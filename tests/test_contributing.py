@@ -11,7 +11,13 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = re.findall(r"^```(python|yaml)\n(.*?)^```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL | re.MULTILINE)
-SHORT = ["--epochs", "1", "--batch-size", "500", "--set", "widths=8,8,8,8"]
+COMMAND = """
+def test_alignuniform_from_the_command_line(sparsehead):
+    short = ["--epochs", "1", "--batch-size", "100", "--dataset", "fashion1k", "--set", "widths=8,8,8,8"]
+    code, out, err = sparsehead("pretrain", "--method", "alignuniform", *short)
+    assert (code, err) == (0, "")
+    assert "/alignuniform-l21-lam1e-03-seed0-" in out
+"""
 
 
 @pytest.mark.slow
@@ -27,15 +33,10 @@ def test_the_worked_example_adds_a_method(tmp_path):
     experiments = tmp_path / "experiments.yaml"
     experiments.write_text(experiments.read_text() + "\n" + recipe)
 
-    def run(*command):
-        environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
-        done = subprocess.run(
-            [sys.executable, "-m", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    tests = run("pytest", "-q", "-p", "no:cacheprovider", "tests/ssl/test_methods.py", "-k", "alignuniform")
-    assert int(re.search(r"(\d+) passed", tests)[1]) >= 7
-    out = run("sparsehead_cli", "pretrain", "--method", "alignuniform", *SHORT)
-    assert "results/alignuniform/alignuniform-l21-lam1e-03-seed0-" in out
+    (tmp_path / "tests" / "test_command.py").write_text(COMMAND)
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    files = ("tests/ssl/test_methods.py", "tests/test_command.py")
+    command = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *files, "-k", "alignuniform"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 8

@@ -72,7 +72,7 @@ COMMANDS = {  # name -> (commands before it, the command itself, how often it is
     "report": ([SWEEP], REPORT, 5),
     "sweep-lambda": ([], SWEEP, 1),
 }
-TIMED = ("seconds", "images_per_second", "waiting_share")  # endings of columns that are not the same twice
+TIMED = ("seconds", "images_per_second", "waiting_share", "commit")  # endings of columns that need not be the same twice
 IGNORED = (".sha256", ".lock", ".part", ".log", "trial.csv", "log.txt")  # no results
 
 
@@ -126,7 +126,7 @@ def held_in(path: Path) -> bytes:
 
 
 def rows_of(path: Path) -> list[dict[str, object]]:
-    """A table's cells as text, without the columns that depend on the clock; in any order, as tasks may end in any."""
+    """A table's cells as text, without the columns that may differ; in any order, as tasks may end in any."""
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (ValueError, OSError):  # damaged, and left as it was

@@ -26,14 +26,10 @@ def last_line(*arguments):
     return done.stdout.splitlines()[-1]
 
 
-@pytest.mark.parametrize(
-    ("count", "names"),
-    [("16", ["pretrain", "evaluate", "spectrum", "report"]), ("1", ["sweep-lambda"])],
-    ids=["in one process", "sweep"],
-)
-def test_faults_end_well(count, names):
-    arguments = ["-m", "tests.torture.faults", "--seed", "20", "--count", count, "--commands", *names]
-    assert last_line(*arguments) == f"{count} faults, 0 of them ended badly"
+def test_faults_end_well():
+    names = ["pretrain", "evaluate", "spectrum", "report"]  # a sweep takes half a minute a case
+    arguments = ["-m", "tests.torture.faults", "--seed", "20", "--count", "12", "--commands", *names]
+    assert last_line(*arguments) == "12 faults, 0 of them ended badly"
 
 
 def test_inputs_are_read_or_refused():

@@ -49,7 +49,7 @@ def folder(tmp_path):
 def everything(tmp_path_factory):
     """The folder of a study with a sweep, its run folders and spectra; not to be changed."""
     found = tmp_path_factory.mktemp("everything") / "a-study"
-    swept(found, methods=("simclr", "byol", "barlow"))
+    swept(found, methods=("simclr", "byol", "barlow", "moco"))
     spectra(found)
     return found
 
@@ -127,9 +127,9 @@ def test_run_folders_give_their_curves_and_others_keep_theirs(sparsehead, folder
 
 def test_spectra_alone_and_beside_a_sweep(sparsehead, tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
-    spectra(alone)
+    spectra(alone, runs=4)
     swept(both, methods=("simclr",))
-    spectra(both)
+    spectra(both, runs=4)
     code, _, err = sparsehead("report", alone, both)
     assert (code, err) == (0, "")
     assert set(files(alone)) == {

@@ -532,6 +532,7 @@ def lay(root: Path, parts: list[str], kind: str) -> int:
             path.symlink_to(root.absolute(), target_is_directory=True)
         elif kind == "dangling":
             path.symlink_to("nowhere")
+            return 1  # it is listed, and refused by name when it is read
         elif kind == "pipe":
             os.mkfifo(path)
         else:

@@ -18,7 +18,6 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from torch import Tensor
-from torchvision.io import ImageReadMode, decode_jpeg
 
 from sparsehead_cli.data.listing import read_file
 
@@ -52,6 +51,8 @@ def decode_bytes(data: np.ndarray, *, upright: bool = True) -> Tensor:
         with warnings.catch_warnings(action="ignore"):  # remarks on files that can be read
             return _by_pillow(data, upright)
     _require_few(size)
+    from torchvision.io import ImageReadMode, decode_jpeg  # two seconds, which commands that decode no JPEG do not wait for
+
     return decode_jpeg(torch.from_numpy(data), ImageReadMode.RGB, apply_exif_orientation=upright)
 
 

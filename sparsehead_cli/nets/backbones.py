@@ -109,7 +109,7 @@ class ResNet(nn.Module):
 def init_residual(net: nn.Module) -> None:
     """Kaiming normal (fan out) for convolutions; the last norm of a block starts at zero (Goyal et al. 2017, 5.1)."""
     for module in net.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:  # drawing no values, torch would import its compiler: 2 s
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     for module in net.modules():
         if isinstance(module, BasicBlock | Bottleneck):

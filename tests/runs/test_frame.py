@@ -1,8 +1,6 @@
 """Tables as DataFrames: the kinds that are declared, and numbers to the last digit."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 
@@ -38,8 +36,3 @@ def test_no_rows_have_no_columns_and_no_file_has_those_of_its_table(tmp_path):
     empty = frame(tmp_path / "pruned.csv")
     assert len(empty) == 0
     assert {"lam", "epoch", "best_knn_accuracy"} <= set(empty)
-
-
-def test_who_reads_a_table_without_computing_pays_for_no_pandas():
-    code = "import sys, sparsehead_cli.runs.table_files, sparsehead_cli.training.loop; sys.exit('pandas' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,24 @@
+"""Who does not need a library does not wait for it: seconds at every start, which nothing else would notice."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+CODE = """
+import sys
+import sparsehead_cli.runs.table_files, sparsehead_cli.training.loop
+assert "pandas" not in sys.modules  # who reads a table without computing
+
+import tests.conftest  # knows fashion1k
+from sparsehead_cli.cli import app
+for command in (["evaluate", sys.argv[1], "--protocol", "knn"], ["spectrum", sys.argv[1], "--out", sys.argv[2]]):
+    app(command, standalone_mode=False)
+found = {"torchvision", "torch._dynamo", "sklearn"} & set(sys.modules)  # without an optimizer or a JPEG
+assert not found, found
+"""
+
+
+def test_measuring_a_run_waits_for_neither_torchvision_nor_the_compiler(run_folder, tmp_path):
+    command = [sys.executable, "-c", CODE, run_folder, tmp_path / "spectra"]
+    done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -1,7 +1,8 @@
 """How sparse a head is: by the norms of its groups, and by what it does."""
 
+import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -158,8 +159,11 @@ def _with_input(projector: nn.Module, layer: nn.Module, r: Tensor, change: Calla
 
 
 def _uncompiled() -> AbstractContextManager:
-    """Code that torch.compile has compiled does not see new hooks; here it runs as it was written."""
-    return torch.compiler.set_stance("force_eager")
+    """Code that torch.compile has compiled does not see new hooks; here it runs as it was written.
+
+    Where the compiler was never imported, which takes two seconds, it has compiled nothing.
+    """
+    return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()
 
 
 def _channel_shape(layer: nn.Module) -> tuple[int, ...]:

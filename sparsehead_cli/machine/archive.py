@@ -62,7 +62,8 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
         file = open_regular(path)
     except FileNotFoundError:
         where = f"{path} is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else f"{path} does not exist"
-        raise SparseheadError(f"{where}.") from None
+        below = sorted(path.parent.glob(f"*/{path.name}"))  # of a folder of runs, where one of them was meant
+        raise SparseheadError(f"{where}.{f' Did you mean {below[0]}?' if below else ''}") from None
     except OSError as error:
         if error.errno == errno.EINVAL:
             raise Unsound(error.strerror) from None

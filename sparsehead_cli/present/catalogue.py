@@ -89,15 +89,15 @@ def datasets(experiments: Path | None) -> list[Table]:
 
 
 def views(experiments: Path | None) -> list[Table]:
-    """What is made of an image."""
-    from sparsehead_cli.data.augment import RECIPES
+    """What is made of an image, and the strengths of which views of your own are written."""
+    from sparsehead_cli.data.augment import RECIPES, Augmentation
 
     table = names_table("views", "number", notes=also("views"))
     for name, recipe in RECIPES.items():
         kinds = {view: recipe.count(view) for view in recipe}
         text = "; ".join((f"{count} x " if count > 1 else "") + strengths(vars(view)) for view, count in kinds.items())
         table.add(Cell(name), Cell(len(recipe)), Cell(f"{text}."))
-    return [table]
+    return [table, settings_table("the strengths of a view: views: [{NAME: VALUE, …}, …]", settings_of(Augmentation))]
 
 
 def strengths(view: Values) -> str:

@@ -74,8 +74,13 @@ def sweep_figures(trials: list[Row], summary: list[Row], *, whole: bool = False)
             sweep_column(panels, places, of_setting, summaries[setting])
         equal_axes(columns)
         for figure in figures:
-            figure.suptitle(heading_of(means))
+            figure.suptitle(wrapped(heading_of(means), figure))
     return figures
+
+
+def wrapped(heading: str, figure: Figure) -> str:
+    """The lines of a heading, none wider than the figure: about 12 characters of its size are an inch."""
+    return "\n".join(textwrap.fill(line, int(12 * figure.get_figwidth())) for line in heading.splitlines())
 
 
 def heading_of(summary: pd.DataFrame) -> str:
@@ -212,7 +217,7 @@ def curves_figures(trials: list[Row], curves: list[Row], summary: list[Row]) -> 
         equal_axes(columns)
         for figure in figures:
             name_lams(figure, lams)
-            figure.suptitle(f"on held-out images after each epoch:\n{shown}")
+            figure.suptitle(wrapped(f"on held-out images after each epoch:\n{shown}", figure))
     return figures
 
 

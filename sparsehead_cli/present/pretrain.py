@@ -271,7 +271,10 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     if run.config.projector == "mlp":
         twin = "1e-3" if run.config.lam == 0 else "0"
         lines.append(f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}")
-    spectrum = shlex.join([*command_alone(), "spectrum", str(run.folder)])
-    lines.append(f" collapse its spectrum: {spectrum}{' --over-time' if tracked else ''}")
+    measure = [*command_alone(), "evaluate", str(run.folder), "--baselines"]
+    spectrum = [*command_alone(), "spectrum", str(run.folder), *(["--over-time"] if tracked else [])]
+    if getattr(run.train.spec, "tested", False):
+        lines.append(f" accuracy beside pixels and an untrained network: {shlex.join(measure)}")
+    lines.append(f" collapse its spectrum: {shlex.join(spectrum)}")
     for line in lines:
         console.print(line, soft_wrap=True)

@@ -230,7 +230,9 @@ def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: l
     for line in lines:
         console.print(line, soft_wrap=True)
     if console.width < WIDE:
-        others = f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns"
+        others = (
+            f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns (in a pipe: COLUMNS={WIDE})"
+        )
         console.print(others, style="dim", soft_wrap=True)
     print_notes(console, shown)
     console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)

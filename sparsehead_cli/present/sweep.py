@@ -55,7 +55,7 @@ SUMMARY = (  # the columns of numbers: the metric in sweep_summary.csv, the colu
     ("accuracy", ACCURACY, mean),
     ("accuracy", FROM_ZERO, difference),
     ("accuracy", Column("95 % by\nbootstrap", minor=True), bootstrap),
-    ("val_accuracy", Column("held-out\nprobe, %", digits=1, scale=100, minor=True), mean),
+    ("val_accuracy", Column("held-out\nprobe, %", digits=1, scale=100), mean),
     ("knn_accuracy", Column("kNN\nof r, %", digits=1, scale=100, minor=True), mean),
     ("accuracy_z", Column("probe\nof z, %", digits=1, scale=100, minor=True), mean),
     ("effective_rank_r", RANK_R, mean),
@@ -273,7 +273,8 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
         console.print(line, soft_wrap=True)
     console.print(
         " mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0;\n"
-        " best: on held-out images; sparsest: the largest λ within a standard error of it\n"
+        " linear probe: on test images; best: on held-out ones; sparsest: the largest λ within a standard error of it (of two\n"
+        " seeds or more)\n"
         " active: norm above 1 % of the largest, which says little where all are small (curves.csv has the penalty's value)",
         style="dim",
         soft_wrap=True,

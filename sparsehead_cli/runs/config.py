@@ -240,7 +240,7 @@ def chosen(values: dict[str, Value], config: "Config", layers: int, images: str)
     notes = [("views", f"as suits {images}")] if "views" in names else []
     others = [f"{name} {getattr(config, name, values[name].value)}" for name in names if name != "views"]
     if others:
-        notes.append(("chosen", f"{', '.join(others)}, as suits {images}; --set and experiments say otherwise"))
+        notes.append(("chosen", f"{', '.join(others)}, as suits {images}; --set or an experiment changes it"))
     return tuple(notes)
 
 

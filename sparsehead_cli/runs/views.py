@@ -54,14 +54,10 @@ def name_of(views: Views) -> str:
 
 
 def described(views: Views) -> str:
-    """Views for people: their name, or how many and what deviates."""
+    """Views for people: their name, or how many and their strengths, those that are as by default, too."""
     if isinstance(views, str):
         return views
-    usual = asdict(Augmentation())
-    texts = []
-    for view in views:
-        changed = [f"{key} {text_of(value)}" for key, value in asdict(view).items() if value != usual[key]]
-        texts.append(", ".join(changed) or "all strengths as by default")
+    texts = [", ".join(f"{key} {text_of(value)}" for key, value in asdict(view).items()) for view in views]
     same = len(set(texts)) == 1
     return f"{len(views)} of your own: {f'each {texts[0]}' if same and len(views) > 1 else '; '.join(texts)}"
 

@@ -175,7 +175,7 @@ def header(sparsehead, tmp_path, monkeypatch):
         (["--set", "views=symmetric"], "symmetric; saturation, hue and greyscale do nothing to grey images\n"),
         (
             ["--set", "views=[{area: [0.5, 1], grey_p: 0.5, jitter_p: 0}, {}]"],
-            "2 of your own: area 0.5–1, jitter_p 0, grey_p 0.5",
+            "2 of your own: area 0.5–1, ratio ",
         ),
         (["--experiment", "simclr-cifar", "--epochs", "2"], "   warm-up  2 epochs, not the 10 of simclr-cifar, built in"),
     ],

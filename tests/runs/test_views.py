@@ -89,8 +89,11 @@ def test_all_that_is_wrong_is_said_together():
 
 def test_what_people_are_told():
     assert described("weak") == "weak"
-    assert described((Augmentation(),) * 2) == "2 of your own: each all strengths as by default"
-    assert described(VIEWS) == "2 of your own: area 0.5–1, blur_p 0.5; hue 0, role local, side 0.5"
+    usual = "contrast 0.8, saturation 0.8, hue {}, jitter_p 0.8, grey_p 0.2, blur_p {}, blur_sigma 0.1–2, solarize_p 0, flip_p 0.5"
+    first = f"ratio 0.75–1.33333, brightness 0.8, {usual.format(0.2, 0.5)}, role global, side 1"
+    second = f"area 0.08–1, ratio 0.75–1.33333, brightness 0.8, {usual.format(0, 0)}, role local, side 0.5"
+    assert described((Augmentation(area=(0.5, 1.0), blur_p=0.5),) * 2) == f"2 of your own: each area 0.5–1, {first}"
+    assert described(VIEWS) == f"2 of your own: area 0.5–1, {first}; {second}"
     assert idle("grey-small", 1) == idle("grey-large", 1) == idle("crop", 3) == idle("crop", 1) == idle("mine:views", 1) == ""
     assert [name for name in RECIPES if idle(name, 3)] == ["grey-small", "grey-large", "grey-multi-crop"]
     assert idle((Augmentation(saturation=0.0, hue=0.0),), 1) == "greyscale does nothing to grey images"

@@ -532,15 +532,13 @@ def lay(root: Path, parts: list[str], kind: str) -> int:
             path.symlink_to(root.absolute(), target_is_directory=True)
         elif kind == "dangling":
             path.symlink_to("nowhere")
-            return 1  # it is listed, and refused by name when it is read
         elif kind == "pipe":
             os.mkfifo(path)
         else:
             path.write_bytes(b"" if kind == "empty" else pictures()["smooth-RGB.png"])
-            return 1
     except (OSError, UnicodeEncodeError):
-        pass
-    return 0
+        return 0
+    return int(kind not in ("folder", "link up"))  # a pipe is listed, too, and refused by name when it is read
 
 
 def made_before_forks() -> None:

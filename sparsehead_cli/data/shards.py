@@ -24,8 +24,8 @@ from pathlib import Path
 import numpy as np
 
 from sparsehead_cli.data.listing import BYTES
-from sparsehead_cli.data.splits import Parts, class_labels, classes_of, parts_by_name
-from sparsehead_cli.data.tree import SUFFIXES
+from sparsehead_cli.data.splits import TRAIN, Parts, class_labels, classes_of, part_named, parts_by_name
+from sparsehead_cli.data.tree import SUFFIXES, folders_in, has_images
 from sparsehead_cli.errors import SparseheadError
 
 IMAGES = frozenset(suffix.removeprefix(".") for suffix in (*SUFFIXES, ".gif", ".bmp"))
@@ -125,7 +125,9 @@ class ShardLayout:
 
     def listing(self, train: bool) -> Shards:
         if not train and not self.parts.test:
-            raise SparseheadError(f"{self.root} has no test images: no shards whose name begins with test or val beside train.")
+            raise SparseheadError(
+                f"{self.root} has no test images: no shards beside train have the word test or val in their names."
+            )
         files = (*self.parts.train, *self.parts.held_out) if train else self.parts.test
         indices = [index_of(path) for path in files]
         texts = [text for index in indices for text in index.labels]
@@ -155,19 +157,28 @@ def shards(name: str) -> ShardLayout:
     Raises: SparseheadError for a pattern that names nothing or a file that is not there, and for damaged files.
     """
     files = shard_files(name)
-    parts = parts_by_name(files)
+    if os.path.isdir(name) and has_images(Path(name)):
+        raise SparseheadError(
+            f"dataset {name}: it holds images in files of their own, and tar files such as {files[0]}. Move the ones or the others "
+            f"away, or give the tar files by a pattern: '{os.path.join(os.path.dirname(files[0]), '*.tar')}'."
+        )
+    parts, notes = parts_by_name(files)
     indices = [index_of(path) for path in (*parts.train, *parts.held_out)]
     if not sum(len(index.offsets) for index in indices):
         raise SparseheadError(f"the training shards of {name} hold no images ({', '.join(sorted(IMAGES))}).")
     texts = {text for index in indices for text in index.labels}
-    return ShardLayout(Path(name), parts, classes_of(texts, name, counted=True), ())
+    return ShardLayout(Path(name), parts, classes_of(texts, name, counted=True), notes)
 
 
 def is_shards(name: str) -> bool:
-    """Whether a name is one of tar files, by its ending, or a folder with such in it or in its train/."""
+    """Whether a name is one of tar files, by its ending, or a folder with such in it or in its folder of training images."""
     if name.endswith(".tar"):
         return True
-    return Path(name).is_dir() and any(next(Path(name).glob(pattern), None) for pattern in ("*.tar", "train/*.tar"))
+    root = Path(name)
+    if not root.is_dir():
+        return False
+    folders = [root, *(root / folder for folder in folders_in(root) if part_named(folder) == TRAIN)]
+    return any(next(folder.glob("*.tar"), None) for folder in folders)
 
 
 def shard_files(name: str) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparsehead_cli.data.splits import part_named
 from sparsehead_cli.errors import SparseheadError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in any case; what is inside decides how it is decoded
@@ -79,6 +80,30 @@ def entries(folder: str | Path) -> Iterator[tuple[str, bool, bool]]:
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def folders_in(folder: Path) -> tuple[str, ...]:
+    """The names of the folders in `folder` that are not hidden, sorted."""
+    return tuple(name for name, is_folder, _ in entries(folder) if is_folder and not name.startswith("."))
+
+
+def part_folders(root: Path) -> dict[str, str]:
+    """The folders of the parts that lie in `root`, {part: name}. Raises: SparseheadError for two of one part."""
+    found: dict[str, str] = {}
+    for name in folders_in(root) if root.is_dir() else ():
+        part = part_named(name)
+        if part and found.setdefault(part, name) != name:
+            raise SparseheadError(f"{root / found[part]} and {root / name} both are named as {part}. Leave one of them there.")
+    return found
+
+
+def has_images(folder: Path, *, deep: bool = True) -> bool:
+    """Whether an image file lies in a folder or, `deep`, anywhere below it; symbolic links to folders are not followed."""
+    for _, folders, names in os.walk(folder):
+        if any(is_image(name) for name in names):
+            return True
+        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
+    return False
 
 
 def require_apart(trees: Iterable[tuple[str, Tree]]) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.data.shards import expanded, index_of
+from sparsehead_cli.data.splits import parts_by_name
 from sparsehead_cli.errors import SparseheadError
 
 CLASSES = ("bird", "cat", "dog")
@@ -77,7 +79,7 @@ def test_a_pattern_names_shards_as_a_shell_would(sharded):
     assert torch.equal(load(pattern).labels, load(sharded).labels)
     info = dataset_info(pattern, Path("."))
     assert not info.tested
-    with pytest.raises(SparseheadError, match="no test images: no shards whose name begins with test"):
+    with pytest.raises(SparseheadError, match="no test images: no shards beside train have the word test or val"):
         load(pattern, "test")
     with pytest.raises(SparseheadError, match=r"train-004.tar is not there, nor 1 others. 6 files were looked for"):
         load(str(sharded / "train-{000..005}.tar"))
@@ -112,6 +114,46 @@ def test_what_a_publisher_holds_out_is_held_out(photographs, sharded, tmp_path):
         **{"pretrain": 60, "train": 60, "val": 15, "train+val": 75},
         "test": 7,
     }
+
+
+PARTS = {  # the names of shards -> how many of them are trained on, held out, and test images; words of a note or an error
+    "published": ("imagenet1k-train-0000 imagenet1k-train-0001 imagenet1k-validation-00", (2, 0, 1), ""),
+    "word": ("shard-train-0 shard_VAL2017_0 shard-test-0", (1, 1, 1), ""),
+    "folders": ("training/0 Testing/0", (1, 0, 1), ""),
+    "begins alike": ("train-0 valley-0 testament-0", (3, 0, 0), "testament-0.tar and 1 more: no word of the name is"),
+    "alike alone": ("trainer-0 testament-0", (2, 0, 0), "testament-0.tar and 1 more: no word of the name is"),
+    "sets": ("trainset0 testset0", (1, 0, 1), ""),
+    "no part": ("a-0 b-0", (2, 0, 0), ""),
+    "no training": ("a-0 test-0", (1, 0, 1), "a-0.tar: no word of the name is"),
+    "one part": ("a-test-0 a-test-1", (2, 0, 0), "all files name test, and are trained on"),
+    "two parts": ("train-0 train-val-0", None, "train-val-0.tar names train and val, and is to be of one part"),
+    "not to train on": ("val-0 test-0", None, "name val and test, and none train"),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_the_part_is_a_word_of_the_name(tmp_path, case):
+    names, counts, words = PARTS[case]
+    paths = sorted(str(tmp_path / "test" / f"{name}.tar") for name in names.split())  # all lie there: it names no part of theirs
+    if counts is None:
+        with pytest.raises(SparseheadError, match=words):
+            parts_by_name(paths)
+        return
+    parts, notes = parts_by_name(paths)
+    assert (len(parts.train), len(parts.held_out), len(parts.test)) == counts
+    assert words in " ".join(notes)
+    assert bool(words) == bool(notes)
+
+
+def test_a_folder_is_of_shards_or_of_images_not_of_both(photographs, sharded, damageable, tmp_path):
+    for place in (damageable, damageable / "train"):
+        stray = shutil.copy(sharded / "test-000.tar", place / "original.tar")
+        with pytest.raises(SparseheadError, match=r"images in files of their own, and tar files such as .*original.tar"):
+            load(damageable)
+        Path(stray).unlink()
+    write_shards(tmp_path / "s" / "Training", samples_of(photographs, "train"), 2, "a")
+    write_shards(tmp_path / "s" / "Testing", samples_of(photographs, "test"), 1, "a")
+    assert [len(load(tmp_path / "s", part)) for part in ("train+val", "test")] == [60, 15]
 
 
 def flip_header(content):

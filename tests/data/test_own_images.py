@@ -111,6 +111,13 @@ def test_grey_images_have_one_channel(garments, tmp_path):
     assert info_of(tmp_path / "colour").channels == 3
 
 
+@pytest.mark.parametrize(("count", "coloured"), [(256, lambda i: i % 8), (512, lambda i: i % 2), (1024, lambda i: i % 4 == 3)])
+def test_images_of_colour_between_grey_ones_are_found(tmp_path, count, coloured):
+    grey, red = np.full((8, 8, 3), 90, np.uint8), np.full((8, 8, 3), (90, 9, 9), np.uint8)
+    write_images(tmp_path, [red if coloured(i) else grey for i in range(count)])
+    assert info_of(tmp_path).channels == 3
+
+
 def test_small_squares_live_in_memory_and_others_stream(garments, photographs, tmp_path, monkeypatch):
     images, _ = garments
     small = write_images(tmp_path / "small", images)

@@ -26,7 +26,7 @@ import numpy as np
 from sparsehead_cli.data.listing import BYTES
 from sparsehead_cli.data.splits import TRAIN, Parts, class_labels, classes_of, part_named, parts_by_name
 from sparsehead_cli.data.tree import SUFFIXES, folders_in, has_images
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, one_line
 
 IMAGES = frozenset(suffix.removeprefix(".") for suffix in (*SUFFIXES, ".gif", ".bmp"))
 LABEL_KEYS = ("label", "cls", "class")  # of a sample's .json, the first that is there
@@ -51,8 +51,7 @@ class Sample:
 
     key: str = ""
     image: tarfile.TarInfo | None = None
-    label: str | None = None
-    has_cls: bool = False
+    labels: dict[str, tuple[str, str]] = field(default_factory=dict)  # what follows the key -> the member's name and its text
 
 
 @dataclass(frozen=True)
@@ -230,11 +229,12 @@ def _indexed(path: str, size: int, changed: int, inode: int) -> Index:
     names: list[bytes] = []
     labels: list[str | None] = []
     for sample in samples_of(path, size):
+        label = label_of(sample, path)
         if sample.image is not None:
             offsets.append(sample.image.offset_data)
             sizes.append(sample.image.size)
             names.append(os.fsencode(sample.image.name))
-            labels.append(sample.label)
+            labels.append(label)
     return Index(np.array(offsets, np.int64), np.array(sizes, np.int64), tuple(names), tuple(labels))
 
 
@@ -253,6 +253,8 @@ def samples_of(path: str, size: int) -> Iterator[Sample]:
                     if member.offset_data + member.size > size:
                         raise damaged(path, f"{member.name} goes beyond its end: it was cut short")
                     folder, _, base = member.name.rpartition("/")
+                    if base.startswith("."):
+                        continue  # hidden, as macOS puts one beside each file
                     key, _, kind = base.partition(".")
                     key = f"{folder}/{key}"
                     if key != sample.key:
@@ -271,38 +273,60 @@ def samples_of(path: str, size: int) -> Iterator[Sample]:
 
 
 def add(sample: Sample, member: tarfile.TarInfo, kind: str, file: object, path: str) -> None:
-    """Take a member into its sample. Raises: SparseheadError for a second image, and for a label that cannot be read."""
-    if kind in IMAGES or kind.rpartition(".")[2] in IMAGES:
+    """Take a member into its sample. Raises: SparseheadError for a second image, and for a label that is no text."""
+    ending = kind.rpartition(".")[2]
+    if ending in IMAGES:
         if sample.image is not None:
             raise damaged(path, f"{sample.image.name} and {member.name} are two images of one sample")
         sample.image = member
-    elif kind in ("cls", "json"):
+    elif ending in ("cls", "json"):
         place = file.tell()
         file.seek(member.offset_data)
         content = file.read(min(member.size, LABEL_BYTES))
         file.seek(place)
-        if kind == "cls":
-            sample.label, sample.has_cls = text_of(content, member, path), True
-        elif not sample.has_cls:
-            sample.label = label_in(text_of(content, member, path) or "{}", member, path)
+        try:
+            sample.labels[kind] = (member.name, content.decode("utf-8").strip())
+        except UnicodeDecodeError:
+            raise damaged(path, f"{member.name} is no text") from None
 
 
-def text_of(content: bytes, member: tarfile.TarInfo, path: str) -> str | None:
-    """The text in a .cls or .json. Raises: SparseheadError where it is none."""
-    try:
-        return content.decode("utf-8").strip() or None
-    except UnicodeDecodeError:
-        raise damaged(path, f"{member.name} is no text") from None
+def label_of(sample: Sample, path: str) -> str | None:
+    """The label of a sample: of a.v1.jpg in a.v1.cls, else a.cls, else in such a .json; None where it has none.
+
+    Raises: SparseheadError for a label that cannot be read, and for one without an image.
+    """
+    if not sample.labels:
+        return None
+    key, kind = sample.key.rpartition("/")[2], ""
+    if sample.image is not None:
+        kind = sample.image.name.rpartition("/")[2].lower().removeprefix(f"{key.lower()}.").rpartition(".")[0]
+    kinds = [f"{before}.{ending}".removeprefix(".") for ending in ("cls", "json") for before in (kind, "")]
+    taken = list(sample.labels) if sample.image is None else kinds
+    for name, text in (sample.labels[kind] for kind in taken if kind in sample.labels):
+        is_text = name.lower().endswith(".cls")
+        label = (text or None) if is_text else label_in(text or "{}", name, path)
+        if label is not None and sample.image is None:
+            raise damaged(path, f"{name} is a label, and no image ({', '.join(sorted(IMAGES))}) of that name stands beside it")
+        if label is not None or is_text:
+            return label
+    return None
 
 
-def label_in(text: str, member: tarfile.TarInfo, path: str) -> str | None:
-    """The label in a sample's .json, under the first of LABEL_KEYS; None where it has none. Raises: SparseheadError."""
+def label_in(text: str, name: str, path: str) -> str | None:
+    """The label in a sample's .json, under the first of LABEL_KEYS that has one; None where none of them is there.
+
+    Raises: SparseheadError for what is no JSON, and where what they have is neither a whole number nor text.
+    """
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise damaged(path, f"{member.name} is no JSON ({error})") from None
-    values = [content[key] for key in LABEL_KEYS if isinstance(content, dict) and key in content]
-    return str(values[0]) if values and type(values[0]) in (int, str) else None
+        raise damaged(path, f"{name} is no JSON ({error})") from None
+    there = {key: content[key] for key in LABEL_KEYS if isinstance(content, dict) and content.get(key) is not None}
+    labels = [str(value) for value in there.values() if type(value) in (int, str)]
+    if there and not labels:
+        key, value = next(iter(there.items()))
+        raise damaged(path, f"the {key} in {name} is {one_line(json.dumps(value))[:50]}, and a label is a whole number or text")
+    return labels[0] if labels else None
 
 
 def require_unpacked(path: str, beginning: bytes) -> None:

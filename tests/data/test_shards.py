@@ -95,6 +95,8 @@ def test_a_pattern_names_shards_as_a_shell_would(sharded):
         (lambda name: {"json": json.dumps({"cls": name}).encode()}, CLASSES, 2),
         (lambda name: {"json": b'{"label": "cat"}', "cls": b"2"}, ("0", "1", "2"), 2),  # .cls says it
         (lambda name: {"json": b'{"caption": "a bird"}'}, (), -1),
+        (lambda name: {"json": json.dumps({"label": 1.0, "cls": None, "class": name}).encode()}, CLASSES, 2),
+        (lambda name: {"coarse.cls": b"2", "boxes.json": b"{"}, (), -1),  # of no image
         (lambda name: {"txt": b"a bird"}, (), -1),
         (lambda name: {"cls": b"-1"}, (), -1),
     ],
@@ -103,6 +105,28 @@ def test_labels(photographs, tmp_path, label, classes, last):
     source = load(write_shards(tmp_path / "s", samples_of(photographs, "train", label)))
     assert (source.spec.classes, int(source.labels[-1]), source.spec.labelled) == (classes, last, bool(classes))
     assert len(load(tmp_path / "s", "val")) == 6
+
+
+def test_a_label_stands_beside_its_image(photographs, tmp_path):
+    images = [(key, members["jpg"]) for key, members in samples_of(photographs, "train")]
+    dotted = [(key, {"v1.jpg": jpg, "v1.cls": key[:3].encode(), "cls": b"other"}) for key, jpg in images]
+    dotted.insert(1, ("bird/._000", {"jpg": b"what macOS puts beside a file", "cls": b"none"}))
+    source = load(write_shards(tmp_path / "dotted", dotted))
+    assert source.spec.classes == ("bir", "cat", "dog")
+    for root, samples in {
+        "labels first": [(key, {"cls": b"1"}) for key, _ in images] + [(key, {"jpg": jpg}) for key, jpg in images],
+        "images first": [(key, {"jpg": jpg}) for key, jpg in images] + [(key, {"json": b'{"cls": 1}'}) for key, _ in images],
+        "other kind": [*((key, {"jpg": jpg, "cls": b"1"}) for key, jpg in images), ("bird/000", {"tif": b"", "cls": b"1"})],
+    }.items():
+        with pytest.raises(SparseheadError, match=r"bird/000\.(cls|json) is a label, and no image \(bmp, .* beside it"):
+            load(write_shards(tmp_path / root, samples, 1))
+
+
+@pytest.mark.parametrize("value", [1.0, [1], True, {}])
+def test_labels_that_are_neither_numbers_nor_text(photographs, tmp_path, value):
+    json_ = json.dumps({"label": value}).encode()
+    with pytest.raises(SparseheadError, match=r"the label in bird/000.json is .*, and a label is a whole number or text"):
+        load(write_shards(tmp_path / "s", samples_of(photographs, "train", lambda name: {"json": json_})))
 
 
 def test_what_a_publisher_holds_out_is_held_out(photographs, sharded, tmp_path):

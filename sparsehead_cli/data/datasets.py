@@ -170,7 +170,7 @@ def _looked_at(name: str, layout: Layout, cache: str) -> DatasetInfo:
     """What the images of a path look like. They are normalised like ImageNet's."""
     listing = layout.listing(True)
     looks = look(listing)
-    notes = layout.notes
+    notes = (*layout.notes, *listing.notes)
     if not layout.labelled:
         notes = ("no labels: ranks and spectra are measured, and no accuracy", *notes)
     elif missing := int((listing.labels < 0).sum()):

@@ -5,6 +5,7 @@ Tiny-ImageNet's own. Of Tiny-ImageNet and ImageNet the official validation image
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ def list_images(layout: FolderLayout, train: bool) -> Files:
     if layout.annotations and not train:
         return _listing(layout.root, _annotated(layout, folder))
     if not layout.folders:
-        return _listing(layout.root, [(-1, _unlabelled(layout, folder).paths)])
+        tree = _unlabelled(layout, folder)
+        return _listing(layout.root, [(-1, tree.paths)], _left_out(layout, [tree], train))
     if not train:
         _require_known(layout, folder)
     classes = [(label, folder / name) for label, name in enumerate(layout.folders)]
@@ -127,7 +129,21 @@ def list_images(layout: FolderLayout, train: bool) -> Files:
         other = layout.root / (layout.test if train else layout.train)
         theirs = [images_below(other / name) for name in layout.folders if (other / name).is_dir()]
         require_apart([(folder.name, tree) for _, _, tree in trees] + [(other.name, tree) for tree in theirs])
-    return _listing(layout.root, ((label, tree.paths) for label, _, tree in trees))
+    notes = _left_out(layout, [tree for _, _, tree in trees], train)
+    return _listing(layout.root, ((label, tree.paths) for label, _, tree in trees), notes)
+
+
+def _left_out(layout: FolderLayout, trees: list[Tree], train: bool) -> tuple[str, ...]:
+    """What is said of images with endings that are not taken: of a listing's own, and of the test images where it is training's."""
+    parts = [(layout.train if train else layout.test, trees)]
+    if train and layout.test and not layout.annotations:
+        parts.append((layout.test, [images_below(layout.root / layout.test)]))
+    notes = []
+    for name, found in parts:
+        if others := sum((tree.others for tree in found), Counter()):
+            kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
+            notes.append(f"images in {layout.root / name} are left out ({kinds}): taken are {', '.join(SUFFIXES)}")
+    return tuple(notes)
 
 
 def _unlabelled(layout: FolderLayout, folder: Path) -> Tree:
@@ -149,7 +165,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Files:
+def _listing(root: Path, classes: Iterable[tuple[int, list[str]]], notes: tuple[str, ...] = ()) -> Files:
     """(label, paths) of each class -> Files with names relative to `root`."""
     start = len(os.fsencode(os.path.join(root, ""))) if root != Path() else 0  # Path() / "train" is "train"
     labels: list[int] = []
@@ -157,7 +173,7 @@ def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Files:
     for label, paths in classes:
         names += [os.fsencode(path)[start:] for path in paths]
         labels += [label] * len(paths)
-    return Files.of(root, names, labels)
+    return Files.of(root, names, labels, notes=notes)
 
 
 def _images_of(folder: Path) -> Tree:

@@ -68,6 +68,7 @@ class Shards:
     labels: np.ndarray
     held_out: np.ndarray | None = None
     root: Path = field(default=Path(), compare=False)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -1,7 +1,7 @@
 """The image files below a folder, each once, whatever symbolic links lead to it."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,18 +11,21 @@ from sparsehead_cli.errors import SparseheadError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in any case; what is inside decides how it is decoded
 
+OTHERS = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff")  # of images that are not taken
+
 
 @dataclass(frozen=True)
 class Tree:
     """The image files in and below one folder, as they are reached; a hard link is a file of its own.
 
     `folders` are the real paths of the folders that hold them, `links` those of the files that a link of their own leads to;
-    each with the path by which it was reached.
+    each with the path by which it was reached. `others` counts the files with the endings of OTHERS.
     """
 
     paths: list[str] = field(default_factory=list)
     folders: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
 
     def leaves(self, folder: Path) -> bool:
         """Whether a link leads out of `folder`, or is `folder`, or leads to a file."""
@@ -54,6 +57,8 @@ def images_below(folder: str | Path) -> Tree:
             elif is_image(name):
                 tree.paths.append(path)
                 tree.folders[real] = base
+            elif name.lower().endswith(OTHERS) and not name.startswith("."):
+                tree.others[os.path.splitext(name)[1].lower()] += 1
     for path in linked:
         real = os.path.realpath(path)
         there = os.path.exists(real) and is_image(os.path.basename(real)) and os.path.dirname(real) in tree.folders

@@ -73,8 +73,22 @@ def test_images_beside_the_classes_are_said_to_be_left_out(damageable):
     shutil.copy(damageable / "train" / "cat" / "000.jpg", damageable / "train")
     info = info_of(damageable)
     assert info.classes == ("bird", "cat", "dog")
-    assert any("are left out: they are in no folder of a class" in note for note in info.notes)
+    assert info.notes == (f"images that lie in {damageable}/train itself are left out: they are in no folder of a class",)
     assert len(load(damageable)) == 54
+    shutil.move(damageable / "train" / "000.jpg", damageable / "test")
+    assert info_of(damageable).notes == (
+        f"images that lie in {damageable}/test itself are left out: they are in no folder of a class",
+    )
+
+
+def test_images_with_other_endings_are_said_to_be_left_out(damageable, photographs, tmp_path):
+    for name in ("train/cat/0.bmp", "train/dog/0.BMP", "train/dog/0.gif", "test/cat/0.tiff", "train/dog/.0.bmp", "train/dog/0.txt"):
+        (damageable / name).touch()
+    taken = "are left out ({}): taken are .jpg, .jpeg, .png, .webp"
+    train, test = (f"images in {damageable}/{part} {taken}" for part in ("train", "test"))
+    assert info_of(damageable).notes == (train.format("2 .bmp, 1 .gif"), test.format("1 .tiff"))
+    assert info_of(photographs).notes == ()
+    assert info_of(damageable / "train").notes[-1] == train.format("2 .bmp, 1 .gif")
 
 
 def test_the_size_is_that_of_the_images(tmp_path):

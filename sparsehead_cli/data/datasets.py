@@ -159,9 +159,11 @@ def _described(name: str, data_dir: Path, cache: str) -> tuple[DatasetInfo, Layo
         return info, layout
     require_known(name)
     path = Path(name)
-    if reader := published.cifar_below(path):
-        known, read = reader
-        return dataclasses.replace(DATASETS[known], read=lambda data_dir, train: read(path, train)), None
+    if found := published.cifar_below(path):
+        known, folder = found
+        return dataclasses.replace(
+            DATASETS[known], read=lambda data_dir, train: published.read_cifar_at(known, folder, train)
+        ), None
     layout = layout_of(name)
     return _looked_at(name, layout, cache), layout
 

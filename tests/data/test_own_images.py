@@ -199,3 +199,15 @@ def test_cifar_is_taken_where_it_lies(tmp_path, monkeypatch, name):
     (tmp_path / "somewhere" / "cifar-100-python").mkdir()
     with pytest.raises(SparseheadError, match=r"holds cifar10 and cifar100: give one of them"):
         published.cifar_below(tmp_path / "somewhere")
+
+
+@pytest.mark.parametrize("file", ["test_batch", "data_batch_1", "data_batch_3", "batches.meta"])
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"x")], ids=["missing", "damaged"])
+def test_cifar_that_is_not_whole_is_named_and_not_downloaded(tmp_path, monkeypatch, file, change):
+    folder = tmp_path / "somewhere" / "cifar-10-batches-py"
+    write_cifar(folder, monkeypatch)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda self: pytest.fail("it downloads"))
+    change(folder / file)
+    for name, data_dir in ((str(folder), tmp_path), (str(folder.parent), tmp_path), ("cifar10", folder)):
+        with pytest.raises(SparseheadError, match=rf"cifar10 is not complete in {folder} \({file} missing or damaged\)\. Put all"):
+            load_split(name, "train", data_dir)

@@ -159,9 +159,11 @@ def _described(name: str, data_dir: Path, cache: str) -> tuple[DatasetInfo, Layo
         return info, layout
     require_known(name)
     path = Path(name)
-    if reader := published.cifar_below(path):
-        known, read = reader
-        return dataclasses.replace(DATASETS[known], read=lambda data_dir, train: read(path, train)), None
+    if found := published.cifar_below(path):
+        known, folder = found
+        return dataclasses.replace(
+            DATASETS[known], read=lambda data_dir, train: published.read_cifar_at(known, folder, train)
+        ), None
     layout = layout_of(name)
     return _looked_at(name, layout, cache), layout
 
@@ -170,7 +172,7 @@ def _looked_at(name: str, layout: Layout, cache: str) -> DatasetInfo:
     """What the images of a path look like. They are normalised like ImageNet's."""
     listing = layout.listing(True)
     looks = look(listing)
-    notes = layout.notes
+    notes = (*layout.notes, *listing.notes)
     if not layout.labelled:
         notes = ("no labels: ranks and spectra are measured, and no accuracy", *notes)
     elif missing := int((listing.labels < 0).sum()):

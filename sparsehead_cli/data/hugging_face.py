@@ -10,12 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from sparsehead_cli.data.listing import BYTES, read_file
-from sparsehead_cli.data.splits import TEST, TRAIN, VAL, class_labels, classes_of
+from sparsehead_cli.data.splits import TEST, TRAIN, VAL, class_labels, classes_of, part_named
 from sparsehead_cli.errors import SparseheadError
 
 DICT, STATE = "dataset_dict.json", "state.json"  # what save_to_disk writes of several parts, and of one
 LABELS = ("label", "labels", "fine_label", "class", "target")  # columns of labels, the first that is there, without a ClassLabel
-PARTS = {TRAIN: TRAIN, VAL: VAL, "validation": VAL, "valid": VAL, TEST: TEST}
 
 
 @dataclass(frozen=True)
@@ -28,6 +27,7 @@ class Rows:
     ends: np.ndarray  # of each part
     labels: np.ndarray
     held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -114,17 +114,20 @@ def hugging_face(path: Path) -> HuggingFaceLayout:
     undecoded = datasets.Image(decode=False)
     parts = {}
     for name, part in named.items():
-        if name in PARTS:
-            parts[PARTS[name]] = (name, part.cast_column(image, undecoded).with_format(None))
+        ours = part_named(name)
+        if ours in parts:
+            raise SparseheadError(f"{path}: the parts {parts[ours][0]} and {name} both are {ours}. Save it with one of them.")
+        if ours:
+            parts[ours] = (name, part.cast_column(image, undecoded).with_format(None))
     if TRAIN not in parts:
         raise SparseheadError(f"{path} has no part that is called train, but {', '.join(named)}.")
     if TEST not in parts and VAL in parts:
         parts[TEST] = parts.pop(VAL)
-    first = named[PARTS[TRAIN]]
+    first = parts[TRAIN][1]
     label = next((name for name, kind in first.features.items() if isinstance(kind, datasets.ClassLabel)), None)
     label = label or next((name for name in LABELS if name in first.features), None)
     classes = () if label is None else class_names(parts, first.features[label], label, str(path))
-    left_out = [name for name in named if name not in PARTS]
+    left_out = [name for name in named if not part_named(name)]
     notes = (f"the parts {', '.join(left_out)} are left out: only train, validation and test are read",) if left_out else ()
     return HuggingFaceLayout(path, parts, image, label, classes, notes)
 

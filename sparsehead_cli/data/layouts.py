@@ -5,12 +5,14 @@ Tiny-ImageNet's own. Of Tiny-ImageNet and ImageNet the official validation image
 """
 
 import os
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from sparsehead_cli.data.listing import Files, read_file
-from sparsehead_cli.data.tree import SUFFIXES, Tree, entries, images_below, is_image, require_apart
+from sparsehead_cli.data.splits import TEST, TRAIN, VAL, part_named
+from sparsehead_cli.data.tree import SUFFIXES, Tree, folders_in, has_images, images_below, part_folders, require_apart
 from sparsehead_cli.errors import SparseheadError
 
 
@@ -44,35 +46,41 @@ class FolderLayout:
 def image_folder(root: Path) -> FolderLayout:
     """train/<class>/ and, for the test images, test/<class>/ or else val/<class>/; or images without labels.
 
-    These lie in train/ without folders of classes, or, where there is no train/, anywhere below the root.
+    These lie in train/ without folders of classes, or, where there is no train/, anywhere below the root. The folders of parts
+    may have any of the names that stand for them.
 
-    Raises: SparseheadError where there are no such folders.
+    Raises: SparseheadError where there are no such folders, two of one part, or where they lie deeper than the root.
     """
-    test = next((name for name in ("test", "val") if (root / name).is_dir()), "")
-    if not (root / "train").is_dir() and not test and has_images(root):
+    parts = part_folders(root)
+    if not parts and has_images(root):
+        _require_no_parts_below(root)
         return FolderLayout(root, (), (), train="", notes=(_no_classes(root),))
-    if has_images(root / "train", deep=False):
-        folders = folders_in(root / "train")
-        if not any(has_images(root / "train" / name) for name in folders):
-            return FolderLayout(root, (), (), test)
-        note = f"images that lie in {root / 'train'} itself are left out: they are in no folder of a class"
-        return FolderLayout(root, folders, folders, test, notes=(note,))
-    classes = class_folders(root / "train")
-    return FolderLayout(root, classes, classes, test)
+    train, test = parts.get(TRAIN, TRAIN), parts.get(TEST, parts.get(VAL, ""))
+    beside = [name for name in (train, test) if name and has_images(root / name, deep=False)]
+    folders = folders_in(root / train) if train in beside else class_folders(root / train)
+    if train in beside and not any(has_images(root / train / name) for name in folders):
+        return FolderLayout(root, (), (), test, train=train)
+    notes = [f"images that lie in {root / name} itself are left out: they are in no folder of a class" for name in beside]
+    if TEST in parts and VAL in parts:
+        notes.append(f"{root / parts[VAL]} is not read: {root / parts[TEST]} has the test images")
+    return FolderLayout(root, folders, folders, test, train=train, notes=tuple(notes))
+
+
+def _require_no_parts_below(root: Path) -> None:
+    """Raises: SparseheadError where a folder below the root has both training images and others, which would all be trained on."""
+    for folder, folders, _ in os.walk(root):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        named = [name for name in folders if part_named(name)]
+        if len({part_named(name) for name in named}) > 1:
+            raise SparseheadError(
+                f"{root} has no train/ in it, but {folder} has {' and '.join(named)}: give that folder. To train on all "
+                f"images, rename these folders."
+            )
 
 
 def _no_classes(root: Path) -> str:
     """What is said of a folder without train/, whose images have no label."""
     return f"the folders in {root} are not taken for classes: images with labels belong in {root / 'train'}/<class>/"
-
-
-def has_images(folder: Path, *, deep: bool = True) -> bool:
-    """Whether an image file lies in a folder or, `deep`, anywhere below it; symbolic links to folders are not followed."""
-    for _, folders, names in os.walk(folder):
-        if any(is_image(name) for name in names):
-            return True
-        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
-    return False
 
 
 def imagenet(data_dir: Path) -> FolderLayout:
@@ -110,17 +118,32 @@ def list_images(layout: FolderLayout, train: bool) -> Files:
     if layout.annotations and not train:
         return _listing(layout.root, _annotated(layout, folder))
     if not layout.folders:
-        return _listing(layout.root, [(-1, _unlabelled(layout, folder).paths)])
+        tree = _unlabelled(layout, folder)
+        return _listing(layout.root, [(-1, tree.paths)], _left_out(layout, [tree], train))
     if not train:
         _require_known(layout, folder)
     classes = [(label, folder / name) for label, name in enumerate(layout.folders)]
     trees = [(label, path, _images_of(path)) for label, path in classes if train or path.is_dir()]  # a test set may lack a class
     require_apart((f"{folder.name}/{path.name}", tree) for _, path, tree in trees)
     if layout.test and any(tree.leaves(folder) for _, _, tree in trees):
-        other = layout.root / (layout.test if train else "train")
+        other = layout.root / (layout.test if train else layout.train)
         theirs = [images_below(other / name) for name in layout.folders if (other / name).is_dir()]
         require_apart([(folder.name, tree) for _, _, tree in trees] + [(other.name, tree) for tree in theirs])
-    return _listing(layout.root, ((label, tree.paths) for label, _, tree in trees))
+    notes = _left_out(layout, [tree for _, _, tree in trees], train)
+    return _listing(layout.root, ((label, tree.paths) for label, _, tree in trees), notes)
+
+
+def _left_out(layout: FolderLayout, trees: list[Tree], train: bool) -> tuple[str, ...]:
+    """What is said of images with endings that are not taken: of a listing's own, and of the test images where it is training's."""
+    parts = [(layout.train if train else layout.test, trees)]
+    if train and layout.test and not layout.annotations:
+        parts.append((layout.test, [images_below(layout.root / layout.test)]))
+    notes = []
+    for name, found in parts:
+        if others := sum((tree.others for tree in found), Counter()):
+            kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
+            notes.append(f"images in {layout.root / name} are left out ({kinds}): taken are {', '.join(SUFFIXES)}")
+    return tuple(notes)
 
 
 def _unlabelled(layout: FolderLayout, folder: Path) -> Tree:
@@ -142,12 +165,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def folders_in(folder: Path) -> tuple[str, ...]:
-    """The names of the folders in `folder` that are not hidden, sorted."""
-    return tuple(name for name, is_folder, _ in entries(folder) if is_folder and not name.startswith("."))
-
-
-def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Files:
+def _listing(root: Path, classes: Iterable[tuple[int, list[str]]], notes: tuple[str, ...] = ()) -> Files:
     """(label, paths) of each class -> Files with names relative to `root`."""
     start = len(os.fsencode(os.path.join(root, ""))) if root != Path() else 0  # Path() / "train" is "train"
     labels: list[int] = []
@@ -155,7 +173,7 @@ def _listing(root: Path, classes: Iterable[tuple[int, list[str]]]) -> Files:
     for label, paths in classes:
         names += [os.fsencode(path)[start:] for path in paths]
         labels += [label] * len(paths)
-    return Files.of(root, names, labels)
+    return Files.of(root, names, labels, notes=notes)
 
 
 def _images_of(folder: Path) -> Tree:
@@ -172,7 +190,7 @@ def _require_known(layout: FolderLayout, folder: Path) -> None:
     strange = sorted(set(class_folders(folder)) - set(layout.folders))
     if strange:
         shown = ", ".join(strange[:3]) + (", ..." if len(strange) > 3 else "")
-        raise SparseheadError(f"{folder} has classes that {layout.root / 'train'} lacks: {shown}. Add or remove them.")
+        raise SparseheadError(f"{folder} has classes that {layout.root / layout.train} lacks: {shown}. Add or remove them.")
 
 
 def _annotated(layout: FolderLayout, folder: Path) -> list[tuple[int, list[str]]]:

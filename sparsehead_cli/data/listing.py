@@ -19,12 +19,14 @@ BYTES = 2**29  # of an image's file: more than any image that is decoded can nee
 
 class Listing(Protocol):
     """N images with labels int64 [N], -1 where there is none. `held_out` bool [N] says which are "val", where the publisher does.
+    `notes` say what was left out.
 
     Reading processes get a copy: it must be small, and hold no open file.
     """
 
     labels: np.ndarray
     held_out: np.ndarray | None
+    notes: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -70,16 +72,24 @@ class Files:
     ends: np.ndarray
     labels: np.ndarray
     held_out: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, root: Path, names: Iterable[bytes], labels: Iterable[int], held_out: np.ndarray | None = None) -> "Files":
+    def of(
+        cls,
+        root: Path,
+        names: Iterable[bytes],
+        labels: Iterable[int],
+        held_out: np.ndarray | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> "Files":
         """Files with these paths below `root`, as the file system spells them."""
         joined, ends = bytearray(), array("q")
         for name in names:
             joined += name
             ends.append(len(joined))
         kinds = ((joined, np.uint8), (ends, np.int64), (array("q", labels), np.int64))
-        return cls(root, *(np.frombuffer(part, kind) for part, kind in kinds), held_out)
+        return cls(root, *(np.frombuffer(part, kind) for part, kind in kinds), held_out, notes)
 
     def __len__(self) -> int:
         return len(self.ends)

@@ -1,6 +1,8 @@
-"""What the images of somebody's own data set are like: how large, and whether all are grey. Read off a sample of their headers.
+"""What the images of somebody's own data set are like: how large, and whether all are grey. Read off a sample of them.
 
-The sample is spread evenly over the images in their order, so that the same images always give the same answer.
+The sample depends on the number of images alone, so that the same images always give the same answer. What it says of sizes is read
+off headers at equal distances. Colours are also looked for at distances without a period, since files often stand in turns: each
+photograph beside its depth, say.
 """
 
 import io
@@ -15,7 +17,9 @@ from sparsehead_cli.data.decoding import decode_bytes, kind_of
 from sparsehead_cli.data.listing import Listing
 
 SAMPLE = 256  # images whose headers are read
-COLOURED = 32  # of them, at most, that are decoded to see whether they are grey where their header does not say
+COLOURED = 32  # of them, at most, that are decoded to see whether they are grey where their header does not say, before SPREAD are
+SPREAD = 256  # images without a period that are looked at for a colour
+GOLDEN = 0.6180339887498949  # of a whole: its multiples, modulo 1, fill the whole evenly and never repeat
 LARGEST = 224  # pixels of a side that a network is made for, unless it is told otherwise
 SMALLEST = 8
 STEP = 8  # images of several sizes are taken at a multiple of so many pixels
@@ -42,12 +46,25 @@ def look(listing: Listing) -> Looks:
 
     Those that cannot be read are passed over: whoever decodes them will say so.
     """
-    count = min(SAMPLE, len(listing))
-    chosen = np.arange(count) * len(listing) // max(1, count)
-    state = (tuple(listing.name(i) for i in chosen), states_of(listing, chosen))
+    chosen, spread = evenly(len(listing)), without_period(len(listing))
+    both = np.union1d(chosen, spread)
+    state = (tuple(listing.name(i) for i in both), states_of(listing, both))
     if state[1] is None or state not in LOOKED_AT:
-        LOOKED_AT[state] = look_at(listing, chosen)
+        LOOKED_AT[state] = look_at(listing, chosen, spread)
     return LOOKED_AT[state]
+
+
+def evenly(images: int) -> np.ndarray:
+    """The places of at most SAMPLE images, at equal distances."""
+    count = min(SAMPLE, images)
+    return np.arange(count) * images // max(1, count)
+
+
+def without_period(images: int) -> np.ndarray:
+    """The places of at most SPREAD images, without a common distance; all where they are not more."""
+    if images <= SPREAD:
+        return np.arange(images)
+    return np.unique((np.arange(SPREAD) * GOLDEN % 1 * images).astype(np.int64))
 
 
 def states_of(listing: Listing, chosen: np.ndarray) -> tuple | None:
@@ -59,31 +76,40 @@ def states_of(listing: Listing, chosen: np.ndarray) -> tuple | None:
     return tuple((file.st_dev, file.st_ino, file.st_size, file.st_mtime_ns, file.st_ctime_ns) for file in files)
 
 
-def look_at(listing: Listing, chosen: np.ndarray) -> Looks:
-    """Look at the chosen images."""
+def look_at(listing: Listing, chosen: np.ndarray, spread: np.ndarray) -> Looks:
+    """Look at the chosen images, and for a colour at those of `spread` as well."""
     sizes: list[tuple[int, int]] = []
     unknown: list[int] = []  # images that may have a colour
     for i in chosen.tolist():
         with suppress(Exception), warnings.catch_warnings(action="ignore"):
-            content = listing.read(i).tobytes()
-            image = kind_of(content)(io.BytesIO(content))
-            sizes.append(image.size)
-            if image.mode not in GREY:
+            size, mode = header_of(listing.read(i))
+            sizes.append(size)
+            if mode not in GREY:
                 unknown.append(i)
     if not sizes:
         return Looks(LARGEST, 3, None)
     shortest = sorted(min(size) for size in sizes)
     median = shortest[(len(shortest) - 1) // 2]
     size = median if len(set(shortest)) == 1 else median // STEP * STEP
-    channels = 3 if has_colour(listing, unknown) else 1
+    first = unknown[:: -(-len(unknown) // COLOURED) or 1]
+    channels = 3 if has_colour(listing, first) or has_colour(listing, np.setdiff1d(spread, first).tolist()) else 1
     return Looks(min(LARGEST, max(SMALLEST, size)), channels, sizes[0] if len(set(sizes)) == 1 else None)
 
 
+def header_of(content: np.ndarray) -> tuple[tuple[int, int], str]:
+    """The size, (width, height), and Pillow's mode of an image."""
+    image = kind_of(data := content.tobytes())(io.BytesIO(data))
+    return image.size, image.mode
+
+
 def has_colour(listing: Listing, images: list[int]) -> bool:
-    """Whether one of some images, of which at most COLOURED are decoded, has a colour."""
-    for i in images[:: -(-len(images) // COLOURED) if images else 1]:
-        with suppress(Exception):
-            pixels = decode_bytes(listing.read(i)).int()
+    """Whether one of some images has a colour. Decoded are those whose header does not say that they are grey."""
+    for i in images:
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):
+            content = listing.read(i)
+            if header_of(content)[1] in GREY:
+                continue
+            pixels = decode_bytes(content).int()
             if (pixels.amax(dim=0) - pixels.amin(dim=0)).max() > ALIKE:
                 return True
     return False

@@ -5,7 +5,7 @@ Each lies below data_dir in its publisher's own files, and is downloaded where i
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -78,31 +78,59 @@ def _is_the_other(name: str, labels: Path) -> bool:
 
 def read_cifar10(data_dir: Path, train: bool) -> Arrays:
     """cifar-10-batches-py, the Python version, in data_dir or as data_dir itself."""
-    data = _torchvision("CIFAR10", data_dir, train=train)
-    return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
+    return _read_cifar("cifar10", data_dir, train)
 
 
 def read_cifar100(data_dir: Path, train: bool) -> Arrays:
     """cifar-100-python, in data_dir or as data_dir itself; its hundred fine labels."""
-    data = _torchvision("CIFAR100", data_dir, train=train)
+    return _read_cifar("cifar100", data_dir, train)
+
+
+def _read_cifar(known: str, data_dir: Path, train: bool) -> Arrays:
+    if is_cifar(data_dir, known):
+        return read_cifar_at(known, data_dir, train)
+    return _arrays_of(_torchvision(known.upper(), data_dir, train=train))
+
+
+def _arrays_of(data: object) -> Arrays:
     return data.data.transpose(0, 3, 1, 2), np.array(data.targets)
 
 
-def cifar_below(path: Path) -> tuple[str, Callable[[Path, bool], Arrays]] | None:
-    """Our name and the reader of the CIFAR set that a folder is or holds, in its publisher's files; None where it has none.
+def cifar_below(path: Path) -> tuple[str, Path] | None:
+    """Our name and the folder of the CIFAR set that a folder is or holds, in its publisher's files; None where it has none.
 
     Raises: SparseheadError where it holds both.
     """
-    found = [known for known, (folder, mark, _) in CIFARS.items() if (path / folder).is_dir() or is_cifar(path, mark)]
+    inside = {known: path / folder for known, (folder, _) in CIFARS.items()}
+    found = [known for known, folder in inside.items() if folder.is_dir() or is_cifar(path, known)]
     if len(found) > 1:
-        names = " or ".join(str(path / CIFARS[known][0]) for known in found)
+        names = " or ".join(str(inside[known]) for known in found)
         raise SparseheadError(f"{path} holds {' and '.join(found)}: give one of them, {names}.")
-    return (found[0], CIFARS[found[0]][2]) if found else None
+    return next(((known, path if is_cifar(path, known) else inside[known]) for known in found), None)
 
 
-def is_cifar(path: Path, mark: str) -> bool:
-    """Whether a folder itself holds a CIFAR set's files, of which `mark` is one; an image folder has no such file."""
-    return (path / mark).is_file() and (path / "test" if mark == "meta" else path / "test_batch").is_file()
+def is_cifar(path: Path, known: str) -> bool:
+    """Whether a folder itself holds a CIFAR set's files, all or not; an image folder has no two of these files."""
+    return sum((path / file).is_file() for file in CIFARS[known][1]) > 1
+
+
+def read_cifar_at(known: str, folder: Path, train: bool) -> Arrays:
+    """A CIFAR set in the very folder of its files, which is somebody's own: nothing is downloaded to beside it.
+
+    Raises: SparseheadError with the files that are missing or damaged.
+    """
+    import torchvision.datasets
+    from torchvision.datasets.utils import check_integrity
+
+    place, published = folder.resolve(), getattr(torchvision.datasets, known.upper())
+    try:
+        reader = type(published.__name__, (published,), {"base_folder": place.name})  # it looks for the folder in another
+        return _arrays_of(reader(str(place.parent), train=train))
+    except Exception as error:  # what is no pickle, or a pickle of something else, fails in many ways
+        files = [*published.train_list, *published.test_list, (published.meta["filename"], published.meta["md5"])]
+        bad = [name for name, md5 in files if not check_integrity(place / name, md5)]
+        what = f"{', '.join(bad)} missing or damaged" if bad else str(error)
+        raise SparseheadError(f"{known} is not complete in {folder} ({what}). Put all files of {published.url} there.") from None
 
 
 def read_svhn(data_dir: Path, train: bool) -> Arrays:
@@ -130,10 +158,6 @@ def _torchvision(name: str, data_dir: Path, **chosen: object) -> object:
     import torchvision.datasets
 
     reader = getattr(torchvision.datasets, name)
-    mark = next((mark for _, mark, read in CIFARS.values() if name == read.__name__.removeprefix("read_").upper()), "")
-    if mark and is_cifar(data_dir, mark):  # the very folder that the reader looks for in another
-        reader = type(name, (reader,), {"base_folder": data_dir.resolve().name})
-        data_dir = data_dir.resolve().parent
     places = (data_dir / name / "raw", data_dir / name, data_dir, *data_dir.parents)  # torchvision makes them to download into
     missing = [place for place in places if not place.exists()]
     try:
@@ -174,8 +198,8 @@ SOURCES = {
     ),
 }
 
-# our name -> the folder that the publisher's archive has, a file in it, and the reader
+# our name -> the folder that the publisher's archive has, and the files in it
 CIFARS = {
-    "cifar10": ("cifar-10-batches-py", "data_batch_1", read_cifar10),
-    "cifar100": ("cifar-100-python", "meta", read_cifar100),
+    "cifar10": ("cifar-10-batches-py", ("batches.meta", *(f"data_batch_{i}" for i in range(1, 6)), "test_batch")),
+    "cifar100": ("cifar-100-python", ("meta", "train", "test")),
 }

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from sparsehead_cli.data.listing import BYTES
-from sparsehead_cli.data.splits import Parts, class_labels, classes_of, parts_by_name
-from sparsehead_cli.data.tree import SUFFIXES
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.data.splits import TRAIN, Parts, class_labels, classes_of, part_named, parts_by_name
+from sparsehead_cli.data.tree import SUFFIXES, folders_in, has_images
+from sparsehead_cli.errors import SparseheadError, one_line
 
 IMAGES = frozenset(suffix.removeprefix(".") for suffix in (*SUFFIXES, ".gif", ".bmp"))
 LABEL_KEYS = ("label", "cls", "class")  # of a sample's .json, the first that is there
@@ -51,8 +51,7 @@ class Sample:
 
     key: str = ""
     image: tarfile.TarInfo | None = None
-    label: str | None = None
-    has_cls: bool = False
+    labels: dict[str, tuple[str, str]] = field(default_factory=dict)  # what follows the key -> the member's name and its text
 
 
 @dataclass(frozen=True)
@@ -69,6 +68,7 @@ class Shards:
     labels: np.ndarray
     held_out: np.ndarray | None = None
     root: Path = field(default=Path(), compare=False)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.ends)
@@ -125,7 +125,9 @@ class ShardLayout:
 
     def listing(self, train: bool) -> Shards:
         if not train and not self.parts.test:
-            raise SparseheadError(f"{self.root} has no test images: no shards whose name begins with test or val beside train.")
+            raise SparseheadError(
+                f"{self.root} has no test images: no shards beside train have the word test or val in their names."
+            )
         files = (*self.parts.train, *self.parts.held_out) if train else self.parts.test
         indices = [index_of(path) for path in files]
         texts = [text for index in indices for text in index.labels]
@@ -155,19 +157,28 @@ def shards(name: str) -> ShardLayout:
     Raises: SparseheadError for a pattern that names nothing or a file that is not there, and for damaged files.
     """
     files = shard_files(name)
-    parts = parts_by_name(files)
+    if os.path.isdir(name) and has_images(Path(name)):
+        raise SparseheadError(
+            f"dataset {name}: it holds images in files of their own, and tar files such as {files[0]}. Move the ones or the others "
+            f"away, or give the tar files by a pattern: '{os.path.join(os.path.dirname(files[0]), '*.tar')}'."
+        )
+    parts, notes = parts_by_name(files)
     indices = [index_of(path) for path in (*parts.train, *parts.held_out)]
     if not sum(len(index.offsets) for index in indices):
         raise SparseheadError(f"the training shards of {name} hold no images ({', '.join(sorted(IMAGES))}).")
     texts = {text for index in indices for text in index.labels}
-    return ShardLayout(Path(name), parts, classes_of(texts, name, counted=True), ())
+    return ShardLayout(Path(name), parts, classes_of(texts, name, counted=True), notes)
 
 
 def is_shards(name: str) -> bool:
-    """Whether a name is one of tar files, by its ending, or a folder with such in it or in its train/."""
+    """Whether a name is one of tar files, by its ending, or a folder with such in it or in its folder of training images."""
     if name.endswith(".tar"):
         return True
-    return Path(name).is_dir() and any(next(Path(name).glob(pattern), None) for pattern in ("*.tar", "train/*.tar"))
+    root = Path(name)
+    if not root.is_dir():
+        return False
+    folders = [root, *(root / folder for folder in folders_in(root) if part_named(folder) == TRAIN)]
+    return any(next(folder.glob("*.tar"), None) for folder in folders)
 
 
 def shard_files(name: str) -> list[str]:
@@ -219,11 +230,12 @@ def _indexed(path: str, size: int, changed: int, inode: int) -> Index:
     names: list[bytes] = []
     labels: list[str | None] = []
     for sample in samples_of(path, size):
+        label = label_of(sample, path)
         if sample.image is not None:
             offsets.append(sample.image.offset_data)
             sizes.append(sample.image.size)
             names.append(os.fsencode(sample.image.name))
-            labels.append(sample.label)
+            labels.append(label)
     return Index(np.array(offsets, np.int64), np.array(sizes, np.int64), tuple(names), tuple(labels))
 
 
@@ -242,6 +254,8 @@ def samples_of(path: str, size: int) -> Iterator[Sample]:
                     if member.offset_data + member.size > size:
                         raise damaged(path, f"{member.name} goes beyond its end: it was cut short")
                     folder, _, base = member.name.rpartition("/")
+                    if base.startswith("."):
+                        continue  # hidden, as macOS puts one beside each file
                     key, _, kind = base.partition(".")
                     key = f"{folder}/{key}"
                     if key != sample.key:
@@ -260,38 +274,60 @@ def samples_of(path: str, size: int) -> Iterator[Sample]:
 
 
 def add(sample: Sample, member: tarfile.TarInfo, kind: str, file: object, path: str) -> None:
-    """Take a member into its sample. Raises: SparseheadError for a second image, and for a label that cannot be read."""
-    if kind in IMAGES or kind.rpartition(".")[2] in IMAGES:
+    """Take a member into its sample. Raises: SparseheadError for a second image, and for a label that is no text."""
+    ending = kind.rpartition(".")[2]
+    if ending in IMAGES:
         if sample.image is not None:
             raise damaged(path, f"{sample.image.name} and {member.name} are two images of one sample")
         sample.image = member
-    elif kind in ("cls", "json"):
+    elif ending in ("cls", "json"):
         place = file.tell()
         file.seek(member.offset_data)
         content = file.read(min(member.size, LABEL_BYTES))
         file.seek(place)
-        if kind == "cls":
-            sample.label, sample.has_cls = text_of(content, member, path), True
-        elif not sample.has_cls:
-            sample.label = label_in(text_of(content, member, path) or "{}", member, path)
+        try:
+            sample.labels[kind] = (member.name, content.decode("utf-8").strip())
+        except UnicodeDecodeError:
+            raise damaged(path, f"{member.name} is no text") from None
 
 
-def text_of(content: bytes, member: tarfile.TarInfo, path: str) -> str | None:
-    """The text in a .cls or .json. Raises: SparseheadError where it is none."""
-    try:
-        return content.decode("utf-8").strip() or None
-    except UnicodeDecodeError:
-        raise damaged(path, f"{member.name} is no text") from None
+def label_of(sample: Sample, path: str) -> str | None:
+    """The label of a sample: of a.v1.jpg in a.v1.cls, else a.cls, else in such a .json; None where it has none.
+
+    Raises: SparseheadError for a label that cannot be read, and for one without an image.
+    """
+    if not sample.labels:
+        return None
+    key, kind = sample.key.rpartition("/")[2], ""
+    if sample.image is not None:
+        kind = sample.image.name.rpartition("/")[2].lower().removeprefix(f"{key.lower()}.").rpartition(".")[0]
+    kinds = [f"{before}.{ending}".removeprefix(".") for ending in ("cls", "json") for before in (kind, "")]
+    taken = list(sample.labels) if sample.image is None else kinds
+    for name, text in (sample.labels[kind] for kind in taken if kind in sample.labels):
+        is_text = name.lower().endswith(".cls")
+        label = (text or None) if is_text else label_in(text or "{}", name, path)
+        if label is not None and sample.image is None:
+            raise damaged(path, f"{name} is a label, and no image ({', '.join(sorted(IMAGES))}) of that name stands beside it")
+        if label is not None or is_text:
+            return label
+    return None
 
 
-def label_in(text: str, member: tarfile.TarInfo, path: str) -> str | None:
-    """The label in a sample's .json, under the first of LABEL_KEYS; None where it has none. Raises: SparseheadError."""
+def label_in(text: str, name: str, path: str) -> str | None:
+    """The label in a sample's .json, under the first of LABEL_KEYS that has one; None where none of them is there.
+
+    Raises: SparseheadError for what is no JSON, and where what they have is neither a whole number nor text.
+    """
     try:
         content = json.loads(text)
     except ValueError as error:
-        raise damaged(path, f"{member.name} is no JSON ({error})") from None
-    values = [content[key] for key in LABEL_KEYS if isinstance(content, dict) and key in content]
-    return str(values[0]) if values and type(values[0]) in (int, str) else None
+        raise damaged(path, f"{name} is no JSON ({error})") from None
+    there = {key: content[key] for key in LABEL_KEYS if isinstance(content, dict) and content.get(key) is not None}
+    labels = [str(value) for value in there.values() if type(value) in (int, str)]
+    if there and not labels:
+        key, value = next(iter(there.items()))
+        raise damaged(path, f"the {key} in {name} is {one_line(json.dumps(value))[:50]}, and a label is a whole number or text")
+    return labels[0] if labels else None
 
 
 def require_unpacked(path: str, beginning: bytes) -> None:

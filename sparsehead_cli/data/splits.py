@@ -1,6 +1,7 @@
-"""Parts and labels as tables, shards and Hugging Face data sets name them."""
+"""Parts and labels as folders, tables, shards and Hugging Face data sets name them."""
 
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,12 @@ import numpy as np
 from sparsehead_cli.errors import SparseheadError
 
 TRAIN, VAL, TEST = "train", "val", "test"
+NAMES = {
+    TRAIN: (TRAIN, "training", "trainset"),
+    VAL: (VAL, "valid", "validation", "valset"),
+    TEST: (TEST, "testing", "testset"),
+}
+WORDS = {word: part for part, words in NAMES.items() for word in words}
 MOST_CLASSES = 1_000_000
 
 
@@ -28,17 +35,38 @@ class Parts:
         return cls(train, val, test) if test else cls(train, (), val)
 
 
-def parts_by_name(paths: list[str]) -> Parts:
-    """Paths by what their name, or that of their folder, begins with: train, val or test. All are for training where none does."""
+def part_named(name: str) -> str | None:
+    """The part that a folder, or a part of a saved set, is called: train, val or test, in any case and any of WORDS."""
+    return WORDS.get(name.lower())
+
+
+def parts_by_name(paths: list[str]) -> tuple[Parts, tuple[str, ...]]:
+    """Paths of files by the part that a word in their name names, or in that of a folder that not all of them lie in.
+
+    Files that name no part are trained on, and so are all files where they are of one part; notes say so.
+
+    Raises: SparseheadError for a file that names two parts, and for files of val and test without any to train on.
+    """
+    common = os.path.commonpath([os.path.dirname(os.path.abspath(path)) for path in paths]) if paths else ""
     by_part: dict[str, list[str]] = {TRAIN: [], VAL: [], TEST: [], "": []}
+    alike = False  # whether a word only begins like one of WORDS
     for path in paths:
-        folder, name = os.path.split(path)
-        words = (name.lower(), os.path.basename(folder).lower())
-        part = next((part for word in words for part in (TRAIN, VAL, TEST) if word.startswith(part)), "")
-        by_part[part].append(path)
-    if not by_part[TRAIN]:
-        return Parts(tuple(paths), (), ())
-    return Parts.of([*by_part[TRAIN], *by_part[""]], by_part[VAL], by_part[TEST])
+        words = re.split(r"[\W\d_]+", os.path.relpath(os.path.abspath(path), common).lower())
+        named = {WORDS[word] for word in words if word in WORDS}
+        if len(named) > 1:
+            raise SparseheadError(f"{path} names {' and '.join(sorted(named))}, and is to be of one part. Rename it.")
+        alike |= not named and any(word.startswith((TRAIN, VAL, TEST)) for word in words)
+        by_part[named.pop() if named else ""].append(path)
+    others, kinds = by_part[""], [part for part, files in by_part.items() if part and files]
+    if not by_part[TRAIN] and not others and len(kinds) > 1:
+        raise SparseheadError(f"{paths[0]} and others name {' and '.join(kinds)}, and none train. Give those of train as well.")
+    if kinds in ([VAL], [TEST]) and not others:
+        return Parts(tuple(paths), (), ()), (f"all files name {kinds[0]}, and are trained on: give those of train as well",)
+    notes = ()
+    if others and (kinds or alike):
+        more = f" and {len(others) - 1:,} more" if len(others) > 1 else ""
+        notes = (f"{others[0]}{more}: no word of the name is train, val or test, so that it is trained on",)
+    return Parts.of([*by_part[TRAIN], *others], by_part[VAL], by_part[TEST]), notes
 
 
 def classes_of(texts: Iterable[str | None], what: str, *, counted: bool = False) -> tuple[str, ...]:

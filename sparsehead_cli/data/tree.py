@@ -1,14 +1,17 @@
 """The image files below a folder, each once, whatever symbolic links lead to it."""
 
 import os
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparsehead_cli.data.splits import part_named
 from sparsehead_cli.errors import SparseheadError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # in any case; what is inside decides how it is decoded
+
+OTHERS = (".avif", ".bmp", ".gif", ".heic", ".jfif", ".jp2", ".pgm", ".ppm", ".tif", ".tiff")  # of images that are not taken
 
 
 @dataclass(frozen=True)
@@ -16,12 +19,13 @@ class Tree:
     """The image files in and below one folder, as they are reached; a hard link is a file of its own.
 
     `folders` are the real paths of the folders that hold them, `links` those of the files that a link of their own leads to;
-    each with the path by which it was reached.
+    each with the path by which it was reached. `others` counts the files with the endings of OTHERS.
     """
 
     paths: list[str] = field(default_factory=list)
     folders: dict[str, str] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
 
     def leaves(self, folder: Path) -> bool:
         """Whether a link leads out of `folder`, or is `folder`, or leads to a file."""
@@ -53,6 +57,8 @@ def images_below(folder: str | Path) -> Tree:
             elif is_image(name):
                 tree.paths.append(path)
                 tree.folders[real] = base
+            elif name.lower().endswith(OTHERS) and not name.startswith("."):
+                tree.others[os.path.splitext(name)[1].lower()] += 1
     for path in linked:
         real = os.path.realpath(path)
         there = os.path.exists(real) and is_image(os.path.basename(real)) and os.path.dirname(real) in tree.folders
@@ -79,6 +85,30 @@ def entries(folder: str | Path) -> Iterator[tuple[str, bool, bool]]:
 def is_image(name: str) -> bool:
     """Whether a file of this name is taken for an image."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+
+
+def folders_in(folder: Path) -> tuple[str, ...]:
+    """The names of the folders in `folder` that are not hidden, sorted."""
+    return tuple(name for name, is_folder, _ in entries(folder) if is_folder and not name.startswith("."))
+
+
+def part_folders(root: Path) -> dict[str, str]:
+    """The folders of the parts that lie in `root`, {part: name}. Raises: SparseheadError for two of one part."""
+    found: dict[str, str] = {}
+    for name in folders_in(root) if root.is_dir() else ():
+        part = part_named(name)
+        if part and found.setdefault(part, name) != name:
+            raise SparseheadError(f"{root / found[part]} and {root / name} both are named as {part}. Leave one of them there.")
+    return found
+
+
+def has_images(folder: Path, *, deep: bool = True) -> bool:
+    """Whether an image file lies in a folder or, `deep`, anywhere below it; symbolic links to folders are not followed."""
+    for _, folders, names in os.walk(folder):
+        if any(is_image(name) for name in names):
+            return True
+        folders[:] = sorted(name for name in folders if deep and not name.startswith("."))
+    return False
 
 
 def require_apart(trees: Iterable[tuple[str, Tree]]) -> None:

@@ -50,6 +50,15 @@ def test_one_part_without_labels(photographs, tmp_path):
         load(tmp_path / "one", "test")
 
 
+def test_parts_have_any_of_their_names_and_one_of_them(photographs, tmp_path):
+    parts = {"Training": part(datasets, photographs, "train"), "valid": part(datasets, photographs, "test")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "one")
+    assert [len(load(tmp_path / "one", split)) for split in ("train+val", "test")] == [60, 15]
+    datasets.DatasetDict({**parts, "val": parts["valid"]}).save_to_disk(tmp_path / "two")
+    with pytest.raises(SparseheadError, match="the parts valid and val both are val. Save it with one of them"):
+        load(tmp_path / "two")
+
+
 def test_without_the_package_and_damaged(photographs, tmp_path, monkeypatch):
     part(datasets, photographs, "test").save_to_disk(tmp_path / "one")
     (tmp_path / "one" / "state.json").write_text("{")

@@ -92,6 +92,30 @@ def test_val_is_the_test_set_where_there_is_no_other(damageable):
     assert len(load(damageable, "train", damageable)) == 54
 
 
+@pytest.mark.parametrize(
+    ("train", "test"), [("Train", "Test"), ("training", "testing"), ("TRAIN", "validation"), ("train", "valid")]
+)
+def test_the_folders_of_parts_have_any_of_their_names(damageable, train, test):
+    for old, new in (("train", train), ("test", test)):
+        (damageable / old).rename(damageable / "moving")
+        (damageable / "moving").rename(damageable / new)
+    assert [len(load(damageable, split, damageable)) for split in ("train+val", "test")] == [60, 15]
+    (damageable / "training_").mkdir()  # the whole name counts
+    load(damageable, "train", damageable)
+    (damageable / "trainSet").mkdir()
+    with pytest.raises(SparseheadError, match="both are named as train. Leave one"):
+        load(damageable, "train", damageable)
+
+
+def test_parts_that_lie_deeper_are_not_all_trained_on(damageable):
+    (damageable / "images").mkdir()
+    for part in ("train", "test"):
+        (damageable / part).rename(damageable / "images" / part)
+    with pytest.raises(SparseheadError, match=r"has no train/ in it, but .*images has test and train: give that folder"):
+        load(damageable, "train", damageable)
+    assert len(load(damageable / "images", "test", damageable)) == 15
+
+
 def test_a_test_set_may_lack_a_class_and_classes_may_have_one_image(damageable):
     shutil.rmtree(damageable / "test" / "cat")
     assert load(damageable, "test", damageable).labels.tolist() == [0] * 5 + [2] * 5

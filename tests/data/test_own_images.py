@@ -73,8 +73,22 @@ def test_images_beside_the_classes_are_said_to_be_left_out(damageable):
     shutil.copy(damageable / "train" / "cat" / "000.jpg", damageable / "train")
     info = info_of(damageable)
     assert info.classes == ("bird", "cat", "dog")
-    assert any("are left out: they are in no folder of a class" in note for note in info.notes)
+    assert info.notes == (f"images that lie in {damageable}/train itself are left out: they are in no folder of a class",)
     assert len(load(damageable)) == 54
+    shutil.move(damageable / "train" / "000.jpg", damageable / "test")
+    assert info_of(damageable).notes == (
+        f"images that lie in {damageable}/test itself are left out: they are in no folder of a class",
+    )
+
+
+def test_images_with_other_endings_are_said_to_be_left_out(damageable, photographs, tmp_path):
+    for name in ("train/cat/0.bmp", "train/dog/0.BMP", "train/dog/0.gif", "test/cat/0.tiff", "train/dog/.0.bmp", "train/dog/0.txt"):
+        (damageable / name).touch()
+    taken = "are left out ({}): taken are .jpg, .jpeg, .png, .webp"
+    train, test = (f"images in {damageable}/{part} {taken}" for part in ("train", "test"))
+    assert info_of(damageable).notes == (train.format("2 .bmp, 1 .gif"), test.format("1 .tiff"))
+    assert info_of(photographs).notes == ()
+    assert info_of(damageable / "train").notes[-1] == train.format("2 .bmp, 1 .gif")
 
 
 def test_the_size_is_that_of_the_images(tmp_path):
@@ -109,6 +123,13 @@ def test_grey_images_have_one_channel(garments, tmp_path):
     coloured[:, 0, 0] = (255, 0, 0)
     write_images(tmp_path / "colour", coloured)
     assert info_of(tmp_path / "colour").channels == 3
+
+
+@pytest.mark.parametrize(("count", "coloured"), [(256, lambda i: i % 8), (512, lambda i: i % 2), (1024, lambda i: i % 4 == 3)])
+def test_images_of_colour_between_grey_ones_are_found(tmp_path, count, coloured):
+    grey, red = np.full((8, 8, 3), 90, np.uint8), np.full((8, 8, 3), (90, 9, 9), np.uint8)
+    write_images(tmp_path, [red if coloured(i) else grey for i in range(count)])
+    assert info_of(tmp_path).channels == 3
 
 
 def test_small_squares_live_in_memory_and_others_stream(garments, photographs, tmp_path, monkeypatch):
@@ -178,3 +199,15 @@ def test_cifar_is_taken_where_it_lies(tmp_path, monkeypatch, name):
     (tmp_path / "somewhere" / "cifar-100-python").mkdir()
     with pytest.raises(SparseheadError, match=r"holds cifar10 and cifar100: give one of them"):
         published.cifar_below(tmp_path / "somewhere")
+
+
+@pytest.mark.parametrize("file", ["test_batch", "data_batch_1", "data_batch_3", "batches.meta"])
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"x")], ids=["missing", "damaged"])
+def test_cifar_that_is_not_whole_is_named_and_not_downloaded(tmp_path, monkeypatch, file, change):
+    folder = tmp_path / "somewhere" / "cifar-10-batches-py"
+    write_cifar(folder, monkeypatch)
+    monkeypatch.setattr("torchvision.datasets.CIFAR10.download", lambda self: pytest.fail("it downloads"))
+    change(folder / file)
+    for name, data_dir in ((str(folder), tmp_path), (str(folder.parent), tmp_path), ("cifar10", folder)):
+        with pytest.raises(SparseheadError, match=rf"cifar10 is not complete in {folder} \({file} missing or damaged\)\. Put all"):
+            load_split(name, "train", data_dir)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 
 from sparsehead_cli.data.datasets import dataset_info, load_split
 from sparsehead_cli.data.shards import expanded, index_of
+from sparsehead_cli.data.splits import parts_by_name
 from sparsehead_cli.errors import SparseheadError
 
 CLASSES = ("bird", "cat", "dog")
@@ -77,7 +79,7 @@ def test_a_pattern_names_shards_as_a_shell_would(sharded):
     assert torch.equal(load(pattern).labels, load(sharded).labels)
     info = dataset_info(pattern, Path("."))
     assert not info.tested
-    with pytest.raises(SparseheadError, match="no test images: no shards whose name begins with test"):
+    with pytest.raises(SparseheadError, match="no test images: no shards beside train have the word test or val"):
         load(pattern, "test")
     with pytest.raises(SparseheadError, match=r"train-004.tar is not there, nor 1 others. 6 files were looked for"):
         load(str(sharded / "train-{000..005}.tar"))
@@ -93,6 +95,8 @@ def test_a_pattern_names_shards_as_a_shell_would(sharded):
         (lambda name: {"json": json.dumps({"cls": name}).encode()}, CLASSES, 2),
         (lambda name: {"json": b'{"label": "cat"}', "cls": b"2"}, ("0", "1", "2"), 2),  # .cls says it
         (lambda name: {"json": b'{"caption": "a bird"}'}, (), -1),
+        (lambda name: {"json": json.dumps({"label": 1.0, "cls": None, "class": name}).encode()}, CLASSES, 2),
+        (lambda name: {"coarse.cls": b"2", "boxes.json": b"{"}, (), -1),  # of no image
         (lambda name: {"txt": b"a bird"}, (), -1),
         (lambda name: {"cls": b"-1"}, (), -1),
     ],
@@ -101,6 +105,28 @@ def test_labels(photographs, tmp_path, label, classes, last):
     source = load(write_shards(tmp_path / "s", samples_of(photographs, "train", label)))
     assert (source.spec.classes, int(source.labels[-1]), source.spec.labelled) == (classes, last, bool(classes))
     assert len(load(tmp_path / "s", "val")) == 6
+
+
+def test_a_label_stands_beside_its_image(photographs, tmp_path):
+    images = [(key, members["jpg"]) for key, members in samples_of(photographs, "train")]
+    dotted = [(key, {"v1.jpg": jpg, "v1.cls": key[:3].encode(), "cls": b"other"}) for key, jpg in images]
+    dotted.insert(1, ("bird/._000", {"jpg": b"what macOS puts beside a file", "cls": b"none"}))
+    source = load(write_shards(tmp_path / "dotted", dotted))
+    assert source.spec.classes == ("bir", "cat", "dog")
+    for root, samples in {
+        "labels first": [(key, {"cls": b"1"}) for key, _ in images] + [(key, {"jpg": jpg}) for key, jpg in images],
+        "images first": [(key, {"jpg": jpg}) for key, jpg in images] + [(key, {"json": b'{"cls": 1}'}) for key, _ in images],
+        "other kind": [*((key, {"jpg": jpg, "cls": b"1"}) for key, jpg in images), ("bird/000", {"tif": b"", "cls": b"1"})],
+    }.items():
+        with pytest.raises(SparseheadError, match=r"bird/000\.(cls|json) is a label, and no image \(bmp, .* beside it"):
+            load(write_shards(tmp_path / root, samples, 1))
+
+
+@pytest.mark.parametrize("value", [1.0, [1], True, {}])
+def test_labels_that_are_neither_numbers_nor_text(photographs, tmp_path, value):
+    json_ = json.dumps({"label": value}).encode()
+    with pytest.raises(SparseheadError, match=r"the label in bird/000.json is .*, and a label is a whole number or text"):
+        load(write_shards(tmp_path / "s", samples_of(photographs, "train", lambda name: {"json": json_})))
 
 
 def test_what_a_publisher_holds_out_is_held_out(photographs, sharded, tmp_path):
@@ -112,6 +138,46 @@ def test_what_a_publisher_holds_out_is_held_out(photographs, sharded, tmp_path):
         **{"pretrain": 60, "train": 60, "val": 15, "train+val": 75},
         "test": 7,
     }
+
+
+PARTS = {  # the names of shards -> how many of them are trained on, held out, and test images; words of a note or an error
+    "published": ("imagenet1k-train-0000 imagenet1k-train-0001 imagenet1k-validation-00", (2, 0, 1), ""),
+    "word": ("shard-train-0 shard_VAL2017_0 shard-test-0", (1, 1, 1), ""),
+    "folders": ("training/0 Testing/0", (1, 0, 1), ""),
+    "begins alike": ("train-0 valley-0 testament-0", (3, 0, 0), "testament-0.tar and 1 more: no word of the name is"),
+    "alike alone": ("trainer-0 testament-0", (2, 0, 0), "testament-0.tar and 1 more: no word of the name is"),
+    "sets": ("trainset0 testset0", (1, 0, 1), ""),
+    "no part": ("a-0 b-0", (2, 0, 0), ""),
+    "no training": ("a-0 test-0", (1, 0, 1), "a-0.tar: no word of the name is"),
+    "one part": ("a-test-0 a-test-1", (2, 0, 0), "all files name test, and are trained on"),
+    "two parts": ("train-0 train-val-0", None, "train-val-0.tar names train and val, and is to be of one part"),
+    "not to train on": ("val-0 test-0", None, "name val and test, and none train"),
+}
+
+
+@pytest.mark.parametrize("case", PARTS)
+def test_the_part_is_a_word_of_the_name(tmp_path, case):
+    names, counts, words = PARTS[case]
+    paths = sorted(str(tmp_path / "test" / f"{name}.tar") for name in names.split())  # all lie there: it names no part of theirs
+    if counts is None:
+        with pytest.raises(SparseheadError, match=words):
+            parts_by_name(paths)
+        return
+    parts, notes = parts_by_name(paths)
+    assert (len(parts.train), len(parts.held_out), len(parts.test)) == counts
+    assert words in " ".join(notes)
+    assert bool(words) == bool(notes)
+
+
+def test_a_folder_is_of_shards_or_of_images_not_of_both(photographs, sharded, damageable, tmp_path):
+    for place in (damageable, damageable / "train"):
+        stray = shutil.copy(sharded / "test-000.tar", place / "original.tar")
+        with pytest.raises(SparseheadError, match=r"images in files of their own, and tar files such as .*original.tar"):
+            load(damageable)
+        Path(stray).unlink()
+    write_shards(tmp_path / "s" / "Training", samples_of(photographs, "train"), 2, "a")
+    write_shards(tmp_path / "s" / "Testing", samples_of(photographs, "test"), 1, "a")
+    assert [len(load(tmp_path / "s", part)) for part in ("train+val", "test")] == [60, 15]
 
 
 def flip_header(content):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.data.datasets import dataset_info, load_split
+from sparsehead_cli.data.datasets import dataset_info, load_split, require_measurable
 from sparsehead_cli.errors import SparseheadError
 
 
@@ -136,3 +136,27 @@ def test_a_test_label_that_training_lacks(damageable):
     table = write_table(damageable, [*rows(damageable), "test/cat/000.jpg,tiger,test"])
     with pytest.raises(SparseheadError, match=r'the label "tiger" is of none of the 3 classes of training'):
         load(table, "test")
+
+
+def test_what_is_said_of_test_images_without_labels(damageable):
+    train, test = rows(damageable), rows(damageable, "test", "test")
+    few = [line.replace(",dog,", ",,") for line in test]
+    info = dataset_info(str(write_table(damageable, [*train, *few])), Path("."))
+    assert info.tested
+    assert "5 of the 15 test images have no label: they are not measured on" in info.notes
+    table = write_table(damageable, [*train, *(f"{line.split(',')[0]},,test" for line in test)])
+    info = dataset_info(str(table), Path("."))
+    assert not info.tested
+    assert "no test image has a label: evaluate needs such; the probe and spectrum measure held-out images" in info.notes
+    assert len(load(table, "test")) == 15  # to look at
+    with pytest.raises(SparseheadError, match="and .* has no test images with labels. What needs none"):
+        require_measurable(str(table), Path("."), "evaluate measures accuracy")
+
+
+def test_validation_images_without_labels_hold_nothing_out(damageable):
+    val = [f"{line.split(',')[0]},,val" for line in rows(damageable, "test")]
+    lines = rows(damageable)
+    table = write_table(damageable, [*lines[1:], *val, lines[0].replace(",train", ",test")])
+    with pytest.raises(SparseheadError, match="none of its 15 validation images has a label, and those of training have"):
+        load(table, "val")
+    assert len(load(table, "pretrain")) == 59

@@ -41,8 +41,9 @@ class DatasetInfo(ImageSpec):
     """What is known of a data set before its images are read. `normalise` holds the mean and deviation of training images.
 
     Either `read` gives all its images, or `layout` says where the files lie that they stream from; these are of any size, and
-    cut to `size`. It is `labelled` where training images have labels, and `tested` where it has test images; `notes` are
-    sentences for people. Of images that are in memory as bytes, once they have been decoded, `cached` is the number of bytes.
+    cut to `size`. It is `labelled` where training images have labels, and `tested` where it has test images, with labels
+    if training images have such; `notes` are sentences for people. Of images that are in memory as bytes, once they have been
+    decoded, `cached` is the number of bytes.
     """
 
     read: Callable[[Path, bool], tuple[np.ndarray, np.ndarray]] | None = None  # (data_dir, train) -> uint8 images, labels
@@ -177,8 +178,8 @@ def _looked_at(name: str, layout: Layout, cache: str) -> DatasetInfo:
         notes = ("no labels: ranks and spectra are measured, and no accuracy", *notes)
     elif missing := int((listing.labels < 0).sum()):
         notes = (f"{missing:,} of the {len(listing):,} training images have no label: they are trained on, not measured on", *notes)
-    if not layout.tested:
-        notes = ("no test images: evaluate needs such; the probe and spectrum measure held-out images", *notes)
+    tested, test_notes, test_images = _test_part(layout)
+    notes = (*test_notes, *notes)
     info = DatasetInfo(
         layout.classes,
         looks.channels,
@@ -186,7 +187,7 @@ def _looked_at(name: str, layout: Layout, cache: str) -> DatasetInfo:
         for_channels(_IMAGENET, looks.channels),
         layout=lambda data_dir: layout,
         labelled=layout.labelled,
-        tested=layout.tested,
+        tested=tested,
         notes=notes,
     )
     bytes_ = _bytes_of(info, listing)
@@ -199,7 +200,29 @@ def _looked_at(name: str, layout: Layout, cache: str) -> DatasetInfo:
                 "Let them stream: --set cache=none."
             )
         _require_fitting(name, bytes_)
-    return dataclasses.replace(info, cached=bytes_) if cache == "memory" or (cache == "auto" and fits) else info
+    if cache != "memory" and not (cache == "auto" and fits):
+        return info
+    if test_images and look(test_images).only != looks.only:
+        other = f"not all of {looks.size} x {looks.size} pixels, as images in memory must be"
+        notes = (f"the test images are {other}: evaluate will refuse them, unless the run is trained with --set cache=none", *notes)
+    return dataclasses.replace(info, cached=bytes_, notes=notes)
+
+
+def _test_part(layout: Layout) -> tuple[bool, tuple[str, ...], Listing | None]:
+    """Whether there are test images to measure on, what people should know of them before they train, and the images.
+
+    Training reads none of them, so what is wrong with them ends no training.
+    """
+    try:
+        listing = layout.listing(False) if layout.tested else ()
+    except SparseheadError as error:
+        return True, (f"evaluate will refuse the test images: {str(error).rstrip('.')}",), None
+    missing = int((listing.labels < 0).sum()) if len(listing) and layout.labelled else 0
+    if missing == len(listing):
+        none = "no test image has a label" if missing else "no test images"
+        return False, (f"{none}: evaluate needs such; the probe and spectrum measure held-out images",), None
+    notes = (f"{missing:,} of the {len(listing):,} test images have no label: they are not measured on",) if missing else ()
+    return True, notes, listing
 
 
 def _bytes_of(info: DatasetInfo, listing: Listing) -> int:
@@ -250,11 +273,12 @@ def require_known(name: str) -> None:
 
 
 def require_measurable(name: str, data_dir: Path, why: str) -> None:
-    """Raises: SparseheadError for a data set of files without labels, or without test images."""
+    """Raises: SparseheadError for a data set of files without labels, or without test images that have such."""
     if not is_path(name):
         return
     info = dataset_info(name, data_dir)
-    lacking = [what for what, there in (("labels", info.labelled), ("test images", info.tested)) if not there]
+    test = "test images with labels" if info.labelled else "test images"
+    lacking = [what for what, there in (("labels", info.labelled), (test, info.tested)) if not there]
     if lacking:
         raise SparseheadError(
             f"{why}, and {name} has no {' and no '.join(lacking)}. What needs none, ranks, spectra and invariance, is measured by: "
@@ -287,6 +311,11 @@ def _part(labels: np.ndarray, split: str, name: str, published_val: np.ndarray |
         return measured
     held_out = held_out_mask(labels) if published_val is None else published_val
     if split == "val" and not (held_out & measured).any():
+        if held_out.any() and published_val is not None:
+            raise SparseheadError(
+                f"{name}: none of its {int(held_out.sum()):,} validation images has a label, and those of training have. "
+                "Give them labels to measure on, or leave them out: a tenth of the training images is held out then."
+            )
         few = f"no class has {HELD_OUT}" if (labels >= 0).any() else f"there are fewer than {HELD_OUT}"
         raise SparseheadError(f"{name}: {few} training images, so that none can be held out to measure on. Add images.")
     if split == "pretrain":

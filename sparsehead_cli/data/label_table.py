@@ -1,9 +1,12 @@
 """A table of labels, a CSV with the columns path, label and split: images anywhere, named line by line.
 
 Paths are relative to the table. A label may be empty or missing; a split is train (also where it is empty or missing), val or test.
+The names of columns are read in any case.
 """
 
 import csv
+import difflib
+import functools
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +17,9 @@ from sparsehead_cli.data.listing import Files
 from sparsehead_cli.data.splits import TEST, TRAIN, VAL, Parts, class_labels, classes_of
 from sparsehead_cli.errors import SparseheadError, did_you_mean, one_line
 
-PATH, LABEL, SPLIT = "path", "label", "split"
+COLUMNS = PATH, LABEL, SPLIT = "path", "label", "split"
+ALIKE = 0.8  # from which likeness on, of 1, another column's name is taken for a slip: labels, spilt
+KNOWN = f"{PATH}, {LABEL} and {SPLIT}"
 SPLITS = {"": TRAIN, TRAIN: TRAIN, VAL: VAL, "valid": VAL, "validation": VAL, TEST: TEST}
 LONGEST = 10_000_000  # characters of a field: a quotation mark that is never closed is no name of a file
 
@@ -55,42 +60,46 @@ def is_table(name: str) -> bool:
 def label_table(path: Path) -> TableLayout:
     """Read a table. Raises: SparseheadError that names the line, for all that is wrong with it and for a file that is not there."""
     by_split: dict[str, list[str]] = {TRAIN: [], VAL: [], TEST: []}
-    lines: dict[str, int] = {}
+    lines: dict[str, tuple[int, str]] = {}  # of each file, by its real path: where it stands, and as what
     label_of: dict[str, str | None] = {}
-    for line, row in rows_of(path):
+    real_folder = functools.cache(os.path.realpath)  # of a million images few folders are looked up
+    left_out, rows = rows_of(path)
+    for line, row in rows:
         image = os.path.normpath(row[PATH].strip()) if row[PATH].strip() else ""
         split = (row.get(SPLIT) or "").strip()
         if not image:
             raise SparseheadError(f"{path}, line {line}: the path is empty.")
-        if image in lines:
-            raise SparseheadError(f"{path}, line {line}: {one_line(image)} stands in line {lines[image]} already. Name it once.")
         if split.lower() not in SPLITS:
             hint = did_you_mean(split, SPLITS)
             raise SparseheadError(f'{path}, line {line}: the split "{one_line(split)}" is none of train, val and test.{hint}')
-        if not os.path.isfile(path.parent / image):
-            raise SparseheadError(f"{path}, line {line}: there is no file {path.parent / image}. Paths are relative to the table.")
-        lines[image] = line
+        file = path.parent / image
+        if not os.path.isfile(file):
+            raise SparseheadError(f"{path}, line {line}: there is no file {file}. Paths are relative to the table.")
+        real = os.path.realpath(file) if file.is_symlink() else os.path.join(real_folder(file.parent), file.name)
+        first, name = lines.setdefault(real, (line, image))
+        if first != line:
+            known = "" if name == image else f", as {one_line(name)}"
+            raise SparseheadError(f"{path}, line {line}: {one_line(image)} stands in line {first} already{known}. Name it once.")
         label_of[image] = (row.get(LABEL) or "").strip() or None
         by_split[SPLITS[split.lower()]].append(image)
     if not by_split[TRAIN]:
         raise SparseheadError(f"{path} names no training images: no line has train, or nothing, in the column {SPLIT}.")
     parts = Parts.of(by_split[TRAIN], by_split[VAL], by_split[TEST])
     classes = classes_of([label_of[image] for image in (*parts.train, *parts.held_out)], str(path))
-    return TableLayout(path.parent, path, parts, label_of, classes)
+    notes = (f"the columns {one_line(', '.join(left_out))} of the table are left out: only {KNOWN} are read",) if left_out else ()
+    return TableLayout(path.parent, path, parts, label_of, classes, notes)
 
 
-def rows_of(path: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, columns) of each row. Raises: SparseheadError for a file that is no such table."""
+def rows_of(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """The columns that are left out, and (line, columns by their names in small letters) of each row.
+
+    Raises: SparseheadError for a file that is no such table.
+    """
     csv.field_size_limit(LONGEST)
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
-            columns = reader.fieldnames or []
-            if PATH not in columns:
-                raise SparseheadError(
-                    f"{path}: line 1 must name the columns {PATH}, and where there are such {LABEL} and {SPLIT}; "
-                    f"it has {one_line(', '.join(map(str, columns)))[:200] or 'nothing'}."
-                )
+            reader.fieldnames = columns = columns_of(path, list(reader.fieldnames or ()))
             rows = []
             for row in reader:
                 if None in row or None in row.values():
@@ -100,4 +109,23 @@ def rows_of(path: Path) -> list[tuple[int, dict[str, str]]]:
         raise SparseheadError(f"dataset {path}: there is no such table.") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SparseheadError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}.") from None
-    return rows
+    return [name for name in columns if name and name not in COLUMNS], rows
+
+
+def columns_of(path: Path, given: list[str]) -> list[str]:
+    """The names of the columns, in small letters. Raises: SparseheadError where one of ours is missing, doubled or misspelt."""
+    names = [name.strip().lower() for name in given]
+    if PATH not in names:
+        raise SparseheadError(
+            f"{path}: line 1 must name the columns {PATH}, and where there are such {LABEL} and {SPLIT}; "
+            f"it has {one_line(', '.join(given))[:200] or 'nothing'}."
+        )
+    for column in COLUMNS:
+        if names.count(column) > 1:
+            raise SparseheadError(f"{path}: line 1 names the column {column} {names.count(column)} times. Name it once.")
+        near = difflib.get_close_matches(column, [name for name in names if name not in COLUMNS], n=1, cutoff=ALIKE)
+        if column not in names and near:  # test images must not be trained on for want of a letter
+            raise SparseheadError(
+                f'{path}: line 1 names no column {column}, but "{one_line(near[0])}". Call it {column}, or remove it.'
+            )
+    return names

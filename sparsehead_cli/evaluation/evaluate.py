@@ -8,6 +8,8 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
 from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.datasets import dataset_info, require_measurable
 from sparsehead_cli.data.folders import own_workers
@@ -151,6 +153,16 @@ def check(request: EvaluateRequest) -> None:
     for name in (request.dataset, *request.transfer_to):
         if name is not None:
             dataset_info(name, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now
+
+
+def require_labels(name: str, what: str, labels: Tensor, classes: int) -> None:
+    """Raises: SparseheadError for images without a label, or with one that has no class; labels int64 [N]."""
+    if wrong := int(((labels < 0) | (labels >= classes)).sum()):
+        raise SparseheadError(
+            f"{name}: {wrong:,} of its {len(labels):,} {what} images have no label from 0 to {classes - 1}, and evaluate measures "
+            "accuracy. Give them labels, or leave them out; what needs none is measured by: "
+            f"sparsehead spectrum CHECKPOINT --dataset {name}"
+        )
 
 
 def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings]:
@@ -310,6 +322,8 @@ class Evaluation:
                     f"sparsehead spectrum CHECKPOINT --dataset {name}"
                 )
             parts = [self.subject.load_split(name, part, self.options) for part in ("train+val", "test")]
+            for what, part in zip(("training", "test"), parts, strict=True):
+                require_labels(name, what, part.labels, len(classes))
             self.data = Labelled(name, classes, *parts, tuple(map(self.digests.of, parts)))
         return self.data
 

@@ -23,6 +23,7 @@ from sparsehead_cli.runs.table_files import Row
 
 ROWS = 4096  # read at a time
 WIDEST = 16_384  # columns: the covariance of more would not fit into the memory of most machines
+SMALLEST, LARGEST = 1e-60, 1e60  # the squares of eigenvalues are fourth powers of numbers, which float64 must hold
 REMEDY = "Save one array [N, D] of numbers with numpy.save."
 FILE = "file"  # the column `split` of features that came in a file
 
@@ -66,15 +67,24 @@ class FeatureTask:
         return [[], *([{**common, **row} for row in rows] for rows in (curves, numbers))]
 
     def observe(self, name: str) -> BlockMoments:
-        """The moments of r or z, its rows taken in a random order. Raises: SparseheadError for rows that are not finite."""
+        """The moments of r or z, its rows taken in a random order.
+
+        Raises: SparseheadError for rows that are not finite, and for numbers whose eigenvalues, or the squares of these, are none.
+        """
         array = self.arrays[name]
-        moments = BlockMoments(array.shape[1], len(array))
+        moments, largest = BlockMoments(array.shape[1], len(array)), 0.0
         for batch in shuffled(array, self.seed):
             moments.add(batch)
+            largest = max(largest, float(batch.abs().max()))
         moments.close()
         if moments.broken:
             count = f"{int(moments.broken):,} of its {len(array):,} rows"
             raise SparseheadError(f"{self.paths[name]}: {count} have NaN or infinite numbers. Leave them out of all files.")
+        if largest and not SMALLEST <= largest <= LARGEST:
+            raise SparseheadError(
+                f"{self.paths[name]}: its largest number is {largest:.0e}, and spectra are of features whose largest is from "
+                f"{SMALLEST:.0e} to {LARGEST:.0e}. Multiply all by one factor: ranks do not depend on it."
+            )
         return moments
 
 
@@ -103,7 +113,7 @@ def read_array(path: Path) -> np.ndarray:
     except Exception as error:  # an odd header raises whatever its bytes lead to
         raise SparseheadError(f"{path} is no .npy file of numbers, or damaged ({one_line(str(error))}). {REMEDY}") from None
     if not isinstance(array, np.ndarray):
-        raise SparseheadError(f"{path} holds several arrays. {REMEDY}")
+        raise SparseheadError(f"{path} is an archive, as .npz and .pt files are, and no single array. {REMEDY}")
     if array.dtype.kind not in "fiu" or array.ndim != 2:
         raise SparseheadError(f"{path} is {array.dtype} {list(array.shape)}, and features are numbers [N, D]. {REMEDY}")
     if len(array) < 2 or not 1 <= array.shape[1] <= WIDEST:

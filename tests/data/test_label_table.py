@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.data.datasets import dataset_info, load_split
+from sparsehead_cli.data.datasets import dataset_info, load_split, require_measurable
 from sparsehead_cli.errors import SparseheadError
 
 
@@ -51,6 +51,47 @@ def test_a_table_of_paths_alone(damageable):
     assert not source.spec.labelled
 
 
+@pytest.mark.parametrize("columns", ["Path,LABEL,Split", "path, label , split"])
+def test_columns_are_known_in_any_case(damageable, columns):
+    lines = [*rows(damageable), *rows(damageable, "test", "test")]
+    table = write_table(damageable, lines, columns)
+    assert (len(load(table)), len(load(table, "test")), dataset_info(str(table), Path(".")).labelled) == (60, 15, True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        ("path,label,label", "names the column label 2 times"),
+        ("path,Split,split", "names the column split 2 times"),
+        ("path,label,splits", 'names no column split, but "splits"'),
+        ("path,Labels,split", 'names no column label, but "labels"'),
+    ],
+)
+def test_columns_that_may_be_meant_for_ours_are_refused(damageable, columns, words):
+    with pytest.raises(SparseheadError, match=words):
+        load(write_table(damageable, rows(damageable), columns))
+
+
+def test_other_columns_are_said_to_be_left_out(damageable):
+    table = write_table(damageable, [f"{line},3" for line in rows(damageable)], "path,label,split,level")
+    assert (
+        "the columns level of the table are left out: only path, label and split are read"
+        in dataset_info(str(table), Path(".")).notes
+    )
+
+
+@pytest.mark.parametrize("kind", ["absolute", "linked file", "linked folder"])
+def test_one_file_by_two_paths_is_an_error(damageable, kind):
+    lines = rows(damageable)
+    first = lines[0].split(",")[0]
+    again = {"absolute": damageable / first, "linked file": "link.jpg", "linked folder": "links/000.jpg"}[kind]
+    (damageable / "link.jpg").symlink_to(damageable / first)
+    (damageable / "links").symlink_to(damageable / "train" / "bird")
+    table = write_table(damageable, [*lines, f"{again},bird,test"])
+    with pytest.raises(SparseheadError, match=rf"line 62: .* stands in line 2 already, as {first}. Name it once"):
+        load(table)
+
+
 def test_numbers_are_sorted_as_numbers_and_absolute_paths_are_taken(damageable, tmp_path):
     lines = [f"{damageable / line.split(',')[0]},{(10, 9, 100)[i // 20]},train" for i, line in enumerate(rows(damageable))]
     (tmp_path / "elsewhere").mkdir()
@@ -95,3 +136,27 @@ def test_a_test_label_that_training_lacks(damageable):
     table = write_table(damageable, [*rows(damageable), "test/cat/000.jpg,tiger,test"])
     with pytest.raises(SparseheadError, match=r'the label "tiger" is of none of the 3 classes of training'):
         load(table, "test")
+
+
+def test_what_is_said_of_test_images_without_labels(damageable):
+    train, test = rows(damageable), rows(damageable, "test", "test")
+    few = [line.replace(",dog,", ",,") for line in test]
+    info = dataset_info(str(write_table(damageable, [*train, *few])), Path("."))
+    assert info.tested
+    assert "5 of the 15 test images have no label: they are not measured on" in info.notes
+    table = write_table(damageable, [*train, *(f"{line.split(',')[0]},,test" for line in test)])
+    info = dataset_info(str(table), Path("."))
+    assert not info.tested
+    assert "no test image has a label: evaluate needs such; the probe and spectrum measure held-out images" in info.notes
+    assert len(load(table, "test")) == 15  # to look at
+    with pytest.raises(SparseheadError, match="and .* has no test images with labels. What needs none"):
+        require_measurable(str(table), Path("."), "evaluate measures accuracy")
+
+
+def test_validation_images_without_labels_hold_nothing_out(damageable):
+    val = [f"{line.split(',')[0]},,val" for line in rows(damageable, "test")]
+    lines = rows(damageable)
+    table = write_table(damageable, [*lines[1:], *val, lines[0].replace(",train", ",test")])
+    with pytest.raises(SparseheadError, match="none of its 15 validation images has a label, and those of training have"):
+        load(table, "val")
+    assert len(load(table, "pretrain")) == 59

@@ -166,6 +166,20 @@ def test_one_of_another_size_is_no_number(garments, tmp_path, monkeypatch):
     assert "1 unreadable images are left out" in source.spec.notes
 
 
+def test_what_evaluate_will_refuse_is_said_before_training(garments, tmp_path):
+    images, _ = garments
+    for name in ("one", "two"):
+        write_images(tmp_path / "train" / name, images[:12])
+        write_images(tmp_path / "test" / name, images[:2, :20, :20])
+    said = " ".join(info_of(tmp_path).notes)
+    assert "the test images are not all of 28 x 28 pixels, as images in memory must be: evaluate will refuse them" in said
+    assert info_of(tmp_path, cache="none").notes == ()
+    write_images(tmp_path / "test" / "three", images[:2])
+    said = " ".join(info_of(tmp_path).notes)
+    assert "evaluate will refuse the test images: " in said
+    assert "has classes that" in said
+
+
 def test_what_follows_the_images_is_in_the_name_where_it_differs_from_older_runs(garments, photographs, tmp_path):
     def settings(**given):
         config = settled(Config(**given))

@@ -8,7 +8,7 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import evaluate as module
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, Job, evaluate, plan, read_settings
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, Job, evaluate, plan, read_settings, require_labels
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.evaluation.subject import LoadOptions, digest_of
 from sparsehead_cli.evaluation.task import Settings
@@ -305,3 +305,11 @@ def test_a_corrupt_image_is_named_or_left_out_and_counted(on_photographs, damage
         on_photographs()
     rows, _ = on_photographs(skip_bad_images=True)
     assert {(row["n_train"], row["skipped_images"]) for row in rows} == {("59", "1")}
+
+
+@pytest.mark.parametrize("labels", [[-1, -1, -1], [0, 1, -1], [0, 1, 2]])
+def test_images_without_a_label_of_a_class_are_refused(labels):
+    wrong = sum(label not in (0, 1) for label in labels)
+    with pytest.raises(SparseheadError, match=f"mine: {wrong} of its 3 test images have no label from 0 to 1"):
+        require_labels("mine", "test", torch.tensor(labels), 2)
+    require_labels("mine", "test", torch.tensor([0, 1]), 2)

@@ -71,6 +71,18 @@ def test_any_kind_of_numbers(kind, tmp_path):
     np.testing.assert_allclose(eigenvalues["eigenvalue"], expected, rtol=2e-3 if kind == np.float16 else 1e-9)
 
 
+@pytest.mark.parametrize("scale", [1e-60, 1e59, 0])
+def test_numbers_within_the_bounds_have_the_same_ranks(scale, tmp_path):
+    values = np.random.default_rng(0).uniform(-2, 2, (300, 6))
+    np.save(tmp_path / "r.npy", scale * values)
+    np.save(tmp_path / "one.npy", values)
+    ours, ones = (
+        measured(features=tmp_path / f"{name}.npy", out=tmp_path)[2].set_index("metric")["value"] for name in ("r", "one")
+    )
+    for name in ("effective_rank", "rankme", "participation_ratio", "stable_rank"):
+        assert ours[name] == pytest.approx(ones[name]) if scale else np.isnan(ours[name])
+
+
 def refused(**given):
     with pytest.raises(SparseheadError) as error:
         spectra(SpectrumRequest(**given))
@@ -95,10 +107,14 @@ def test_what_is_no_features_is_said(tmp_path):
         "nan": np.where(np.arange(12).reshape(4, 3) == 5, np.nan, 1.0),
         "r": rng.normal(size=(20, 4)),
         "z": rng.normal(size=(21, 4)),
+        "huge": 1e200 * rng.normal(size=(20, 4)),
+        "minute": 1e-200 * rng.normal(size=(20, 4)),
     }
     for name, array in arrays.items():
         np.save(tmp_path / f"{name}.npy", array, allow_pickle=True)
     np.savez(tmp_path / "several.npz", a=arrays["r"], b=arrays["z"])
+    np.savez(tmp_path / "single.npz", arrays["r"])
+    torch.save(torch.zeros(4, 4), tmp_path / "r.pt")
     (tmp_path / "cut.npy").write_bytes((tmp_path / "r.npy").read_bytes()[:-50])
     (tmp_path / "hello.npy").write_text("hello")
     messages = {
@@ -110,7 +126,11 @@ def test_what_is_no_features_is_said(tmp_path):
         "complex.npy": "is complex128",
         "objects.npy": "is no .npy file of numbers",
         "nan.npy": "1 of its 4 rows have NaN or infinite numbers",
-        "several.npz": "holds several arrays",
+        "several.npz": "is an archive, as .npz and .pt files are, and no single array",
+        "single.npz": "is an archive",
+        "r.pt": "is an archive",
+        "huge.npy": r"its largest number is \d+e\+200, .* from 1e-60 to 1e\+60",
+        "minute.npy": r"its largest number is \d+e-200",
         "cut.npy": "is no .npy file of numbers, or damaged",
         "hello.npy": "is no .npy file of numbers, or damaged",
         "nothing.npy": "cannot read .*nothing.npy",

@@ -36,6 +36,22 @@ def test_without_a_name_it_is_the_methods_own_recipe(tmp_path):
     assert load_config("mine", path, {"method": "byol"}).epochs == 5
 
 
+def test_a_path_is_one_data_set_however_it_is_written(photographs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "cifar10"):
+        (tmp_path / name).symlink_to(photographs)
+    (tmp_path / "other").mkdir()
+
+    def dataset(given):
+        return load_config(None, None, {"dataset": given}).dataset
+
+    assert {dataset(given) for given in ("base", "./base", "base/", ".//base/.", "other/../base")} == {"base"}
+    assert {dataset(given) for given in (f"{tmp_path}/base", f"{tmp_path}/./base/")} == {f"{tmp_path}/base"}
+    assert {dataset(given) for given in ("./cifar10", "cifar10/")} == {"./cifar10"}  # a folder, and not the published set
+    assert dataset("cifar10") == "cifar10"
+    assert dataset("base/../photographs") == "base/../photographs"  # beside what the link leads to
+
+
 def test_all_errors_at_once(experiments):
     with pytest.raises(SparseheadError) as error:
         load_config("mine", experiments, {"epoch": 3, "lam": "much", "lr": -1.0, "batch_size": 1.5, "seed": -1})

@@ -6,6 +6,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.plain import folder_name
 from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set, read_experiments
 from sparsehead_cli.runs.experiments import read_file
+from sparsehead_cli.runs.identity import run_identity
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import problems_of, typed
 from sparsehead_cli.sweeps.grid import read_grid
@@ -72,6 +73,13 @@ def test_a_methods_setting_without_its_prefix_is_recognised():
 def test_lam_must_be_a_finite_number_of_at_least_zero(experiments, text):
     with pytest.raises(SparseheadError, match="^lam must be"):
         load_config("mine", experiments, parse_set([f"lam={text}"]))
+
+
+@pytest.mark.parametrize("zero", [0, -0.0, "-0.0", "-0"])
+def test_zero_is_one_number(zero):
+    config = load_config(None, None, {"lam": zero, "warmup_epochs": zero})
+    assert run_identity(config) == run_identity(load_config(None, None, {"lam": 0.0, "warmup_epochs": 0.0}))
+    assert str(config.lam) == str(config.warmup_epochs) == "0.0"
 
 
 def test_scientific_notation_is_a_number():

@@ -146,13 +146,15 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: Val
 def load_recipe(experiment: str | None, experiments: Path | None, overrides: Values) -> Recipe:
     """The named experiment, of the file `experiments` or of those that are always there, with `overrides`, keys as in `--set`.
 
-    Without a name it is the recipe of the method: the entry that bears the method's name, or else `quickstart`.
+    Without a name it is the recipe of the method, simclr where none is given: the entry that bears its name, or else `quickstart`.
+    Where no method is given, a `quickstart` that takes the place of the built-in one comes first.
 
     Raises: SparseheadError that names every unknown key, wrong type and impossible number at once.
     """
     entries = load_entries(experiments)
     if experiment is None:
-        method = overrides.get(METHOD)
+        own = entries[Config.experiment][-1].replaces
+        method = overrides.get(METHOD, None if own else Config.method)
         name = method if isinstance(method, str) and method in entries else Config.experiment
         recipe = resolve(entries, overrides, recipe=entries[name])
         return replace(recipe, config=filed(recipe.config, name, combined(entries[name], Config.method)))

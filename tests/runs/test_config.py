@@ -37,6 +37,15 @@ def test_without_a_name_it_is_the_methods_own_recipe(tmp_path):
     assert load_config("mine", path, {"method": "byol"}).epochs == 5
 
 
+def test_an_entry_of_the_default_method_holds_with_and_without_its_name(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("simclr: {epochs: 7}\n")
+    assert load_config(None, path, {}) == load_config(None, path, {"method": "simclr"})
+    assert (load_config(None, path, {}).epochs, load_config(None, path, {}).experiment) == (7, "simclr")
+    path.write_text("simclr: {epochs: 7}\nquickstart: {epochs: 5}\n")
+    assert (load_config(None, path, {}).epochs, load_config(None, path, {"method": "simclr"}).epochs) == (5, 7)
+
+
 def test_a_path_is_one_data_set_however_it_is_written(photographs, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("base", "cifar10"):

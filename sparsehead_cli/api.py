@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.machine.calls import checked, one_at_a_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -72,6 +73,7 @@ class Sweep:
     verdicts: tuple[str, ...]
 
 
+@checked
 def load(
     checkpoint: PathLike,
     *,
@@ -92,11 +94,13 @@ def load(
     return load_model(checkpoint, load_options(locals()))
 
 
+@checked
+@one_at_a_time
 def pretrain(
     experiment: str | None = None,
     *,
     experiments: PathLike | None = None,
-    callback: "Sequence[str | Callback]" = (),
+    callback: Sequence["str | Callback"] = (),
     set: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> Pretrained:
@@ -111,10 +115,12 @@ def pretrain(
     from sparsehead_cli.runs.build import build
     from sparsehead_cli.runs.config import load_config
     from sparsehead_cli.runs.table_files import frame
-    from sparsehead_cli.training.callbacks import load_callbacks
+    from sparsehead_cli.training.callbacks import Callback, load_callbacks
     from sparsehead_cli.training.loop import pretrain as run_pretrain
 
     config = load_config(experiment, as_path(experiments), {**(set or {}), **given(settings)})
+    if strange := [one for one in callback if not isinstance(one, str | Callback)]:
+        raise SparseheadError(f"a callback is a name, or an object of a class that extends Callback, given {shown(strange[0])}.")
     callbacks = [load_callbacks((one,))[0] if isinstance(one, str) else one for one in callback]
     try:
         result = run_pretrain(build(config), callbacks)
@@ -123,13 +129,15 @@ def pretrain(
     return Pretrained(result.run.folder, frame(result.rows), frame(result.layers), result.was_finished)
 
 
+@checked
+@one_at_a_time
 def evaluate(
     checkpoint: PathLike,
     *,
     protocol: Names = "linear,knn",
-    dataset: str | None = None,
+    dataset: PathLike | None = None,
     transfer_to: Names = (),
-    detection_set: str = "voc",
+    detection_set: PathLike = "voc",
     baselines: bool = False,
     per_class: bool = False,
     weights: PathLike | None = None,
@@ -174,12 +182,14 @@ def evaluate(
     return Evaluation(frame(rows), frame(classes), tuple(report))
 
 
+@checked
+@one_at_a_time
 def spectrum(
     checkpoints: PathLike | Sequence[PathLike] = (),
     *,
     features: PathLike | None = None,
     embeddings: PathLike | None = None,
-    dataset: str | None = None,
+    dataset: PathLike | None = None,
     split: str | None = None,
     layers: bool = False,
     over_time: bool = False,
@@ -229,14 +239,16 @@ def spectrum(
     return Spectra(*tables, tuple(files), tuple(dict.fromkeys(report)))
 
 
+@checked
+@one_at_a_time
 def sweep(
     experiment: str = "lambda-quick",
     *,
-    lams: Names | Sequence[float] | None = None,
+    lams: Names | float | Sequence[float] | None = None,
     methods: Names | None = None,
     penalties: Names | None = None,
     solvers: Names | None = None,
-    dims: Names | Sequence[int] | None = None,
+    dims: Names | int | Sequence[int] | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
     engine: str = "local",
@@ -244,7 +256,7 @@ def sweep(
     jobs: int | None = None,
     retry_failed: bool = False,
     prune: bool = False,
-    dataset: str | None = None,
+    dataset: PathLike | None = None,
     data_dir: PathLike | None = None,
     device: str | None = None,
     results: PathLike | None = None,
@@ -286,6 +298,7 @@ def sweep(
     return Sweep(state.folder, frame(rows), frame(summary), tuple(verdicts(summary, state.pruned())))
 
 
+@checked
 def export(
     checkpoint: PathLike,
     to: str,
@@ -319,9 +332,6 @@ def load_options(arguments: Mapping[str, Any]) -> "LoadOptions":
     from sparsehead_cli.evaluation.subject import LoadOptions
 
     names = ("allow_partial", "image_size", "device", "workers", "skip_bad_images")
-    for name in ("assume", "plugin"):
-        if isinstance(arguments[name], str):
-            raise SparseheadError(f'{name} is a list of texts, given the text "{arguments[name]}": [{arguments[name]!r}].')
     return LoadOptions(
         weights=as_path(arguments["weights"]),
         assume=tuple(arguments["assume"]),

@@ -112,6 +112,21 @@ def photographs(tmp_path_factory):
     return root
 
 
+@pytest.fixture(scope="session")
+def squares(tmp_path_factory):
+    """An image folder of squares above 64 pixels, which would be cut if they streamed: 2 classes with 12 to train on, 3 to test."""
+    from PIL import Image
+
+    root = tmp_path_factory.mktemp("squares")
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 12), ("test", 3)):
+        for name in ("bird", "cat"):
+            (root / part / name).mkdir(parents=True)
+            for i in range(count):
+                Image.fromarray(rng.integers(0, 255, (72, 72, 3), dtype=np.uint8)).save(root / part / name / f"{i:02}.png")
+    return root
+
+
 @pytest.fixture
 def damageable(photographs, tmp_path):
     """A copy of the photographs that a test may damage."""

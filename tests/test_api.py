@@ -4,17 +4,24 @@ import inspect
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
 from typer.main import get_command
 
 import sparsehead_cli
 from sparsehead_cli import api
 from sparsehead_cli.cli import app
 from sparsehead_cli.evaluation import spectrum as spectrum_module
-from sparsehead_cli.runs.config import FIELDS
+from sparsehead_cli.machine.calls import ONE, checked
+from sparsehead_cli.runs.config import FIELDS, load_config
+from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.training.callbacks import Callback
 
 ROOT = Path(__file__).parents[1]
@@ -106,7 +113,7 @@ def test_what_is_wrong_is_one_error(tmp_path, trained):
         'unknown setting "lamm". Did you mean "lam"': lambda: sparsehead_cli.pretrain(lamm=1),
         "epochs must be at least 1": lambda: sparsehead_cli.pretrain(epochs=0),
         'unknown protocol "knm"': lambda: sparsehead_cli.evaluate(trained, protocol="knm"),
-        "assume is a list of texts": lambda: sparsehead_cli.load(trained, assume="padding=2"),
+        r"assume must be a list of texts.*: write \['padding=2'\]": lambda: sparsehead_cli.load(trained, assume="padding=2"),
         "does not exist": lambda: sparsehead_cli.load(tmp_path / "nothing.pt"),
         "which checkpoint": lambda: sparsehead_cli.spectrum(),
         "engine print prints commands": lambda: sparsehead_cli.sweep(engine="print"),
@@ -116,6 +123,83 @@ def test_what_is_wrong_is_one_error(tmp_path, trained):
     for message, call in wrong.items():
         with pytest.raises(sparsehead_cli.SparseheadError, match=message):
             call()
+
+
+@pytest.mark.parametrize(
+    ("function", "arguments", "says"),
+    [
+        ("pretrain", {"set": "lr=1"}, "set must be a dict whose keys are texts or None, given 'lr=1'."),
+        ("pretrain", {"set": [("lr", 1)]}, "set must be a dict whose keys are texts or None, given [('lr', 1)]."),
+        ("pretrain", {"callback": None}, "callback must be a list of names or callbacks, given None."),
+        ("pretrain", {"callback": "wandb"}, "callback must be a list of names or callbacks, given 'wandb': write ['wandb']."),
+        ("pretrain", {"callback": [3]}, "a callback is a name, or an object of a class that extends Callback, given 3."),
+        ("pretrain", {"seed": True}, "seed must be a whole number, given True."),
+        ("pretrain", {"lam": np.array([1, 2])}, "lam must be a number, given [1, 2]."),
+        ("load", {"checkpoint": 3}, "checkpoint must be text or a path, given 3."),
+        ("load", {"checkpoint": None}, "checkpoint must be text or a path, given None."),
+        ("load", {"checkpoint": "x", "image_size": 9.5}, "image_size must be a whole number or None, given 9.5."),
+        ("evaluate", {"checkpoint": "x", "protocol": 3}, "protocol must be text or a list of texts, given 3."),
+        ("evaluate", {"checkpoint": "x", "baselines": 1}, "baselines must be True or False, given 1."),
+        ("spectrum", {"checkpoints": None}, "checkpoints must be text, a path or a list of paths, given None."),
+        ("sweep", {"seeds": True}, "seeds must be a whole number or None, given True."),
+        ("export", {"checkpoint": "x", "to": "onnx", "threshold": "low"}, "threshold must be a number, given 'low'."),
+    ],
+)
+def test_what_is_no_such_argument_is_one_error(function, arguments, says):
+    with pytest.raises(sparsehead_cli.SparseheadError) as error:
+        getattr(sparsehead_cli, function)(**arguments)
+    assert str(error.value) == says
+
+
+def test_numbers_may_be_numpys_and_tensors():
+    @checked
+    def function(a: int = 0, b: Sequence[float] = (), c: str | Path | None = None, **others: object):
+        return a, b, c, others
+
+    given = function(np.int64(1), np.array([0, 0.5]), Path("x"), widths=np.array([8, 8]), lam=torch.tensor(0.5))
+    assert given == (1, [0.0, 0.5], Path("x"), {"widths": [8, 8], "lam": 0.5})
+    assert [type(value) for value in given[1]] == [float, float]
+    assert function(a="0", b=[np.float32(0.5), torch.tensor(2)]) == (0, [0.5, 2.0], None, {})
+    settings = {
+        "epochs": np.int64(3),
+        "lam": torch.tensor(0.25),
+        "widths": [np.int32(8)] * 4,
+        "method.temperature": np.float32(0.5),
+    }
+    config = load_config(None, None, settings)
+    assert (config.epochs, config.lam, config.widths) == (3, 0.25, (8, 8, 8, 8))
+    assert method_settings("simclr", config.method_settings)["temperature"] == 0.5
+    with pytest.raises(sparsehead_cli.SparseheadError, match="epochs must be a whole number, given True"):
+        load_config(None, None, {"epochs": np.bool_(True)})
+
+
+@pytest.mark.parametrize("function", ["pretrain", "evaluate", "spectrum", "sweep"])
+def test_a_second_thread_waits_for_the_first(function, tmp_path):
+    """Two trainings at once would draw from one generator; a call of the thread that is in one goes on."""
+    began, ended = threading.Event(), threading.Event()
+
+    def call():
+        began.set()
+        with suppress(sparsehead_cli.SparseheadError):
+            {
+                "pretrain": lambda: sparsehead_cli.pretrain(epochs=0),
+                "evaluate": lambda: sparsehead_cli.evaluate(tmp_path / "nothing.pt"),
+                "spectrum": lambda: sparsehead_cli.spectrum(),
+                "sweep": lambda: sparsehead_cli.sweep(engine="print"),
+            }[function]()
+        ended.set()
+
+    thread = threading.Thread(target=call)
+    with ONE:
+        call()
+        assert ended.is_set()
+        began.clear()
+        ended.clear()
+        thread.start()
+        assert began.wait(10)
+        assert not ended.wait(0.2)
+    assert ended.wait(10)
+    thread.join()
 
 
 def test_spectra_over_time(tmp_path):

@@ -49,12 +49,13 @@ def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | No
     options.check()
     timm, given = timm_name(checkpoint, options.weights), parse_assume(options.assume)
     path, device = options.weights or checkpoint_file(checkpoint), choose_device(options.device)
-    info = dataset_info(dataset, options.data_dir, "none") if dataset else None
     if timm is None and (is_checkpoint(path) or is_encoder_file(path)):
         if options.allow_partial or options.image_size or options.assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
         subject, faster = own_subject(path, device, options), ""
+        info = dataset_info(dataset, options.data_dir, subject.cache) if dataset else None
     else:
+        info = dataset_info(dataset, options.data_dir, "none") if dataset else None
         facts = Facts(given | ({"image_size": options.image_size} if options.image_size else {}))
         subject, faster = foreign_subject(path, timm, facts, info, device, options), ". A smaller --image-size is faster"
     if info is None:

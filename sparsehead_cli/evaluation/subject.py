@@ -12,7 +12,9 @@ from torch import nn
 
 from sparsehead_cli.data.augment import RECIPES, ImageViews, Normalisation
 from sparsehead_cli.data.contract import ImageSpec, Source, Views
-from sparsehead_cli.data.datasets import load_split
+from sparsehead_cli.data.datasets import DATASETS, load_split
+from sparsehead_cli.data.folders import Folder
+from sparsehead_cli.data.looks import look
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.facts import Assumption, in_words
@@ -87,9 +89,8 @@ class Subject:
     def load_split(self, name: str, part: str, options: LoadOptions) -> Source:
         """A split of a data set, on the device; images from files come in the size that the network is made for.
 
-        They stream, but for those that the run itself had in memory.
+        They stream and are cut. Where `takes_squares_whole`, squares of one size stay whole, in memory up to what "auto" keeps.
         """
-        in_memory = self.config is not None and self.config.cache == "memory" and name == self.config.dataset
         source = load_split(
             name,
             part,
@@ -97,9 +98,26 @@ class Subject:
             image_size=self.prepare.image[1],
             skip_bad_images=options.skip_bad_images,
             workers=options.workers,
-            cache="memory" if in_memory else "none",
+            cache=self.cache,
         )
+        if self.takes_squares_whole and isinstance(source, Folder):
+            looks = look(source.listing)
+            if looks.only == (looks.size, looks.size):  # more of them than "auto" keeps
+                source.size, source.exact = looks.size, True
         return source.to(self.device)
+
+    @property
+    def takes_squares_whole(self) -> bool:
+        """Whether square images are not cut: the run's own were in memory, where they are whole. Where they lie is no matter."""
+        if self.config is None:
+            return False
+        known = DATASETS.get(self.config.dataset)
+        return self.config.cache == "memory" or (known is not None and known.layout is None)
+
+    @property
+    def cache(self) -> str:
+        """How images from files are kept, one of CACHES."""
+        return "auto" if self.takes_squares_whole else "none"
 
 
 def ready(network: EncoderAndHead, device: torch.device) -> EncoderAndHead:

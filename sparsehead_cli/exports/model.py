@@ -30,14 +30,16 @@ class Transform:
     """Images -> the batch that an encoder reads, [B, C, h, w], normalised, on its device; just as `sparsehead evaluate` has them.
 
     An image is a tensor uint8 [C, H, W], a PIL image, a NumPy array uint8 [H, W] or [H, W, C], or the path of a file; several are
-    a tensor [B, C, H, W] or a list. Square tensors and arrays are resized, as the images of a data set in memory are; of all others
-    the short side is resized and the middle cut out, as of image files.
+    a tensor [B, C, H, W] or a list. Square tensors and arrays are resized, as the images of a data set in memory are, and so are
+    square files and PIL images where `squares_whole`, as those of a data set of squares; of all others the short side is resized
+    and the middle cut out.
 
     Raises: SparseheadError for anything else.
     """
 
     prepare: Prepare
     device: torch.device
+    squares_whole: bool = False
 
     def __call__(self, images: Any) -> Tensor:
         if isinstance(images, Tensor) and images.ndim == 4:
@@ -64,7 +66,7 @@ class Transform:
         if isinstance(image, Image.Image):
             return self._cut(from_pil(image))
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim not in (2, 3):
+            if image.dtype != np.uint8 or image.ndim not in (2, 3) or not image.size:
                 raise SparseheadError(f"an array is uint8 [H, W] or [H, W, C], given {image.dtype} {list(image.shape)}.")
             return torch.from_numpy(image.copy().reshape(*image.shape[:2], -1)).permute(2, 0, 1)[None]
         if isinstance(image, Tensor) and image.ndim == 3:
@@ -74,6 +76,8 @@ class Transform:
 
     def _cut(self, image: Tensor) -> Tensor:
         """uint8 [C, H, W] -> uint8 [1, C, h, w], as a file of `--dataset` is cut."""
+        if self.squares_whole and image.shape[1] == image.shape[2]:
+            return image[None]
         return middle(image, self.prepare.image[1])[None]
 
 
@@ -100,7 +104,7 @@ def load(checkpoint: str | Path, options: LoadOptions) -> Model:
     Raises: SparseheadError as `sparsehead evaluate`.
     """
     subject = load_subject(checkpoint, options)
-    network, transform = subject.network, Transform(subject.prepare, subject.device)
+    network, transform = subject.network, Transform(subject.prepare, subject.device, subject.takes_squares_whole)
     return Model(str(subject.columns["run"]), network.backbone, network.projector, transform, subject.report)
 
 

@@ -24,13 +24,20 @@ def scalar(text: str) -> object:
     return number(text) if NUMBER.fullmatch(text) else text
 
 
+def of_python(value: object) -> object:
+    """A number, an array or a tensor of NumPy or torch as Python's own numbers, in lists; anything else as it is."""
+    return value.tolist() if hasattr(value, "ndim") and hasattr(value, "tolist") else value
+
+
 def number(value: object) -> float:
-    """A number, or a text that is one, as a float; one too large for it is infinite. Raises: ValueError for all else."""
+    """A number, or a text that is one, as a float; one too large for it is infinite, and -0.0 is 0.0: written otherwise, it is
+    no other number. Raises: ValueError for all else.
+    """
     if isinstance(value, str) and NUMBER.fullmatch(value.strip()):
-        return float(re.sub(r"\.(?=[in])", "", value.strip().lower()))  # .inf and .nan are YAML's
+        return float(re.sub(r"\.(?=[in])", "", value.strip().lower())) + 0.0  # .inf and .nan are YAML's
     if isinstance(value, int | float) and not isinstance(value, bool):
         try:
-            return float(value)
+            return float(value) + 0.0
         except OverflowError:
             return float("inf") if value > 0 else float("-inf")
     raise ValueError(value)

@@ -25,7 +25,7 @@ from sparsehead_cli.runs.experiments import (
     combined,
     load_entries,
 )
-from sparsehead_cli.runs.settings import Values, read, setting, settings_of, typed
+from sparsehead_cli.runs.settings import Values, names_in, read, setting, settings_of, typed
 
 if TYPE_CHECKING:
     from sparsehead_cli.runs.images import Images
@@ -146,13 +146,15 @@ def load_config(experiment: str | None, experiments: Path | None, overrides: Val
 def load_recipe(experiment: str | None, experiments: Path | None, overrides: Values) -> Recipe:
     """The named experiment, of the file `experiments` or of those that are always there, with `overrides`, keys as in `--set`.
 
-    Without a name it is the recipe of the method: the entry that bears the method's name, or else `quickstart`.
+    Without a name it is the recipe of the method, simclr where none is given: the entry that bears its name, or else `quickstart`.
+    Where no method is given, a `quickstart` that takes the place of the built-in one comes first.
 
     Raises: SparseheadError that names every unknown key, wrong type and impossible number at once.
     """
     entries = load_entries(experiments)
     if experiment is None:
-        method = overrides.get(METHOD)
+        own = entries[Config.experiment][-1].replaces
+        method = overrides.get(METHOD, None if own else Config.method)
         name = method if isinstance(method, str) and method in entries else Config.experiment
         recipe = resolve(entries, overrides, recipe=entries[name])
         return replace(recipe, config=filed(recipe.config, name, combined(entries[name], Config.method)))
@@ -214,7 +216,23 @@ def checked(values: dict[str, Value], entries: Entries) -> Config:
     read_values, wrong = read(FIELDS, given)
     if problems or wrong:
         raise SparseheadError("\n".join(problems + wrong))
+    if "dataset" in read_values:
+        read_values["dataset"] = plain_path(read_values["dataset"])
     return Config(method_settings=method_settings, **read_values, **views)
+
+
+def plain_path(dataset: str) -> str:
+    """A data set with its path as everybody writes it, so that ./base, base/ and base are one run. Names stay what they are.
+
+    A folder that bears the name of a data set keeps its ./, without which it would be that one; so does one like a module:load.
+    Where a link's .. leads elsewhere, the path stays as it is.
+    """
+    path = os.path.normpath(dataset)
+    if not dataset or os.path.realpath(path) != os.path.realpath(dataset):
+        return dataset
+    if path != dataset and (is_plugin(path) or path in names_in(FIELDS["dataset"].names)):
+        return os.path.join(os.curdir, path)
+    return path
 
 
 def clipped(values: dict[str, Value]) -> tuple[dict[str, Value], tuple[Note, ...]]:

@@ -21,7 +21,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, shown, unknown
-from sparsehead_cli.machine.plain import number, whole
+from sparsehead_cli.machine.plain import number, of_python, whole
 from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.machine.ranges import UNBOUNDED, Range, keywords_of, stated_range
 
@@ -199,7 +199,7 @@ def typed(stated: Setting, value: object) -> object:
 
     Raises: ValueError, a sentence, when it is not one; for a number of more than MOST_WHOLE or MOST_NUMBER.
     """
-    kind = stated.kind
+    kind, value = stated.kind, of_python(value)
     if typing.get_origin(kind) in UNIONS:
         if value is None and types.NoneType in typing.get_args(kind):
             return None
@@ -225,6 +225,7 @@ def typed(stated: Setting, value: object) -> object:
 
 def converted(name: str, value: object, kind: type) -> object:
     """`value` as one number, truth value, text or path. Raises: ValueError, or Impossible with a sentence, where it is none."""
+    value = of_python(value)
     if kind is float:
         return at_most(name, number(value), MOST_NUMBER)
     if kind is int:

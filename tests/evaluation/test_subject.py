@@ -2,12 +2,14 @@
 
 import argparse
 import os
+import shutil
 import sys
 
 import pytest
 import torch
 from torch import nn
 
+from sparsehead_cli.data import datasets
 from sparsehead_cli.data.augment import RECIPES, Normalisation
 from sparsehead_cli.data.datasets import DATASETS, load_split
 from sparsehead_cli.errors import SparseheadError
@@ -234,6 +236,20 @@ def test_normalisation_between_grey_and_colour(tmp_path):
     view = subject.prepare(load_split("fashion10k", "test", None).inputs[:2])
     assert view.shape == (2, 3, 28, 28)
     assert torch.equal(view[:, 0], view[:, 2])
+
+
+@pytest.mark.parametrize("more_than_auto_keeps", [False, True])
+def test_how_a_path_is_written_changes_no_image(untrained_run, squares, tmp_path, monkeypatch, more_than_auto_keeps):
+    settings = {"cache": "memory", "image_size": 72, "batch_size": 10, "views": "symmetric", "widths": (8, 8, 8, 8)}
+    subject = load(untrained_run(dataset=str(squares), **settings))
+    shutil.copytree(squares, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path)
+    if more_than_auto_keeps:
+        monkeypatch.setattr(datasets, "CACHED", 1000)
+    expected = load_split(str(squares), "test", None, cache="memory").inputs
+    for name in (str(squares), f"{squares}/", os.path.relpath(squares), "copy", "./copy"):
+        source = subject.load_split(name, "test", LoadOptions(workers=0))
+        assert torch.equal(torch.cat([batch.inputs for batch in source.batches(4)]), expected)
 
 
 def test_untrained_is_calibrated_on_the_images_given(foreign):

@@ -70,12 +70,27 @@ def test_a_photograph_is_cut_as_a_folder_of_images_is(untrained_run, photographs
     assert torch.equal(model.transform([Image.open(path) for path in paths]), expected)
 
 
+@pytest.mark.parametrize("image_size", [72, 80])
+def test_squares_are_whole_as_in_a_run_whose_images_were_in_memory(untrained_run, squares, image_size):
+    settings = {"cache": "memory", "image_size": image_size, "batch_size": 10, "views": "symmetric", "widths": (8, 8, 8, 8)}
+    run = untrained_run(dataset=str(squares), **settings)
+    model, subject = sparsehead_cli.load(run), load_subject(run, LoadOptions())
+    expected = subject.prepare(subject.load_split(str(squares), "test", LoadOptions(workers=0)).inputs)
+    paths = sorted(squares.glob("test/*/*"))
+    pictures = [Image.open(path) for path in paths]
+    for images in (paths, pictures, [np.array(image) for image in pictures]):
+        assert torch.equal(model.transform(images), expected)
+    streaming = sparsehead_cli.load(untrained_run(dataset=str(squares), **settings | {"cache": "none"}))
+    assert not torch.equal(streaming.transform(paths), expected)
+
+
 def test_what_is_no_image_is_said(model, tmp_path):
     (tmp_path / "text.jpg").write_text("no image")
     wrong = {
         "images are uint8 .*given float32": torch.zeros(1, 1, 28, 28),
         "given uint8 \\[1, 2, 28, 28\\]": torch.zeros(1, 2, 28, 28, dtype=torch.uint8),
         "an array is uint8": np.zeros((28, 28)),
+        "given uint8 \\[0, 0, 3\\]": np.zeros((0, 0, 3), dtype=np.uint8),
         "given a tensor \\[28, 28\\]": torch.zeros(28, 28, dtype=torch.uint8),
         "the list is empty": [],
         "given None": None,

@@ -6,6 +6,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.plain import folder_name
 from sparsehead_cli.runs.config import FIELDS, Config, load_config, parse_set, read_experiments
 from sparsehead_cli.runs.experiments import read_file
+from sparsehead_cli.runs.identity import run_identity
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.settings import problems_of, typed
 from sparsehead_cli.sweeps.grid import read_grid
@@ -36,6 +37,31 @@ def test_without_a_name_it_is_the_methods_own_recipe(tmp_path):
     assert load_config("mine", path, {"method": "byol"}).epochs == 5
 
 
+def test_an_entry_of_the_default_method_holds_with_and_without_its_name(tmp_path):
+    path = tmp_path / "e.yaml"
+    path.write_text("simclr: {epochs: 7}\n")
+    assert load_config(None, path, {}) == load_config(None, path, {"method": "simclr"})
+    assert (load_config(None, path, {}).epochs, load_config(None, path, {}).experiment) == (7, "simclr")
+    path.write_text("simclr: {epochs: 7}\nquickstart: {epochs: 5}\n")
+    assert (load_config(None, path, {}).epochs, load_config(None, path, {"method": "simclr"}).epochs) == (5, 7)
+
+
+def test_a_path_is_one_data_set_however_it_is_written(photographs, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("base", "cifar10"):
+        (tmp_path / name).symlink_to(photographs)
+    (tmp_path / "other").mkdir()
+
+    def dataset(given):
+        return load_config(None, None, {"dataset": given}).dataset
+
+    assert {dataset(given) for given in ("base", "./base", "base/", ".//base/.", "other/../base")} == {"base"}
+    assert {dataset(given) for given in (f"{tmp_path}/base", f"{tmp_path}/./base/")} == {f"{tmp_path}/base"}
+    assert {dataset(given) for given in ("./cifar10", "cifar10/")} == {"./cifar10"}  # a folder, and not the published set
+    assert dataset("cifar10") == "cifar10"
+    assert dataset("base/../photographs") == "base/../photographs"  # beside what the link leads to
+
+
 def test_all_errors_at_once(experiments):
     with pytest.raises(SparseheadError) as error:
         load_config("mine", experiments, {"epoch": 3, "lam": "much", "lr": -1.0, "batch_size": 1.5, "seed": -1})
@@ -56,6 +82,13 @@ def test_a_methods_setting_without_its_prefix_is_recognised():
 def test_lam_must_be_a_finite_number_of_at_least_zero(experiments, text):
     with pytest.raises(SparseheadError, match="^lam must be"):
         load_config("mine", experiments, parse_set([f"lam={text}"]))
+
+
+@pytest.mark.parametrize("zero", [0, -0.0, "-0.0", "-0"])
+def test_zero_is_one_number(zero):
+    config = load_config(None, None, {"lam": zero, "warmup_epochs": zero})
+    assert run_identity(config) == run_identity(load_config(None, None, {"lam": 0.0, "warmup_epochs": 0.0}))
+    assert str(config.lam) == str(config.warmup_epochs) == "0.0"
 
 
 def test_scientific_notation_is_a_number():

@@ -64,6 +64,6 @@ class Memory:
         for tensor in tensors:
             result.update(repr(tuple(tensor.shape)).encode())
             for i in range(0, len(tensor), HASHED):
-                result.update(tensor[i : i + HASHED].cpu().contiguous().numpy())
+                result.update(tensor[i : i + HASHED].cpu().contiguous().view(torch.uint8).numpy())  # of bfloat16, too
         result.update(self.labels.cpu().contiguous().numpy().astype("<i8"))
         return result.hexdigest()

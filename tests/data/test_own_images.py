@@ -231,4 +231,5 @@ def test_a_run_keeps_the_same_of_images_in_memory_and_as_they_stream(tmp_path):
     assert (decoded.streams, streams.streams) == (False, True)
     assert decoded.fingerprint() == streams.fingerprint() != decoded.digest()
     assert decoded.take(torch.arange(2)).fingerprint() != decoded.fingerprint()
+    assert Memory(torch.ones(2, 3, dtype=torch.bfloat16), torch.zeros(2)).fingerprint()
     assert fingerprint([object()]) == ""  # somebody's own source that is only trained on

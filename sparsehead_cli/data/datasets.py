@@ -18,7 +18,7 @@ import torch
 from sparsehead_cli.data import published
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.classes import CIFAR10, CIFAR100, DIGITS, FASHION, STL10
-from sparsehead_cli.data.contract import ImageSpec, Source
+from sparsehead_cli.data.contract import ImageSpec, Source, fingerprint
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.hugging_face import hugging_face, is_hugging_face
 from sparsehead_cli.data.label_table import is_table, label_table
@@ -103,7 +103,16 @@ def decoded(folder: Folder) -> Memory:
         done = end
     if folder.skipped:
         info = dataclasses.replace(info, notes=(*info.notes, f"{folder.skipped:,} unreadable images are left out"))
-    return Memory(pixels[:done], labels[:done], info)
+    return Memory(pixels[:done], labels[:done], info, folder.fingerprint())
+
+
+def fingerprint_of(name: str, data_dir: Path) -> str:
+    """What a run on this data set keeps of its images: the `fingerprint` of those it is trained on and those held out.
+
+    Raises: SparseheadError as `load_split`.
+    """
+    parts = [load_split(name, split, data_dir, cache="none") for split in ("pretrain", "val")]
+    return fingerprint(source for part in parts for source in (part if isinstance(part, list) else [part]))
 
 
 def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Memory:

@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from sparsehead_cli.data.augment import Crops
 from sparsehead_cli.data.contract import Batch, ImageSpec, each
-from sparsehead_cli.data.listing import Listing
+from sparsehead_cli.data.listing import Listing, fingerprint
 from sparsehead_cli.errors import SparseheadError
 
 if TYPE_CHECKING:
@@ -183,6 +183,10 @@ class Folder:
             f"cannot read the image {self.listing.where(i)}: {reason}. Replace or remove it. "
             "Or leave such images out by --skip-bad-images: pretrain then trains without them, as a new run."
         )
+
+    def fingerprint(self) -> str:
+        """A hash of names, sizes and labels, in hexadecimals; the same wherever the folder lies, and no image is read for it."""
+        return fingerprint(self.listing, self.index)
 
     def digest(self) -> str:
         """A hash of names, contents and labels, in hexadecimals; the same on every machine, wherever the folder lies."""

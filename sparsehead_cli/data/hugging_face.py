@@ -57,6 +57,9 @@ class Rows:
             raise ValueError(f"the file has {len(image['bytes']):,} bytes, and more than {BYTES:,} are not read")
         return np.frombuffer(image["bytes"], np.uint8).copy()  # torch takes no array that cannot be written to
 
+    def sizes(self, index: np.ndarray) -> np.ndarray:
+        return np.concatenate([sizes_of(part, self.column) for _, part in self.parts])[index]
+
     def files(self, index: Iterable[int]) -> Iterator[Path]:
         return (Path(file["filename"]) for _, part in self.parts for file in part.cache_files)
 
@@ -147,6 +150,15 @@ def class_names(parts: dict[str, tuple[str, object]], feature: object, label: st
     if hasattr(feature, "names"):
         return tuple(feature.names)
     return classes_of({text for name in (TRAIN, VAL) if name in parts for text in texts_of(parts[name][1], label)}, what)
+
+
+def sizes_of(part: object, column: str) -> np.ndarray:
+    """How many bytes the image of each row has, int64 [n]; -1 where it lies in a file of its own, or is missing."""
+    from pyarrow import compute
+
+    images = part.with_format("arrow")[column][:]
+    lengths = compute.binary_length(compute.struct_field(images, "bytes"))
+    return compute.fill_null(lengths, -1).to_numpy().astype(np.int64)
 
 
 def texts_of(part: object, label: str | None) -> list[str | None]:

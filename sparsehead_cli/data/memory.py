@@ -16,12 +16,14 @@ HASHED = 10_000  # inputs hashed at a time: a device's are not copied to the pro
 class Memory:
     """N inputs, such as images uint8 [N, C, H, W], and labels int64 [N]; label -1 where there is none.
 
-    `spec` says what an encoder must know of the inputs; whoever needs the tensors alone may leave it out.
+    `spec` says what an encoder must know of the inputs; whoever needs the tensors alone may leave it out. Of inputs that were
+    decoded from files, `of_files` is the fingerprint of these: not every machine decodes a file to the same bits.
     """
 
     inputs: Inputs
     labels: Tensor
     spec: object = None
+    of_files: str = ""
     streams = False
     skipped = 0
 
@@ -35,7 +37,7 @@ class Memory:
     def take(self, indices: Tensor) -> "Memory":
         """The inputs at `indices` int64 [n], in that order."""
         indices = indices.to(self.labels.device)
-        return replace(self, inputs=each(lambda tensor: tensor[indices], self.inputs), labels=self.labels[indices])
+        return replace(self, inputs=each(lambda tensor: tensor[indices], self.inputs), labels=self.labels[indices], of_files="")
 
     def batches(self, size: int, *, order: Tensor | None = None, start: int = 0, read: object = None) -> Iterator[Batch]:
         """Batches of `size` inputs, from batch `start` on.
@@ -51,6 +53,10 @@ class Memory:
             rows = chosen if order is not None else slice(number * size, (number + 1) * size)
             yield Batch(each(lambda tensor, rows=rows: tensor[rows], self.inputs), self.labels[rows], chosen)
 
+    def fingerprint(self) -> str:
+        """That of the files they were decoded from, or else the digest of the inputs themselves."""
+        return self.of_files or self.digest()
+
     def digest(self) -> str:
         """A hash of the inputs, their shape and their labels, in hexadecimals, the same on every machine."""
         tensors = [self.inputs] if isinstance(self.inputs, Tensor) else [self.inputs[name] for name in sorted(self.inputs)]
@@ -58,6 +64,6 @@ class Memory:
         for tensor in tensors:
             result.update(repr(tuple(tensor.shape)).encode())
             for i in range(0, len(tensor), HASHED):
-                result.update(tensor[i : i + HASHED].cpu().contiguous().numpy())
+                result.update(tensor[i : i + HASHED].cpu().contiguous().view(torch.uint8).numpy())  # of bfloat16, too
         result.update(self.labels.cpu().contiguous().numpy().astype("<i8"))
         return result.hexdigest()

@@ -62,7 +62,7 @@ class Shards:
     state: np.ndarray
     shard: np.ndarray  # int32 [N]: of `paths`, the one that holds the image
     offsets: np.ndarray
-    sizes: np.ndarray
+    lengths: np.ndarray
     names: np.ndarray  # all names in one array of bytes, as of Files
     ends: np.ndarray
     labels: np.ndarray
@@ -85,7 +85,7 @@ class Shards:
     def read(self, i: int) -> np.ndarray:
         """The bytes of the i-th image. Raises: OSError; ValueError where its tar file is another than the one that was indexed."""
         number = self.shard[i]
-        size = int(self.sizes[i])
+        size = int(self.lengths[i])
         if not size:
             raise ValueError("the file is empty")
         if size > BYTES:
@@ -101,6 +101,9 @@ class Shards:
         finally:
             os.close(file)
         return data
+
+    def sizes(self, index: np.ndarray) -> np.ndarray:
+        return self.lengths[index]
 
     def files(self, index: Iterable[int]) -> Iterator[Path]:
         return (Path(self.paths[number]) for number in np.unique(self.shard[np.asarray(index)]))

@@ -17,7 +17,7 @@ from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS
-from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained
+from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained, with_other_images_told
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
 from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Labelled, Settings, Task
 from sparsehead_cli.foreign.facts import in_words
@@ -215,6 +215,7 @@ class Evaluation:
             raise SparseheadError(
                 f"{request.checkpoint} does not say on which data set to measure it: add --dataset, as in cifar10."
             )
+        self.subject = with_other_images_told(self.subject, self.dataset, self.options)
         self.folder = request.folder
         self.tables = tables_of(self.folder, per_class=request.per_class)
         self.digests = Digests(self.folder / "features")

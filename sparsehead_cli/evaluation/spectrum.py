@@ -23,7 +23,7 @@ from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.feature_files import FeatureTask
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.spectrum_rows import batch_rows, eigenvalue_rows, metric, spectrum_numbers
-from sparsehead_cli.evaluation.subject import LoadOptions, Subject
+from sparsehead_cli.evaluation.subject import LoadOptions, Subject, with_other_images_told
 from sparsehead_cli.evaluation.table import TaskTables
 from sparsehead_cli.foreign.facts import in_words
 from sparsehead_cli.machine.seeds import stable_seed
@@ -170,12 +170,13 @@ class SpectrumTask:
     """One network on one split: what is measured of it, in rows."""
 
     def __init__(self, subject: Subject, request: SpectrumRequest) -> None:
-        self.subject, self.request = subject, request
+        self.request = request
         self.dataset = request.dataset or subject.dataset
         if self.dataset is None:
             raise SparseheadError(
                 f"{subject.columns['run']} does not say what images it was trained on: give some to look at, --dataset cifar10."
             )
+        self.subject = with_other_images_told(subject, self.dataset, request.options)
         self.info = dataset_info(self.dataset, request.options.data_dir)
         self.split = request.split or ("test" if getattr(self.info, "tested", True) else "val")
         self.source = subject.load_split(self.dataset, self.split, request.options)

@@ -12,7 +12,7 @@ from torch import nn
 
 from sparsehead_cli.data.augment import RECIPES, ImageViews, Normalisation
 from sparsehead_cli.data.contract import ImageSpec, Source, Views
-from sparsehead_cli.data.datasets import DATASETS, load_split
+from sparsehead_cli.data.datasets import DATASETS, fingerprint_of, load_split
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.looks import look
 from sparsehead_cli.data.prepare import Prepare
@@ -20,6 +20,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.facts import Assumption, in_words
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
 from sparsehead_cli.runs.config import FIELDS, Config
+from sparsehead_cli.runs.folder import is_other
 from sparsehead_cli.runs.settings import require_in_range
 
 CALIBRATED = 10_000  # images, at most, that an untrained network's BatchNorm takes its statistics from
@@ -60,8 +61,8 @@ class Subject:
     `dataset`, `views` and `temperature` are those it was trained with: a data set is None, and the others are the usual ones,
     where the file does not say. `report` has a line for each thing that was found in a file of somebody else's.
     `fresh()` is the same architecture with its initial weights; `config` holds the settings of a run of ours, and `stored` what
-    its checkpoint says of it (identity, step, total_steps, input). `assumed` are the facts that the shapes in somebody else's file
-    do not show, each with what it rests on.
+    its checkpoint says of it (identity, step, total_steps, input, trained_on). `assumed` are the facts that the shapes in
+    somebody else's file do not show, each with what it rests on.
     """
 
     model: str
@@ -118,6 +119,18 @@ class Subject:
     def cache(self) -> str:
         """How images from files are kept, one of CACHES."""
         return "auto" if self.takes_squares_whole else "none"
+
+
+def with_other_images_told(subject: Subject, dataset: str, options: LoadOptions) -> Subject:
+    """The subject, with a line in its report where `dataset` is the run's own by name, and has other images than it was trained on.
+
+    Raises: SparseheadError where they cannot be found.
+    """
+    kept = subject.stored.get("trained_on")
+    if not kept or dataset != subject.dataset or not is_other(kept, fingerprint_of(dataset, options.data_dir)):
+        return subject
+    line = f"{dataset}: its training images, or their labels, are others than the run was trained on. Those of now are measured"
+    return dataclasses.replace(subject, report=(*subject.report, line))
 
 
 def ready(network: EncoderAndHead, device: torch.device) -> EncoderAndHead:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli.data.augment import ImageViews
-from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views
+from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views, fingerprint
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
@@ -52,8 +52,7 @@ def build(config: Config) -> Run:
     method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     steps_per_epoch = len(phases[0].train) // config.batch_size
-    precision = choose_precision(config.precision, device)
-    folder = run_folder(config, identity)
+    precision, folder = choose_precision(config.precision, device), run_folder(config, identity)
     config = replace(config, experiment=folder.parent.name)  # an older version may have filed the run elsewhere
     return Run(
         method=method,
@@ -76,6 +75,7 @@ def build(config: Config) -> Run:
         folder=folder,
         spec=spec,
         prepare=plain_views(views, spec),
+        trained_on=fingerprint([*(phase.train for phase in phases), *(phase.val for phase in phases)]),
         initial=initial.words,
     )
 

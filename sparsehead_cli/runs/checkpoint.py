@@ -197,6 +197,7 @@ FIELDS = {
     "skipped": (_whole_number, "a whole number of at least 0", False),
     "sums": (_is_sums, "numbers by name, loss and gradient_norm among them, or empty", True),
     "input": (_is_input, "image = (channels 1 or 3, height, width), and a mean and a std above 0 for each channel", False),
+    "trained_on": (lambda value: type(value) is str, "text", False),
     "method": (_is_weights, "tensors by name", True),
     "optimizer": (_is_optimizer, "the state_dict of an optimizer", True),
 }

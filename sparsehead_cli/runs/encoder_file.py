@@ -21,7 +21,7 @@ from sparsehead_cli.runs.checkpoint import FIELDS
 KEY = "sparsehead"
 FORMAT = "sparsehead-encoder-1"
 HEADS = ("none", "full", "pruned")
-OF_RUN = ("identity", "input", "step", "total_steps")  # fields of a checkpoint that an encoder's file has, too
+OF_RUN = ("identity", "input", "step", "total_steps", "trained_on")  # fields of a checkpoint that an encoder's file has, too
 REMEDY = "Export it again, or fetch it again."
 MOST = 1_000_000  # characters of the metadata
 

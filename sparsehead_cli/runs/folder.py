@@ -124,6 +124,11 @@ def require_of_run(state: dict, run: Run, path: Path) -> None:
             f"{path} was trained on images of another size or normalisation than {run.config.dataset} has now. "
             "Move it away to start anew."
         )
+    if is_other(state.get("trained_on"), run.trained_on):
+        raise SparseheadError(
+            f"{path} was trained on other images, or other labels, than {run.config.dataset} has now. "
+            "Put them back, or choose another --results."
+        )
     precision = run.precision_name
     if state["precision"] != precision and state["step"] < run.total_steps:
         raise SparseheadError(
@@ -133,6 +138,11 @@ def require_of_run(state: dict, run: Run, path: Path) -> None:
     if bool(state["sums"]) != run.is_within_epoch(state["step"]):
         raise SparseheadError(f"{path} is damaged: its sums are not those of step {state['step']}. Move it away to start anew.")
     require_weights(state["method"], run.method.state_dict(), path)
+
+
+def is_other(kept: object, now: str) -> bool:
+    """Whether what was kept of a run's images is of others than there are now; older versions kept nothing, which says nothing."""
+    return bool(kept and now) and kept != now
 
 
 def save(run: Run, progress: Progress) -> None:
@@ -152,6 +162,7 @@ def save(run: Run, progress: Progress) -> None:
             "skipped": progress.skipped,
             "sums": {name: value.cpu() for name, value in progress.sums.items()},
             "input": input_of(run),
+            "trained_on": run.trained_on,
             "method": run.method.state_dict(),
             "optimizer": run.optimizer.state_dict(),
         },

@@ -132,7 +132,8 @@ class Run(Training):
     """One pretraining: its training, what it is called and where it lies.
 
     `spec` is what the encoder was told of the inputs, `prepare` makes inputs what is measured: views without augmentation.
-    `initial` says where the weights of the encoder came from, "" where they were drawn from the seed.
+    `trained_on` is the fingerprint of the inputs, "" where somebody's own have none. `initial` says where the weights of the
+    encoder came from, "" where they were drawn from the seed.
     """
 
     config: Config
@@ -140,6 +141,7 @@ class Run(Training):
     folder: Path
     spec: object
     prepare: Callable[[Inputs], Inputs]
+    trained_on: str = ""
     initial: str = ""
 
     @property

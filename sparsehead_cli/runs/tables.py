@@ -80,6 +80,7 @@ COLUMNS = {
     "projector_out": Column("whole", "", "E, the width of the embedding"),
     "epochs": Column("whole", "epochs", "length of the pretraining"),
     "sum_lr": Column("amount", "", "sum of the learning rates of all steps"),
+    "trained_on": Column("text", "", "digest of the images and labels of the pretraining"),
     # ------------------------------------------------------------------------------- where in it
     "epoch": Column("whole", "epochs", "how many epochs of the pretraining were done"),
     "step": Column("whole", "steps", "how many steps the checkpoint has done"),
@@ -237,9 +238,12 @@ PUT_BACK = "Put the file back, or move the folder away to start anew."
 AGAIN = "Remove all lines of that task, and measure it again."
 
 SWEEP = Table(
-    (*RUN, *HEAD, "sum_lr", "val_accuracy", "accuracy", "accuracy_z", "knn_accuracy", *RANKS, *SHARES, "loss", "train_seconds"),
-    empty=(*RANKS, *SHARES),
-    added=("sum_lr", "loss", "train_seconds"),
+    (
+        *(*RUN, *HEAD, "sum_lr", "val_accuracy", "accuracy", "accuracy_z", "knn_accuracy", *RANKS, *SHARES, "loss"),
+        *("train_seconds", "trained_on"),
+    ),
+    empty=(*RANKS, *SHARES, "trained_on"),
+    added=("sum_lr", "loss", "train_seconds", "trained_on"),
     key=("run",),
     renamed=OLD_SHARES,
     remedy="Mend or remove that line; its trial is then run again, if its folder is gone, too.",

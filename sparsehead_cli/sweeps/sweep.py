@@ -11,10 +11,10 @@ from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple, Self
 
-from sparsehead_cli.data.datasets import require_measurable
+from sparsehead_cli.data.datasets import fingerprint_of, require_measurable
 from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.folder import METRICS, identity_columns
+from sparsehead_cli.runs.folder import METRICS, identity_columns, is_other
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
@@ -115,6 +115,7 @@ def read_state(request: SweepRequest) -> SweepState:
     named = {folder_of(config).name: config for config in configs}
     state = SweepState(folder_of(configs[0]).parent, named)
     state.rows = known_rows(state)
+    require_same_images(state)
     for name in state.pending():
         reason = state.folder / name / FAILED
         if reason.exists() and not request.retry_failed:
@@ -156,6 +157,18 @@ def known_rows(state: SweepState) -> dict[str, Row]:
         elif row := row_of_trial(state.folder / name / TRIAL, config):
             rows[name] = row
     return rows
+
+
+def require_same_images(state: SweepState) -> None:
+    """Raises: SparseheadError for a finished trial that was trained on other images than its data set has now."""
+    now = cache(fingerprint_of)
+    for name, row in state.rows.items():
+        config = state.configs[name]
+        if row.get("trained_on") and is_other(row["trained_on"], now(config.dataset, config.data_dir)):
+            raise SparseheadError(
+                f"{state.folder / name} was trained on other images, or other labels, than {config.dataset} has now, and trials "
+                "on different ones are not compared. Put them back, or choose another --results."
+            )
 
 
 def row_of_trial(path: Path, config: Config) -> Row | None:

@@ -91,6 +91,7 @@ def trial_row(run: Run, metrics: list[Row], evaluations: list[Row]) -> Row:
         "functional_features_share": share(last["functional_features"], last["n_features"]),
         "loss": float(last["loss"]),
         "train_seconds": round(sum(float(row["seconds"]) for row in metrics), 1),
+        "trained_on": run.trained_on,
     }
 
 

@@ -1,13 +1,15 @@
 """Data sets that Hugging Face's library saved: read like the folder whose images they hold."""
 
 import builtins
+import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from sparsehead_cli.data.datasets import dataset_info, load_split
+from sparsehead_cli.data.datasets import dataset_info, fingerprint_of, load_split
 from sparsehead_cli.errors import SparseheadError
 from tests.data.saved_sets import CLASSES, part
 
@@ -76,3 +78,14 @@ def test_without_the_package_and_damaged(photographs, tmp_path, monkeypatch):
 
 def missing():
     raise ImportError("No module named datasets")
+
+
+def test_a_row_with_another_image_makes_another_data_set(photographs, saved, tmp_path):
+    other = part(datasets, photographs, "train")
+    rows = other.select([0, 0, *range(2, 60)])  # as many rows, with the same labels
+    parts = {"train": rows, "validation": part(datasets, photographs, "test")}
+    datasets.DatasetDict(parts).save_to_disk(tmp_path / "other")
+    shutil.copytree(saved, tmp_path / "copy")
+    assert fingerprint_of(str(tmp_path / "copy"), tmp_path) == fingerprint_of(str(saved), tmp_path)
+    assert fingerprint_of(str(tmp_path / "other"), tmp_path) != fingerprint_of(str(saved), tmp_path)
+    assert (load(saved).listing.sizes(np.arange(60)) > 0).all()

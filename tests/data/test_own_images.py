@@ -7,16 +7,19 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.io import write_png
 
 from sparsehead_cli.data import datasets, published
 from sparsehead_cli.data.augment import RECIPES, Crops
-from sparsehead_cli.data.datasets import DATASETS, dataset_info, load_split
+from sparsehead_cli.data.contract import fingerprint
+from sparsehead_cli.data.datasets import DATASETS, dataset_info, fingerprint_of, load_split
 from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.identity import run_identity
 from sparsehead_cli.runs.settled import settled
 from tests.data.saved_sets import write_cifar
+from tests.data.test_shards import samples_of, write_shards
 
 
 def info_of(root, **settings):
@@ -225,3 +228,55 @@ def test_cifar_that_is_not_whole_is_named_and_not_downloaded(tmp_path, monkeypat
     for name, data_dir in ((str(folder), tmp_path), (str(folder.parent), tmp_path), ("cifar10", folder)):
         with pytest.raises(SparseheadError, match=rf"cifar10 is not complete in {folder} \({file} missing or damaged\)\. Put all"):
             load_split(name, "train", data_dir)
+
+
+def swap_files(root):
+    """Two images of other sizes change their names: as many, and the same names, as before."""
+    one, other = sorted((root / "train" / "cat").iterdir(), key=lambda path: path.stat().st_size)[:: len(CATS) - 1]
+    content = one.read_bytes()
+    one.write_bytes(other.read_bytes())
+    other.write_bytes(content)
+
+
+def swap_classes(root):
+    (root / "train" / "cat").rename(root / "cat")
+    (root / "train" / "dog").rename(root / "train" / "cat")
+    (root / "cat").rename(root / "train" / "dog")
+
+
+def swap_labels(root):
+    text = (root / "labels.csv").read_text()
+    (root / "labels.csv").write_text(text.replace(",cat", ",CAT").replace(",dog", ",cat").replace(",CAT", ",dog"))
+
+
+def swap_shards(root):
+    write_shards(root / "shards", samples_of(root, "train")[::-1])
+
+
+CATS = range(20)
+
+
+@pytest.mark.parametrize(
+    ("name", "swap"), [("", swap_files), ("", swap_classes), ("labels.csv", swap_labels), ("shards", swap_shards)]
+)
+def test_a_copy_is_the_same_data_set_and_other_images_of_the_same_number_are_not(damageable, tmp_path, name, swap):
+    write_shards(damageable / "shards", samples_of(damageable, "train"))
+    images = [path.relative_to(damageable) for path in sorted(damageable.glob("train/*/*"))]
+    (damageable / "labels.csv").write_text("path,label\n" + "".join(f"{path},{path.parent.name}\n" for path in images))
+    copy = shutil.copytree(damageable, tmp_path / "elsewhere")
+    before = fingerprint_of(str(damageable / name), tmp_path)
+    assert fingerprint_of(str(copy / name), tmp_path) == before
+    swap(copy)
+    assert fingerprint_of(str(copy / name), tmp_path) != before
+
+
+def test_a_run_keeps_the_same_of_images_in_memory_and_as_they_stream(tmp_path):
+    """Of what was decoded it is the files': not every machine decodes them to the same bits."""
+    for i in range(20):
+        write_png(torch.full((3, 16, 16), i, dtype=torch.uint8), str(tmp_path / f"{i:02}.png"))
+    decoded, streams = (load_split(str(tmp_path), "pretrain", tmp_path, workers=0, cache=cache) for cache in ("memory", "none"))
+    assert (decoded.streams, streams.streams) == (False, True)
+    assert decoded.fingerprint() == streams.fingerprint() != decoded.digest()
+    assert decoded.take(torch.arange(2)).fingerprint() != decoded.fingerprint()
+    assert Memory(torch.ones(2, 3, dtype=torch.bfloat16), torch.zeros(2)).fingerprint()
+    assert fingerprint([object()]) == ""  # somebody's own source that is only trained on

@@ -13,8 +13,9 @@ from sparsehead_cli.data import datasets
 from sparsehead_cli.data.augment import RECIPES, Normalisation
 from sparsehead_cli.data.datasets import DATASETS, load_split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, evaluate
 from sparsehead_cli.evaluation.load import for_channels, load_subject
+from sparsehead_cli.evaluation.spectrum import SpectrumRequest, SpectrumTask
 from sparsehead_cli.evaluation.subject import LoadOptions, untrained
 from sparsehead_cli.evaluation.task import Settings
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
@@ -60,6 +61,21 @@ def test_a_run_of_ours_says_all_about_itself(run_folder):
     first, second = subject.fresh(), subject.fresh()
     assert torch.equal(first.backbone.conv1.weight, second.backbone.conv1.weight)
     assert not torch.equal(first.backbone.conv1.weight, subject.network.backbone.conv1.weight)
+
+
+def test_it_is_told_where_the_runs_data_set_has_other_images_now(run_folder, tmp_path):
+    """By what it measures, evaluate or spectrum; another data set that was asked for is nothing to tell."""
+    path = run_folder / "checkpoint.pt"
+
+    def reports(dataset=None):
+        evaluation = Evaluation(EvaluateRequest(checkpoint=path, dataset=dataset))
+        return evaluation.subject.report, SpectrumTask(load(path), SpectrumRequest(dataset=dataset, out=tmp_path)).subject.report
+
+    assert reports() == ((), ())
+    save_checkpoint(path, {**load_checkpoint(path), "trained_on": "others"})
+    for report in reports():
+        assert report[0].startswith("fashion1k: its training images, or their labels, are others than the run was trained on")
+    assert not any("trained on" in line for report in reports("fashion10k") for line in report)
 
 
 def test_options_for_other_peoples_files_are_refused_for_ours(run_folder):

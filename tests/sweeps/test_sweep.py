@@ -104,6 +104,17 @@ def test_a_row_in_sweep_csv_is_not_run_again_even_without_its_folder(finished, s
     assert (folder / "sweep.csv").read_bytes() == before
 
 
+def test_trials_on_other_images_are_not_taken_for_finished(finished, sweep, folder):
+    path = folder / finished[1] / "trial.csv"
+    (row,) = read_csv(path)
+    replace_csv(path, [{**row, "trained_on": "of others"}])
+    error = assert_one_error(sweep("--lams", "0,3e-2,1e-1"))
+    assert f"{finished[1]} was trained on other images, or other labels, than fashion1k has now" in error
+    assert not (folder / "sweep.csv").exists()
+    replace_csv(path, [{name: value for name, value in row.items() if name != "trained_on"}])  # as older versions wrote it
+    assert sweep("--engine", "print")[1] == ""
+
+
 def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, sweep, folder):
     sweep()
     whole = (folder / "sweep.csv").read_text()

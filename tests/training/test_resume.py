@@ -73,6 +73,15 @@ def test_a_checkpoint_on_other_images_is_refused(run):
     refused(run, "was trained on images of another size or normalisation than fashion1k has now")
 
 
+def test_as_many_other_images_are_refused_where_the_run_kept_what_it_was_trained_on(run):
+    own = load_checkpoint(run.folder / "checkpoint.pt")["trained_on"]
+    assert own == run.trained_on != ""
+    change(run, trained_on="of others")
+    refused(run, "was trained on other images, or other labels, than fashion1k has now. Put them back, or choose another --results")
+    change(run, trained_on="")  # as where an older version wrote it
+    assert resume(run).step == run.total_steps
+
+
 def test_contents_that_do_not_fit_the_run_are_refused(run):
     state = load_checkpoint(run.folder / "checkpoint.pt")
     change(run, sums={"loss": torch.ones(()), "gradient_norm": torch.ones(())})

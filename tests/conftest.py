@@ -1,6 +1,7 @@
 """Shared by all tests: a run so small that it trains in a fraction of a second, on real images."""
 
 import dataclasses
+import os
 import shutil
 import signal
 import sys
@@ -15,6 +16,7 @@ from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.runs.config import METHOD_PREFIX, Config, read_experiments
 
 torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and wait long for it on a busy machine
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # nor do the processes that tests start
 OF_THE_SYSTEM, published.DEBIAN = published.DEBIAN, Path("no data sets of the system")  # no test passes by what a machine has
 PUBLISHED = tuple(DATASETS)  # without those that tests add
 FULL = DATASETS["fashion10k"]

@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch._dynamo
+import torchvision.io  # noqa: F401  (with it, what a fork would import anew: an optimizer the compiler, a JPEG its decoder)
 
 from sparsehead_cli import cli
 from sparsehead_cli.evaluation import evaluate, spectrum  # noqa: F401

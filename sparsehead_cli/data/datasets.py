@@ -188,7 +188,7 @@ def _looked_at(name: str, layout: Layout, cache: str) -> DatasetInfo:
     elif missing := int((listing.labels < 0).sum()):
         notes = (f"{missing:,} of the {len(listing):,} training images have no label: they are trained on, not measured on", *notes)
     tested, test_notes, test_images = _test_part(layout)
-    notes = (*test_notes, *notes)
+    notes = (*test_notes, *notes, *(test_images.notes if test_images else ()))
     info = DatasetInfo(
         layout.classes,
         looks.channels,
@@ -222,14 +222,17 @@ def _test_part(layout: Layout) -> tuple[bool, tuple[str, ...], Listing | None]:
 
     Training reads none of them, so what is wrong with them ends no training.
     """
+    needed = "evaluate needs such; the probe and spectrum measure held-out images"
+    if not layout.tested:
+        return False, (f"no test images: {needed}",), None
     try:
-        listing = layout.listing(False) if layout.tested else ()
+        listing = layout.listing(False)
     except SparseheadError as error:
         return True, (f"evaluate will refuse the test images: {str(error).rstrip('.')}",), None
-    missing = int((listing.labels < 0).sum()) if len(listing) and layout.labelled else 0
+    missing = int((listing.labels < 0).sum()) if layout.labelled else 0
     if missing == len(listing):
         none = "no test image has a label" if missing else "no test images"
-        return False, (f"{none}: evaluate needs such; the probe and spectrum measure held-out images",), None
+        return False, (f"{none}: {needed}", *listing.notes), None
     notes = (f"{missing:,} of the {len(listing):,} test images have no label: they are not measured on",) if missing else ()
     return True, notes, listing
 

@@ -119,7 +119,7 @@ def list_images(layout: FolderLayout, train: bool) -> Files:
         return _listing(layout.root, _annotated(layout, folder))
     if not layout.folders:
         tree = _unlabelled(layout, folder)
-        return _listing(layout.root, [(-1, tree.paths)], _left_out(layout, [tree], train))
+        return _listing(layout.root, [(-1, tree.paths)], _left_out(folder, [tree]))
     if not train:
         _require_known(layout, folder)
     classes = [(label, folder / name) for label, name in enumerate(layout.folders)]
@@ -129,21 +129,15 @@ def list_images(layout: FolderLayout, train: bool) -> Files:
         other = layout.root / (layout.test if train else layout.train)
         theirs = [images_below(other / name) for name in layout.folders if (other / name).is_dir()]
         require_apart([(folder.name, tree) for _, _, tree in trees] + [(other.name, tree) for tree in theirs])
-    notes = _left_out(layout, [tree for _, _, tree in trees], train)
+    notes = _left_out(folder, [tree for _, _, tree in trees])
     return _listing(layout.root, ((label, tree.paths) for label, _, tree in trees), notes)
 
 
-def _left_out(layout: FolderLayout, trees: list[Tree], train: bool) -> tuple[str, ...]:
-    """What is said of images with endings that are not taken: of a listing's own, and of the test images where it is training's."""
-    parts = [(layout.train if train else layout.test, trees)]
-    if train and layout.test and not layout.annotations:
-        parts.append((layout.test, [images_below(layout.root / layout.test)]))
-    notes = []
-    for name, found in parts:
-        if others := sum((tree.others for tree in found), Counter()):
-            kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
-            notes.append(f"images in {layout.root / name} are left out ({kinds}): taken are {', '.join(SUFFIXES)}")
-    return tuple(notes)
+def _left_out(folder: Path, trees: list[Tree]) -> tuple[str, ...]:
+    """What is said of images in `folder` with endings that are not taken."""
+    others = sum((tree.others for tree in trees), Counter())
+    kinds = ", ".join(f"{count:,} {ending}" for ending, count in sorted(others.items()))
+    return (f"images in {folder} are left out ({kinds}): taken are {', '.join(SUFFIXES)}",) if others else ()
 
 
 def _unlabelled(layout: FolderLayout, folder: Path) -> Tree:

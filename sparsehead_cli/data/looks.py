@@ -98,7 +98,8 @@ def look_at(listing: Listing, chosen: np.ndarray, spread: np.ndarray) -> Looks:
 
 def header_of(content: np.ndarray) -> tuple[tuple[int, int], str]:
     """The size, (width, height), and Pillow's mode of an image."""
-    image = kind_of(data := content.tobytes())(io.BytesIO(data))
+    data = content.tobytes()
+    image = kind_of(data)(io.BytesIO(data))
     return image.size, image.mode
 
 

@@ -21,6 +21,7 @@ from importlib import import_module
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, shown, unknown
+from sparsehead_cli.machine.calls import UNIONS
 from sparsehead_cli.machine.plain import number, of_python, whole
 from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.machine.ranges import UNBOUNDED, Range, keywords_of, stated_range
@@ -29,7 +30,6 @@ PACKAGE = Path(__file__).parents[1]
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
 MOST_NUMBER = 3e38  # of any other number: float32, in which tensors are computed, ends at 3.4e38
 MOST_PARTS = 64  # of a list, where its setting says nothing else
-UNIONS = (types.UnionType, typing.Union)
 Values = dict[str, object]
 
 

@@ -1,5 +1,6 @@
 """Shared by all tests: a run so small that it trains in a fraction of a second, on real images."""
 
+import collections
 import dataclasses
 import os
 import shutil
@@ -46,6 +47,17 @@ def pytest_configure(config):
         config.pluginmanager.register(Skipped(config))
     if config.getoption("--rest"):
         config.option.markexpr = ""  # instead of pyproject.toml's "not slow"
+
+
+@pytest.hookimpl(tryfirst=True)  # before those that are slow are left out
+def pytest_collection_modifyitems(items):
+    seen = collections.Counter()
+    for item in items:
+        if fast := item.get_closest_marker("slow_after"):
+            case = item.nodeid.partition("[")[0]
+            seen[case] += 1
+            if seen[case] > fast.args[0]:
+                item.add_marker("slow")
 
 
 class Skipped:

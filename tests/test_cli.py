@@ -97,6 +97,7 @@ def test_a_run_from_start_to_table(pretrain, tmp_path):
     assert "found this run's checkpoint" not in out
 
 
+@pytest.mark.slow
 def test_progress_bar_on_a_terminal(tmp_path):
     """On a terminal there is a bar with epoch, loss, images/s and the time left."""
     master, slave = pty.openpty()

@@ -58,6 +58,7 @@ def few_images(monkeypatch):
 OF_A_CHECKPOINT = ("sparsehead evaluate", "sparsehead spectrum", "sparsehead export")
 
 
+@pytest.mark.slow_after(14)
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(OF_A_CHECKPOINT)])
 def test_sparsehead_commands(sparsehead, tmp_path, untrained_run, command):
     arguments = ["cifar10" if a.startswith("data/cifar10-") else a for a in shlex.split(command)[1:]]
@@ -106,6 +107,7 @@ def test_export_commands(sparsehead, untrained_run, tmp_path, command):
     assert "to load it" in out
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if c.startswith("sparsehead spectrum")])
 def test_spectrum_commands(sparsehead, run_folder, trained_with_spectra, tmp_path, monkeypatch, command):
     """A tiny run, a tiny ResNet and timm's smallest model stand in for those that are named, photographs for ImageNet."""
@@ -163,6 +165,7 @@ NAMED = {name for command in SPARSEHEAD for name in re.findall(r"--experiment (\
 SWEEPS = {name for name, entry in read_experiments(ROOT / "experiments.yaml").items() if "sweep" in entry}
 
 
+@pytest.mark.slow_after(4)
 @pytest.mark.parametrize("experiment", sorted(set(read_experiments(ROOT / "experiments.yaml")) - NAMED - SWEEPS))
 def test_experiments(sparsehead, tmp_path, monkeypatch, experiment):
     monkeypatch.chdir(ROOT)

@@ -8,6 +8,7 @@ processes nor on which batch was read before it.
 import hashlib
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.util
 import os
 import re
 import signal
@@ -169,6 +170,7 @@ class Folder:
             multiprocessing_context="fork" if workers and sys.platform == "linux" else None,
         )
         readers: list[BaseProcess] = []
+        end = multiprocessing.util.Finalize(None, _kill, (readers,), exitpriority=0)  # with this process at the latest
         try:
             yield from _without_its_signal(loader, readers)
         except (RuntimeError, ConnectionError, EOFError) as error:
@@ -176,6 +178,8 @@ class Folder:
             if not codes and "DataLoader worker" not in str(error):
                 raise
             raise died(codes[0] if codes else None, reader.unfinished()) from None
+        finally:
+            end()
 
     def _unreadable(self, i: int, reason: str) -> SparseheadError:
         """The error for the i-th file of the listing."""
@@ -259,15 +263,24 @@ def _without_its_signal(loader: DataLoader, readers: list[BaseProcess]) -> Itera
     """
     main = threading.current_thread() is threading.main_thread()
     before = signal.getsignal(signal.SIGCHLD) if main else None
+    others = set(multiprocessing.active_children())
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)  # the new processes inherit it, and are safe until `_begin`
     try:
         batches = iter(loader)
-        readers += multiprocessing.active_children()
+        readers += set(multiprocessing.active_children()) - others
     finally:
         if before is not None:
             signal.signal(signal.SIGCHLD, before)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     yield from batches
+
+
+def _kill(readers: list[BaseProcess]) -> None:
+    """An error that keeps its frames keeps the loader, whose processes ignore the signal by which Python ends them: it would
+    wait for them for ever.
+    """
+    for process in readers:
+        process.kill()
 
 
 ADVICE = {

@@ -216,7 +216,9 @@ def test_nothing_readable_ends_instead_of_searching_for_ever(damageable):
         list(split.batches(8))
 
 
-def test_a_process_that_is_killed_ends_with_its_image_not_with_silence(photographs, monkeypatch):
+@pytest.fixture
+def deadly(monkeypatch):
+    """Whoever reads one of the photographs is killed, unless it is the main process."""
     main, real = os.getpid(), listing.Files.read
 
     def read_or_die(files, i):
@@ -226,9 +228,33 @@ def test_a_process_that_is_killed_ends_with_its_image_not_with_silence(photograp
         return real(files, i)
 
     monkeypatch.setattr(listing.Files, "read", read_or_die)
+
+
+@pytest.mark.slow  # torch looks for dead processes every five seconds
+def test_a_process_that_is_killed_ends_with_its_image_not_with_silence(photographs, deadly):
     with pytest.raises(SparseheadError, match=r"died \(SIGKILL\) while it read .*cat/010.jpg.*--workers") as error:
         everything(load(photographs, workers=2).batches(8, order=torch.arange(60)))
     assert "/dev/shm" not in str(error.value)
+
+
+@pytest.mark.slow
+def test_a_process_ends_after_one_of_its_readers_died(photographs, deadly):
+    """The error keeps the others, who ignore the signal by which Python ends them: it would wait for them for ever."""
+
+    split = load(photographs, workers=2)
+
+    def reads():
+        with pytest.raises(SparseheadError, match="died") as kept:
+            everything(split.batches(8, order=torch.arange(60)))
+        KEPT.append(kept)
+
+    process = multiprocessing.get_context("fork").Process(target=reads)
+    process.start()
+    process.join(100)
+    assert process.exitcode == 0
+
+
+KEPT = []
 
 
 def test_a_process_whose_connection_ends_before_itself_is_named_all_the_same(photographs, monkeypatch):

@@ -227,6 +227,7 @@ def test_a_run_that_is_not_finished_is_said(evaluate, run_folder):
     assert {row["step"] for row in read_csv(run_folder / "evaluations.csv")} == {"9"}
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("columns", [80, 120])
 def test_numbers_and_intervals_are_shown_whole(evaluate, columns, monkeypatch):
     monkeypatch.setattr("rich.console.Console.width", columns)

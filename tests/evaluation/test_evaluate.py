@@ -59,6 +59,7 @@ def test_what_is_there_is_not_measured_again(run_folder, monkeypatch):
     assert read_csv(run_folder / "evaluations.csv") == first[0]
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("name", ["evaluations.csv", "per_class.csv"])
 @pytest.mark.parametrize("lose", [vanish, dangle])
 def test_a_table_that_is_lost_is_measured_anew(run_folder, name, lose):

@@ -140,6 +140,7 @@ def test_a_checkpoint_is_measured_once_and_anew_for_another_question(look, monke
             look(**changes)
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("name", TABLES)
 @pytest.mark.parametrize("lose", [vanish, dangle])
 def test_a_table_that_is_lost_is_measured_anew(look, tmp_path, name, lose):

@@ -125,6 +125,7 @@ def test_run_folders_give_their_curves_and_others_keep_theirs(sparsehead, folder
     assert "15 of 16 trials have curves" in (folder / "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_spectra_alone_and_beside_a_sweep(sparsehead, tmp_path):
     alone, both = tmp_path / "alone", tmp_path / "both"
     spectra(alone, runs=4)
@@ -197,6 +198,7 @@ def test_a_page_asks_for_nothing(page):
     assert {target[1:] for target in found.targets if target.startswith("#")} <= set(found.names)
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("column", ["run", "method", "experiment", "dataset"])
 def test_names_are_text_not_markup(sparsehead, folder, column):
     folder.mkdir()

@@ -88,6 +88,7 @@ def stop_after(monkeypatch, stops):
     monkeypatch.setattr(loop, "train_step", step_and_signal)
 
 
+@pytest.mark.slow_after(3)
 @pytest.mark.parametrize(
     ("method", "solver", "stops"),
     [("simclr", "proximal", [4, 9, 13]), *((method, "subgradient", [8]) for method in METHODS)],
@@ -118,6 +119,7 @@ def test_a_signal_in_the_last_epoch_is_not_swallowed(tiny, monkeypatch, step):
     assert train(tiny()).was_finished == (step == 18)
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_every_optimizer_goes_on_bit_identically(tiny, tmp_path, monkeypatch, optimizer):
     config = tiny(optimizer=optimizer, lr=0.003)
@@ -260,6 +262,7 @@ def test_every_layer_of_the_head_has_its_row(tiny, layers, batch_norm):
     assert all(0 < int(row["functional_inputs"]) <= int(row["inputs"]) for row in rows)
 
 
+@pytest.mark.slow_after(6)
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_penalty_trains_and_shrinks_the_head(tiny, penalty, solver):

@@ -48,6 +48,7 @@ def test_methods_trains_a_run_that_evaluation_measures(tmp_path):
     assert 0.2 < float(row["linear_r"]) < 1  # of 500 images; chance is 0.1
 
 
+@pytest.mark.slow
 def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
     run("answers.py", "--out", tmp_path)
     drawn = sorted(path.name for path in tmp_path.iterdir())

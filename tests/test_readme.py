@@ -79,6 +79,7 @@ def test_sparsehead_commands(sparsehead, tmp_path, untrained_run, command):
     assert (code, err) == (0, "")
 
 
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if c.startswith("sparsehead evaluate")])
 def test_evaluate_commands(sparsehead, run_folder, tmp_path, command):
     """On a tiny run and little data; the run's own folder stands in for the one that is named."""

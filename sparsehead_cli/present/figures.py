@@ -60,6 +60,9 @@ def drawn(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
     with matplotlib.rc_context(STYLE):
+        if figure.get_layout_engine():  # laid out once, instead of anew for every format
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
 

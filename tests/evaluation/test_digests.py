@@ -179,6 +179,7 @@ def test_a_second_evaluation_reads_no_image(run_folder, settled):
     assert {row["task"] for row in again[0]}.isdisjoint(row["task"] for row in first[0])
 
 
+@pytest.mark.slow
 def test_the_untrained_network_is_calibrated_once(run_folder, monkeypatch):
     request = ask(run_folder, "linear", baselines=True)
     first = evaluate(request)

@@ -69,6 +69,7 @@ def networks(*libraries):
     return cases
 
 
+@pytest.mark.slow_after(2)
 @torch.no_grad()
 @pytest.mark.parametrize(("to", "network"), networks("torchvision", "timm"))
 def test_the_same_r_in_other_libraries(untrained_run, to, network, tmp_path):
@@ -82,6 +83,7 @@ def test_the_same_r_in_other_libraries(untrained_run, to, network, tmp_path):
     assert ("model.maxpool = torch.nn.Identity()" in result.card.read_text()) == (network["image_size"] <= 64)
 
 
+@pytest.mark.slow_after(1)
 @torch.no_grad()
 @pytest.mark.parametrize(("to", "network"), networks("onnx"))
 def test_the_same_r_in_onnx_runtime_for_any_batch(untrained_run, to, network, tmp_path):

@@ -22,6 +22,7 @@ def decoder():
     return {"decoder.decoder_embed.weight": torch.randn(8, 64), layer: torch.randn(8, 8)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("version", [4, 5])
 @pytest.mark.parametrize(
     ("layout", "settings", "prefix", "scaled", "beside"),

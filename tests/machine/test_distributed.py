@@ -233,6 +233,7 @@ def distance(a, b):
     return float((sum(d for d, _ in squares) / sum(s for _, s in squares)).sqrt())
 
 
+@pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(two):
     """And the same penalty, terms, and after two steps the same weights, teachers, queues and centres."""
     for name, (values, *tables) in [item for found in two[1] for item in found["steps"].items()]:
@@ -247,6 +248,7 @@ def test_two_processes_have_the_gradient_of_one(two):
                 assert difference <= 1e-5 * scale, f"{name}: {key}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["two", "four"])
 def test_batch_norm_is_of_the_joined_batch(request, processes):
     """Outputs, gradients and running statistics of one process; the share's type and memory format stay."""
@@ -265,6 +267,7 @@ def test_batch_norm_is_of_the_joined_batch(request, processes):
                 torch.testing.assert_close(share[3][name], expected, rtol=0, atol=(1e-5, 0.02)[i])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["two", "four"])
 def test_the_number_of_processes_is_no_part_of_what_a_run_is(request, alone, processes):
     """The same name, and but for rounding the same losses, weights and running statistics."""
@@ -277,6 +280,7 @@ def test_the_number_of_processes_is_no_part_of_what_a_run_is(request, alone, pro
         assert distance(state["method"], expected[name][0]["method"]) < 1e-3, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["two", "four"])
 def test_a_run_goes_on_with_another_number_of_processes(request, alone, processes):
     ((stopped, _, _),) = runs(alone / "begun").values()
@@ -287,6 +291,7 @@ def test_a_run_goes_on_with_another_number_of_processes(request, alone, processe
     assert distance(state["method"], expected["method"]) < 1e-3
 
 
+@pytest.mark.slow
 def test_images_that_stream_are_cropped_and_counted_as_for_one_process(alone, two):
     """Stopped and gone on with, too."""
     rows = [read_csv(next((folder / "streamed").rglob("metrics.csv"))) for folder in (alone, two[0])]
@@ -296,6 +301,7 @@ def test_images_that_stream_are_cropped_and_counted_as_for_one_process(alone, tw
     assert distance(found["method"], expected["method"]) < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("processes", ["two", "four"])
 def test_a_signal_to_one_process_stops_all_at_one_step_and_they_go_on(request, processes):
     """Two bit for bit; more sum their gradients in another order in the first step after a start, as torch arranges them anew."""

@@ -79,6 +79,7 @@ def files(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.suffix != ".sha256"}
 
 
+@pytest.mark.slow
 def test_tables_and_figures_are_those_that_the_sweep_wrote(sparsehead, folder):
     swept(folder)
     before = files(folder)
@@ -116,6 +117,7 @@ def test_committed_summaries_are_what_their_trials_say(sparsehead, tmp_path, nam
             assert cell == before or float(cell) == pytest.approx(float(before), nan_ok=True)
 
 
+@pytest.mark.slow
 def test_run_folders_give_their_curves_and_others_keep_theirs(sparsehead, folder):
     rows = swept(folder)
     (folder / "curves.csv").unlink()
@@ -145,6 +147,7 @@ def test_spectra_alone_and_beside_a_sweep(sparsehead, tmp_path):
     assert "partially collapsed" in page
 
 
+@pytest.mark.slow
 def test_spectra_that_would_fill_one_figure_have_one_a_setting(tmp_path):
     for methods, figures in ((6, 1), (7, 7)):
         found = [spectra_rows(lams=(0.0, 1e-3), method=f"m{i}") for i in range(methods)]
@@ -153,6 +156,7 @@ def test_spectra_that_would_fill_one_figure_have_one_a_setting(tmp_path):
         assert len(spectra_figures(study)) == figures
 
 
+@pytest.mark.slow
 def test_a_single_trial_and_somebody_elses_checkpoint(sparsehead, folder):
     folder.mkdir()
     replace_csv(folder / "sweep.csv", [trial(0.0, 0)])
@@ -186,6 +190,7 @@ class Pointing(HTMLParser):
                 self.targets += re.findall(r"url\(([^)]*)\)", value or "")
 
 
+@pytest.mark.slow
 def test_a_page_asks_for_nothing(page):
     text = page.read_text()
     found = Pointing()
@@ -321,6 +326,7 @@ def column(browser, table, name):
     return browser.run(script, table, name)
 
 
+@pytest.mark.slow
 def test_a_click_sorts_and_a_second_one_turns_it_round(browser, page):
     browser.open(page)
     assert column(browser, 0, "λ") == [["0", "1e-05", "0.0001", "0.002"], None]
@@ -340,6 +346,7 @@ def test_a_click_sorts_and_a_second_one_turns_it_round(browser, page):
     assert browser.run("return document.querySelectorAll('[aria-sort]').length") == 1
 
 
+@pytest.mark.slow
 def test_raw_tables_sort_numbers_as_numbers_and_names_as_names(browser, page):
     browser.open(page)
     browser.run("document.querySelectorAll('details').forEach(details => { details.open = true })")
@@ -355,6 +362,7 @@ def test_raw_tables_sort_numbers_as_numbers_and_names_as_names(browser, page):
         assert len(set(map(key, texts))) == 4
 
 
+@pytest.mark.slow
 def test_no_errors_no_requests_and_no_script_but_ours(browser, page):
     browser.open(page)
     browser.click("table th button")
@@ -370,6 +378,7 @@ def test_no_errors_no_requests_and_no_script_but_ours(browser, page):
     assert sum("Content Security Policy" in line for line in said) == 2  # both are heard, and refused
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 400])
 def test_nothing_is_wider_than_the_window(browser, page, width):
     browser.open(page, width)
@@ -387,6 +396,7 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
     assert min(shown) > 300
 
 
+@pytest.mark.slow
 def test_paper_has_what_was_closed_on_the_screen(browser, page):
     browser.open(page)
     opened = "return [...document.querySelectorAll('details')].map(details => details.open)"

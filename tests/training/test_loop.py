@@ -262,7 +262,7 @@ def test_every_layer_of_the_head_has_its_row(tiny, layers, batch_norm):
     assert all(0 < int(row["functional_inputs"]) <= int(row["inputs"]) for row in rows)
 
 
-@pytest.mark.slow_after(6)
+@pytest.mark.slow_after(2)
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_every_penalty_trains_and_shrinks_the_head(tiny, penalty, solver):

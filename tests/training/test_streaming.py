@@ -49,6 +49,7 @@ def test_who_reads_the_images_changes_nothing(streamed, tmp_path):
     assert outcome(alone.folder) == outcome(others.folder)
 
 
+@pytest.mark.slow_after(1)
 @pytest.mark.parametrize("workers", [0, 2])
 def test_stopping_and_going_on_is_bit_identical(streamed, damageable, tmp_path, monkeypatch, workers):
     """With an unreadable image, too, which is replaced and counted as in the run that was never stopped."""

@@ -18,7 +18,7 @@ from sparsehead_cli.api import names
 from sparsehead_cli.cli_export import export
 from sparsehead_cli.ending import tell
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.machine.interrupts import heard_sigterm, stopped_by
+from sparsehead_cli.machine.interrupts import stopped_by, told_of_interrupts
 from sparsehead_cli.machine.launch import command_alone, launched, rank
 from sparsehead_cli.machine.streams import open_streams, told_by_the_machine, writable
 from sparsehead_cli.options import (
@@ -55,11 +55,8 @@ class Commands(TyperGroup):
     """Typer answers Ctrl-C, which may come while torch is imported, with exit code 1; the shell's is 130, and 143 for SIGTERM."""
 
     def invoke(self, context: typer.Context) -> object:
-        try:
-            with heard_sigterm():
-                return super().invoke(context)
-        except KeyboardInterrupt as interrupt:
-            raise stopped_by(interrupt, "The same command goes on where it was.") from None
+        with told_of_interrupts():
+            return super().invoke(context)
 
     def get_help(self, context: typer.Context) -> str:
         return writable(super().get_help(context))
@@ -87,7 +84,7 @@ def main() -> None:
     """The console script: a SparseheadError becomes one red message on stderr and its exit code, which is mostly 1."""
     open_streams()
     try:
-        with told_by_the_machine():
+        with told_by_the_machine(), told_of_interrupts():
             app()
     except SparseheadError as error:
         tell(error)

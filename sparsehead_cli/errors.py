@@ -106,6 +106,7 @@ OUT_OF_MEMORY = (
     "Cannot allocate memory",
     "failed to map segment",
     "could not create a primitive",
+    "could not execute a primitive",
     "could not create a memory",
     "Storage size calculation overflowed",
 )

@@ -20,6 +20,26 @@ def stopped_by(interrupt: KeyboardInterrupt, what_now: str) -> Stopped:
 
 
 @contextmanager
+def told_of_interrupts() -> Iterator[None]:
+    """Within it Ctrl-C and SIGTERM become the end of a command that goes on later, Stopped, whoever they came through."""
+    try:
+        with heard_sigterm():
+            yield
+    except BaseException as error:
+        interrupt = interrupt_behind(error)
+        if interrupt is None:
+            raise
+        raise stopped_by(interrupt, "The same command goes on where it was.") from None
+
+
+def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that an error is, or was made of: Python makes a RuntimeError of one that comes while a class is made."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__
+    return error
+
+
+@contextmanager
 def heard_sigterm() -> Iterator[None]:
     """Within it SIGTERM raises Terminated, as Ctrl-C raises KeyboardInterrupt.
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from sparsehead_cli.errors import Stopped
-from sparsehead_cli.machine.interrupts import Terminated, hear_sigterm, heard_sigterm, stopped_by
+from sparsehead_cli.machine.interrupts import Terminated, hear_sigterm, heard_sigterm, stopped_by, told_of_interrupts
 
 
 def terminate():
@@ -57,3 +57,17 @@ def test_another_thread_hears_nothing():
     thread.start()
     thread.join()
     assert during == [before]
+
+
+def test_an_interrupt_is_known_whatever_became_of_it():
+    """Python makes a RuntimeError of an exception in `__set_name__`, in whose middle a signal may well come: while modules load."""
+
+    class Part:
+        def __set_name__(self, owner, name):
+            raise Terminated
+
+    with pytest.raises(Stopped, match=r"stopped by SIGTERM\. The same command goes on") as stopped, told_of_interrupts():
+        type("Whole", (), {"part": Part()})
+    assert stopped.value.exit_code == 143
+    with pytest.raises(RuntimeError, match="ours"), told_of_interrupts():
+        raise RuntimeError("ours")

@@ -92,17 +92,17 @@ def input_in_words(encoder: Encoder) -> Iterator[str]:
 
 
 def accuracies(subject: Subject, folder: Path) -> Iterator[str]:
-    """What evaluations.csv says of these very weights, with 95 % intervals."""
-    rows = [row for row in read_csv(folder / EVALUATIONS) if is_about(row, subject)]
+    """What evaluations.csv says of these very weights, with 95 % intervals; the last of rows that the table does not tell apart."""
+    rows = list({named(row): row for row in read_csv(folder / EVALUATIONS) if is_about(row, subject)}.values())
     if not rows:
         yield "Not measured: `sparsehead evaluate` writes what this card then says here, once it is exported again."
         return
     shown = sorted(rows, key=lambda row: (row["features"] != "r", row["protocol"] != "linear"))[:ACCURACIES]
     lines = [("protocol", "images", "of", "accuracy", "95 % interval", "test images")]
     for row in shown:
-        low, high = (readable(row[end], 1, 100, " %") for end in ("low", "high"))
-        value = readable(row["value"], 1, 100, " %")
-        lines.append((protocol_of(row), row["eval_dataset"], row["features"], value, f"{low} to {high}", f"{int(row['n_test']):,}"))
+        value, low, high = (readable(row[column], 1, 100, " %") for column in ("value", "low", "high"))
+        *names, images = named(row)
+        lines.append((*names, value, f"{low} to {high}", images))
     yield table(lines)
     yield "The interval is over test images (Wilson); another seed of the training may differ by more."
 
@@ -112,6 +112,11 @@ def is_about(row: Row, subject: Subject) -> bool:
     of_these = row["checkpoint"] == subject.digest and row["model"] == "checkpoint" and row["metric"] == "accuracy"
     usual = row["protocol"] != "knn" or (row["k"], row["distance"], row["vote"]) == ("20", "cosine", "weighted")
     return of_these and usual and row["value"] != ""
+
+
+def named(row: Row) -> tuple[str, str, str, str]:
+    """What the table says of a row but its accuracy: protocol, images, features and how many images."""
+    return protocol_of(row), row["eval_dataset"], row["features"], f"{int(row['n_test']):,}"
 
 
 def protocol_of(row: Row) -> str:

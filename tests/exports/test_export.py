@@ -18,6 +18,7 @@ from sparsehead_cli.exports.model import load
 from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.nets.backbones import BasicBlock, ResNet
 from sparsehead_cli.runs.encoder_file import load_encoder_file
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from tests.evaluation.test_subject import checkpoint as foreign_checkpoint
 from tests.exports.runs import scatter_norms
 
@@ -317,6 +318,11 @@ def test_the_card_says_what_is_known(run_folder, tmp_path):
     assert "1 x 28 x 28" in text
     assert "## Licence\n\nNot stated" in text
     assert "widths: [8, 8, 8, 8]" in text
+    kept = read_csv(run_folder / "evaluations.csv")
+    others = [{**row, "value": "0.125", "task": row["task"][::-1]} for row in kept]  # other test images once had the same name
+    replace_csv(run_folder / "evaluations.csv", [*others, *kept])
+    again = exported(run_folder, "safetensors", tmp_path, overwrite=True).card.read_text()
+    assert again == text
 
 
 def test_the_command(sparsehead, untrained_run, tmp_path):

@@ -6,6 +6,7 @@ import textwrap
 from typing import NamedTuple
 
 import matplotlib
+import numpy as np
 import pandas as pd
 from matplotlib import colormaps
 from matplotlib.axes import Axes
@@ -184,9 +185,7 @@ def lam_places(lams: list[float]) -> dict[float, float]:
 def over_lam(ax: Axes, places: dict[float, float], trials: pd.DataFrame, summary: pd.DataFrame, marks: Marks) -> None:
     """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
     color = marks.color
-    for lam, rows in trials.groupby("lam", sort=False):
-        values = marks.scale * rows[marks.metric]
-        ax.plot([places[lam]] * len(rows), values, ".", color=color, ms=3, alpha=0.5, label=POINTS)
+    ax.plot(trials["lam"].map(places), marks.scale * trials[marks.metric], ".", color=color, ms=3, alpha=0.5, label=POINTS)
     x, means = summary["lam"].map(places), marks.scale * summary["mean"]
     halves = marks.scale * (summary["high"] - summary["mean"]).fillna(0)
     ax.errorbar(x, means, halves, fmt=marks.marker, color=color, ms=5, capsize=2, lw=1.2, label=marks.name)
@@ -234,10 +233,11 @@ def over_epochs(ax: Axes, epochs: pd.DataFrame, lams: list[float], *, pixels: bo
     """A value over epochs: thin lines are seeds, as `pixels` where they are many, thick ones the means of those that got so far."""
     for lam, of_lam in epochs.groupby("lam"):
         color = color_of(lam, lams)
-        runs = list(of_lam.groupby("run", sort=False))
-        if len(runs) > 1:
-            for _, run in runs:
-                ax.plot(run["epoch"], run["value"], color=color, lw=0.6, alpha=0.4, rasterized=pixels, zorder=2)
+        seeds = of_lam.pivot(index="run", columns="epoch", values="value")
+        if len(seeds) > 1:  # one line through all, its pen lifted after each: a line each would take seconds to draw
+            x = np.tile([*seeds.columns, math.nan], len(seeds))
+            y = seeds.assign(lifted=math.nan).to_numpy().ravel()
+            ax.plot(x, y, color=color, lw=0.6, alpha=0.4, rasterized=pixels, zorder=2)
         means = of_lam.groupby("epoch")["value"].agg(statistics.fmean)  # NaN where one is not defined
         ax.plot(means.index, means, color=color, lw=1.5, marker="." if len(means) == 1 else None, zorder=4 if lam == 0 else 3)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))

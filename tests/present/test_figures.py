@@ -142,8 +142,10 @@ def test_the_chosen_lam_has_a_band_and_wide_intervals_do_not_flatten_the_rest():
     figure = sweep_figure(trials, summarise(trials))
     probe = figure.axes[0]
     (band,) = probe.patches
-    of_lam_0 = next(line for line in probe.get_lines() if line.get_marker() == "." and line.get_ydata()[0] == 80)
-    assert band.get_x() < of_lam_0.get_xdata()[0] < band.get_x() + band.get_width()
+    dots = next(line for line in probe.get_lines() if line.get_marker() == ".")
+    places = dict(zip(dots.get_ydata().round(9), dots.get_xdata(), strict=True))
+    assert set(places) == {80, 81, 80.1, 81.1}
+    assert band.get_x() < places[80] == places[81] < band.get_x() + band.get_width() < places[81.1]
     low, high = probe.get_ylim()  # the seeds are at 80 to 81.1; the interval of two goes from 74 to 87
     assert 79 < low < 80
     assert 81.1 < high < 82

@@ -1,5 +1,8 @@
 """curves.csv keeps what run folders hold, and what they held before they were gone."""
 
+import math
+
+import numpy as np
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
@@ -113,7 +116,8 @@ def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
     thick = {
         line.get_color() if isinstance(line.get_color(), str) else "λ": line for line in knn.get_lines() if line.get_linewidth() > 1
     }
-    assert len(knn.get_lines()) == 2 * 2 + 2
+    seeds = [list(line.get_xdata()) for line in knn.get_lines() if line.get_linewidth() < 1]
+    np.testing.assert_array_equal(seeds, [[1, 2, 3, math.nan] * 2] * 2)  # both of a λ, with the pen lifted between them
     assert list(thick["black"].get_ydata()) == pytest.approx([15, 25, 35])  # the mean of two seeds at λ 0
     assert list(thick["black"].get_xdata()) == [1, 2, 3]
     assert [text.get_text() for text in sheets[0].legends[0].get_texts()] == ["λ 0", "λ 0.001"]

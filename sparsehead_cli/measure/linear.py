@@ -1,6 +1,7 @@
 """Multinomial logistic regression on frozen features, to convergence, its strength chosen on held-out labels."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -14,18 +15,29 @@ ROUNDS = (15, 500)  # steps at most before and after the curvature is measured a
 TOLERANCE = 5e-5  # largest element of the preconditioned gradient; the loss is then about ½‖gradient‖² above its minimum
 COARSE = 1e-3  # the same while strengths are compared
 SAMPLE = 4_000  # rows that the curvature is measured on, or four times as many as it has
+CHANGED = 1.5  # times as much as another a class became more certain since the curvature was measured: then it is again
 FOLDS = 5
 ROWS = 65_536  # rows whose class probabilities are held at once
 
 
+class Curvature(NamedTuple):
+    """The Hessian's diagonal blocks, averaged over the classes, float64 [D, D], and how uncertain each class was, [classes]."""
+
+    hessian: Tensor
+    uncertainty: Tensor
+
+
 @dataclass(frozen=True)
 class Linear:
-    """A fitted classifier: weight [classes, D] and bias [classes] in float32, the loss it reached, and in how many steps."""
+    """A fitted classifier: weight [classes, D] and bias [classes] in float32, the loss it reached, in how many steps, and the
+    curvature that was last measured.
+    """
 
     weight: Tensor
     bias: Tensor
     loss: float
     steps: int
+    curvature: Curvature
 
     def predict(self, features: Tensor) -> Tensor:
         """Features [N, D], standardised as those it was fitted on -> classes int64 [N]."""
@@ -76,9 +88,11 @@ def fit_logistic(
     Fashion-MNIST that takes a third of the steps of the plain coordinates. (scikit-learn's C is 1 / (N · l2).)
     """
     weight, bias = (start.weight, start.bias) if start else (x.new_zeros(classes, x.shape[1]), x.new_zeros(classes))
+    curvature = start.curvature if start else None
     steps = 0
     for most in ROUNDS if tolerance < COARSE else ROUNDS[-1:]:
-        p, p_inverse, bias_scale = preconditioner(x, weight, bias, l2)
+        curvature, times = measured(x, weight, bias, curvature)
+        p, p_inverse, bias_scale = preconditioner(curvature, times, l2)
         u, v = weight @ p_inverse, bias / bias_scale
         solver = torch.optim.LBFGS(
             [u, v], max_iter=most, tolerance_grad=tolerance, tolerance_change=1e-9, history_size=20, line_search_fn="strong_wolfe"
@@ -92,25 +106,37 @@ def fit_logistic(
         solver.step(closure)
         weight, bias = u @ p, v * bias_scale
         steps += solver.state[u]["n_iter"]
-    return Linear(weight, bias, loss_and_gradient(x, labels, weight, bias, l2)[0], steps)
+    return Linear(weight, bias, loss_and_gradient(x, labels, weight, bias, l2)[0], steps, curvature)
 
 
-def preconditioner(x: Tensor, weight: Tensor, bias: Tensor, l2: float) -> tuple[Tensor, Tensor, Tensor]:
-    """P with Pᵀ P = (H + l2)^(-1) [D, D], its inverse, and a scale for the bias [classes]; P is shared by all classes.
+def measured(x: Tensor, weight: Tensor, bias: Tensor, known: Curvature | None) -> tuple[Curvature, float]:
+    """The curvature of the loss at these weights, [classes, D], [classes], and 1. Or, if all classes became about equally more
+    or less certain since, the one `known`, and how many times as large it is now.
 
     H = mean over samples of x xᵀ · s with s the mean over classes of p(1 - p): the Hessian's diagonal blocks, averaged. A
     sample that is classified with certainty bends the loss no more, which is what the plain covariance does not see.
+    To multiply x of thousands of features (raw pixels) is most of the work of a fit: hence `known`.
     """
     x = x[:: len(x) // max(SAMPLE, 4 * x.shape[1]) + 1]
     p = torch.softmax(F.linear(x, weight, bias), dim=1)
-    certainty = p * (1 - p)
+    spread = p * (1 - p)
+    uncertainty = spread.mean(dim=0).clamp(min=1e-6)
+    if known is not None and known.hessian.shape == 2 * x.shape[1:]:
+        ratio = uncertainty / known.uncertainty
+        if ratio.max() < CHANGED * ratio.min():
+            return known, float(ratio.mean())
     x = x.double()  # of features that are one another's multiples the product in float32 is not even positive
-    hessian = (x * certainty.mean(dim=1, keepdim=True)).T @ x / len(x)
-    identity = torch.eye(len(hessian), dtype=hessian.dtype, device=x.device)
+    return Curvature((x * spread.mean(dim=1, keepdim=True)).T @ x / len(x), uncertainty), 1.0
+
+
+def preconditioner(curvature: Curvature, times: float, l2: float) -> tuple[Tensor, Tensor, Tensor]:
+    """P with Pᵀ P = (times · H + l2)^(-1) [D, D], its inverse, and a scale for the bias [classes]; all classes share P."""
+    hessian, uncertainty = (times * part for part in curvature)
     jitter = l2 + 1e-9 * hessian.diagonal().mean()  # rounding must not make it indefinite
-    root = torch.linalg.cholesky(hessian + jitter * identity)
-    inverse = torch.linalg.solve_triangular(root, identity, upper=False)
-    return inverse.float(), root.float(), certainty.mean(dim=0).clamp(min=1e-6).rsqrt()
+    hessian.diagonal().add_(jitter)
+    root = torch.linalg.cholesky(hessian).float()
+    identity = torch.eye(len(root), device=root.device)
+    return torch.linalg.solve_triangular(root, identity, upper=False), root, uncertainty.rsqrt()
 
 
 def loss_and_gradient(x: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, l2: float) -> tuple[float, Tensor, Tensor]:

@@ -84,7 +84,7 @@ def main() -> None:
     """The console script: a SparseheadError becomes one red message on stderr and its exit code, which is mostly 1."""
     open_streams()
     try:
-        with told_by_the_machine(), told_of_interrupts():
+        with told_by_the_machine(), told_of_interrupts():  # of those before `invoke`, too: Typer imports while it builds options
             app()
     except SparseheadError as error:
         tell(error)

@@ -62,7 +62,7 @@ def drawn(figure: Figure, kind: str) -> bytes:
     with matplotlib.rc_context(STYLE):
         if figure.get_layout_engine():  # laid out once, instead of anew for every format
             figure.draw_without_rendering()
-            figure.set_layout_engine("none")
+            figure.set_layout_engine(None)  # "none" would leave a placeholder, for which each format is drawn twice
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
 from sparsehead_cli.measure import linear
-from sparsehead_cli.measure.linear import Standardise, choose_l2, cross_validated_l2, fit_logistic, linear_probe
+from sparsehead_cli.measure.linear import Standardise, choose_l2, cross_validated_l2, fit_logistic, linear_probe, measured
 from tests.measure.blobs import blobs
 
 
@@ -130,3 +130,16 @@ def test_features_of_few_dimensions_are_fitted(rank):
     for l2 in (1e-2, 1e-9):
         fitted = fit_logistic(Standardise.of(features)(features), labels, 4, l2)
         assert fitted.accuracy(Standardise.of(features)(features), labels) > 0.9
+
+
+def test_the_curvature_is_measured_again_only_where_classes_became_certain_unequally():
+    x = torch.randn(500, 6, generator=torch.Generator().manual_seed(0))
+    weight, bias = torch.zeros(3, 6), torch.zeros(3)
+    first, times = measured(x, weight, bias, None)
+    assert times == 1
+    evenly, times = measured(x, weight + torch.eye(3, 6), bias, first)
+    assert evenly is first
+    assert 0.5 < times < 0.95
+    again, times = measured(x, weight, torch.tensor([3.0, 0.0, -3.0]), first)
+    assert again is not first
+    assert times == 1

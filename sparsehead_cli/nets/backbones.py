@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.nets.convolution import Conv2d
 
 
 class BasicBlock(nn.Module):
@@ -14,9 +15,9 @@ class BasicBlock(nn.Module):
 
     def __init__(self, channels_in: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, width, 3, stride, padding=1, bias=False)
+        self.conv1 = Conv2d(channels_in, width, 3, stride, padding=1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, padding=1)
         self.bn2 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(channels_in, width, stride)
@@ -34,11 +35,11 @@ class Bottleneck(nn.Module):
 
     def __init__(self, channels_in: int, width: int, stride: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels_in, width, 1, bias=False)
+        self.conv1 = Conv2d(channels_in, width, 1)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.conv2 = Conv2d(width, width, 3, stride, padding=1)
         self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, width * self.expansion, 1, bias=False)
+        self.conv3 = Conv2d(width, width * self.expansion, 1)
         self.bn3 = nn.BatchNorm2d(width * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(channels_in, width * self.expansion, stride)
@@ -54,7 +55,7 @@ def shortcut(channels_in: int, channels_out: int, stride: int) -> nn.Sequential 
     """The projection on the shortcut, or None where the identity has the right shape."""
     if stride == 1 and channels_in == channels_out:
         return None
-    conv = nn.Conv2d(channels_in, channels_out, 1, stride, bias=False)
+    conv = Conv2d(channels_in, channels_out, 1, stride)
     return nn.Sequential(conv, nn.BatchNorm2d(channels_out))
 
 
@@ -77,7 +78,7 @@ class ResNet(nn.Module):
         super().__init__()
         kernel, stride = STEMS[stem]
         self.image = image
-        self.conv1 = nn.Conv2d(image[0], widths[0], kernel, stride, padding=kernel // 2, bias=False)
+        self.conv1 = Conv2d(image[0], widths[0], kernel, stride, padding=kernel // 2)
         self.bn1 = nn.BatchNorm2d(widths[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()

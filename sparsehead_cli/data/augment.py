@@ -249,14 +249,16 @@ def resize_weights(start: Tensor, length: Tensor, size_in: int, size_out: int) -
     Antialiased bicubic (a = -0.5), rows sum to 1, nothing is read outside the box: what torchvision's
     `resized_crop(..., BICUBIC, antialias=True)` computes.
     """
-    pixel = torch.arange(size_in, device=start.device, dtype=torch.float32)
-    scale = (length / size_out)[:, None]
-    centre = start[:, None] + (torch.arange(size_out, device=start.device) + 0.5) * scale
-    reach = scale.clamp(min=1)[:, :, None]  # shrinking widens the filter, enlarging does not narrow it
-    weight = cubic(((pixel + 0.5) - centre[:, :, None]).div_(reach).abs_())
-    inside = (pixel >= start[:, None]) & (pixel < (start + length)[:, None])
-    weight *= inside[:, None, :]
-    return weight.div_(weight.sum(dim=2, keepdim=True))
+    taps = math.ceil(4 * max(1, size_in / size_out)) + 1  # the filter reaches over two pixels to each side, of the wider kind
+    scale = (length / size_out)[:, None, None]
+    centre = start[:, None, None] + (torch.arange(size_out, device=start.device) + 0.5)[:, None] * scale
+    reach = scale.clamp(min=1)  # shrinking widens the filter, enlarging does not narrow it
+    pixel = (centre - 2 * reach - 0.5).floor() + torch.arange(taps, device=start.device)
+    weight = cubic((pixel + 0.5).sub_(centre).div_(reach).abs_())
+    weight *= (pixel >= start[:, None, None]) & (pixel < (start + length)[:, None, None])
+    weight.div_(weight.sum(dim=2, keepdim=True))
+    matrix = torch.zeros(len(start), size_out, size_in, device=start.device)
+    return matrix.scatter_add_(2, pixel.clamp_(0, size_in - 1).long(), weight)  # beyond the box the weights are zeros
 
 
 def cubic(x: Tensor) -> Tensor:
@@ -274,7 +276,8 @@ def gaussian_blur(x: Tensor, sigma: Tensor, sigma_max: float) -> Tensor:
     The kernel reaches to 3 * sigma_max (at most the image's side less one) and sums to 1, as torchvision's with that size.
     """
     height, width = x.shape[2:]
-    return separable(x, blur_weights(sigma, height, sigma_max), blur_weights(sigma, width, sigma_max))
+    a_y = blur_weights(sigma, height, sigma_max)
+    return separable(x, a_y, a_y if height == width else blur_weights(sigma, width, sigma_max))
 
 
 def blur_weights(sigma: Tensor, size: int, sigma_max: float) -> Tensor:

@@ -1,32 +1,35 @@
-"""How fast is the pipeline? Images a second (two views each), side by side in one run, medians.
+"""How fast is the pipeline, and how near to what the machine can do? Images a second (two views each), in one run, medians.
 
-    python benchmarks/throughput.py                     # the pipeline against the bare step of the same network
-    pip install lightly && python benchmarks/throughput.py --lightly     # and against lightly
+    python benchmarks/throughput.py
 
 "bare" is forward, backward and optimizer step of backbone and head on views that are already there. "pipeline" is
-everything that `sparsehead pretrain` does for a batch: gather, views, step, penalty, gradient norm, logging. "lightly" is
-its documented SimCLR loop: PIL transforms in two worker processes, NTXentLoss, float32, PyTorch's default memory format,
-with our network, batch and recipe.
-Timings alternate batch by batch (block by block with lightly), so a machine whose speed drifts slows all alike.
+everything that `sparsehead pretrain` does for a batch: gather, views, step, penalty, gradient norm, logging; with λ above 0 by
+each solver. "convolutions alone" is the sum of what torch takes for each convolution of the step, forward and backward, by itself.
+Timings alternate batch by batch, so a machine whose speed drifts slows all alike. `gflops` is the arithmetic of the step, as
+torch's own convolutions would do it, over its time; the machine's limit is a product of large matrices in the same precision.
+Other libraries: `peers/compare.py`.
 """
 
 import argparse
+import copy
 import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
+from machine import facts
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
+from sparsehead_cli.data.contract import joined
 from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
-from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import replace_csv
 from sparsehead_cli.training.loop import epoch_order, train_step
@@ -41,25 +44,23 @@ def read_rgb32(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 DATASETS["fashion-rgb32"] = DatasetInfo(FASHION.classes, 3, 32, FASHION.normalise, read_rgb32)
-# the narrow network of REFERENCE 6: width 32, D 256
-BACKBONES["narrow32"] = (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256), "strided")
 RECIPES["colour-no-blur"] = (Augmentation(), Augmentation())
 
-VARIANTS = {
-    "float32": {"precision": "float32"},
-    "auto": {},
-    "auto, compiled": {"compile": True},
-}
+
+NETWORKS = (("narrow", "fashion10k", 60), ("narrow", "fashion-rgb32", 40), ("resnet18", "fashion-rgb32", 8))  # and rounds
+PENALISED = {f"pipeline, λ, {solver}": {"lam": 1e-4, "solver": solver} for solver in ("subgradient", "proximal")}
 
 
-def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "auto", compile: bool = False) -> Run:
+def make_run(backbone: str, dataset: str, batch_size: int, **settings: object) -> Run:
     views = "grey-small" if dataset == "fashion10k" else "colour-no-blur"
-    settings = {"backbone": backbone, "dataset": dataset, "views": views, "batch_size": batch_size}
-    return build(Config(**settings, precision=precision, compile=compile, results=Path(tempfile.gettempdir())))
+    settings |= {"backbone": backbone, "dataset": dataset, "views": views, "batch_size": batch_size}
+    return build(Config(**settings, results=Path(tempfile.gettempdir())))
 
 
 def pipeline_step(run: Run) -> Callable[[], None]:
     """One batch from the images on the device to the update, as the loop does it."""
+    if run.sparse and run.sparse.solver == "proximal":
+        run.sparse.attach(run.optimizer)
     stream = itertools.chain.from_iterable(
         run.train.batches(run.local_batch, order=epoch_order(run, run.phases[0], epoch)) for epoch in itertools.count()
     )
@@ -79,37 +80,7 @@ def bare_step(run: Run) -> Callable[[], None]:
 
     def step() -> None:
         with run.autocast():
-            loss, _ = run.forward(views, batch.labels)
-        run.optimizer.zero_grad()
-        loss.backward()
-        run.optimizer.step()
-
-    return step
-
-
-def lightly_step(run: Run) -> Callable[[], None]:
-    """lightly's SimCLR loop with our network and batch, and its transforms at our strengths (no blur, as in our recipe)."""
-    from lightly.loss import NTXentLoss
-    from lightly.transforms import SimCLRTransform
-    from PIL import Image
-
-    run.method.to(memory_format=torch.contiguous_format)
-    transform = SimCLRTransform(input_size=32, cj_strength=1.0, cj_hue=0.2, gaussian_blur=0.0)
-
-    class Images(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return len(run.train)
-
-        def __getitem__(self, i: int) -> list[torch.Tensor]:
-            return transform(Image.fromarray(run.train.inputs[i].permute(1, 2, 0).numpy()))
-
-    loader = torch.utils.data.DataLoader(Images(), run.local_batch, shuffle=True, drop_last=True, num_workers=2)
-    stream: Iterator = itertools.chain.from_iterable(itertools.repeat(loader))
-    criterion = NTXentLoss(temperature=0.2)
-
-    def step() -> None:
-        view1, view2 = next(stream)
-        loss = criterion(run.method.embed(view1)[1], run.method.embed(view2)[1])
+            loss, _ = run.forward(views, batch)
         run.optimizer.zero_grad()
         loss.backward()
         run.optimizer.step()
@@ -118,13 +89,17 @@ def lightly_step(run: Run) -> Callable[[], None]:
 
 
 def alternate(steps: dict[str, Callable[[], None]], rounds: int, block: int) -> dict[str, list[float]]:
-    """Seconds a batch for each step, measured in turn, `block` batches at a time; the first round warms up."""
+    """Seconds a batch for each step, measured in turn, `block` batches at a time; the first round warms up.
+
+    Each round begins with another step, so none always follows the same.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in steps}
+    names = list(steps)
     for turn in range(rounds + 1):
-        for name, step in steps.items():
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
             started = time.perf_counter()
             for _ in range(block):
-                step()
+                steps[name]()
             if turn:
                 seconds[name].append((time.perf_counter() - started) / block)
     return seconds
@@ -133,35 +108,99 @@ def alternate(steps: dict[str, Callable[[], None]], rounds: int, block: int) -> 
 def report(network: str, batch_size: int, seconds: dict[str, list[float]]) -> list[dict[str, object]]:
     """Rows of medians, printed as they come; `ratio` is the median of pairwise ratios of speed to the first step's."""
     rows = []
-    base = next(iter(seconds.values()))
+    beside, base = next(iter(seconds.items()))
     for name, times in seconds.items():
         ratio = statistics.median(b / t for b, t in zip(base, times, strict=True))
         speed = batch_size / statistics.median(times)
-        rows.append({"network": network, "workload": name, "images_per_second": round(speed, 1), "ratio": round(ratio, 3)})
-        print(f"{network:>12}  {name:<22} {speed:9,.1f} images/s   {ratio:6.3f} × {next(iter(seconds))}", flush=True)
+        row = {"network": network, "workload": name, "images_per_second": round(speed, 1), "ratio": round(ratio, 3)}
+        rows.append({**row, "beside": beside})
+        print(f"{network:>12}  {name:<24} {speed:9,.1f} images/s   {ratio:6.3f} × {beside}", flush=True)
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------- what the machine can do
+
+
+def largest_product(precision: torch.dtype) -> Callable[[], None]:
+    """A product of two square matrices of side 2,048."""
+    a = torch.randn(2048, 2048).to(precision)
+    return lambda: a @ a
+
+
+def convolutions_alone(run: Run) -> list[Callable[[], None]]:
+    """For each convolution of one step forward and backward alone, by torch's own, on inputs of its shape and precision."""
+    shapes: list[tuple[nn.Conv2d, torch.Size]] = []
+    hooks = [
+        module.register_forward_hook(lambda conv, args, _: shapes.append((conv, args[0].shape)))
+        for module in run.method.modules()
+        if isinstance(module, nn.Conv2d)
+    ]
+    batch = next(run.train.batches(run.local_batch))
+    with torch.no_grad():
+        run.forward(run.views(batch.inputs, generator=torch.Generator()), batch)
+    for hook in hooks:
+        hook.remove()
+    return [alone(conv, shape, run.precision, images=i == 0) for i, (conv, shape) in enumerate(shapes)]
+
+
+def alone(conv: nn.Conv2d, shape: torch.Size, precision: torch.dtype, *, images: bool) -> Callable[[], None]:
+    """A convolution by itself; `images` need no gradient."""
+    x = torch.randn(shape).to(precision, memory_format=torch.channels_last).requires_grad_(not images)
+    weight = conv.weight.detach().to(precision, memory_format=torch.channels_last).requires_grad_()
+
+    def convolve() -> torch.Tensor:
+        return nn.functional.conv2d(x, weight, None, conv.stride, conv.padding)
+
+    gradient = torch.randn_like(convolve())
+    return lambda: convolve().backward(gradient)
+
+
+def step_gflop(run: Run) -> float:
+    """10^9 floating-point operations of the network's products in one step, the zeros around the maps among them."""
+    method = copy.deepcopy(run.method).to("meta")  # where convolutions are torch's own
+    batch = next(run.train.batches(run.local_batch))
+    views = run.views(batch.inputs, generator=torch.Generator())
+    with FlopCounterMode(display=False) as counter:
+        method.embed(joined(views).to("meta"))[1].sum().backward()
+    return counter.get_total_flops() / 1e9
+
+
+def measure(backbone: str, dataset: str, batch_size: int, rounds: int) -> list[dict[str, object]]:
+    """The rows of one network."""
+    network = backbone if dataset == "fashion10k" else f"{backbone}, colour"
+    run = make_run(backbone, dataset, batch_size)
+    gflop, convolutions = step_gflop(run), convolutions_alone(run)
+
+    def every_convolution() -> None:
+        for convolve in convolutions:
+            convolve()
+
+    steps = {"bare": bare_step(run), "pipeline": pipeline_step(run)}
+    steps |= {name: pipeline_step(make_run(backbone, dataset, batch_size, **lam)) for name, lam in PENALISED.items()}
+    steps |= {"convolutions alone": every_convolution, "largest product": largest_product(run.precision)}
+    seconds = alternate(steps, rounds, block=1)
+    limit = 2 * 2048**3 / 1e9 / statistics.median(seconds.pop("largest product"))
+    lam = {name: seconds.pop(name) for name in PENALISED}
+    rows = report(network, batch_size, seconds) + report(network, batch_size, {"pipeline": seconds["pipeline"], **lam})[1:]
+    for row in rows:
+        gflops = gflop * row["images_per_second"] / batch_size
+        row |= {"precision": str(run.precision).removeprefix("torch."), "gflops": round(gflops, 1), "limit": round(limit, 1)}
+    share = rows[0]["gflops"] / limit
+    print(f"{network:>12}  {gflop:.1f} GFLOP a step, {rows[0]['gflops']:.0f} GFLOP/s of {limit:.0f}: {share:.2f}", flush=True)
     return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lightly", action="store_true", help="also compare with lightly (pip install lightly)")
     parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
     parser.add_argument("--out", type=Path, help="write the rows to this CSV")
     options = parser.parse_args()
-    rows, batch_size = [], 32 if options.quick else 128
-    for backbone, dataset, rounds in (("narrow", "fashion10k", 60), ("resnet18", "fashion-rgb32", 12)):
-        run = make_run(backbone, dataset, batch_size)
-        steps = {"bare": bare_step(run), "pipeline": pipeline_step(run)}
-        rows += report(backbone, batch_size, alternate(steps, 2 if options.quick else rounds, block=1))
-    for backbone, rounds, block in (("narrow32", 5, 10), ("resnet18", 3, 2)) if options.lightly else ():
-        steps = {"lightly": lightly_step(make_run(backbone, "fashion-rgb32", 256, "float32"))}
-        for name, settings in VARIANTS.items():
-            steps[f"sparsehead {name}"] = pipeline_step(make_run(backbone, "fashion-rgb32", 256, **settings))
-        rows += report(backbone, 256, alternate(steps, 1 if options.quick else rounds, block=1 if options.quick else block))
+    rows = []
+    for backbone, dataset, rounds in NETWORKS:
+        rows += measure(backbone, dataset, 16 if options.quick else 128, 1 if options.quick else rounds)
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        machine = {"commit": code_version(), "torch": str(torch.__version__)}
-        replace_csv(options.out, [{**row, **machine} for row in rows], "throughput.csv")
+        replace_csv(options.out, [{**row, **facts()} for row in rows], "throughput.csv")
 
 
 if __name__ == "__main__":

@@ -172,7 +172,12 @@ COLUMNS = {
     # ------------------------------------------------------------------------------- benchmarks
     "network": Column("text", "", "network of a benchmark"),
     "workload": Column("text", "", "what a benchmark ran"),
-    "ratio": Column("amount", "", "images_per_second over that of the first workload"),
+    "ratio": Column("amount", "", "speed over that of the workload it was measured beside"),
+    "beside": Column("text", "", "the workload that the ratio is to"),
+    "gflops": Column("amount", "GFLOP/s", "arithmetic of the workload over its time"),
+    "limit": Column("amount", "GFLOP/s", "the same of a product of large matrices, in the same run"),
+    "precision": Column("text", "", "of the network's arithmetic"),
+    "processor": Column("text", "", "what the processor calls itself, and the widest arithmetic that PyTorch uses on it"),
     "torch": Column("text", "", "version of PyTorch"),
     "cores": Column("whole", "cores", "processors that were used"),
     "threads": Column("whole", "threads", "threads of PyTorch"),
@@ -360,7 +365,10 @@ TABLES = {
         renamed=OLD_COUNTS,
     ),
     "throughput.csv": Table(
-        ("network", "workload", "images_per_second", "ratio", "commit", "torch"),
+        (
+            *("network", "workload", "images_per_second", "ratio", "beside", "gflops", "limit", "precision"),
+            *("processor", "cores", "threads", "torch", "commit"),
+        ),
         key=("network", "workload", "commit"),
         renamed={"step": "workload"},
     ),

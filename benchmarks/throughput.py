@@ -1,13 +1,10 @@
-"""How fast is the pipeline? Images a second (two views each), side by side in one run, medians.
+"""How fast is the pipeline against the bare step of the same network? Images a second (two views each), in one run, medians.
 
-    python benchmarks/throughput.py                     # the pipeline against the bare step of the same network
-    pip install lightly && python benchmarks/throughput.py --lightly     # and against lightly
+    python benchmarks/throughput.py
 
 "bare" is forward, backward and optimizer step of backbone and head on views that are already there. "pipeline" is
-everything that `sparsehead pretrain` does for a batch: gather, views, step, penalty, gradient norm, logging. "lightly" is
-its documented SimCLR loop: PIL transforms in two worker processes, NTXentLoss, float32, PyTorch's default memory format,
-with our network, batch and recipe.
-Timings alternate batch by batch (block by block with lightly), so a machine whose speed drifts slows all alike.
+everything that `sparsehead pretrain` does for a batch: gather, views, step, penalty, gradient norm, logging.
+Timings alternate batch by batch, so a machine whose speed drifts slows both alike. Other libraries: `peers/compare.py`.
 """
 
 import argparse
@@ -15,7 +12,7 @@ import itertools
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +20,6 @@ import torch
 
 from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
-from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version
@@ -41,21 +37,13 @@ def read_rgb32(data_dir: Path, train: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 DATASETS["fashion-rgb32"] = DatasetInfo(FASHION.classes, 3, 32, FASHION.normalise, read_rgb32)
-# the narrow network of REFERENCE 6: width 32, D 256
-BACKBONES["narrow32"] = (BasicBlock, (1, 1, 1, 1), (32, 64, 128, 256), "strided")
 RECIPES["colour-no-blur"] = (Augmentation(), Augmentation())
 
-VARIANTS = {
-    "float32": {"precision": "float32"},
-    "auto": {},
-    "auto, compiled": {"compile": True},
-}
 
-
-def make_run(backbone: str, dataset: str, batch_size: int, precision: str = "auto", compile: bool = False) -> Run:
+def make_run(backbone: str, dataset: str, batch_size: int) -> Run:
     views = "grey-small" if dataset == "fashion10k" else "colour-no-blur"
     settings = {"backbone": backbone, "dataset": dataset, "views": views, "batch_size": batch_size}
-    return build(Config(**settings, precision=precision, compile=compile, results=Path(tempfile.gettempdir())))
+    return build(Config(**settings, results=Path(tempfile.gettempdir())))
 
 
 def pipeline_step(run: Run) -> Callable[[], None]:
@@ -79,37 +67,7 @@ def bare_step(run: Run) -> Callable[[], None]:
 
     def step() -> None:
         with run.autocast():
-            loss, _ = run.forward(views, batch.labels)
-        run.optimizer.zero_grad()
-        loss.backward()
-        run.optimizer.step()
-
-    return step
-
-
-def lightly_step(run: Run) -> Callable[[], None]:
-    """lightly's SimCLR loop with our network and batch, and its transforms at our strengths (no blur, as in our recipe)."""
-    from lightly.loss import NTXentLoss
-    from lightly.transforms import SimCLRTransform
-    from PIL import Image
-
-    run.method.to(memory_format=torch.contiguous_format)
-    transform = SimCLRTransform(input_size=32, cj_strength=1.0, cj_hue=0.2, gaussian_blur=0.0)
-
-    class Images(torch.utils.data.Dataset):
-        def __len__(self) -> int:
-            return len(run.train)
-
-        def __getitem__(self, i: int) -> list[torch.Tensor]:
-            return transform(Image.fromarray(run.train.inputs[i].permute(1, 2, 0).numpy()))
-
-    loader = torch.utils.data.DataLoader(Images(), run.local_batch, shuffle=True, drop_last=True, num_workers=2)
-    stream: Iterator = itertools.chain.from_iterable(itertools.repeat(loader))
-    criterion = NTXentLoss(temperature=0.2)
-
-    def step() -> None:
-        view1, view2 = next(stream)
-        loss = criterion(run.method.embed(view1)[1], run.method.embed(view2)[1])
+            loss, _ = run.forward(views, batch)
         run.optimizer.zero_grad()
         loss.backward()
         run.optimizer.step()
@@ -144,7 +102,6 @@ def report(network: str, batch_size: int, seconds: dict[str, list[float]]) -> li
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--lightly", action="store_true", help="also compare with lightly (pip install lightly)")
     parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
     parser.add_argument("--out", type=Path, help="write the rows to this CSV")
     options = parser.parse_args()
@@ -153,11 +110,6 @@ def main() -> None:
         run = make_run(backbone, dataset, batch_size)
         steps = {"bare": bare_step(run), "pipeline": pipeline_step(run)}
         rows += report(backbone, batch_size, alternate(steps, 2 if options.quick else rounds, block=1))
-    for backbone, rounds, block in (("narrow32", 5, 10), ("resnet18", 3, 2)) if options.lightly else ():
-        steps = {"lightly": lightly_step(make_run(backbone, "fashion-rgb32", 256, "float32"))}
-        for name, settings in VARIANTS.items():
-            steps[f"sparsehead {name}"] = pipeline_step(make_run(backbone, "fashion-rgb32", 256, **settings))
-        rows += report(backbone, 256, alternate(steps, 1 if options.quick else rounds, block=1 if options.quick else block))
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         machine = {"commit": code_version(), "torch": str(torch.__version__)}

@@ -174,6 +174,9 @@ COLUMNS = {
     "workload": Column("text", "", "what a benchmark ran"),
     "ratio": Column("amount", "", "images_per_second over that of the first workload"),
     "torch": Column("text", "", "version of PyTorch"),
+    "peer": Column("text", "", "library, and its loop, that is compared with ours"),
+    "peer_version": Column("text", "", "that library and its version"),
+    "processor": Column("text", "", "name of the processor"),
     "cores": Column("whole", "cores", "processors that were used"),
     "threads": Column("whole", "threads", "threads of PyTorch"),
     "workers": Column("whole", "processes", "processes that read images"),
@@ -363,6 +366,14 @@ TABLES = {
         ("network", "workload", "images_per_second", "ratio", "commit", "torch"),
         key=("network", "workload", "commit"),
         renamed={"step": "workload"},
+    ),
+    "peers.csv": Table(
+        (
+            *("network", "method", "peer", "workload", "images_per_second", "ratio"),
+            *("peer_version", "torch", "processor", "cores", "commit"),
+        ),
+        empty=("peer_version",),
+        key=("network", "method", "peer", "workload", "commit"),
     ),
     "speed.csv": Table(
         (

@@ -168,7 +168,6 @@ COLUMNS = {
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
     "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
-    # ------------------------------------------------------------------------------- what a run's files were when saved
     # ------------------------------------------------------------------------------- benchmarks
     "network": Column("text", "", "network of a benchmark"),
     "workload": Column("text", "", "what a benchmark ran"),
@@ -372,7 +371,6 @@ TABLES = {
             *("network", "method", "peer", "workload", "images_per_second", "ratio"),
             *("peer_version", "torch", "processor", "cores", "commit"),
         ),
-        empty=("peer_version",),
         key=("network", "method", "peer", "workload", "commit"),
     ),
     "speed.csv": Table(

@@ -63,7 +63,7 @@ PEERS: dict[str, tuple[dict[str, Loop], dict[str, Loop]]] = {
         {"stable-pretraining, bfloat16": partial(loops.stable_pretraining, precision="bf16-mixed")},
     ),
 }
-MODULES = {"lightly": "lightly", "solo-learn": "solo", "stable-pretraining": "stable_pretraining", "kornia": "kornia"}
+MODULES = {"lightly": "lightly", "stable-pretraining": "stable_pretraining", "kornia": "kornia"}  # solo-learn is not installed
 VIEWS: dict[str, tuple[str, Loop]] = {  # workload -> its library and loop
     "torchvision, by image": ("torchvision", partial(loops.torchvision_views, batched=False)),
     "torchvision, by batch": ("torchvision", partial(loops.torchvision_views, batched=True)),
@@ -144,9 +144,7 @@ def compare(network: str, method: str, batch_size: int, seconds: dict[str, list[
 def versions(solo_learn: Path | None) -> dict[str, str]:
     """Library -> its version, of those that are there; of a clone of solo-learn also its commit."""
     there = {"torchvision": metadata.version("torchvision")}
-    for name, module in MODULES.items():
-        if name != "solo-learn" and importlib.util.find_spec(module):
-            there[name] = metadata.version(name)
+    there |= {name: metadata.version(name) for name, module in MODULES.items() if importlib.util.find_spec(module)}
     if solo_learn:
         stated = re.search(r'version="([^"]+)"', (solo_learn / "setup.py").read_text())
         command = ["git", "-C", str(solo_learn), "rev-parse", "--short", "HEAD"]
@@ -184,6 +182,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows to this CSV")
     options = parser.parse_args()
     if options.solo_learn:
+        if not (options.solo_learn / "solo").is_dir():
+            parser.error(f"--solo-learn {options.solo_learn} is no clone of solo-learn: it has no folder solo")
         sys.path.append(str(options.solo_learn))
     there = versions(options.solo_learn)
     missing = [name for name in (*options.peers, "kornia") if name not in there]

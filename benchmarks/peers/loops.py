@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from throughput import pipeline_step
 from torch import Tensor, nn
 
@@ -73,8 +74,6 @@ class Images(torch.utils.data.Dataset):
     def __getitem__(self, i: int) -> tuple:
         image = self.images[i]
         if self.pil:
-            from PIL import Image
-
             image = Image.fromarray(image.permute(1, 2, 0).numpy())
         return (self.transform(image) if self.transform else image), self.labels[i]
 

@@ -25,8 +25,8 @@ from machine import facts
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparsehead_cli.data.contract import joined
 from sparsehead_cli.data.augment import RECIPES, Augmentation
+from sparsehead_cli.data.contract import joined
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config

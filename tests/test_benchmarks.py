@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -17,7 +18,7 @@ TABLES_OF = {
     "sweep.py": "overhead.csv",
     "throughput.py": "throughput.csv",
 }
-SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py"))
+SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py")) + ["peers/compare.py"]
 
 
 def run(script, *arguments):
@@ -35,6 +36,17 @@ def test_quick_forms_run_to_their_end(script, tmp_path):
     rows = read_csv(tmp_path / "rows.csv", TABLES_OF[script])
     assert rows
     assert all(row["commit"] for row in rows)
+
+
+@pytest.mark.slow
+def test_peers_are_measured_where_they_are_installed_and_named_where_not(tmp_path):
+    out = run("peers/compare.py", "--quick", "--peers", "lightly", "solo-learn", "--out", tmp_path / "rows.csv")
+    (missing,) = re.findall(r"^Not measured, for want of the library: (.*)$", out, re.MULTILINE)
+    assert "solo-learn" in missing
+    rows = read_csv(tmp_path / "rows.csv", "peers.csv")
+    assert ("lightly, PIL" in {row["peer"] for row in rows}) == bool(find_spec("lightly"))
+    assert {row["workload"] for row in rows} >= {"sparsehead float32", "sparsehead auto", "sparsehead", "torchvision, by image"}
+    assert all(float(row["ratio"]) == 1 for row in rows if row["workload"] == row["peer"])
 
 
 @pytest.mark.slow

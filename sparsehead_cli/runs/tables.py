@@ -168,7 +168,6 @@ COLUMNS = {
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
     "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
-    # ------------------------------------------------------------------------------- what a run's files were when saved
     # ------------------------------------------------------------------------------- benchmarks
     "network": Column("text", "", "network of a benchmark"),
     "workload": Column("text", "", "what a benchmark ran"),
@@ -179,6 +178,8 @@ COLUMNS = {
     "precision": Column("text", "", "of the network's arithmetic"),
     "processor": Column("text", "", "what the processor calls itself, and the widest arithmetic that PyTorch uses on it"),
     "torch": Column("text", "", "version of PyTorch"),
+    "peer": Column("text", "", "library, and its loop, that is compared with ours"),
+    "peer_version": Column("text", "", "that library and its version"),
     "cores": Column("whole", "cores", "processors that were used"),
     "threads": Column("whole", "threads", "threads of PyTorch"),
     "workers": Column("whole", "processes", "processes that read images"),
@@ -371,6 +372,13 @@ TABLES = {
         ),
         key=("network", "workload", "commit"),
         renamed={"step": "workload"},
+    ),
+    "peers.csv": Table(
+        (
+            *("network", "method", "peer", "workload", "images_per_second", "ratio"),
+            *("peer_version", "beside", "processor", "cores", "threads", "torch", "commit"),
+        ),
+        key=("network", "method", "peer", "workload", "commit"),
     ),
     "speed.csv": Table(
         (

@@ -168,11 +168,12 @@ COLUMNS = {
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
     "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
-    # ------------------------------------------------------------------------------- what a run's files were when saved
     # ------------------------------------------------------------------------------- benchmarks
     "network": Column("text", "", "network of a benchmark"),
     "workload": Column("text", "", "what a benchmark ran"),
-    "ratio": Column("amount", "", "images_per_second over that of the first workload"),
+    "setting": Column("text", "", "what of it was changed, as in --set"),
+    "ratio": Column("amount", "", "speed over that of the first workload, or setting of a workload"),
+    "processor": Column("text", "", "name of the processor"),
     "torch": Column("text", "", "version of PyTorch"),
     "cores": Column("whole", "cores", "processors that were used"),
     "threads": Column("whole", "threads", "threads of PyTorch"),
@@ -206,6 +207,7 @@ COLUMNS = {
     "invariance_seconds": Column("amount", "s", "LiDAR, alignment and uniformity"),
     "generating_seconds": Column("amount", "s", "making them"),
     "peak_mb": Column("amount", "MB", "peak of memory"),
+    "start_mb": Column("amount", "MB", "peak of memory before the work"),
     "true_effective_rank": Column("amount", "dimensions", "of the distribution that they were drawn from"),
     "effective_rank": Column("amount", "dimensions", "as measured; low and high bound it"),
     "rank_low": Column("amount", "dimensions", "lower end of the 95 % interval of effective_rank"),
@@ -376,6 +378,10 @@ TABLES = {
         ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
     ),
     "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
+    "memory.csv": Table(
+        ("workload", "setting", "peak_mb", "start_mb", "seconds", "ratio", "processor", "cores", "torch", "commit"),
+        empty=("setting", "start_mb", "ratio"),
+    ),
     "overhead.csv": Table(
         ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),
     ),

@@ -15,6 +15,7 @@ from sparsehead_cli.foreign.layouts import IMAGENET
 from sparsehead_cli.foreign.networks import ForeignNetwork, Place, Search, assemble, on_meta
 from sparsehead_cli.foreign.tensors import COUNTER, choose_branch, preferred, tensors_of, without_network
 from sparsehead_cli.foreign.vit import STRUCTURE, TOKENS, fixed_order, settings_of, timms_names, with_positions
+from sparsehead_cli.nets.recompute import update_once
 
 PREFIX = "timm:"
 ANCHORS = 5  # names of a model, spread over it, by which it is looked for in a file
@@ -42,6 +43,14 @@ class TimmBackbone(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.net(x)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """As the model's own; BatchNorm's running statistics move once. Raises: SparseheadError for a model that has none."""
+        try:
+            self.net.set_grad_checkpointing(enable)
+        except (AttributeError, AssertionError):
+            raise SparseheadError(f"timm's {self.name} cannot compute activations again. Choose --set accumulate=2.") from None
+        update_once(self.net)
 
     def stages(self) -> list[nn.Module]:
         """The parameters from input to output, stage by stage: the model's own parts, as of our ResNets, where no part spans

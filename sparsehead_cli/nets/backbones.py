@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.nets.convolution import Conv2d
+from sparsehead_cli.nets.recompute import recomputed
 
 
 class BasicBlock(nn.Module):
@@ -84,6 +86,7 @@ class ResNet(nn.Module):
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if stem == "imagenet" else nn.Identity()
         self.dim = widths[0]
         self.stem = stem
+        self.grad_checkpointing = False
         self.layers = [f"layer{i + 1}" for i in range(len(blocks))]
         for name, count, width in zip(self.layers, blocks, widths, strict=True):
             setattr(self, name, self._stage(block, count, width, stride=1 if name == "layer1" else 2))
@@ -99,8 +102,17 @@ class ResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in self.layers:
-            x = getattr(self, name)(x)
+            stage = getattr(self, name)
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                for block in stage:
+                    x = recomputed(block, x)
+            else:
+                x = stage(x)
         return x.mean(dim=(2, 3))
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Whether the backward pass computes each residual block again, instead of keeping its activations. As timm's."""
+        self.grad_checkpointing = enable
 
     def stages(self) -> list[nn.Module]:
         """What has weights, from input to output: convolution and norm of the stem, then the stages of blocks."""

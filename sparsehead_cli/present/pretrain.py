@@ -111,8 +111,9 @@ def describe(run: Run) -> list[tuple[str, str]]:
     stem = f"{backbone.stem} stem, " if hasattr(backbone, "stem") else ""
     one_class = "; one class: accuracy is not defined" if len(run.spec.classes) == 1 else ""
     shared = f", {distributed.world()} processes of {run.local_batch} images a step" if distributed.world() > 1 else ""
+    parts = f", each in {config.accumulate} parts" if config.accumulate > 1 else ""
     return [
-        ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}"),
+        ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}{parts}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
         ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out{one_class}"),

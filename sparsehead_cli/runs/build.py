@@ -102,10 +102,28 @@ def method_on_device(config: Config, spec: object, device: torch.device, initial
     require_memory(config, spec, device)
     method = join_batch_norms(build_method(config, spec, initial), device)
     method = method.to(device=device, memory_format=torch.channels_last)
+    method.parts = config.accumulate
+    if config.checkpoint_activations:
+        checkpoint_activations(config, method.backbone)
     if config.compile:
         for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
             network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
     return method
+
+
+def checkpoint_activations(config: Config, backbone: nn.Module) -> None:
+    """Have the backbone compute activations again. Raises: SparseheadError for one that cannot, and for a compiled one."""
+    if config.compile:
+        raise SparseheadError(
+            "compile and checkpoint_activations do not go together: a compiled network chooses itself what it computes again. "
+            "Choose one of them, or --set accumulate=2 with compile."
+        )
+    if not hasattr(backbone, "set_grad_checkpointing"):
+        raise SparseheadError(
+            f"backbone {config.backbone} cannot compute activations again: it has no set_grad_checkpointing(). "
+            "Give it one, or choose --set accumulate=2 instead of checkpoint_activations."
+        )
+    backbone.set_grad_checkpointing()
 
 
 def plain_views(views: Views, spec: object) -> Callable[[Inputs], Inputs]:
@@ -257,7 +275,7 @@ def check_labels(config: Config, train: Source) -> None:
 
 
 def check_batch(config: Config, images: int) -> None:
-    """Raises: SparseheadError when the batch exceeds the data or cannot be divided among the processes."""
+    """Raises: SparseheadError when the batch exceeds the data or cannot be divided among the processes, or into its parts."""
     if config.batch_size > images:
         raise SparseheadError(
             f"batch_size {config.batch_size:,} is larger than the {images:,} training images of {config.dataset} "
@@ -265,3 +283,9 @@ def check_batch(config: Config, images: int) -> None:
         )
     if config.batch_size % distributed.world():
         raise SparseheadError(f"batch_size {config.batch_size} cannot be shared by {distributed.world()} processes.")
+    local = config.batch_size // distributed.world()
+    if local % config.accumulate or (config.accumulate > 1 and local == config.accumulate):
+        raise SparseheadError(
+            f"accumulate must divide the {local} images of a step into equal parts of at least two, given {config.accumulate}. "
+            "Choose another --set accumulate or --batch-size."
+        )

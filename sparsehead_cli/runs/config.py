@@ -115,8 +115,16 @@ class Config:
     seed: int = setting(0, "Initial weights, order and views; the same for every λ.", least=0, most=2**31 - 1)
     precision: str = setting("auto", "Of the network's passes: {names}.", names="machine.device:PRECISIONS", also=("auto",))
     compile: bool = setting(False, "Compile the backbone.")
+    accumulate: int = setting(
+        1,
+        "Parts in which a batch goes through the backbone, whose memory is that of one part; each is computed twice.",
+        least=1,
+    )
     # machine, and where things lie: no part of what a run is
     device: str = setting("auto", "auto, cpu, cuda or cuda:N.", identity=False)
+    checkpoint_activations: bool = setting(
+        False, "Keep the activations between the backbone's blocks alone, and compute the others twice.", identity=False
+    )
     workers: int | None = setting(
         None, "Processes that read image files; without it one a core, at most 4.", least=0, most=MOST_WORKERS, identity=False
     )

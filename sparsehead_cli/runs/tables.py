@@ -171,6 +171,7 @@ COLUMNS = {
     # ------------------------------------------------------------------------------- benchmarks
     "network": Column("text", "", "network of a benchmark"),
     "workload": Column("text", "", "what a benchmark ran"),
+    "setting": Column("text", "", "what of it was changed, as in --set"),
     "ratio": Column("amount", "", "speed over that of the workload it was measured beside"),
     "beside": Column("text", "", "the workload that the ratio is to"),
     "gflops": Column("amount", "GFLOP/s", "arithmetic of the workload over its time"),
@@ -212,6 +213,7 @@ COLUMNS = {
     "invariance_seconds": Column("amount", "s", "LiDAR, alignment and uniformity"),
     "generating_seconds": Column("amount", "s", "making them"),
     "peak_mb": Column("amount", "MB", "peak of memory"),
+    "start_mb": Column("amount", "MB", "peak of memory before the work"),
     "true_effective_rank": Column("amount", "dimensions", "of the distribution that they were drawn from"),
     "effective_rank": Column("amount", "dimensions", "as measured; low and high bound it"),
     "rank_low": Column("amount", "dimensions", "lower end of the 95 % interval of effective_rank"),
@@ -392,6 +394,10 @@ TABLES = {
         ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
     ),
     "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
+    "memory.csv": Table(
+        ("workload", "setting", "peak_mb", "start_mb", "seconds", "ratio", "processor", "cores", "threads", "torch", "commit"),
+        empty=("setting", "start_mb", "ratio"),
+    ),
     "overhead.csv": Table(
         ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),
     ),

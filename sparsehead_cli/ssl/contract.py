@@ -14,6 +14,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather, own_share, world
 from sparsehead_cli.machine.ranges import Range, keywords_of, stated_range
 from sparsehead_cli.nets.heads import mlp
+from sparsehead_cli.nets.recompute import in_parts
 
 # annotations for the numbers that a method takes as settings
 Positive = Annotated[float, Range(above=0)]
@@ -35,9 +36,12 @@ class Method(nn.Module):
     The backbone is an encoder: the inputs of a view -> r [B, D]; its attribute `dim` is D. What a method remembers from step
     to step is a buffer or a submodule, so that it is in the checkpoint. A method's numbers are keyword arguments of `__init__`,
     whose annotation states their range, such as `temperature: Positive = 0.2`.
+
+    A batch goes through the backbone in `parts` parts, see `nets/recompute.py: in_parts`; the rest sees all of it.
     """
 
     needs = Needs()
+    parts = 1
 
     def __new__(cls, *modules: nn.Module, **settings: object) -> Self:
         """Look at the numbers before `__init__` uses them. Raises: SparseheadError for those out of the range that it states."""
@@ -59,10 +63,11 @@ class Method(nn.Module):
         """Views, and the batch that they were made from -> the objective [], and its terms by name, each [], for the log."""
         raise NotImplementedError
 
-    def embed(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
-        """The inputs of one view -> representation r [B, D] and embedding z [B, E]."""
-        r = self.backbone(inputs)
-        return r, self.projector(r)
+    def embed(self, inputs: Inputs, teacher: nn.Sequential | None = None) -> tuple[Tensor, Tensor]:
+        """The inputs of one view -> representation r [B, D] and embedding z [B, E], or those of a teacher of both modules."""
+        backbone, projector = (self.backbone, self.projector) if teacher is None else teacher
+        r = in_parts(backbone, inputs, self.parts)
+        return r, projector(r)
 
     def after_step(self, progress: float) -> None:
         """Move what the optimizer does not (EMA, queue, centre). `progress` is the share of the run that is over."""

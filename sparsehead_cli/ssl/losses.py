@@ -4,9 +4,14 @@ Every function reads the whole joined batch. Stop-gradients are part of an objec
 dict beside the loss name its terms, unweighted.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+MOST_SIMILARITIES = 2**24  # that are held at once, 64 MB: those of 2,048 images, two views each
 
 # ------------------------------------------------------------------------------------------------ contrastive
 
@@ -18,11 +23,14 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     Source: SimCLR (Chen et al. 2020), eq. 1 and algorithm 1.
     """
     z = F.normalize(torch.cat([z1, z2]), dim=1)
-    similarity = z @ z.T / temperature
-    similarity.fill_diagonal_(-torch.inf)  # an anchor is not its own negative
-    batch = len(z1)
-    positive = torch.arange(2 * batch, device=z.device).roll(batch)
-    return F.cross_entropy(similarity, positive)
+    positive = torch.arange(len(z), device=z.device).roll(len(z1))
+
+    def of_anchors(rows: slice) -> Tensor:
+        similarity = z[rows] @ z.T / temperature
+        similarity.diagonal(rows.start).fill_(-torch.inf)  # an anchor is not its own negative
+        return F.cross_entropy(similarity, positive[rows])
+
+    return mean_over_anchors(of_anchors, len(z))
 
 
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
@@ -43,11 +51,30 @@ def sup_con(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float) -> Tenso
     Source: Khosla et al. 2020, eq. 2 (L_out), without the authors' factor T / T_base.
     """
     z, labels = F.normalize(torch.cat([z1, z2]), dim=1), labels.repeat(2)
-    similarity = z @ z.T / temperature
-    itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
-    log_p = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
-    positive = (labels[:, None] == labels) & ~itself
-    return -((log_p * positive).sum(dim=1) / positive.sum(dim=1)).mean()
+    places = torch.arange(len(z), device=z.device)
+
+    def of_anchors(rows: slice) -> Tensor:
+        similarity = z[rows] @ z.T / temperature
+        itself = places[rows, None] == places
+        log_p = similarity - similarity.masked_fill(itself, -torch.inf).logsumexp(dim=1, keepdim=True)
+        positive = (labels[rows, None] == labels) & ~itself
+        return -((log_p * positive).sum(dim=1) / positive.sum(dim=1)).mean()
+
+    return mean_over_anchors(of_anchors, len(z))
+
+
+def mean_over_anchors(of_anchors: Callable[[slice], Tensor], count: int) -> Tensor:
+    """Mean over `count` anchors, each of which is compared with all; `of_anchors` of some rows is the mean over these.
+
+    The anchors are taken so many at a time that there are at most MOST_SIMILARITIES; where that is not all of them, the backward
+    pass computes their similarities again, so that memory grows with the number of anchors, and not with its square.
+    """
+    at_once = max(1, MOST_SIMILARITIES // count)
+    if count <= at_once:
+        return of_anchors(slice(0, count))
+    parts = [slice(start, min(start + at_once, count)) for start in range(0, count, at_once)]
+    means = [checkpoint(of_anchors, rows, use_reentrant=False, preserve_rng_state=False) for rows in parts]
+    return sum(mean * ((rows.stop - rows.start) / count) for rows, mean in zip(parts, means, strict=True))
 
 
 # ------------------------------------------------------------------------------------------------ prediction

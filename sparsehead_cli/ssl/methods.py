@@ -118,7 +118,7 @@ class MoCo(Method):
         for query, key in directions:
             _, q = self.embed(query.inputs)
             with torch.no_grad():
-                keys.append(self.teacher(key.inputs).float())
+                keys.append(self.embed(key.inputs, self.teacher)[1].float())
             total = total + objective(losses.info_nce, q, keys[-1], queue=self.queue, temperature=self.temperature)
         self.keys = torch.cat([all_gather(k) for k in keys])
         return total / len(directions), {}
@@ -148,7 +148,7 @@ class BYOL(Method):
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         predictions = [self.predictor(self.embed(view.inputs)[1]) for view in views]
         with torch.no_grad():
-            targets = [self.teacher(view.inputs) for view in views]
+            targets = [self.embed(view.inputs, self.teacher)[1] for view in views]
         return objective(losses.byol, *predictions, *targets), {}
 
     def after_step(self, progress: float) -> None:
@@ -319,9 +319,9 @@ class DINO(Method):
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         first, second, *small = embed_by_size(self, views)
         with torch.no_grad():
-            targets = self.teacher(joined(views[:2])).chunk(2)
+            _, targets = self.embed(joined(views[:2]), self.teacher)
         state = {"teacher_prototypes": self.teacher_prototypes, "centre": self.centre}
-        embeddings = (first, second, *targets, *small)
+        embeddings = (first, second, *targets.chunk(2), *small)
         loss, self.mean_scores = objective(losses.dino, *embeddings, prototypes=self.prototypes(), **state, **self.temperatures)
         return loss, {}
 

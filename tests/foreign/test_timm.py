@@ -334,3 +334,26 @@ def test_z_is_what_the_authors_head_makes(wrap, activation, norm, shown):
     assert facts["activation"] == (shown, KNOWN)
     behind_it = facts.get("z", ("",))[0]
     assert ("last_layer" in behind_it) == (wrap in (dinos, dinov2s))
+
+
+def test_a_model_that_computes_activations_again_has_the_same_gradient_and_moves_statistics_once():
+    plain = TimmBackbone("test_resnet", 32)
+    again = TimmBackbone("test_resnet", 32)
+    again.load_state_dict(plain.state_dict())
+    again.set_grad_checkpointing()
+    images, found = torch.randn(4, 3, 32, 32), []
+    passes = []
+    again.net.layer1[0].register_forward_pre_hook(lambda *_: passes.append(1))
+    for net in (plain, again):
+        r = net(images)
+        r.square().sum().backward()
+        found.append([r.detach(), *(p.grad for p in net.parameters()), *net.buffers()])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+    assert len(passes) == 2
+
+
+def test_a_model_that_cannot_compute_activations_again_says_so():
+    net = TimmBackbone("test_resnet", 32)
+    net.net = nn.Linear(1, 1)
+    with pytest.raises(SparseheadError, match=r"timm's test_resnet cannot compute activations again. Choose --set accumulate=2"):
+        net.set_grad_checkpointing()

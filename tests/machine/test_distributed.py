@@ -66,9 +66,10 @@ def joined_views():
     return [torch.randn(8, 1, 12, 12, generator=g) for _ in range(2)]
 
 
-def two_steps(name, views, labels, wrap):
+def two_steps(name, views, labels, wrap, parts=1):
     """Loss, penalty and gradients of the first of two steps, and the method's whole state after the second."""
     method = build(name)
+    method.parts = parts
     sparse = SparseHead(method.projector, 0.01)
     wrapped = wrap(method)  # kept until after the backward pass: it owns the hooks
     optimizer = torch.optim.SGD([p for p in method.parameters() if p.requires_grad], lr=0.01)
@@ -167,7 +168,10 @@ def one_of_several(rank, world, port, folder, images):
         share = [v.chunk(2)[rank] for v in joined_views()]
         stopped_at(2, streaming(images, folder / "streamed"), rank=0)
         train(streaming(images, folder / "streamed"))
-        found["steps"] = {name: two_steps(name, share, LABELS.chunk(2)[rank], DistributedDataParallel) for name in METHODS}
+        labels = LABELS.chunk(2)[rank]
+        found["steps"] = {name: two_steps(name, share, labels, DistributedDataParallel) for name in METHODS}
+        found["in parts"] = {name: two_steps(name, share, labels, DistributedDataParallel, parts=2) for name in RUNS}
+        train(settings("simclr", folder / "whole", accumulate=2))
     for method in RUNS if world == 2 else RUNS[:1]:
         train(settings(method, folder / "whole"))
     train(settings("simclr", folder / "begun"))  # by one process, and stopped
@@ -194,6 +198,7 @@ def alone(tmp_path_factory, photographs):
     folder = tmp_path_factory.mktemp("alone")
     for method in RUNS:
         train(settings(method, folder / "whole"))
+    train(settings("simclr", folder / "whole", accumulate=2))  # whose BatchNorms see the same parts for any number of processes
     assert stopped_at(STOPPED_AT, settings("simclr", folder / "begun"), rank=0)
     shutil.copytree(photographs, folder / "images")
     (folder / "images" / "train" / "cat" / "012.jpg").write_bytes(b"")
@@ -236,7 +241,7 @@ def distance(a, b):
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(two):
     """And the same penalty, terms, and after two steps the same weights, teachers, queues and centres."""
-    for name, (values, *tables) in [item for found in two[1] for item in found["steps"].items()]:
+    for name, (values, *tables) in [item for found in two[1] for kind in ("steps", "in parts") for item in found[kind].items()]:
         expected, *expected_tables = two_steps(name, joined_views(), LABELS, lambda m: m)
         assert values == pytest.approx(expected, rel=1e-5), name
         for table, expected_table in zip(tables, expected_tables, strict=True):
@@ -273,7 +278,7 @@ def test_the_number_of_processes_is_no_part_of_what_a_run_is(request, alone, pro
     """The same name, and but for rounding the same losses, weights and running statistics."""
     expected, found = (runs(folder / "whole") for folder in (alone, request.getfixturevalue(processes)[0]))
     assert set(found) <= set(expected)
-    assert len(found) == (len(RUNS) if processes == "two" else 1)
+    assert len(found) == (len(RUNS) + 1 if processes == "two" else 1)
     for name, (state, losses, _) in found.items():
         assert losses == pytest.approx(expected[name][1], rel=1e-4), name
         assert state["identity"] == expected[name][0]["identity"]

@@ -67,6 +67,41 @@ def test_scale_does_not_matter(name):
     torch.testing.assert_close(OBJECTIVES[name](a, b), OBJECTIVES[name](7 * a, 7 * b), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["nt_xent", "sup_con"])
+def test_few_anchors_at_a_time_have_the_value_and_the_gradient_of_all(monkeypatch, name):
+    labels = torch.arange(300) % 7
+
+    def found(most):
+        monkeypatch.setattr(losses, "MOST_SIMILARITIES", most)
+        z1, z2 = (z.requires_grad_() for z in embeddings(300, 16, torch.float32))
+        loss = losses.nt_xent(z1, z2, 0.2) if name == "nt_xent" else losses.sup_con(z1, z2, labels, 0.1)
+        loss.backward()
+        return loss.item(), torch.cat([z1.grad, z2.grad])
+
+    loss, gradient = found(600 * 600)
+    for most in (600 * 600 - 1, 600 * 70):  # two parts, 599 anchors and the last one, and nine
+        own_loss, own_gradient = found(most)
+        assert own_loss == pytest.approx(loss, rel=1e-6)
+        assert (own_gradient - gradient).norm() < 1e-6 * gradient.norm()
+
+
+@pytest.mark.parametrize("name", ["nt_xent", "sup_con"])
+def test_few_anchors_at_a_time_take_less_memory(monkeypatch, name):
+    """No similarity is kept for the backward pass: what is kept is of the size of the embeddings."""
+    monkeypatch.setattr(losses, "MOST_SIMILARITIES", 600 * 70)
+    largest, real = [], losses.checkpoint
+
+    def watched(of_anchors, rows, **settings):
+        largest.append(rows.stop - rows.start)
+        return real(of_anchors, rows, **settings)
+
+    monkeypatch.setattr(losses, "checkpoint", watched)
+    z1, z2 = (z.requires_grad_() for z in embeddings(300, 16, torch.float32))
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: largest.append(x.numel() // 16) or x, lambda x: x):
+        losses.nt_xent(z1, z2, 0.2) if name == "nt_xent" else losses.sup_con(z1, z2, torch.arange(300) % 7, 0.1)
+    assert 70 <= max(largest) <= 600
+
+
 @pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - WITH_STOP_GRADIENT))
 def test_gradient(name):
     z1, z2 = (z.requires_grad_() for z in embeddings(8, 3))

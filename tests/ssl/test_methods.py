@@ -159,6 +159,49 @@ def test_only_supcon_reads_the_labels():
         assert (losses[0] != losses[1]) == (name == "supcon")
 
 
+# ------------------------------------------------------------------------------------------------ in parts
+
+
+def gradients(method, parts):
+    """The objective and all gradients of a step whose backbone the batch passes in so many parts."""
+    method.parts = parts
+    method.zero_grad()
+    torch.manual_seed(0)
+    inputs = views()
+    if method.needs.local:
+        inputs += [View(view.inputs[:, :, :7, :7] + 1, LOCAL) for view in inputs]
+    loss, _ = method(inputs, of(LABELS))
+    loss.backward()
+    return loss.detach(), torch.cat([p.grad.flatten() for p in method.parameters() if p.grad is not None])
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_parts_have_the_gradient_of_the_batch(name):
+    method = build(name)
+    for network in (method.backbone, *([method.teacher[0]] if hasattr(method, "teacher") else [])):
+        network.eval()  # BatchNorm with statistics that are no batch's
+    before = copy.deepcopy(method.state_dict())
+    loss, whole = gradients(method, 1)
+    for parts in (2, 4):
+        method.load_state_dict(before)
+        own_loss, own = gradients(method, parts)
+        assert own_loss == pytest.approx(loss.item(), rel=1e-6)
+        assert (own - whole).norm() < 1e-6 * whole.norm()
+
+
+@pytest.mark.parametrize("name", ["simclr", "byol", "dino"])
+def test_a_part_passes_twice_through_a_student_and_once_through_a_teacher(name):
+    method = build(name)
+    method.parts = 4
+    seen = {}
+    for who, network in {"student": method.backbone, **({"teacher": method.teacher[0]} if name != "simclr" else {})}.items():
+        network.register_forward_pre_hook(lambda net, args, who=who: seen.setdefault(who, []).append(len(args[0])))
+    method(views(), of(LABELS))[0].backward()
+    passes, size = (8, 2) if name == "byol" else (4, 4)  # each view for itself, or both joined
+    assert seen.pop("student") == [size] * 2 * passes
+    assert seen == ({} if name == "simclr" else {"teacher": [size] * passes})
+
+
 # ------------------------------------------------------------------------------------------------ what moves after a step
 
 

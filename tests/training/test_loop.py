@@ -108,6 +108,42 @@ def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkey
     assert outcome(result.run.folder) == outcome(whole.run.folder)
 
 
+def test_a_run_in_parts_goes_on_bit_identically_and_computing_activations_again_changes_nothing(tiny, tmp_path, monkeypatch):
+    whole = train(tiny(accumulate=4))
+    assert whole.run.name != build(tiny()).name
+    stop_after(monkeypatch, [4])
+    parts = tiny(accumulate=4, checkpoint_activations=True, results=tmp_path / "parts")
+    with pytest.raises(Interrupted):
+        train(parts)
+    result = train(parts)
+    assert result.run.name == whole.run.name
+    assert outcome(result.run.folder) == outcome(whole.run.folder)
+
+
+@pytest.mark.parametrize("accumulate", [3, 100, 200])
+def test_parts_must_be_equal_and_have_two_images_or_more(tiny, accumulate):
+    with pytest.raises(SparseheadError, match=rf"accumulate must divide the 100 images of a step .* given {accumulate}. Choose"):
+        build(tiny(accumulate=accumulate))
+
+
+def test_activations_are_computed_again_where_a_backbone_can(tiny):
+    assert build(tiny(checkpoint_activations=True)).method.backbone.grad_checkpointing
+    with pytest.raises(SparseheadError, match="compile and checkpoint_activations do not go together"):
+        build(tiny(checkpoint_activations=True, compile=True))
+    plain = {"backbone": "tests.training.test_loop:Plain", "widths": None}
+    with pytest.raises(SparseheadError, match="Plain cannot compute activations again: it has no set_grad_checkpointing"):
+        build(tiny(checkpoint_activations=True, **plain))
+    assert train(tiny(accumulate=2, **plain, epochs=1)).rows  # any module goes in parts
+
+
+class Plain(torch.nn.Sequential):
+    """A backbone of torch's own modules."""
+
+    def __init__(self, spec):
+        super().__init__(torch.nn.Conv2d(spec.channels, 8, 5, stride=5), torch.nn.BatchNorm2d(8), torch.nn.Flatten())
+        self.dim = 8 * (spec.size // 5) ** 2
+
+
 @pytest.mark.parametrize("step", [10, 18])
 def test_a_signal_in_the_last_epoch_is_not_swallowed(tiny, monkeypatch, step):
     """A run that was just finished is kept as finished, and whoever wanted the process to end gets an end."""
@@ -452,6 +488,18 @@ def test_compiled_backbone_keeps_its_keys_and_agrees(tiny):
     assert list(plain.method.state_dict()) == list(compiled.method.state_dict())
     x = plain.spec.normalise(plain.val.inputs[:64].float() / 255)
     torch.testing.assert_close(plain.method.embed(x)[1], compiled.method.embed(x)[1], atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_compiled_backbone_goes_in_parts(tiny):
+    """The same gradient norm, and running statistics that move once."""
+    found = []
+    for compiled in (False, True):
+        run = build(tiny(compile=compiled, accumulate=2))
+        logged = loop.train_step(run, next(loop.epoch_batches(run, 0)), 0)
+        found.append({**logged, **dict(run.method.backbone.named_buffers())})
+    for name, expected in found[0].items():
+        torch.testing.assert_close(found[1][name], expected, atol=1e-4, rtol=1e-3)
 
 
 def test_devices_and_precisions():

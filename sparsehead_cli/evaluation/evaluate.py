@@ -20,7 +20,7 @@ from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS
 from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained, with_other_images_told
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
 from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Labelled, Settings, Task
-from sparsehead_cli.foreign.facts import in_words
+from sparsehead_cli.foreign.assumptions import in_words
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, cached, extract, widths_of

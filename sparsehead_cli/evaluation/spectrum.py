@@ -25,8 +25,9 @@ from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.spectrum_rows import batch_rows, eigenvalue_rows, metric, spectrum_numbers
 from sparsehead_cli.evaluation.subject import LoadOptions, Subject, with_other_images_told
 from sparsehead_cli.evaluation.table import TaskTables
-from sparsehead_cli.foreign.facts import in_words
+from sparsehead_cli.foreign.assumptions import in_words
 from sparsehead_cli.machine.seeds import stable_seed
+from sparsehead_cli.measure.definitions import BATCH_SIZE, BATCHES, VIEWED, VIEWS
 from sparsehead_cli.measure.features import BATCH
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
@@ -43,8 +44,6 @@ from sparsehead_cli.sparse.telemetry import functional_inputs
 
 KEPT = 10_000  # images, at most, whose features are held at once: for the probes, and r for what the head reads
 RESPONSE_IMAGES = 512  # that the projector's response is averaged over
-VIEWED, VIEWS = 1_000, 10  # images, and augmented views of each, for LiDAR, alignment and uniformity
-BATCHES, BATCH_SIZE = 20, 128  # batches whose loss is kept with few features, and their images
 TABLES = ("spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv")
 NAMES = {"r": "the representation r", "z": "the embedding z"}
 

@@ -8,7 +8,6 @@ import math
 from collections.abc import Callable, Iterator
 
 import torch
-from scipy.special import stdtrit  # Student's t; scipy.stats takes seconds to import
 from torch import Tensor
 
 from sparsehead_cli.errors import SparseheadError

@@ -174,7 +174,9 @@ COLUMNS = {
     "workload": Column("text", "", "what a benchmark ran"),
     "ratio": Column("amount", "", "images_per_second over that of the first workload"),
     "torch": Column("text", "", "version of PyTorch"),
+    "processor": Column("text", "", "what the processor calls itself"),
     "cores": Column("whole", "cores", "processors that were used"),
+    "versions": Column("text", "", "versions of the libraries that a duration depends on"),
     "threads": Column("whole", "threads", "threads of PyTorch"),
     "workers": Column("whole", "processes", "processes that read images"),
     "measurement": Column("text", "", "name of the number in value"),
@@ -249,8 +251,11 @@ SWEEP = Table(
     remedy="Mend or remove that line; its trial is then run again, if its folder is gone, too.",
 )
 
+METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"  # of a run's folder
+FILE = "file"  # the column `split` of features that came in a file
+
 TABLES = {
-    "metrics.csv": Table(
+    METRICS: Table(
         (*RUN, "epoch", "loss", "gradient_norm", "lr", *PROBED),
         empty=("knn_accuracy", "knn_accuracy_z", "knn_accuracy_z_pruned", *RANKS, "functional_features"),
         added=ADDED,
@@ -260,7 +265,7 @@ TABLES = {
         renamed=OLD_COUNTS,
         remedy=PUT_BACK,
     ),
-    "layers.csv": Table(
+    LAYERS: Table(
         (
             *(*RUN, "epoch", "layer", "inputs", "active_inputs", "functional_inputs"),
             *("outputs", "active_outputs", "dead_outputs", "stable_rank"),
@@ -270,7 +275,7 @@ TABLES = {
         repeats="epoch",
         remedy=PUT_BACK,
     ),
-    "spectrum_epochs.csv": Table(
+    SPECTRA: Table(
         (*RUN, "epoch", "features", "index", "eigenvalue"),
         key=("run", "epoch", "features", "index"),
         counts="index",
@@ -375,6 +380,7 @@ TABLES = {
     "streaming.csv": Table(
         ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
     ),
+    "durations.csv": Table(("measurement", "value", "unit", "processor", "cores", "versions", "commit")),
     "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
     "overhead.csv": Table(
         ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),

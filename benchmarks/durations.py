@@ -36,14 +36,14 @@ def once(arguments: list[str], folder: Path, code: int) -> float:
     return seconds
 
 
-def keep(path: Path | None, numbers: dict[str, float]) -> None:
-    """Print measurements in seconds, and write them to a CSV with the machine and the versions."""
-    for name, value in numbers.items():
-        print(f"{name:40} {value:7.2f} s")
+def keep(path: Path | None, measured: list[tuple[str, float, str]]) -> None:
+    """Print measurements, (name, value, unit) each, and write them to a CSV with the machine and the versions."""
+    for name, value, unit in measured:
+        print(f"{name:60} {value:7.2f} {unit}")
     if path:
         versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)])
         machine = {"processor": processor(), "cores": os.cpu_count(), "versions": versions, "commit": code_version()}
-        rows = [{"measurement": name, "value": round(value, 3), "unit": "s", **machine} for name, value in numbers.items()]
+        rows = [{"measurement": name, "value": round(value, 3), "unit": unit, **machine} for name, value, unit in measured]
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_csv(path, rows, "durations.csv")
 

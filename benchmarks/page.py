@@ -57,7 +57,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         finished_sweep(folder / "sweep", trials)
-        keep(options.out, {f"report of {trials:,} trials": seconds_of(["report", "sweep"], folder, repeats)})
+        seconds = seconds_of(["report", "sweep"], folder, repeats)
+        keep(options.out, [(f"report of {trials:,} trials", seconds, "s")])
 
 
 if __name__ == "__main__":

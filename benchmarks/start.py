@@ -46,7 +46,7 @@ def main() -> None:
             "list settings": seconds_of(["list", "settings"], folder, repeats),
             "report of an empty folder": seconds_of(["report", "empty"], folder, repeats, code=1),
         }
-        keep(options.out, numbers)
+        keep(options.out, [(name, seconds, "s") for name, seconds in numbers.items()])
 
 
 if __name__ == "__main__":

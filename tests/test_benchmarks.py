@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 TABLES_OF = {
     "own_images.py": "own_images.csv",
     "page.py": "durations.csv",
+    "probes.py": "durations.csv",
     "spectrum.py": "cost.csv",
     "start.py": "durations.csv",
     "streaming.py": "streaming.csv",

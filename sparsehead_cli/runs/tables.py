@@ -201,6 +201,7 @@ COLUMNS = {
     "sweep": Column("amount", "s", "a sweep of them"),
     "ideal": Column("amount", "s", "what the sweep would take without any cost of its own"),
     "overhead": Column("amount", "", "sweep / ideal"),
+    "trial_share": Column("amount", "", "speed of a trial of a sweep over that of the same run alone"),
     "rows": Column("whole", "images", "rows of the features of a benchmark"),
     "dim": Column("whole", "features", "their width"),
     "moments_seconds": Column("amount", "s", "taking them in"),
@@ -383,7 +384,8 @@ TABLES = {
     "durations.csv": Table(("measurement", "value", "unit", "processor", "cores", "versions", "commit")),
     "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
     "overhead.csv": Table(
-        ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),
+        ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "trial_share", "cores", "torch", "commit"),
+        added=("trial_share",),
     ),
     "cost.csv": Table(
         (

@@ -9,8 +9,9 @@ folder, 12,500 training images at most. Each classifier sees the same numbers. N
 linear: ours, which chooses its strength on held-out images and is then fitted on all; scikit-learn's StandardScaler and
 LogisticRegression along the same strengths, each begun where the last one ended, chosen and fitted again in the same way; and the
 recipe for linear classifiers of solo-learn's documentation, on features that are extracted once: 100 epochs of SGD in batches of
-256, lr 0.1 with momentum 0.9, a tenth of it from epoch 60 and again from 80, without weight decay. kNN: k = 20, votes exp(cosine / T), ours and with
-scikit-learn's KNeighborsClassifier (T = 0.1), and solo-learn's, T = 0.07, by a matrix of one-hot votes.
+256, lr 0.1 with momentum 0.9, a tenth of it from epoch 60 and again from 80, without weight decay. kNN: k = 20, votes
+exp(cosine / T), ours and with scikit-learn's KNeighborsClassifier (T = 0.1), and solo-learn's, T = 0.07, by a matrix of one-hot
+votes.
 """
 
 import argparse

@@ -18,8 +18,9 @@ from pathlib import Path
 
 import torch
 
+from sparsehead_cli.measure.dimensions import effective_rank
 from sparsehead_cli.measure.knn import knn_accuracy
-from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
+from sparsehead_cli.measure.spectrum import Spectrum
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import load_config, parse_set
 from sparsehead_cli.runs.folder import identity_columns

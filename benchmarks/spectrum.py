@@ -16,7 +16,8 @@ from pathlib import Path
 
 import torch
 
-from sparsehead_cli.evaluation.spectrum import VIEWED, VIEWS, spectrum_numbers
+from sparsehead_cli.evaluation.spectrum import spectrum_numbers
+from sparsehead_cli.measure.definitions import VIEWED, VIEWS
 from sparsehead_cli.measure.features import BATCH
 from sparsehead_cli.measure.invariance import invariance
 from sparsehead_cli.measure.moments import BlockMoments

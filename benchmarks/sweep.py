@@ -5,6 +5,8 @@
 bare: one process, everything imported, one thread, that does what a trial does (pretraining and linear evaluation), alone, and
 beside as many others as there are cores: the speed-up of running trials side by side. sweep: the command itself on 12 trials, from
 its start to its prompt. ideal: 12 times the bare time of one alone, over the speed-up. The sweep should take at most 1.1 × that.
+trial_share: the bare time of one alone with all cores, over what each further trial adds to a sweep with --jobs 1, which gives it
+as many: a trial of a sweep should run at 0.95 of the speed of the same run alone at least.
 """
 
 import argparse
@@ -27,14 +29,20 @@ from sparsehead_cli.sweeps.grid import read_grid, trials
 from sparsehead_cli.sweeps.trial import run_trial
 
 LAMS, SEEDS, EPOCHS = "0,1e-3,3e-3,1e-2,3e-2,1e-1", 2, 2  # twelve trials
+ONE_MORE = "1e-3", "1e-3,3e-3,1e-2,3e-2"  # λ of two sweeps whose difference is that of three trials
 TINY = {"widths": "8,8,8,8", "projector_hidden": 16, "projector_out": 8, "batch_size": 500}  # of --quick
 
 
 def bare(
-    folder: Path, settings: dict[str, object], ready: multiprocessing.Queue, go: multiprocessing.Event, done: multiprocessing.Queue
+    folder: Path,
+    settings: dict[str, object],
+    threads: int,
+    ready: multiprocessing.Queue,
+    go: multiprocessing.Event,
+    done: multiprocessing.Queue,
 ) -> None:
     """One trial's work, timed once everything is imported and all others are ready, too."""
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     grid = read_grid("lambda-quick", None, {"lams": "1e-3", "seeds": 1}, {"results": folder, **settings})
     config = trials(grid, "lambda-quick")[0]
     ready.put(True)
@@ -44,12 +52,13 @@ def bare(
     done.put(time.perf_counter() - began)
 
 
-def seconds_of_bare(count: int, settings: dict[str, object]) -> float:
-    """How long `count` trials beside each other take, until the last has ended."""
+def seconds_of_bare(count: int, settings: dict[str, object], threads: int = 1) -> float:
+    """How long `count` trials beside each other take, until the last has ended, with so many threads each."""
     context = processes()
     ready, go, done = context.Queue(), context.Event(), context.Queue()
     with tempfile.TemporaryDirectory() as folder:
-        running = [context.Process(target=bare, args=(Path(folder, str(i)), settings, ready, go, done)) for i in range(count)]
+        queues = (ready, go, done)
+        running = [context.Process(target=bare, args=(Path(folder, str(i)), settings, threads, *queues)) for i in range(count)]
         for process in running:
             process.start()
         for _ in running:
@@ -61,15 +70,20 @@ def seconds_of_bare(count: int, settings: dict[str, object]) -> float:
     return seconds
 
 
-def seconds_of_sweep(lams: str, seeds: int, settings: dict[str, object]) -> float:
-    """The command from start to end."""
-    axes = ["--lams", lams, "--seeds", str(seeds)]
+def seconds_of_sweep(lams: str, seeds: int, settings: dict[str, object], jobs: int | None = None) -> float:
+    """The command from start to end, with so many trials at a time."""
+    axes = ["--lams", lams, "--seeds", str(seeds), *(["--jobs", str(jobs)] if jobs else [])]
     given = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "sparsehead_cli", "sweep-lambda", *axes, *given, "--results", folder]
         began = time.perf_counter()
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env={**os.environ, "COLUMNS": "100"})
         return time.perf_counter() - began
+
+
+def count(lams: str) -> int:
+    """How many values of λ these are."""
+    return len(lams.split(","))
 
 
 def main() -> None:
@@ -82,10 +96,14 @@ def main() -> None:
     rounds = [(seconds_of_bare(1, settings), seconds_of_bare(cores(), settings)) for _ in range(repeats)]
     alone, beside = (statistics.median(column) for column in zip(*rounds, strict=True))
     sweep = seconds_of_sweep(lams, seeds, settings)
+    with_all = statistics.median(seconds_of_bare(1, settings, threads=cores()) for _ in range(repeats))
+    few, more = ONE_MORE
+    added = (seconds_of_sweep(more, 1, settings, jobs=1) - seconds_of_sweep(few, 1, settings, jobs=1)) / (count(more) - count(few))
     speed_up = cores() * alone / beside
     numbers = {"bare_alone": alone, "bare_beside": beside, "speed_up": speed_up, "sweep": sweep}
-    numbers["ideal"] = len(lams.split(",")) * seeds * alone / speed_up
+    numbers["ideal"] = count(lams) * seeds * alone / speed_up
     numbers["overhead"] = sweep / numbers["ideal"]
+    numbers["trial_share"] = with_all / added
     for name, value in numbers.items():
         print(f"{name:12} {value:8.2f}")
     if options.out:

@@ -14,12 +14,16 @@ ROOT = Path(__file__).parents[1]
 TABLES_OF = {
     "memory.py": "memory.csv",
     "own_images.py": "own_images.csv",
+    "page.py": "durations.csv",
+    "probes.py": "durations.csv",
     "spectrum.py": "cost.csv",
+    "start.py": "durations.csv",
     "streaming.py": "streaming.csv",
     "sweep.py": "overhead.csv",
     "throughput.py": "throughput.csv",
 }
-SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py")) + ["peers/compare.py"]
+SHARED = ("durations.py", "machine.py")  # what several benchmarks use
+SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py") if path.name not in SHARED) + ["peers/compare.py"]
 
 
 def run(script, *arguments):

@@ -16,6 +16,20 @@ found = {"torchvision", "torch._dynamo", "sklearn"} & set(sys.modules)  # withou
 assert not found, found
 """
 
+REPORT = """
+import sys
+import sparsehead_cli.present.report, sparsehead_cli.study.study
+found = {"torch", "ray", "submitit"} & set(sys.modules)  # tables and figures are made of CSVs
+assert not found, found
+"""
+
+
+def test_a_report_does_not_wait_for_torch():
+    done = subprocess.run(
+        [sys.executable, "-c", REPORT], cwd=Path(__file__).parents[1], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
 
 def test_measuring_a_run_waits_for_neither_torchvision_nor_the_compiler(run_folder):
     command = [sys.executable, "-c", CODE, run_folder]

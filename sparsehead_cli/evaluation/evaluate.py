@@ -20,10 +20,10 @@ from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS
 from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained, with_other_images_told
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
 from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Labelled, Settings, Task
-from sparsehead_cli.foreign.facts import in_words
+from sparsehead_cli.foreign.assumptions import in_words
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed
-from sparsehead_cli.measure.features import Features, cached, extract, widths_of
+from sparsehead_cli.measure.features import Features, cached, extract, features_file, widths_of
 from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.config import FIELDS
 from sparsehead_cli.runs.settings import read, require_in_range, settings_of
@@ -376,6 +376,6 @@ class Evaluation:
         make = partial(extract, subject.network, source, subject.prepare)
         if subject.model == "pixels":
             return make()
-        path = self.folder / "features" / f"{subject.digest}-{digest}.pt"
+        path = features_file(self.folder / "features", subject.digest, digest)
         widths = widths_of(subject.network, subject.prepare, self.device)
         return cached(path, make, self.device, labels=source.labels, widths=widths, on_damage=self.on_line)

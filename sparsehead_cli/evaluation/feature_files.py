@@ -20,12 +20,12 @@ from sparsehead_cli.measure.moments import BlockMoments
 from sparsehead_cli.measure.spectrum import Spectrum
 from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tables import FILE
 
 ROWS = 4096  # read at a time
 WIDEST = 16_384  # columns: the covariance of more would not fit into the memory of most machines
 SMALLEST, LARGEST = 1e-60, 1e60  # the squares of eigenvalues are fourth powers of numbers, which float64 must hold
 REMEDY = "Save one array [N, D] of numbers with numpy.save."
-FILE = "file"  # the column `split` of features that came in a file
 
 
 class FeatureTask:

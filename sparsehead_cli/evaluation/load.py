@@ -15,7 +15,8 @@ from sparsehead_cli.data.datasets import DATASETS, dataset_info
 from sparsehead_cli.data.prepare import Prepare, for_channels
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.subject import TEMPERATURE, LoadOptions, Subject, digest_of, ready, usual_views
-from sparsehead_cli.foreign.facts import GIVEN, GUESSED, Facts, parse_assume
+from sparsehead_cli.foreign.assumptions import GIVEN, GUESSED
+from sparsehead_cli.foreign.facts import Facts, parse_assume
 from sparsehead_cli.foreign.file import read_file
 from sparsehead_cli.foreign.networks import ForeignNetwork, Search
 from sparsehead_cli.foreign.resnets import find_resnet

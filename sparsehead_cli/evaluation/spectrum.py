@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import ImageViews
-from sparsehead_cli.data.contract import GLOBAL, Inputs, View, Views, joined
+from sparsehead_cli.data.contract import GLOBAL, Inputs, Source, View, Views, joined
 from sparsehead_cli.data.datasets import dataset_info, held_out_mask
 from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.errors import SparseheadError
@@ -25,9 +25,11 @@ from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.spectrum_rows import batch_rows, eigenvalue_rows, metric, spectrum_numbers
 from sparsehead_cli.evaluation.subject import LoadOptions, Subject, with_other_images_told
 from sparsehead_cli.evaluation.table import TaskTables
-from sparsehead_cli.foreign.facts import in_words
+from sparsehead_cli.foreign.assumptions import in_words
+from sparsehead_cli.machine.archive import Unsound
 from sparsehead_cli.machine.seeds import stable_seed
-from sparsehead_cli.measure.features import BATCH
+from sparsehead_cli.measure.definitions import BATCH_SIZE, BATCHES, VIEWED, VIEWS
+from sparsehead_cli.measure.features import BATCH, Features, features_file, kept, widths_of
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.invariance import invariance
@@ -43,8 +45,6 @@ from sparsehead_cli.sparse.telemetry import functional_inputs
 
 KEPT = 10_000  # images, at most, whose features are held at once: for the probes, and r for what the head reads
 RESPONSE_IMAGES = 512  # that the projector's response is averaged over
-VIEWED, VIEWS = 1_000, 10  # images, and augmented views of each, for LiDAR, alignment and uniformity
-BATCHES, BATCH_SIZE = 20, 128  # batches whose loss is kept with few features, and their images
 TABLES = ("spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv")
 NAMES = {"r": "the representation r", "z": "the embedding z"}
 
@@ -97,7 +97,8 @@ def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress:
         if key is not None:
             on_progress(replace(progress, doing="measured before; its checkpoint is not here"))
         else:
-            task = SpectrumTask(load_subject(checkpoint, request.options, request.dataset), request)
+            folder = (request.options.weights or checkpoint_file(checkpoint)).parent
+            task = SpectrumTask(load_subject(checkpoint, request.options, request.dataset), request, folder)
             key = task.key()
             finished = tables.has(key)
             on_progress(replace(progress, doing="measured before" if finished else "features", report=task.subject.report))
@@ -167,10 +168,10 @@ class Observed(NamedTuple):
 
 
 class SpectrumTask:
-    """One network on one split: what is measured of it, in rows."""
+    """One network on one split: what is measured of it, in rows. Beside its weights, in `folder`, `evaluate` may have features."""
 
-    def __init__(self, subject: Subject, request: SpectrumRequest) -> None:
-        self.request = request
+    def __init__(self, subject: Subject, request: SpectrumRequest, folder: Path) -> None:
+        self.request, self.evaluated = request, folder / "features"
         self.dataset = request.dataset or subject.dataset
         if self.dataset is None:
             raise SparseheadError(
@@ -187,8 +188,16 @@ class SpectrumTask:
     def key(self) -> str:
         """What finds the rows in the tables."""
         request = self.request
-        digest = Digests(request.out / "digests").of(self.source)
-        what = (self.dataset, self.split, digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
+        what = (
+            self.dataset,
+            self.split,
+            Digests(self.request.out / "digests").of(self.source),
+            request.layers,
+            request.seed,
+            VIEWED,
+            VIEWS,
+            BATCHES,
+        )
         return f"{stable_seed(self.subject.digest, *what):016x}"[:12]
 
     def rows(self, on_part: Callable[[str], None]) -> list[list[Row]]:
@@ -230,23 +239,50 @@ class SpectrumTask:
 
         r is kept of the first KEPT images, and of those that the probes will need of this split.
         """
-        kept = torch.isin(self.order, spread(len(self.source))).to(self.subject.device)
-        kept[:KEPT] = True
+        wanted = torch.isin(self.order, spread(len(self.source))).to(self.subject.device)
+        wanted[:KEPT] = True
         r, places = [], []
         moments: dict[str, BlockMoments] = {}
-        with hidden_layers(self.subject.network.projector) as hidden:
-            for batch in self.shuffled.batches(BATCH):
-                features = self.subject.network(self.subject.prepare(batch.inputs))
-                features = {name: features[name] for name in self.subject.features} | (hidden if self.request.layers else {})
-                for name, values in features.items():
-                    if name not in moments:
-                        moments[name] = BlockMoments(values.shape[1], len(self.source), values.device)
-                    moments[name].add(values)
-                r.append(features["r"][kept[batch.index]])
-                places.append(batch.index[kept[batch.index]])
+        for features, index in self.shuffled_features():
+            for name, values in features.items():
+                if name not in moments:
+                    moments[name] = BlockMoments(values.shape[1], len(self.source), values.device)
+                moments[name].add(values)
+            r.append(features["r"][wanted[index]])
+            places.append(index[wanted[index]])
         for observed in moments.values():
             observed.close()
         return Observed(moments, torch.cat(r), torch.cat(places))
+
+    def shuffled_features(self) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+        """Features by name [n, D] and their places [n] in the shuffled order, in batches: those that `evaluate` kept, or anew."""
+        known = None if self.request.layers else self.kept_features(self.source)
+        if known:
+            order = self.order.to(self.subject.device)
+            for place in torch.arange(len(order), device=order.device).split(BATCH):
+                yield {name: known[name][order[place]] for name in self.subject.features}, place
+            return
+        with hidden_layers(self.subject.network.projector) as hidden:
+            for batch in self.shuffled.batches(BATCH):
+                features = self.subject.network(self.subject.prepare(batch.inputs))
+                yield (
+                    {name: features[name] for name in self.subject.features} | (hidden if self.request.layers else {}),
+                    batch.index,
+                )
+
+    def kept_features(self, source: Source) -> Features | None:
+        """What `evaluate` has kept beside the weights of all images of a source; None where it has not, or it is of no use."""
+        if not any(self.evaluated.glob(f"{self.subject.digest}-*.pt")):
+            return None  # and no image has to be hashed
+        path = features_file(self.evaluated, self.subject.digest, Digests(self.evaluated).of(source))
+        if not path.exists():
+            return None
+        widths = widths_of(self.subject.network, self.subject.prepare, self.subject.device)
+        try:
+            features = kept(path, self.subject.device, source.labels, widths)
+        except (Unsound, SparseheadError):
+            return None
+        return features if len(features) == len(source) else None  # places in the order are those of all images
 
     @torch.no_grad()
     def views(self, images: int, count: int, batch: int, what: str) -> Iterator[dict[str, Tensor]]:
@@ -320,6 +356,9 @@ class SpectrumTask:
             chosen = torch.isin(index, spread(len(self.source)).to(index.device))
             return observed.r[rows[chosen]], self.source.labels[index[chosen]]
         source = self.subject.load_split(self.dataset, part, self.request.options)
+        if known := self.kept_features(source):
+            few = spread(len(source)).to(self.subject.device)
+            return known["r"][few], known.labels[few]
         r, labels = [], []
         for batch in source.take(spread(len(source))).batches(BATCH):
             r.append(self.subject.network.backbone(self.subject.prepare(batch.inputs)))

@@ -17,7 +17,7 @@ from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.looks import look
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.facts import Assumption, in_words
+from sparsehead_cli.foreign.assumptions import Assumption, in_words
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import is_other

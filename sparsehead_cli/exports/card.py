@@ -8,11 +8,10 @@ from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.subject import Subject
 from sparsehead_cli.exports.formats import Encoder
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.folder import METRICS
 from sparsehead_cli.runs.identity import plain
 from sparsehead_cli.runs.readable import readable
 from sparsehead_cli.runs.table_files import Row, read_csv
-from sparsehead_cli.runs.tables import penalty_name
+from sparsehead_cli.runs.tables import METRICS, penalty_name
 
 EVALUATIONS = "evaluations.csv"
 ACCURACIES = 12  # rows of the table of accuracies, at most

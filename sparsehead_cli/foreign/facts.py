@@ -15,23 +15,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.foreign.assumptions import GIVEN, GUESSED, KNOWN, READ, Assumption
 from sparsehead_cli.foreign.layouts import IMAGENET, LARGE, LAYOUTS, VITS, Layout
 
-GIVEN, READ, KNOWN, GUESSED = "given by you", "read off the file", "known of this layout", "guessed"
 NAMED = {"method": "method", "dataset": "dataset|dataset_name|data_set", "network": "arch|backbone|encoder|backbone.name"}
 DEPTH, MOST, LONGEST = 8, 5_000, 200  # dicts within dicts, plain values, and letters of one value: what hints are looked for in
-
-
-@dataclass(frozen=True)
-class Assumption:
-    """One fact that no shape shows: `key=value` as --assume takes it, and which of the four it rests on."""
-
-    key: str
-    value: str
-    rests_on: str
-
-    def __str__(self) -> str:
-        return f"{self.key}={self.value} ({self.rests_on})"
 
 
 class Facts:
@@ -105,16 +93,6 @@ class Facts:
                 hint = ". Wrong numbers come of a wrong guess: --assume KEY=VALUE" if how == GUESSED else ""
                 lines.append(f"{names.get(how, how)}: {facts}{hint}")
         return tuple(lines)
-
-
-def in_words(assumptions: Iterable[Assumption]) -> str:
-    """Assumptions as the column `assumed` holds them."""
-    return "; ".join(map(str, assumptions))
-
-
-def guesses_in(assumed: str) -> list[str]:
-    """`key=value` of those in a column `assumed` that are guessed."""
-    return [part.removesuffix(f" ({GUESSED})") for part in assumed.split("; ") if part.endswith(f" ({GUESSED})")]
 
 
 def written(value: object) -> str:

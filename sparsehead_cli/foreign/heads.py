@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.facts import KNOWN, Facts
+from sparsehead_cli.foreign.assumptions import KNOWN
+from sparsehead_cli.foreign.facts import Facts
 from sparsehead_cli.foreign.layouts import LAST_LAYER, LAST_LAYERS, ONE_LAYER, OTHER_HEADS
 from sparsehead_cli.foreign.tensors import COUNTER, fit, listed, printable, side_of
 

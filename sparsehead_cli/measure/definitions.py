@@ -1,8 +1,12 @@
 """What every number of spectrum_metrics.csv is: its definition and source, for `sparsehead spectrum --explain`."""
 
-from sparsehead_cli.measure.head import READ_SHARE, TOLERANCE
-from sparsehead_cli.measure.invariance import LIDAR_DELTA
-from sparsehead_cli.measure.spectrum import ALPHA_RANGE, COLLAPSED_RANK, COLLAPSED_STD, NUMERICAL, PARTIAL_SHARE, RANKME_EPSILON
+from sparsehead_cli.measure.dimensions import ALPHA_RANGE, COLLAPSED_RANK, COLLAPSED_STD, NUMERICAL, PARTIAL_SHARE, RANKME_EPSILON
+
+READ_SHARE = 0.99  # of the projector's mean squared response: the directions that have it are read
+TOLERANCE = 0.01  # by which the loss of a batch may rise when features are left out
+LIDAR_DELTA = 1e-4
+VIEWED, VIEWS = 1_000, 10  # images, and augmented views of each, for LiDAR, alignment and uniformity
+BATCHES, BATCH_SIZE = 20, 128  # batches whose loss is kept with few features, and their images
 
 READ, RISE = f"{100 * READ_SHARE:g} %", f"{100 * TOLERANCE:g} %"
 SPECTRUM = {

@@ -124,6 +124,11 @@ def widths_of(network: nn.Module, prepare: Prepare, device: torch.device) -> dic
     return {name: values.shape[1] for name, values in features.items()}
 
 
+def features_file(folder: Path, network: str, images: str) -> Path:
+    """Where the features of some images, by the digests of network and images, are kept in a folder."""
+    return folder / f"{network}-{images}.pt"
+
+
 def cached(
     path: Path,
     make: Callable[[], Features],

@@ -11,13 +11,12 @@ from itertools import combinations
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.measure.spectrum import dims_for
+from sparsehead_cli.measure.definitions import READ_SHARE, TOLERANCE
+from sparsehead_cli.measure.dimensions import dims_for
 from sparsehead_cli.ssl.losses import nt_xent
 
-READ_SHARE = 0.99  # of the projector's mean squared response: the directions that have it are read
 EXACT = 512  # widths E of the embedding up to which the Jacobian is computed output by output
 DRAWN = 256  # random directions of the embedding that stand for wider ones
-TOLERANCE = 0.01  # by which the loss of a batch may rise when features are left out
 
 
 def mean_response(projector: nn.Module, r: Tensor, seed: int = 0) -> Tensor:
@@ -61,7 +60,7 @@ class Reading:
         """From E[JᵀJ] [D, D]."""
         eigenvalues, directions = torch.linalg.eigh(response)
         eigenvalues = eigenvalues.flip(0).clamp(min=0)
-        return cls(eigenvalues.sqrt(), directions.flip(1), dims_for(eigenvalues, READ_SHARE) or 0)
+        return cls(eigenvalues.sqrt(), directions.flip(1), dims_for(eigenvalues.cpu(), READ_SHARE) or 0)
 
     def variance_share(self, covariance: Tensor) -> float:
         """The share of the variance of r, covariance [D, D], in the read directions, in [0, 1]; NaN where one has none."""

@@ -6,9 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sparsehead_cli.measure.definitions import LIDAR_DELTA
 from sparsehead_cli.measure.spectrum import eigenvalues_of
 
-LIDAR_DELTA = 1e-4
 LIDAR_EPSILON = 1e-7
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.evaluate import Job, JobProgress
 from sparsehead_cli.evaluation.protocols import KS
-from sparsehead_cli.foreign.facts import guesses_in
+from sparsehead_cli.foreign.assumptions import guesses_in
 from sparsehead_cli.present.console import Console, Display, emphasis, print_table, progress_bar
 from sparsehead_cli.present.pretrain import LINE_SECONDS, counted
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table

@@ -10,7 +10,6 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.collections import QuadMesh
@@ -21,7 +20,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import make_folder, replace_file
-from sparsehead_cli.measure.spectrum import NUMERICAL, effective_rank
+from sparsehead_cli.measure.dimensions import NUMERICAL, effective_rank
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.labels import SETTING, groups, is_sequence, measured_on
 from sparsehead_cli.study.stats import mean_interval
@@ -60,8 +59,8 @@ def drawn(figure: Figure, kind: str) -> bytes:
     buffer = io.BytesIO()
     metadata = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else None
     with matplotlib.rc_context(STYLE):
-        if figure.get_layout_engine():  # laid out once, instead of anew for every format
-            figure.draw_without_rendering()
+        if engine := figure.get_layout_engine():  # laid out once, instead of anew for every format
+            engine.execute(figure)
             figure.set_layout_engine(None)  # "none" would leave a placeholder, for which each format is drawn twice
         figure.savefig(buffer, format=kind, dpi=200, metadata=metadata)
     return buffer.getvalue()
@@ -229,7 +228,7 @@ def heat_map(ax: Axes, rows: pd.DataFrame) -> QuadMesh:
     image = ax.pcolormesh(*edges, np.log10(shares).T, cmap="cividis", vmin=math.log10(FLOOR), vmax=0, rasterized=True)
     ax.set(yscale="log", ylim=(0.5, dim + 0.5))
     ax.yaxis.set_major_formatter("{x:g}")
-    effective = [effective_rank(torch.from_numpy(values)) for values in spectra]
+    effective = [effective_rank(values) for values in spectra]
     line = {"color": "white", "lw": 1.5, "path_effects": [withStroke(linewidth=3, foreground="black")]}
     ax.plot(range(epochs), effective, marker="o", ms=3, label="effective rank", **line)
     ax.plot(range(epochs), (shares > NUMERICAL).sum(axis=1), ls="--", label=f"eigenvalues above {NUMERICAL:g}", **line)

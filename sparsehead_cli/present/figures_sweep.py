@@ -1,7 +1,6 @@
 """Figures of a sweep: numbers against λ, and how they came over the epochs. A column of panels a setting."""
 
 import math
-import statistics
 import textwrap
 from typing import NamedTuple
 
@@ -50,6 +49,12 @@ CURVES = {  # label of a row of panels -> (number of curves.csv, scale)
 }
 POINTS = "_points"  # label, in no legend, of lines that are numbers of single seeds
 MOST_NAMED = 9  # values of λ in a legend or at an axis; more have a colour bar, or ticks at powers of ten
+ANYWHERE = (0, 0, 1, 1)  # panels have their places once it is known what is written around them
+MARGIN, GAP = 0.07, 0.13  # inches around a figure and its headings, and between the rows of panels
+HEADING_LINE, TITLE_LINE = 0.176, 0.165  # inches that a line of these needs
+LABEL, NUMBERS = 0.2, 0.47  # inches for the labels at the left, and mostly for the numbers beside a panel
+SLANTED, LEVEL = 0.68, 0.42  # inches for what is under an axis: slanted numbers and a name, level numbers and a name
+LEGEND_LINE, COLOR_BAR = 0.17, 0.75  # inches that these need
 MANY_POINTS = 20_000  # of single seeds, from which on they are pixels: a vector each would make a page of megabytes
 
 
@@ -69,19 +74,15 @@ def sweep_figures(trials: list[Row], summary: list[Row], *, whole: bool = False)
     summaries = dict(list(means.groupby(list(SETTING), sort=False)))
     places = lam_places(sorted(means["lam"].unique()))
     with matplotlib.rc_context(STYLE):
-        figures, columns = panel_figures(len(settings), tuple(SWEPT), 6.2, whole)
+        sheets = panel_sheets(len(settings), tuple(SWEPT), 6.2, whole)
+        columns = columns_of(sheets)
         for panels, (setting, of_setting) in zip(columns, settings.items(), strict=True):
             panels[0].set_title(title_of(setting, summary))
             sweep_column(panels, places, of_setting, summaries[setting])
         equal_axes(columns)
-        for figure in figures:
-            figure.suptitle(wrapped(heading_of(means), figure))
-    return figures
-
-
-def wrapped(heading: str, figure: Figure) -> str:
-    """The lines of a heading, none wider than the figure: about 12 characters of its size are an inch."""
-    return "\n".join(textwrap.fill(line, int(12 * figure.get_figwidth())) for line in heading.splitlines())
+        for sheet in sheets:
+            arrange(sheet, heading_of(means), SLANTED)
+    return [sheet.figure for sheet in sheets]
 
 
 def heading_of(summary: pd.DataFrame) -> str:
@@ -96,25 +97,72 @@ def heading_of(summary: pd.DataFrame) -> str:
     return f"{', '.join(same)}\n{shown}dotted lines: λ 0, grey: the λ chosen on held-out images"
 
 
-def panel_figures(settings: int, labels: tuple[str, ...], height: float, whole: bool) -> tuple[list[Figure], list[list[Axes]]]:
-    """(the figures, each setting's panels from top to bottom); COLUMNS settings beside each other, `height` inches.
+class Sheet(NamedTuple):
+    """A figure, and its panels by band, row and column: in a band settings are beside each other, a column each."""
+
+    figure: Figure
+    bands: list[list[list[Axes]]]
+
+
+def panel_sheets(settings: int, labels: tuple[str, ...], height: float, whole: bool) -> list[Sheet]:
+    """Figures with a column of panels a setting, COLUMNS of them beside each other; a band of them is `height` inches high.
 
     Where they are more, the `whole` figure goes on below; else there is a figure for each COLUMNS of them.
     """
-    bands = [range(first, min(first + COLUMNS, settings)) for first in range(0, settings, COLUMNS)]
-    figures, columns = [], []
-    for sheet in [bands] if whole else [[band] for band in bands]:
-        width = len(sheet[0])
-        figure = Figure(figsize=(1.2 + 2.7 * width, height * len(sheet)), layout="constrained")
-        axes = figure.subplots(len(labels) * len(sheet), width, squeeze=False).reshape(len(sheet), len(labels), width)
-        for panels, band in zip(axes, sheet, strict=True):
-            columns += [list(column) for column in panels.T[: len(band)]]
-            for ax in panels.T[len(band) :].flat:
-                ax.set_visible(False)
-            for ax, label in zip(panels[:, 0], labels, strict=True):
-                ax.set_ylabel(label)
-        figures.append(figure)
-    return figures, columns
+    widths = [min(COLUMNS, settings - first) for first in range(0, settings, COLUMNS)]
+    sheets = []
+    for of_bands in [widths] if whole else [[width] for width in widths]:
+        figure = Figure(figsize=(1.2 + 2.7 * of_bands[0], height * len(of_bands)))
+        bands = [[[figure.add_axes(ANYWHERE) for _ in range(width)] for _ in labels] for width in of_bands]
+        for rows in bands:
+            for row, label in zip(rows, labels, strict=True):
+                row[0].set_ylabel(label)
+        sheets.append(Sheet(figure, bands))
+    return sheets
+
+
+def columns_of(sheets: list[Sheet]) -> list[list[Axes]]:
+    """The panels of each setting, from top to bottom."""
+    return [list(column) for sheet in sheets for rows in sheet.bands for column in zip(*rows, strict=True)]
+
+
+def arrange(sheet: Sheet, heading: str, names: float, below: float = 0.0) -> None:
+    """Put a sheet's panels in their places, once they have their contents and titles, under the heading.
+
+    `names` is the room in inches for what is written under the axis of a band's last row, `below` that for legends under all. All
+    is in inches: a layout engine would look at every label several times, which takes longer than drawing them.
+    """
+    width, height = sheet.figure.get_size_inches()
+    # no line wider than the figure: about 12 characters of its size are an inch
+    lines = [part for line in heading.splitlines() for part in textwrap.wrap(line, int(12 * width))]
+    sheet.figure.suptitle("\n".join(lines), y=1 - MARGIN / height, va="top")
+    top = height - MARGIN - HEADING_LINE * len(lines) - MARGIN
+    place(sheet, top, names, below, NUMBERS)  # how high a panel is decides which numbers it has
+    place(sheet, top, names, below, max(room_of_numbers(row[0]) for band in sheet.bands for row in band))
+
+
+def place(sheet: Sheet, top: float, names: float, below: float, numbers: float) -> None:
+    """Put panels between `below` and `top`, with room for `names` and, at the left of each, `numbers`; all in inches."""
+    (width, height), bands = sheet.figure.get_size_inches(), sheet.bands
+    columns, rows = len(bands[0][0]), len(bands[0])
+    left = LABEL + numbers
+    wide = (width - left - MARGIN - numbers * (columns - 1)) / columns
+    of_band = (top - below) / len(bands)
+    titles = TITLE_LINE * max(1 + ax.get_title().count("\n") for band in bands for ax in band[0]) + MARGIN
+    high = (of_band - titles - names - GAP * (rows - 1)) / rows
+    for i, band in enumerate(bands):
+        for j, row in enumerate(band):
+            bottom = top - i * of_band - titles - high - j * (high + GAP)
+            for k, ax in enumerate(row):
+                ax.set_position(((left + k * (wide + numbers)) / width, bottom / height, wide / width, high / height))
+            row[0].yaxis.set_label_coords((LABEL - left) / wide, 0.5)
+
+
+def room_of_numbers(ax: Axes) -> float:
+    """How many inches the numbers at the left of an axis need, with the ticks and a gap."""
+    low, high = sorted(ax.get_ylim())
+    at = [y for y in ax.get_yticks() if low <= y <= high]
+    return 0.17 + 0.075 * max(map(len, ax.yaxis.get_major_formatter().format_ticks(at)), default=0)
 
 
 def title_of(setting: tuple[str, ...], summary: list[Row]) -> str:
@@ -207,17 +255,19 @@ def curves_figures(trials: list[Row], curves: list[Row], summary: list[Row]) -> 
     shown = "mean over seeds, thin lines: single seeds" if several else "one seed"
     pixels = len(curves) * len(CURVES) > MANY_POINTS
     with matplotlib.rc_context(STYLE):
-        figures, columns = panel_figures(len(settings), tuple(CURVES), 7.4, whole=False)
+        sheets = panel_sheets(len(settings), tuple(CURVES), 7.4, whole=False)
+        columns = columns_of(sheets)
         for panels, (setting, epochs) in zip(columns, settings.items(), strict=True):
             panels[0].set_title(title_of(setting, summary))
+            by_lam = {lam: Epochs(of_lam) for lam, of_lam in epochs.groupby("lam")}
             for ax, (metric, scale) in zip(panels, CURVES.values(), strict=True):
-                over_epochs(ax, epochs.assign(value=scale * epochs[metric]), lams, pixels=pixels)
+                over_epochs(ax, by_lam, metric, scale, lams, pixels=pixels)
+                ax.tick_params(labelbottom=ax is panels[-1])
             panels[-1].set_xlabel("epoch")
         equal_axes(columns)
-        for figure in figures:
-            name_lams(figure, lams)
-            figure.suptitle(wrapped(f"on held-out images after each epoch:\n{shown}", figure))
-    return figures
+        for sheet in sheets:
+            arrange(sheet, f"on held-out images after each epoch:\n{shown}", LEVEL, name_lams(sheet.figure, lams))
+    return [sheet.figure for sheet in sheets]
 
 
 def curves_by_setting(trials: list[Row], curves: list[Row]) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -229,19 +279,36 @@ def curves_by_setting(trials: list[Row], curves: list[Row]) -> dict[tuple[str, .
     return {setting: epochs for setting, epochs in settings.items() if len(epochs)}
 
 
-def over_epochs(ax: Axes, epochs: pd.DataFrame, lams: list[float], *, pixels: bool) -> None:
-    """A value over epochs: thin lines are seeds, as `pixels` where they are many, thick ones the means of those that got so far."""
-    for lam, of_lam in epochs.groupby("lam"):
+class Epochs:
+    """The epochs of the trials of a setting and λ: their numbers, and after which rows another run begins."""
+
+    def __init__(self, epochs: pd.DataFrame) -> None:
+        self.values = {metric: epochs[metric].to_numpy() for metric, _ in CURVES.values()}
+        self.numbers = epochs["epoch"].to_numpy().astype(int)
+        runs = epochs["run"].to_numpy()
+        self.ends = np.flatnonzero(runs[1:] != runs[:-1]) + 1
+
+    def lines(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """(x, y) of one line through all runs, its pen lifted after each: a line each would take seconds to draw."""
+        return np.insert(self.numbers.astype(float), self.ends, math.nan), np.insert(self.values[metric], self.ends, math.nan)
+
+    def means(self, metric: str) -> tuple[np.ndarray, np.ndarray]:
+        """(x, y): the mean over those runs that got so far; NaN where one is not defined."""
+        counts = np.bincount(self.numbers)
+        x = np.flatnonzero(counts)
+        return x, np.bincount(self.numbers, self.values[metric])[x] / counts[x]
+
+
+def over_epochs(ax: Axes, by_lam: dict[float, Epochs], metric: str, scale: float, lams: list[float], *, pixels: bool) -> None:
+    """A number over epochs: thin lines are seeds, as `pixels` where they are many, thick ones the means."""
+    for lam, epochs in by_lam.items():
         color = color_of(lam, lams)
-        seeds = of_lam.pivot(index="run", columns="epoch", values="value")
-        if len(seeds) > 1:  # one line through all, its pen lifted after each: a line each would take seconds to draw
-            x = np.tile([*seeds.columns, math.nan], len(seeds))
-            y = seeds.assign(lifted=math.nan).to_numpy().ravel()
-            ax.plot(x, y, color=color, lw=0.6, alpha=0.4, rasterized=pixels, zorder=2)
-        means = of_lam.groupby("epoch")["value"].agg(statistics.fmean)  # NaN where one is not defined
-        ax.plot(means.index, means, color=color, lw=1.5, marker="." if len(means) == 1 else None, zorder=4 if lam == 0 else 3)
+        if len(epochs.ends):
+            x, y = epochs.lines(metric)
+            ax.plot(x, scale * y, color=color, lw=0.6, alpha=0.4, rasterized=pixels, zorder=2)
+        x, y = epochs.means(metric)
+        ax.plot(x, scale * y, color=color, lw=1.5, marker="." if len(x) == 1 else None, zorder=4 if lam == 0 else 3)
     ax.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    ax.tick_params(labelbottom=ax.get_subplotspec().rowspan.stop == ax.get_gridspec().nrows)
 
 
 def color_of(lam: float, lams: list[float]) -> object:
@@ -253,17 +320,24 @@ def color_of(lam: float, lams: list[float]) -> object:
     return LAM_COLORS(math.log(lam / above[0]) / span if span else 0.5)
 
 
-def name_lams(figure: Figure, lams: list[float]) -> None:
-    """Say which colour is which λ: in a legend, or where they are many, on a colour bar."""
+def name_lams(figure: Figure, lams: list[float]) -> float:
+    """Say at the lower end which colour is which λ, in a legend, or where they are many, on a colour bar: the inches it needs."""
     above = [lam for lam in lams if lam > 0]
     named = lams if len(lams) <= MOST_NAMED else lams[: len(lams) - len(above)]
     handles = [Line2D([], [], color=color_of(lam, lams), label=f"λ {lam:g}") for lam in named]
-    if len(lams) > MOST_NAMED:
-        norm = LogNorm(above[0], above[-1])
-        figure.colorbar(ScalarMappable(norm, LAM_COLORS), ax=figure.axes, location="bottom", label="λ above 0", aspect=50)
+    width, height = figure.get_size_inches()
+    room = MARGIN
     if handles:
-        columns = min(len(handles), int(figure.get_figwidth() / 1.15))
-        figure.legend(handles=handles, frameon=False, fontsize=8, loc="outside lower center", ncols=columns)
+        columns = min(len(handles), int(width / 1.15))
+        middle = {"loc": "lower center", "bbox_to_anchor": (0.5, 0), "borderaxespad": 0.3}
+        figure.legend(handles=handles, frameon=False, fontsize=8, ncols=columns, **middle)
+        room += LEGEND_LINE * math.ceil(len(handles) / columns) + MARGIN
+    if len(lams) > MOST_NAMED:
+        bar = figure.add_axes((0.08, (room + 0.42) / height, 0.84, 0.17 / height))
+        norm = LogNorm(above[0], above[-1])
+        figure.colorbar(ScalarMappable(norm, LAM_COLORS), cax=bar, orientation="horizontal", label="λ above 0")
+        room += COLOR_BAR
+    return room
 
 
-LAM_COLORS = ListedColormap([colormaps["viridis"](0.15 + 0.75 * i / 255) for i in range(256)])
+LAM_COLORS = ListedColormap(colormaps["viridis"](np.linspace(0.15, 0.9, 256)))

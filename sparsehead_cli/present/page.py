@@ -7,13 +7,11 @@ from dataclasses import dataclass, field
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 
-from sparsehead_cli.present.figures import drawn
 from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.readable import number
 
-PIXELS_PER_INCH = 96
+PIXELS_PER_POINT = 96 / 72
 LARGER = 1.25  # how many times its size in inches a figure is shown at most
 
 
@@ -57,14 +55,14 @@ def render(title: str, lead: str, facts: list[tuple[str, str]], sections: list[S
     ).encode()
 
 
-def drawing(figure: Figure, name: str, caption: str) -> Drawing:
-    """A figure for the page; `name` goes in front of its elements' ids, which have to differ from those of other figures."""
-    svg = drawn(figure, "svg").decode()
+def drawing(file: bytes, name: str, caption: str) -> Drawing:
+    """An SVG of ours for the page; `name` goes in front of its elements' ids, which have to differ from those of other figures."""
+    svg = file.decode()
     svg = svg[svg.index("<svg") :]  # without the XML declaration
     # a <style> within it would hold for the whole page; report.css has what it says
     svg = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", svg, flags=re.DOTALL)
     svg = re.sub(r'(\bid="|\bhref="#|url\(#)', rf"\g<1>{name}-", svg)
-    width = round(figure.get_figwidth() * PIXELS_PER_INCH)
+    width = round(float(re.search(r'width="([\d.]+)pt"', svg)[1]) * PIXELS_PER_POINT)
     # screen readers have the caption instead; on small screens report.css reads --natural
     attributes = f'aria-hidden="true" style="max-width: {round(LARGER * width)}px; --natural: {width}px"'
     svg = re.sub(r'^(<svg [^>]*?) height="[^"]*"', r"\1", svg)

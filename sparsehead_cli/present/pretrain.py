@@ -10,15 +10,15 @@ from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.errors import printable
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.launch import command_alone, twin_command
-from sparsehead_cli.measure.spectrum import is_collapsed
+from sparsehead_cli.measure.dimensions import is_collapsed
 from sparsehead_cli.present.console import Console, Display, print_table, progress_bar
 from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.folder import SPECTRA
 from sparsehead_cli.runs.readable import duration, number, readable
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tables import SPECTRA
 from sparsehead_cli.runs.views import described, idle
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import Result, pretrain

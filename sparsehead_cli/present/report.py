@@ -9,17 +9,25 @@ from matplotlib.figure import Figure
 
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.figures import in_bands, over_time_figure, save_figure, spectra_figure
+from sparsehead_cli.present.figures import drawn, in_bands, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
 from sparsehead_cli.present.page import Drawing, Section, drawing, render
 from sparsehead_cli.present.spectrum import by_lam_tables, show_spectra, spectra_tables
-from sparsehead_cli.present.sweep import show_summary, summary_tables
+from sparsehead_cli.present.summary import show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
 from sparsehead_cli.runs.table_files import Row, replace_csv
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.labels import groups, measured_on
-from sparsehead_cli.study.results import CURVES_CSV, EIGENVALUES_CSV, FIGURE, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
-from sparsehead_cli.study.spectra import BY_LAM
+from sparsehead_cli.study.results import (
+    BY_LAM,
+    CURVES_CSV,
+    EIGENVALUES_CSV,
+    FIGURE,
+    METRICS_CSV,
+    PRUNED_CSV,
+    SUMMARY_CSV,
+    SWEEP_CSV,
+)
 from sparsehead_cli.study.study import Study
 from sparsehead_cli.study.summary import by_setting, verdicts
 
@@ -43,16 +51,21 @@ def write_study(study: Study) -> list[Path]:
 
     Raises: SparseheadError where the folder cannot be written.
     """
-    folder, spectra = study.folder, spectra_figures(study)
+    folder, figures = study.folder, spectra_figures(study)  # before anything is written
     tables = {SUMMARY_CSV: study.summary, CURVES_CSV: study.curves, BY_LAM: study.lams}
     files = [folder / name for name, rows in tables.items() if rows]
     for path in files:
         replace_csv(path, tables[path.name])
+    swept: list[bytes] = []
     if study.averaged:
         files += save_figure(sweep_figure(study.averaged, study.summary), folder / FIGURE)
-    for number, figure in enumerate(spectra, 1):
-        files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(spectra) > 1 else SPECTRA))
-    sections = [*sweep_sections(study), *spectra_sections(study, spectra), csv_section(study)]
+        sheets = len(by_setting(study.averaged)) > COLUMNS
+        swept = svgs(sweep_figures(study.averaged, study.summary)) if sheets else [files[-1].read_bytes()]
+    spectra: list[bytes] = []
+    for number, figure in enumerate(figures, 1):
+        files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(figures) > 1 else SPECTRA))
+        spectra.append(files[-1].read_bytes())
+    sections = [*sweep_sections(study, swept), *spectra_sections(study, spectra), csv_section(study)]
     replace_file(folder / PAGE, render(title_of(study), lead_of(study), facts_of(study), sections))
     return [*files, folder / PAGE]
 
@@ -126,15 +139,20 @@ def values(rows: list[Row], column: str) -> list[str]:
     return [value for value in dict.fromkeys(row[column] for row in rows) if value]
 
 
-def sweep_sections(study: Study) -> list[Section]:
-    """What λ does: verdicts, the figure, the means, and how they came."""
+def svgs(figures: list[Figure]) -> list[bytes]:
+    """Each as an SVG."""
+    return [drawn(figure, "svg") for figure in figures]
+
+
+def sweep_sections(study: Study, swept: list[bytes]) -> list[Section]:
+    """What λ does: verdicts, the figure, of which these are the SVGs, the means, and how they came."""
     if not study.trials:
         return []
-    swept = drawings(sweep_figures(study.averaged, study.summary), "sweep", "Numbers against λ, a column a setting")
-    curves = drawings(curves_figures(study.averaged, study.curves, study.summary), "curves", "The same trials over their epochs")
+    over_epochs = svgs(curves_figures(study.averaged, study.curves, study.summary))
+    curves = drawings(over_epochs, "curves", "The same trials over their epochs")
     sections = [
         Section("verdicts", "Verdicts", JUDGED, sentences=verdicts(study.summary, study.pruned)),
-        Section("lams", "Against λ", figures=swept),
+        Section("lams", "Against λ", figures=drawings(swept, "sweep", "Numbers against λ, a column a setting")),
         Section("summary", "Means and differences", SUMMARY_NOTE, wide=True, tables=summary_tables(study.summary, study.pruned)),
     ]
     if curves:
@@ -144,25 +162,27 @@ def sweep_sections(study: Study) -> list[Section]:
     return sections
 
 
-def drawings(figures: list[Figure], name: str, caption: str) -> list[Drawing]:
-    """Figures of a sweep for the page; where they are several, the caption says so."""
-    several = f" ({{}} of {len(figures)}: {COLUMNS} settings each, on the same axes)" if len(figures) > 1 else ""
-    return [drawing(figure, f"{name}{i}", f"{caption}{several.format(i)}.") for i, figure in enumerate(figures, 1)]
+def drawings(files: list[bytes], name: str, caption: str) -> list[Drawing]:
+    """The SVGs of a sweep for the page; where they are several, the caption says so."""
+    several = f" ({{}} of {len(files)}: {COLUMNS} settings each, on the same axes)" if len(files) > 1 else ""
+    return [drawing(file, f"{name}{i}", f"{caption}{several.format(i)}.") for i, file in enumerate(files, 1)]
 
 
-def spectra_sections(study: Study, figures: list[Figure]) -> list[Section]:
-    """Spectra of checkpoints, of which these are the figures, and how they came about where that was tracked."""
+def spectra_sections(study: Study, files: list[bytes]) -> list[Section]:
+    """Spectra of checkpoints, of which these are the SVGs, and how they came about where that was tracked."""
     sections = []
     if study.metrics:
         caption = "Eigenvalues of the covariance of r and z over the largest, and effective ranks."
-        drawn = [drawing(figure, f"spectra{i}", caption) for i, figure in enumerate(figures, 1)]
+        drawn = [drawing(file, f"spectra{i}", caption) for i, file in enumerate(files, 1)]
         tables = [*by_lam_tables(study.lams), *spectra_tables(study.metrics)]
         sections.append(Section("spectra", "Spectra", figures=drawn, tables=tables))
     if study.tracked:
         caption = "Eigenvalues of r and z over the epochs that were kept, a run a λ"
         drawn = []
         for i, (setting, runs) in enumerate(study.tracked.items(), 1):
-            drawn.append(drawing(over_time_figure(runs), f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}."))
+            drawn.append(
+                drawing(drawn(over_time_figure(runs), "svg"), f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}.")
+            )
         sections.append(Section("over-time", "Spectra over training", figures=drawn))
     return sections
 

@@ -9,7 +9,8 @@ from sparsehead_cli.present import spectrum as show
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.figures import check_figure, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.runs.table_files import Row
-from sparsehead_cli.study.spectra import spectra_over_time, study_spectra
+from sparsehead_cli.study.spectra import study_spectra
+from sparsehead_cli.study.tracked import spectra_over_time
 
 
 def measured_spectra(

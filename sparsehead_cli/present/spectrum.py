@@ -5,20 +5,24 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import rich.console
-import torch
 from rich.text import Text
 
 from sparsehead_cli.errors import one_line
-from sparsehead_cli.evaluation.spectrum import BATCH_SIZE, TABLES, VIEWED, VIEWS, SpectrumProgress
 from sparsehead_cli.measure import definitions
-from sparsehead_cli.measure.spectrum import dims_for, effective_rank
+from sparsehead_cli.measure.definitions import BATCH_SIZE, VIEWED, VIEWS
+from sparsehead_cli.measure.dimensions import dims_for, effective_rank
 from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, measured_on, of_features, verdicts
+from sparsehead_cli.study.results import BATCHES_CSV, EIGENVALUES_CSV, METRICS_CSV
+
+if TYPE_CHECKING:
+    from sparsehead_cli.evaluation.spectrum import SpectrumProgress
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 DECADES = 6  # that a small curve shows
@@ -157,7 +161,7 @@ def over_time_table(name: str, rows: list[Row]) -> Table:
         cells = [Cell(epoch)]
         spectra = dict(list(of_epoch.groupby("features")["eigenvalue"]))
         for features in ("r", "z"):
-            spectrum = torch.tensor(spectra[features].to_numpy())
+            spectrum = spectra[features].to_numpy()
             cells += [Cell(effective_rank(spectrum)), Cell(dims_for(spectrum, 0.99) or "", of=len(spectrum))]
         table.add(*cells, Cell(curve(spectra["z"].to_list(), 16)))
     return table
@@ -196,7 +200,7 @@ class SpectrumDisplay(Display):
         super().__init__(console, console.status("") if console.is_terminal else None)
         self.named: set[int] = set()  # the numbers of checkpoints that have their line
 
-    def watch(self, progress: SpectrumProgress) -> None:
+    def watch(self, progress: "SpectrumProgress") -> None:
         """Name the checkpoint when it is loaded, with what a foreign file has; then each thing that is measured."""
         if self.moving:
             self.moving.update(Text(f"{one_line(progress.doing)} …"))
@@ -261,4 +265,5 @@ def explain(console: Console) -> None:
             table.add(Cell(name), Cell(f'{text} "{headings[name]}" in tables.' if name in headings else text))
         print_table(console, table)
     console.print(definitions.INTERVAL)
-    console.print(f"Tables: {', '.join(TABLES)}; spectrum_by_lam.csv where λ and seeds can be compared.")
+    tables = f"{BATCHES_CSV}, {EIGENVALUES_CSV}, {METRICS_CSV}"
+    console.print(f"Tables: {tables}; spectrum_by_lam.csv where λ and seeds can be compared.")

@@ -25,9 +25,8 @@ from sparsehead_cli.runs.identity import SCHEMA, all_settings, is_same_run
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.settings import plug_ins_of
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import PUT_BACK, penalty_name
+from sparsehead_cli.runs.tables import LAYERS, METRICS, PUT_BACK, SPECTRA, penalty_name
 
-METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"
 CONFIG, LOCK = "config.yaml", ".lock"
 
 

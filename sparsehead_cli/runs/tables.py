@@ -182,6 +182,7 @@ COLUMNS = {
     "peer": Column("text", "", "library, and its loop, that is compared with ours"),
     "peer_version": Column("text", "", "that library and its version"),
     "cores": Column("whole", "cores", "processors that were used"),
+    "versions": Column("text", "", "versions of the libraries that a duration depends on"),
     "threads": Column("whole", "threads", "threads of PyTorch"),
     "workers": Column("whole", "processes", "processes that read images"),
     "measurement": Column("text", "", "name of the number in value"),
@@ -206,6 +207,7 @@ COLUMNS = {
     "sweep": Column("amount", "s", "a sweep of them"),
     "ideal": Column("amount", "s", "what the sweep would take without any cost of its own"),
     "overhead": Column("amount", "", "sweep / ideal"),
+    "trial_share": Column("amount", "", "speed of a trial of a sweep over that of the same run alone"),
     "rows": Column("whole", "images", "rows of the features of a benchmark"),
     "dim": Column("whole", "features", "their width"),
     "moments_seconds": Column("amount", "s", "taking them in"),
@@ -257,8 +259,11 @@ SWEEP = Table(
     remedy="Mend or remove that line; its trial is then run again, if its folder is gone, too.",
 )
 
+METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"  # of a run's folder
+FILE = "file"  # the column `split` of features that came in a file
+
 TABLES = {
-    "metrics.csv": Table(
+    METRICS: Table(
         (*RUN, "epoch", "loss", "gradient_norm", "lr", *PROBED),
         empty=("knn_accuracy", "knn_accuracy_z", "knn_accuracy_z_pruned", *RANKS, "functional_features"),
         added=ADDED,
@@ -268,7 +273,7 @@ TABLES = {
         renamed=OLD_COUNTS,
         remedy=PUT_BACK,
     ),
-    "layers.csv": Table(
+    LAYERS: Table(
         (
             *(*RUN, "epoch", "layer", "inputs", "active_inputs", "functional_inputs"),
             *("outputs", "active_outputs", "dead_outputs", "stable_rank"),
@@ -278,7 +283,7 @@ TABLES = {
         repeats="epoch",
         remedy=PUT_BACK,
     ),
-    "spectrum_epochs.csv": Table(
+    SPECTRA: Table(
         (*RUN, "epoch", "features", "index", "eigenvalue"),
         key=("run", "epoch", "features", "index"),
         counts="index",
@@ -393,13 +398,15 @@ TABLES = {
     "streaming.csv": Table(
         ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
     ),
+    "durations.csv": Table(("measurement", "value", "unit", "versions", "processor", "cores", "threads", "torch", "commit")),
     "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
     "memory.csv": Table(
         ("workload", "setting", "peak_mb", "start_mb", "seconds", "ratio", "processor", "cores", "threads", "torch", "commit"),
         empty=("setting", "start_mb", "ratio"),
     ),
     "overhead.csv": Table(
-        ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),
+        ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "trial_share", "cores", "torch", "commit"),
+        added=("trial_share",),
     ),
     "cost.csv": Table(
         (

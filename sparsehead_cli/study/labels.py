@@ -3,13 +3,12 @@
 import math
 from collections.abc import Iterator
 
-from sparsehead_cli.evaluation.feature_files import FILE
-from sparsehead_cli.foreign.facts import guesses_in
-from sparsehead_cli.measure.head import READ_SHARE
-from sparsehead_cli.measure.spectrum import PARTIAL_SHARE, verdict
+from sparsehead_cli.foreign.assumptions import guesses_in
+from sparsehead_cli.measure.definitions import READ_SHARE
+from sparsehead_cli.measure.dimensions import PARTIAL_SHARE, verdict
 from sparsehead_cli.runs.readable import number, readable
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.runs.tables import KIND
+from sparsehead_cli.runs.tables import FILE, KIND
 
 JUDGED_BY = ("effective_rank", "std", "dims_99", "dim")  # metrics that every verdict needs
 ALWAYS = ("lam", "seed")  # said even where they are the same

@@ -6,7 +6,8 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.table_files import Row, read_csv
 
 SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, PRUNED_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "pruned.csv", "sweep"
-EIGENVALUES_CSV, METRICS_CSV = "spectrum.csv", "spectrum_metrics.csv"
+BATCHES_CSV, EIGENVALUES_CSV, METRICS_CSV = "spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv"
+BY_LAM = "spectrum_by_lam.csv"
 
 
 def read_sweep(folder: Path) -> dict[str, Row]:

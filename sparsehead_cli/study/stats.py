@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from functools import cache
 
 import numpy as np
 import scipy.special
@@ -42,7 +43,12 @@ def bootstrap_interval(values: list[float], samples: int = 9_999) -> tuple[float
     """
     if len(values) < 2:
         return math.nan, math.nan
-    rng = np.random.default_rng(0)
-    drawn = rng.choice(values, size=(samples, len(values))).mean(axis=1)
+    drawn = np.array(values)[resampled(len(values), samples)].mean(axis=1)
     low, high = np.quantile(drawn, (0.025, 0.975))
     return float(low), float(high)
+
+
+@cache
+def resampled(count: int, samples: int) -> np.ndarray:
+    """Places of `count` values, drawn with replacement, [samples, count]: the same for all numbers of a study, and drawn once."""
+    return np.random.default_rng(0).integers(count, size=(samples, count))

@@ -9,8 +9,8 @@ from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.labels import JUDGED_BY
 from sparsehead_cli.study.results import EIGENVALUES_CSV, METRICS_CSV, PRUNED_CSV, SWEEP_CSV, read_spectra, read_sweep
-from sparsehead_cli.study.spectra import tracked_runs
 from sparsehead_cli.study.summary import summarise, without_pruned
+from sparsehead_cli.study.tracked import tracked_runs
 
 
 @dataclass(frozen=True)

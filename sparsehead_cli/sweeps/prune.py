@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sparsehead_cli.runs.config import FIELDS, Config
-from sparsehead_cli.runs.folder import METRICS, identity_columns
+from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
+from sparsehead_cli.runs.tables import METRICS
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
 from sparsehead_cli.sweeps.auto import read_tasks
 from sparsehead_cli.sweeps.trial import setting_columns

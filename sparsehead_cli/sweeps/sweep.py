@@ -14,11 +14,11 @@ from typing import NamedTuple, Self
 from sparsehead_cli.data.datasets import fingerprint_of, require_measurable
 from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.folder import METRICS, identity_columns, is_other
+from sparsehead_cli.runs.folder import identity_columns, is_other
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import HEAD, TABLES
+from sparsehead_cli.runs.tables import HEAD, METRICS, TABLES
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned

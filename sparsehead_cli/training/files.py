@@ -1,8 +1,9 @@
 """The callback that keeps a run: its tables and its checkpoint, after every epoch and where it was stopped."""
 
-from sparsehead_cli.runs.folder import METRICS, identity_columns, save
+from sparsehead_cli.runs.folder import identity_columns, save
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tables import METRICS
 from sparsehead_cli.training.callbacks import Callback
 
 

@@ -19,12 +19,12 @@ from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.machine import distributed, launch
 from sparsehead_cli.machine.files import read_regular, replace_file
 from sparsehead_cli.runs.config import FIELDS
-from sparsehead_cli.runs.folder import METRICS, code_version
+from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
-from sparsehead_cli.runs.tables import COLUMNS
+from sparsehead_cli.runs.tables import COLUMNS, METRICS
 from sparsehead_cli.training.callbacks import Callback
 
 MOST_POINTS = 10_000  # of a curve over steps: of a longer run each 2nd, 3rd, … step is logged

@@ -4,12 +4,14 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.data.contract import Source
+from sparsehead_cli.measure.dimensions import effective_rank
 from sparsehead_cli.measure.features import EncoderAndHead, extract
 from sparsehead_cli.measure.knn import knn_accuracy
-from sparsehead_cli.measure.spectrum import Spectrum, effective_rank
-from sparsehead_cli.runs.folder import LAYERS, SPECTRA, identity_columns
+from sparsehead_cli.measure.spectrum import Spectrum
+from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.run import Phase, Progress, Run, diverged
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tables import LAYERS, SPECTRA
 from sparsehead_cli.sparse.layers import eval_mode
 from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
 from sparsehead_cli.training.callbacks import Callback

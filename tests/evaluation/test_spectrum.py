@@ -9,12 +9,14 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
+from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.spectrum import TABLES, SpectrumRequest, spectra
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.features import extract
 from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
+from sparsehead_cli.nets.backbones import ResNet
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.readable import number
@@ -56,6 +58,31 @@ def change_weights(folder, change):
     for name, tensor in state["method"].items():
         change(name, tensor)
     save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
+
+
+def test_images_that_evaluate_has_seen_do_not_pass_through_the_encoder_again(look, run_folder, tmp_path, monkeypatch):
+    """What `evaluate` keeps of the test and the training images is what `spectrum` would extract; augmented views are new."""
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    shutil.rmtree(folder / "features", ignore_errors=True)
+    passed = []
+
+    def counted(network, *arguments):
+        passed.append(len(arguments[0]))
+        return forward(network, *arguments)
+
+    forward = ResNet.forward
+    monkeypatch.setattr(ResNet, "forward", counted)
+    alone, tables = look(folder)
+    images_alone = sum(passed)
+    evaluate(EvaluateRequest(checkpoint=str(folder), protocols=("knn",), options=LoadOptions(device="cpu")))
+    shutil.rmtree(tmp_path / "out")
+    passed.clear()
+    after, again = look(folder)
+    images = {part: len(load_split("fashion1k", part, tmp_path)) for part in ("train+val", "test")}
+    assert images_alone - sum(passed) == sum(images.values()) - 2  # but for a black one each, which says how wide features are
+    assert [{**row, "task": ""} for row in again[0]] == [{**row, "task": ""} for row in tables[0]]
+    for key, row in alone.items():
+        assert value(after, *key) == pytest.approx(number(row["value"]), rel=1e-4, abs=1e-6, nan_ok=True)
 
 
 def test_the_numbers_are_those_of_the_features(look, run_folder, tmp_path):
@@ -105,7 +132,7 @@ def test_what_the_probes_need_of_the_split_is_kept_as_it_passes_by(run_folder, d
         (damageable / name).write_bytes(b"no image")
     options = LoadOptions(workers=0, skip_bad_images=True)
     request = SpectrumRequest(checkpoints=("",), dataset=str(damageable), split=part, options=options)
-    task = spectrum.SpectrumTask(load_subject(run_folder, options), request)
+    task = spectrum.SpectrumTask(load_subject(run_folder, options), request, run_folder)
     r, labels = task.sample(part, task.observe())
     few = task.source.take(spectrum.spread(len(task.source)))
     expected = extract(task.subject.network, few, task.subject.prepare)

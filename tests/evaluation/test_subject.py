@@ -69,7 +69,8 @@ def test_it_is_told_where_the_runs_data_set_has_other_images_now(run_folder, tmp
 
     def reports(dataset=None):
         evaluation = Evaluation(EvaluateRequest(checkpoint=path, dataset=dataset))
-        return evaluation.subject.report, SpectrumTask(load(path), SpectrumRequest(dataset=dataset, out=tmp_path)).subject.report
+        request = SpectrumRequest(dataset=dataset, out=tmp_path)
+        return evaluation.subject.report, SpectrumTask(load(path), request, run_folder).subject.report
 
     assert reports() == ((), ())
     save_checkpoint(path, {**load_checkpoint(path), "trained_on": "others"})

@@ -10,7 +10,8 @@ from torch import nn
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign import facts as facts_module
-from sparsehead_cli.foreign.facts import GIVEN, GUESSED, KEYS, KNOWN, READ, Facts, guesses_in, hints_of, in_words, parse_assume
+from sparsehead_cli.foreign.assumptions import GIVEN, GUESSED, KNOWN, READ, guesses_in, in_words
+from sparsehead_cli.foreign.facts import KEYS, Facts, hints_of, parse_assume
 from sparsehead_cli.foreign.heads import activation_of
 from sparsehead_cli.foreign.layouts import Layout
 from sparsehead_cli.foreign.networks import Search

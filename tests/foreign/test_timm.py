@@ -10,7 +10,8 @@ from torch import nn
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.subject import LoadOptions
-from sparsehead_cli.foreign.facts import GIVEN, GUESSED, KNOWN, READ, Facts, parse_assume
+from sparsehead_cli.foreign.assumptions import GIVEN, GUESSED, KNOWN, READ
+from sparsehead_cli.foreign.facts import Facts, parse_assume
 from sparsehead_cli.foreign.networks import Search, on_meta
 from sparsehead_cli.foreign.timm_models import TimmBackbone, find_timm
 from tests.foreign.vits import Reference, behind, fixed, in_chunks, register_short_models

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.facts import KNOWN
+from sparsehead_cli.foreign.assumptions import KNOWN
 from sparsehead_cli.foreign.vit import timms_names
 from tests.foreign.test_timm import assert_same, found_in, reference
 from tests.foreign.vits import behind, bicubic, hugging_face, resized

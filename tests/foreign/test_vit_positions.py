@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.foreign.facts import GUESSED, KNOWN
+from sparsehead_cli.foreign.assumptions import GUESSED, KNOWN
 from sparsehead_cli.foreign.vit import order_of, sines
 from tests.foreign.test_timm import SMALL, assert_same, found_in, msns_head, reference
 from tests.foreign.vits import behind, bicubic, fixed, in_chunks, resized

@@ -2,8 +2,9 @@ import pytest
 import torch
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.measure.dimensions import effective_rank
 from sparsehead_cli.measure.moments import BLOCKS, WIDEST, BlockMoments, Moments
-from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum, effective_rank
+from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
 
 
 def noise(n, d, seed=0, mean=0.0):

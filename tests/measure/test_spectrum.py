@@ -3,10 +3,7 @@ import math
 import pytest
 import torch
 
-from sparsehead_cli.measure.moments import Moments
-from sparsehead_cli.measure.spectrum import (
-    NUMBERS,
-    Spectrum,
+from sparsehead_cli.measure.dimensions import (
     alpha,
     dims_for,
     effective_rank,
@@ -17,6 +14,8 @@ from sparsehead_cli.measure.spectrum import (
     stable_rank,
     verdict,
 )
+from sparsehead_cli.measure.moments import Moments
+from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
 
 
 def isotropic(n, d):

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.measure.spectrum import NUMERICAL
+from sparsehead_cli.measure.dimensions import NUMERICAL
 from sparsehead_cli.present.figures import DASHES, FLOOR, over_time_figure, save_figure, spectra_figure, styles
 from sparsehead_cli.present.figures_sweep import sweep_figure
 from sparsehead_cli.study.summary import summarise
@@ -125,7 +126,8 @@ def test_a_sweep_has_a_column_a_setting_and_equal_axes(methods, rows, columns):
     ]
     axes = [ax for ax in sweep_figure(trials, summarise(trials)).axes if ax.get_visible()]
     assert len(axes) == 3 * methods
-    assert {(ax.get_gridspec().nrows, ax.get_gridspec().ncols) for ax in axes} == {(rows, columns)}
+    places = [ax.get_position() for ax in axes]
+    assert (len({p.y0 for p in places}), len({p.x0 for p in places})) == (rows, columns)
     titled = [ax for ax in axes if ax.get_title()]
     assert [ax.get_title() for ax in titled] == [f"method {i:02}" for i in range(methods)]
     assert len({ax.get_ylim() for ax in titled}) == 1  # the same number has the same axis everywhere
@@ -135,6 +137,22 @@ def test_a_sweep_has_a_column_a_setting_and_equal_axes(methods, rows, columns):
     assert sum(len(line.get_xdata()) for line in dots) == 9
     lowest = [ax for ax in axes if ax.get_xlabel() == "λ (log)"]
     assert [t.get_text() for t in lowest[0].get_xticklabels()] == ["0", "0.001", "0.01"]
+
+
+def test_nothing_around_the_panels_of_a_sweep_is_cut_off_or_covers_another():
+    trials = [sweep_row(lam, 0, 0.8 + 1e-5 * i - lam / 1e3, method=f"method {i}") for i in range(4) for lam in (0.0, 1e-3)]
+    figure = sweep_figure(trials, summarise(trials))
+    renderer, edge = FigureCanvasAgg(figure).get_renderer(), figure.bbox
+    panels = [ax.get_tightbbox(renderer) for ax in figure.axes]
+    heading = figure._suptitle.get_window_extent(renderer)
+    for box in (*panels, heading):
+        assert edge.x0 <= box.x0 < box.x1 <= edge.x1
+        assert edge.y0 <= box.y0 < box.y1 <= edge.y1
+    boxes = [*panels, heading]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+    label = figure.axes[0].yaxis.label.get_window_extent(renderer)
+    numbers = [text.get_window_extent(renderer) for text in figure.axes[0].get_yticklabels()]
+    assert not any(label.overlaps(number) for number in numbers)  # numbers of five digits, as accuracies that hardly differ have
 
 
 def test_the_chosen_lam_has_a_band_and_wide_intervals_do_not_flatten_the_rest():

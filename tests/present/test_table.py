@@ -7,7 +7,7 @@ import pytest
 from sparsehead_cli.present.console import Console, print_table
 from sparsehead_cli.present.page import Section, render
 from sparsehead_cli.present.spectrum import by_lam_tables
-from sparsehead_cli.present.sweep import summary_tables
+from sparsehead_cli.present.summary import summary_tables
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.summary import SETTING, summarise

@@ -7,8 +7,7 @@ import pytest
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.curves import keep_curves
-from sparsehead_cli.study.results import CURVES_CSV, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
-from sparsehead_cli.study.spectra import BY_LAM
+from sparsehead_cli.study.results import BY_LAM, CURVES_CSV, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import summarise, without_pruned
 
 RESULTS = Path(__file__).parents[2] / "results"

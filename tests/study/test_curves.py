@@ -118,7 +118,7 @@ def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
     }
     assert len(knn.get_lines()) == 2 + 2  # of each λ the seeds, and their mean
     seeds = [list(line.get_xdata()) for line in knn.get_lines() if line.get_linewidth() < 1]
-    np.testing.assert_array_equal(seeds, [[1, 2, 3, math.nan] * 2] * 2)  # both of a λ, with the pen lifted between them
+    np.testing.assert_array_equal(seeds, [[1, 2, 3, math.nan, 1, 2, 3]] * 2)  # both of a λ, with the pen lifted between them
     assert list(thick["black"].get_ydata()) == pytest.approx([15, 25, 35])  # the mean of two seeds at λ 0
     assert list(thick["black"].get_xdata()) == [1, 2, 3]
     assert [text.get_text() for text in sheets[0].legends[0].get_texts()] == ["λ 0", "λ 0.001"]

@@ -530,7 +530,7 @@ def test_a_run_on_a_gpu(tiny):
 
 
 def test_spectra_are_tracked_at_log_spaced_epochs_and_survive_a_stop(tiny, monkeypatch):
-    from sparsehead_cli.measure.spectrum import effective_rank
+    from sparsehead_cli.measure.dimensions import effective_rank
     from sparsehead_cli.training.probe import is_tracked
 
     assert [e for e in range(1, 27) if is_tracked(e, 26)] == [1, 2, 3, 4, 6, 8, 11, 16, 23, 26]

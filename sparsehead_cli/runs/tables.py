@@ -168,7 +168,6 @@ COLUMNS = {
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
     "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
-    # ------------------------------------------------------------------------------- what a run's files were when saved
     # ------------------------------------------------------------------------------- benchmarks
     "network": Column("text", "", "network of a benchmark"),
     "workload": Column("text", "", "what a benchmark ran"),
@@ -210,6 +209,14 @@ COLUMNS = {
     "effective_rank": Column("amount", "dimensions", "as measured; low and high bound it"),
     "rank_low": Column("amount", "dimensions", "lower end of the 95 % interval of effective_rank"),
     "rank_high": Column("amount", "dimensions", "upper end of the 95 % interval of effective_rank"),
+    "axis": Column("text", "", "what grows in a benchmark"),
+    "what": Column("text", "", "the step that was measured as it grows"),
+    "size": Column("whole", "", "how much of what axis names"),
+    "megabytes": Column("amount", "MB", "peak of memory beyond what the process held before, inputs included"),
+    "processor": Column("text", "", "what the processor calls itself"),
+    "work": Column("amount", "", "the largest exponent that the work itself has; value is the measured one"),
+    "from_size": Column("whole", "", "smallest size that an exponent was fitted to"),
+    "to_size": Column("whole", "", "largest size that an exponent was fitted to"),
 }
 
 RUN = ("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "commit")
@@ -387,4 +394,6 @@ TABLES = {
         empty=("invariance_seconds", "rank_low", "rank_high"),
         renamed={"low": "rank_low", "high": "rank_high"},
     ),
+    "growth.csv": Table(("axis", "what", "size", "seconds", "megabytes", "processor", "cores", "torch", "commit")),
+    "exponents.csv": Table(("axis", "what", "measurement", "value", "work", "from_size", "to_size"), empty=("value",)),
 }

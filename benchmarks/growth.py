@@ -13,6 +13,7 @@ half of the sizes, and beside them the largest exponent of the work itself: that
 
 import argparse
 import gc
+import importlib
 import math
 import multiprocessing
 import os
@@ -77,6 +78,8 @@ LONGEST = 6.0  # seconds that three calls of a step may take
 CALLS, ENOUGH = 3, 0.3  # calls of a step at least, and the seconds after which there are no more than that
 E_DIM, REPRESENTATION, CLASSES = 128, 256, 10
 FASHION = DATASETS["fashion10k"]
+# what steps import when they begin: imported before the processes fork, it is imported once
+LATER = ("torch._dynamo", "sparsehead_cli.data.reading", "scipy.sparse.linalg", "torch.distributed.nn")
 Work = Callable[[], object]
 
 
@@ -741,6 +744,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two small sizes: to see that it runs, not to quote")
     options = parser.parse_args()
     options.out.mkdir(parents=True, exist_ok=True)
+    for module in LATER:
+        importlib.import_module(module)
     if options.quick:
         torch.set_num_threads(1)  # work so small gains nothing from a second thread, and waits long for it on a busy machine
     machine = {"processor": processor(), "cores": cores(), "torch": str(torch.__version__), "commit": code_version()}

@@ -474,7 +474,7 @@ def together(size: int, folder: Path, calls: int = 5, joined_batch: int = 256) -
     members = [context.Process(target=member, args=(rank, *common, results)) for rank in range(size)]
     for process in members:
         process.start()
-    found = [results.get(timeout=120) for _ in members]
+    found = [results.get(timeout=600) for _ in members]
     for process in members:
         process.join()
     return max(seconds for seconds, _ in found), sum(megabytes for _, megabytes in found)

@@ -9,6 +9,8 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
+from machine import facts
+
 from sparsehead_cli.runs.table_files import replace_csv
 
 LIBRARIES = ("numpy", "pandas", "matplotlib", "scipy")
@@ -40,7 +42,6 @@ def keep(path: Path | None, measured: list[tuple[str, float, str]]) -> None:
         print(f"{name:60} {value:7.2f} {unit}")
     if path:
         versions = ", ".join([f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in LIBRARIES)])
-        machine = {"processor": processor(), "cores": os.cpu_count(), "versions": versions, "commit": code_version()}
-        rows = [{"measurement": name, "value": round(value, 3), "unit": unit, **machine} for name, value, unit in measured]
+        rows = [{"measurement": name, "value": round(value, 3), "unit": unit} for name, value, unit in measured]
         path.parent.mkdir(parents=True, exist_ok=True)
-        replace_csv(path, rows, "durations.csv")
+        replace_csv(path, [{**row, "versions": versions, **facts()} for row in rows], "durations.csv")

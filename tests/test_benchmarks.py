@@ -55,6 +55,20 @@ def test_peers_are_measured_where_they_are_installed_and_named_where_not(tmp_pat
 
 
 @pytest.mark.slow
+def test_growth_measures_each_step_on_each_axis(tmp_path):
+    run("growth.py", "--quick", "--out", tmp_path)
+    rows, exponents = (read_csv(tmp_path / name) for name in ("growth.csv", "exponents.csv"))
+    assert {row["axis"] for row in rows} == {"batch", "images", "width", "trials", "processes"}
+    steps = {(row["axis"], row["what"]) for row in rows}
+    assert {(row["axis"], row["what"]) for row in exponents} == steps
+    assert len(rows) == 2 * len(steps)
+    assert all(row["value"] for row in exponents if row["measurement"] == "seconds")
+    run("growth.py", "--quick", "--axes", "processes", "--out", tmp_path)  # the others stay
+    assert len(read_csv(tmp_path / "growth.csv")) == len(rows)
+    assert {path.name for path in tmp_path.glob("growth.*")} == {"growth.csv", "growth.png", "growth.svg"}
+
+
+@pytest.mark.slow
 def test_methods_trains_a_run_that_evaluation_measures(tmp_path):
     run("methods.py", "--quick", "--results", tmp_path)
     rows = read_csv(tmp_path / "methods" / "methods.csv")

@@ -118,10 +118,12 @@ def fingerprint_of(name: str, data_dir: Path) -> str:
 def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Memory:
     images, labels = info.read(data_dir, split != "test")
     _check_labels(name, info, images, labels)
-    if split not in ("train+val", "test"):
+    if split in ("train+val", "test"):
+        images = np.array(images)  # a reader's may not be written to
+    else:
         chosen = _part(labels, split, name)
-        images, labels = images[chosen], labels[chosen]
-    pixels = torch.from_numpy(np.array(images)).reshape(len(images), info.channels, info.size, info.size)
+        images, labels = images[chosen], labels[chosen]  # copies already
+    pixels = torch.from_numpy(images).reshape(len(images), info.channels, info.size, info.size)
     labels = torch.from_numpy(labels.astype(np.int64))
     if split == "pretrain" and info.unlabelled:
         more = torch.from_numpy(info.unlabelled(data_dir))

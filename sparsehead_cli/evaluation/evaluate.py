@@ -122,12 +122,15 @@ def evaluate(
         _ = evaluation.detection_sets  # a missing package or set is an error now, and not after hours
     jobs = plan(request, evaluation.dataset)
     keys = []
-    for number, job in enumerate(jobs, 1):
-        keys.append(evaluation.key(job))
-        progress = JobProgress(job, number, len(jobs), was_finished=evaluation.tables.has(keys[-1]))
-        on_progress(progress)
-        if not progress.was_finished:
-            evaluation.run(job, lambda step, total, loss=0.0, at=progress: on_progress(replace(at, step=step, total=total)))
+    try:
+        for number, job in enumerate(jobs, 1):
+            keys.append(evaluation.key(job))
+            progress = JobProgress(job, number, len(jobs), was_finished=evaluation.tables.has(keys[-1]))
+            on_progress(progress)
+            if not progress.was_finished:
+                evaluation.run(job, lambda step, total, loss=0.0, at=progress: on_progress(replace(at, step=step, total=total)))
+    finally:
+        evaluation.tables.write()
     rows, *classes = evaluation.tables.of(keys)
     return rows, classes[0] if classes else []
 

@@ -90,23 +90,26 @@ def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress:
     check(request)
     tables = TaskTables(request.out, TABLES, TABLES[-1], other_tables)
     keys = []
-    for number, checkpoint in enumerate(request.checkpoints, 1):
-        progress = SpectrumProgress(checkpoint, number, len(request.checkpoints), "loading")
-        on_progress(progress)
-        key = lost_task(tables, checkpoint, request)
-        if key is not None:
-            on_progress(replace(progress, doing="measured before; its checkpoint is not here"))
-        else:
-            folder = (request.options.weights or checkpoint_file(checkpoint)).parent
-            task = SpectrumTask(load_subject(checkpoint, request.options, request.dataset), request, folder)
-            key = task.key()
-            finished = tables.has(key)
-            on_progress(replace(progress, doing="measured before" if finished else "features", report=task.subject.report))
-            if not finished:
-                tables.add(key, task.rows(lambda doing, progress=progress: on_progress(replace(progress, doing=doing))))
-        keys.append(key)
-    if request.features is not None:
-        keys.append(measure_features(request, tables, on_progress))
+    try:
+        for number, checkpoint in enumerate(request.checkpoints, 1):
+            progress = SpectrumProgress(checkpoint, number, len(request.checkpoints), "loading")
+            on_progress(progress)
+            key = lost_task(tables, checkpoint, request)
+            if key is not None:
+                on_progress(replace(progress, doing="measured before; its checkpoint is not here"))
+            else:
+                folder = (request.options.weights or checkpoint_file(checkpoint)).parent
+                task = SpectrumTask(load_subject(checkpoint, request.options, request.dataset), request, folder)
+                key = task.key()
+                finished = tables.has(key)
+                on_progress(replace(progress, doing="measured before" if finished else "features", report=task.subject.report))
+                if not finished:
+                    tables.add(key, task.rows(lambda doing, progress=progress: on_progress(replace(progress, doing=doing))))
+            keys.append(key)
+        if request.features is not None:
+            keys.append(measure_features(request, tables, on_progress))
+    finally:
+        tables.write()
     return tables.of(keys)
 
 

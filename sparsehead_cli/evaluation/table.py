@@ -1,7 +1,9 @@
-"""Tables that fill task by task: evaluations.csv and per_class.csv of a run, and those of spectra. Complete after every task."""
+"""Tables that fill task by task: evaluations.csv and per_class.csv of a run, and those of spectra."""
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from time import monotonic
 
 from sparsehead_cli.evaluation.task import Outcome
 from sparsehead_cli.machine.files import make_folder
@@ -9,11 +11,15 @@ from sparsehead_cli.measure.features import locked
 from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 
+LEAST_WORK = 20  # times as long as writing the tables takes, there is measured between one writing and the next
+
 
 class TaskTables:
     """Tables of one folder that a task fills together; several processes may add tasks.
 
-    Every task has rows in the table `main`. `others(rows)` of these names the other tables in which it has rows, too.
+    Every task has rows in the table `main`. `others(rows)` of these names the other tables in which it has rows, too. Quick
+    tasks wait for others: tables that were written anew after each would take a time that grows with the square of their number.
+    `write` puts them down, and whoever adds tasks calls it in the end, whatever happened.
 
     Raises: SparseheadError for a folder that cannot be written, before anything is measured.
     """
@@ -21,51 +27,70 @@ class TaskTables:
     def __init__(self, folder: Path, names: tuple[str, ...], main: str, others: Callable[[list[Row]], Iterable[str]]) -> None:
         self.folder, self.names, self.main, self.others = folder, names, main, others
         self.lock = folder / f".{Path(main).stem}.lock"
-        self.kept: dict[str, tuple[object, list[Row]]] = {}
+        self.kept: dict[str, tuple[object, dict[str, list[Row]]]] = {}  # of each file: its version, and its rows by task
+        self.waiting: dict[str, list[list[Row]]] = {}  # task -> its rows, one list a table, that are in no file yet
+        self.next_writing = monotonic()
         make_folder(folder, "Choose another folder.")
         with locked(self.lock):
             pass
 
     def has(self, task: str) -> bool:
         """Whether the task is finished: its rows are in every table that it fills."""
-        rows = rows_of(self.read(self.main), [task])
-        return bool(rows) and all(rows_of(self.read(name), [task]) for name in self.others(rows))
+        if task in self.waiting:
+            return True
+        rows = self.by_task(self.main).get(task, [])
+        return bool(rows) and all(task in self.by_task(name) for name in self.others(rows))
 
     def add(self, task: str, tables: list[list[Row]]) -> None:
-        """Put a task's rows, one list a table, in place of those that it had.
+        """Put a task's rows, one list a table, in place of those that it had: at once, or soon where tasks are quick.
 
         A column that an older version did not have is empty in the rows of other tasks.
         """
+        self.waiting[task] = [[{**row, "task": task} for row in new] for new in tables]
+        if monotonic() >= self.next_writing:
+            self.write()
+
+    def write(self) -> None:
+        """Put the rows of all tasks that wait into the files."""
+        if not self.waiting:
+            return
+        began = monotonic()
         with locked(self.lock):
-            for name, new in zip(self.names, tables, strict=True):
-                rows = [row for row in self.read(name) if row["task"] != task] + [{**row, "task": task} for row in new]
+            for name, new in zip(self.names, zip(*self.waiting.values(), strict=True), strict=True):
+                rows = [row for row in self.read(name) if row["task"] not in self.waiting] + [*itertools.chain(*new)]
                 if rows:
                     replace_csv(self.folder / name, rows)
+        self.waiting = {}
+        self.next_writing = monotonic() + LEAST_WORK * (monotonic() - began)
 
     def of(self, tasks: list[str]) -> list[list[Row]]:
         """The rows of these tasks in their order, as text, one list a table."""
-        return [rows_of(self.read(name), tasks) for name in self.names]
+        self.write()
+        return [[row for task in dict.fromkeys(tasks) for row in self.by_task(name).get(task, [])] for name in self.names]
 
     def read(self, name: str) -> list[Row]:
-        """The rows of one table, as text; [] where there is none. A file is read again when another was put in its place."""
+        """The rows of the file of one table, as text; [] where there is none."""
+        return [row for rows in self.by_task(name).values() for row in rows]
+
+    def by_task(self, name: str) -> dict[str, list[Row]]:
+        """The rows of the file of one table by their tasks. It is read again when another was put in its place."""
         path = self.folder / name
         try:
             status = path.stat()
             version = (status.st_ino, status.st_mtime_ns, status.st_size)
         except OSError:  # it is not there, or read_csv says what is wrong with it
-            return read_csv(path)
+            return grouped(read_csv(path))
         if name not in self.kept or self.kept[name][0] != version:
-            self.kept[name] = version, read_csv(path)
+            self.kept[name] = version, grouped(read_csv(path))
         return self.kept[name][1]
 
 
-def rows_of(rows: list[Row], tasks: list[str]) -> list[Row]:
-    """Those of the rows that belong to the tasks, in the order of the tasks."""
-    by_task: dict[str, list[Row]] = {task: [] for task in tasks}
+def grouped(rows: list[Row]) -> dict[str, list[Row]]:
+    """task -> its rows, in their order."""
+    by_task: dict[str, list[Row]] = {}
     for row in rows:
-        if row["task"] in by_task:
-            by_task[row["task"]].append(row)
-    return [row for rows in by_task.values() for row in rows]
+        by_task.setdefault(row["task"], []).append(row)
+    return by_task
 
 
 def per_class_rows(row: Row, outcome: Outcome, classes: tuple[str, ...]) -> Iterator[Row]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.data.contract import Source
-from sparsehead_cli.data.datasets import held_out_mask
+from sparsehead_cli.data.datasets import held_out_mask, place_in_class
 from sparsehead_cli.evaluation.subject import Subject
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features
@@ -142,6 +142,6 @@ def few_labels(labels: Tensor, classes: int, share: float, seed: int) -> Tensor:
     """The indices of a class-balanced share of the labels [N]: share · N / classes of each class, at least one, int64 [n]."""
     generator = torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(labels), generator=generator).to(labels.device)
-    each = max(1, round(share * len(labels) / classes))
-    chosen = [shuffled[labels[shuffled] == c][:each] for c in range(classes)]
-    return torch.cat(chosen).sort().values
+    each, drawn = max(1, round(share * len(labels) / classes)), labels[shuffled]
+    first = torch.from_numpy(place_in_class(drawn.cpu().numpy()) < each).to(labels.device)  # of each class, as they were drawn
+    return shuffled[first & (drawn >= 0) & (drawn < classes)].sort().values

@@ -45,11 +45,11 @@ class Moments:
         self.merge(batch)
 
     def merge(self, other: "Moments") -> None:
-        """Become the moments of both sets of features together."""
+        """Become the moments of both sets of features together, in the memory of this one."""
         count = self.count + other.count
         share, weight = other.count / max(1, count), self.count * other.count / max(1, count)
         step, unit_step = other.mean - self.mean, other.unit_mean - self.unit_mean
-        self.scatter += other.scatter + weight * torch.outer(step, step)
+        self.scatter.add_(other.scatter).addr_(step, step, alpha=weight)
         self.unit_scatter += other.unit_scatter + weight * unit_step.square()
         self.mean, self.unit_mean = self.mean + share * step, self.unit_mean + share * unit_step
         self.broken = self.broken + other.broken
@@ -61,7 +61,7 @@ class Moments:
 
     def gram(self) -> Tensor:
         """Fᵀ F of the features as they are, not centred, [D, D]: its eigenvalues are the squared singular values of F."""
-        return self.scatter + self.count * torch.outer(self.mean, self.mean)
+        return torch.addr(self.scatter, self.mean, self.mean, alpha=self.count)
 
     def relative_std(self) -> float:
         """Mean standard deviation of the l2-normalised features times √D: 1 spread evenly, 0 collapsed.

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 from sparsehead_cli.errors import SparseheadError, printable
 from sparsehead_cli.machine.files import changed_line, read_regular, replace_witnessed, witness
+from sparsehead_cli.runs.columns import KINDS, Table
 from sparsehead_cli.runs.readable import number
-from sparsehead_cli.runs.tables import COLUMNS, KINDS, PUT_BACK, TABLES, Table, penalty_name
+from sparsehead_cli.runs.tables import COLUMNS, PUT_BACK, TABLES, penalty_name
 
 if TYPE_CHECKING:
     import pandas as pd

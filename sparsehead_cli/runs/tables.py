@@ -4,65 +4,14 @@ A column is declared once for all tables, so that a name means one thing whereve
 not defined (an effective rank without variance, an interval over one seed) is an empty cell, never a number.
 """
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True)
-class Column:
-    """What a name means in every table: its kind (a key of KINDS), its unit ("" for none) and its meaning."""
-
-    kind: str
-    unit: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Table:
-    """The columns of one CSV, in the order in which they are written, and what its rows have to fulfil together.
-
-    `empty` names columns whose cells may be empty, `added` those that files of older versions lack. Columns of numbers that
-    are not declared (a method's loss terms) may follow directly behind `extra`. No two rows agree in all columns of `key`.
-    `counts`, one of `key`, goes 1, 2, 3, … among rows that agree in the rest of it, so that a lost line is noticed; `falls`
-    never rises meanwhile. All values of `repeats`, one of `key`, have the same rows otherwise. `renamed` has names of older
-    versions; `remedy` says what to do about a damaged line.
-    """
-
-    columns: tuple[str, ...]
-    empty: tuple[str, ...] = ()
-    added: tuple[str, ...] = ()
-    extra: str = ""
-    key: tuple[str, ...] = ()
-    counts: str = ""
-    falls: str = ""
-    repeats: str = ""
-    renamed: dict[str, str] = field(default_factory=dict)
-    remedy: str = "Mend or remove that line."
-
-
-NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
-LONGEST = 4096  # characters of a cell; more is damage
-
-
-def is_number(text: str, low: float = -float("inf"), high: float = float("inf")) -> bool:
-    """Whether a cell is a finite number as Python writes it, from `low` to `high`."""
-    return bool(NUMBER.fullmatch(text)) and abs(value := float(text)) != float("inf") and low <= value <= high
+from sparsehead_cli.runs.benchmark_tables import BENCHMARK_COLUMNS, BENCHMARKS
+from sparsehead_cli.runs.columns import Column, Table
 
 
 def penalty_name(penalty: str, groups: str) -> str:
     """A penalty with its groups, as tables and --penalties write it: two penalties, to whoever compares runs."""
     return f"{penalty}-output" if groups == "output" else penalty
 
-
-KINDS: dict[str, Callable[[str], bool]] = {
-    "text": lambda text: len(text) <= LONGEST and text.isprintable(),
-    "truth": lambda text: text in ("True", "False"),
-    "whole": lambda text: len(text) <= 18 and text.isascii() and text.isdigit(),
-    "share": lambda text: is_number(text, 0, 1),
-    "amount": lambda text: is_number(text, 0),
-    "number": is_number,
-}
 
 COLUMNS = {
     # ------------------------------------------------------------------------------- which run
@@ -168,58 +117,7 @@ COLUMNS = {
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
     "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
-    # ------------------------------------------------------------------------------- benchmarks
-    "network": Column("text", "", "network of a benchmark"),
-    "workload": Column("text", "", "what a benchmark ran"),
-    "setting": Column("text", "", "what of it was changed, as in --set"),
-    "ratio": Column("amount", "", "speed over that of the workload it was measured beside"),
-    "beside": Column("text", "", "the workload that the ratio is to"),
-    "gflops": Column("amount", "GFLOP/s", "arithmetic of the workload over its time"),
-    "limit": Column("amount", "GFLOP/s", "the same of a product of large matrices, in the same run"),
-    "precision": Column("text", "", "of the network's arithmetic"),
-    "processor": Column("text", "", "what the processor calls itself, and the widest arithmetic that PyTorch uses on it"),
-    "torch": Column("text", "", "version of PyTorch"),
-    "peer": Column("text", "", "library, and its loop, that is compared with ours"),
-    "peer_version": Column("text", "", "that library and its version"),
-    "cores": Column("whole", "cores", "processors that were used"),
-    "versions": Column("text", "", "versions of the libraries that a duration depends on"),
-    "threads": Column("whole", "threads", "threads of PyTorch"),
-    "workers": Column("whole", "processes", "processes that read images"),
-    "measurement": Column("text", "", "name of the number in value"),
-    "unit": Column("text", "", "unit of value"),
-    "bare_seconds": Column("amount", "s", "forward passes alone"),
-    "extraction_seconds": Column("amount", "s", "extraction of the features"),
-    "extraction_share": Column("amount", "", "bare_seconds / extraction_seconds"),
-    "linear_seconds": Column("amount", "s", "linear evaluation"),
-    "knn_seconds": Column("amount", "s", "kNN evaluation"),
-    "evaluation_seconds": Column("amount", "s", "extraction, linear and kNN evaluation"),
-    "sgd_epochs": Column("whole", "epochs", "epochs of SGD that were timed"),
-    "sgd_seconds_of_100_epochs": Column("amount", "s", "what 100 epochs of SGD take"),
-    "times_faster": Column("amount", "", "sgd_seconds_of_100_epochs over evaluation_seconds"),
-    "megabytes_over_data_and_features": Column("number", "MB", "peak of memory beyond data and features"),
-    "linear_r": Column("share", "", "linear evaluation of r"),
-    "linear_z": Column("share", "", "linear evaluation of z"),
-    "linear_sgd_r": Column("share", "", "linear evaluation of r by SGD"),
-    "linear_sgd_z": Column("share", "", "linear evaluation of z by SGD"),
-    "bare_alone": Column("amount", "s", "a trial without the suite around it, alone"),
-    "bare_beside": Column("amount", "s", "the same beside others"),
-    "speed_up": Column("amount", "", "how much faster several beside each other are"),
-    "sweep": Column("amount", "s", "a sweep of them"),
-    "ideal": Column("amount", "s", "what the sweep would take without any cost of its own"),
-    "overhead": Column("amount", "", "sweep / ideal"),
-    "trial_share": Column("amount", "", "speed of a trial of a sweep over that of the same run alone"),
-    "rows": Column("whole", "images", "rows of the features of a benchmark"),
-    "dim": Column("whole", "features", "their width"),
-    "moments_seconds": Column("amount", "s", "taking them in"),
-    "numbers_and_intervals_seconds": Column("amount", "s", "reading numbers and intervals off them"),
-    "invariance_seconds": Column("amount", "s", "LiDAR, alignment and uniformity"),
-    "generating_seconds": Column("amount", "s", "making them"),
-    "peak_mb": Column("amount", "MB", "peak of memory"),
-    "start_mb": Column("amount", "MB", "peak of memory before the work"),
-    "true_effective_rank": Column("amount", "dimensions", "of the distribution that they were drawn from"),
-    "effective_rank": Column("amount", "dimensions", "as measured; low and high bound it"),
-    "rank_low": Column("amount", "dimensions", "lower end of the 95 % interval of effective_rank"),
-    "rank_high": Column("amount", "dimensions", "upper end of the 95 % interval of effective_rank"),
+    **BENCHMARK_COLUMNS,
 }
 
 RUN = ("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "commit")
@@ -372,48 +270,5 @@ TABLES = {
         key=("method", "lam", "seed"),
         renamed=OLD_COUNTS,
     ),
-    "throughput.csv": Table(
-        (
-            *("network", "workload", "images_per_second", "ratio", "beside", "gflops", "limit", "precision"),
-            *("processor", "cores", "threads", "torch", "commit"),
-        ),
-        key=("network", "workload", "commit"),
-        renamed={"step": "workload"},
-    ),
-    "peers.csv": Table(
-        (
-            *("network", "method", "peer", "workload", "images_per_second", "ratio"),
-            *("peer_version", "beside", "processor", "cores", "threads", "torch", "commit"),
-        ),
-        key=("network", "method", "peer", "workload", "commit"),
-    ),
-    "speed.csv": Table(
-        (
-            *("commit", "dataset", "n_train", "n_test", "threads", "bare_seconds", "extraction_seconds", "extraction_share"),
-            *("linear_seconds", "knn_seconds", "evaluation_seconds", "sgd_epochs", "sgd_seconds_of_100_epochs", "times_faster"),
-            *("megabytes_over_data_and_features", "linear_r", "linear_z", "linear_sgd_r", "linear_sgd_z"),
-        ),
-        empty=("linear_r", "linear_z", "linear_sgd_r", "linear_sgd_z"),
-    ),
-    "streaming.csv": Table(
-        ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
-    ),
-    "durations.csv": Table(("measurement", "value", "unit", "versions", "processor", "cores", "threads", "torch", "commit")),
-    "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
-    "memory.csv": Table(
-        ("workload", "setting", "peak_mb", "start_mb", "seconds", "ratio", "processor", "cores", "threads", "torch", "commit"),
-        empty=("setting", "start_mb", "ratio"),
-    ),
-    "overhead.csv": Table(
-        ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "trial_share", "cores", "torch", "commit"),
-        added=("trial_share",),
-    ),
-    "cost.csv": Table(
-        (
-            *("rows", "dim", "threads", "moments_seconds", "numbers_and_intervals_seconds", "invariance_seconds"),
-            *("generating_seconds", "peak_mb", "true_effective_rank", "effective_rank", "rank_low", "rank_high", "commit"),
-        ),
-        empty=("invariance_seconds", "rank_low", "rank_high"),
-        renamed={"low": "rank_low", "high": "rank_high"},
-    ),
+    **BENCHMARKS,
 }

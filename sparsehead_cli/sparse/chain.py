@@ -9,6 +9,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.heads import FirstFeatures
 from sparsehead_cli.nets.norms import JOINED
 from sparsehead_cli.sparse.layers import CONVOLUTIONS, RawMatrices, unwrap
 from sparsehead_cli.sparse.select import SelectFeatures
@@ -68,6 +69,12 @@ def is_layer(module: nn.Module) -> bool:
     if convolution and not (set(module.kernel_size) == {1} and module.groups == 1 and module.padding in ("same", "valid", *ZERO)):
         return False
     return _runs_forward_of(module, LAYERS) and not _foreign_hooks(module)
+
+
+def is_elementwise(projector: nn.Module) -> bool:
+    """Whether each number that a projector in eval mode puts out is made of the one in its place alone."""
+    kinds = (FirstFeatures, *BATCH_NORMS, *ELEMENTWISE)
+    return all(_runs_forward_of(part, kinds) and not _foreign_hooks(part) for _, part in _flat("", projector))
 
 
 def _passable(module: nn.Module) -> bool:

@@ -2,12 +2,14 @@
 
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.sparse.chain import is_elementwise
 from sparsehead_cli.sparse.layers import is_linear, linear_layers, matrix, unwrap
 from sparsehead_cli.sparse.penalties import group_norms
 from sparsehead_cli.sparse.sparse_head import SparseHead
@@ -15,6 +17,7 @@ from sparsehead_cli.sparse.sparse_head import SparseHead
 ACTIVE_SHARE = 0.01  # a group is active when its norm is above this share of the largest in its layer
 TOLERANCE = 0.01  # relative error of the embedding that a functionally inactive input may cause
 ROUNDING = 1e-6  # of the embedding: what varies by no more does not vary
+DENSE = 512  # inputs or outputs of a layer up to which all of its singular values are computed, the largest among them
 DEAD_SHARE = 1e-6  # a unit is dead when its standard deviation is at most this share of the largest in its layer
 
 
@@ -26,11 +29,24 @@ def active_groups(weight: Tensor, groups: str) -> Tensor:
 
 @torch.no_grad()
 def stable_rank(weight: Tensor) -> float:
-    """‖W‖_F² / ‖W‖₂² of a weight [out, in]: from 1 to its rank; NaN for a zero weight and for one that is not finite."""
-    if not weight.isfinite().all():
+    """‖W‖_F² / ‖W‖₂² of a weight [out, in]: from 1 to its rank; NaN for a zero weight and for one that is not finite.
+
+    Of a wide weight the largest singular value alone is computed, to about six digits, by products of the weight and a vector:
+    all of them would take out · in · min(out, in) steps. The same each time.
+    """
+    largest = weight.abs().max()
+    if not (weight.isfinite().all() and largest > 0):
         return torch.nan
-    singular = torch.linalg.svdvals(weight)
-    return (singular / singular[0]).square().sum().item() if singular[0] > 0 else torch.nan
+    weight = weight / largest  # squares of small numbers would be 0
+    norm = torch.linalg.vector_norm(weight).item()
+    if min(weight.shape) > DENSE:
+        from scipy.sparse.linalg import ArpackError, svds  # takes a moment to import, and a narrow head needs none of it
+
+        start = np.random.default_rng(0).standard_normal(min(weight.shape))
+        with suppress(ArpackError):  # it knows no way on where very few of the singular values differ, as those of an identity
+            values = svds(weight.float().cpu().numpy(), k=1, tol=1e-4, v0=start, return_singular_vectors=False)
+            return float((norm / values[0]) ** 2)
+    return (norm / torch.linalg.matrix_norm(weight, ord=2).item()) ** 2
 
 
 @torch.no_grad()
@@ -126,10 +142,17 @@ def head_sparsity(sparse: SparseHead, r: Tensor, layers: list[dict[str, object]]
 
 
 def _influence(projector: nn.Module, r: Tensor) -> Tensor:
-    """How far the embedding moves when a feature of r [N, D] is replaced by its mean, feature by feature, [D]."""
+    """How far the embedding moves when a feature of r [N, D] is replaced by its mean, feature by feature, [D].
+
+    Where each number of the embedding is made of the feature in its place alone, all features are replaced at once: N · D numbers
+    are looked at instead of N · D².
+    """
     projector = unwrap(projector)
     z, mean = projector(r.clone()), r.mean(dim=0)
     features = torch.arange(r.shape[1], device=r.device)
+    if is_elementwise(projector):
+        moved = torch.linalg.vector_norm(projector(mean.expand_as(r).clone()) - z, dim=0)
+        return nn.functional.pad(moved, (0, len(features) - len(moved)))
     return torch.stack([torch.linalg.vector_norm(projector(torch.where(features == j, mean, r)) - z) for j in features])
 
 

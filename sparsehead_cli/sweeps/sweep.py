@@ -35,6 +35,7 @@ from sparsehead_cli.training.callbacks import Callback, load_callbacks
 
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 MOST_JOBS = 1_024
+BEHIND = 20  # of so many rows of sweep.csv, one at most is not written yet while trials run
 ENGINES = ("local", "ray", "slurm", "print")
 
 
@@ -66,6 +67,7 @@ class SweepState:
     rows: dict[str, Row] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     halving: Halving | None = None
+    saved: int = 0  # rows that sweep.csv had when it was written last
 
     def pending(self) -> list[str]:
         """The trials that neither finished nor failed nor were pruned."""
@@ -76,11 +78,22 @@ class SweepState:
         """The rows of pruned.csv."""
         return read_csv(self.folder / PRUNED_CSV)
 
+    def finished(self, name: str, row: Row) -> None:
+        """Take in a trial that has finished, and write sweep.csv where a twentieth of its rows, or more, are new.
+
+        After each trial anew it would be written in a time that grows with the square of their number. The trial's own file has
+        the row meanwhile.
+        """
+        self.rows[name] = row
+        if BEHIND * (len(self.rows) - self.saved) >= len(self.rows):
+            self.save()
+
     def save(self) -> list[Row]:
         """Write sweep.csv, and return its rows."""
         rows = [self.rows[name] for name in self.configs if name in self.rows]
         if rows:
             replace_csv(self.folder / SWEEP_CSV, rows)
+        self.saved = len(rows)
         return rows
 
 
@@ -210,8 +223,7 @@ def sweep(request: SweepRequest, state: SweepState, watch: Watch) -> tuple[list[
             if row is None:
                 state.failed[name] = outcome.error
             else:
-                state.rows[name] = row
-                state.save()
+                state.finished(name, row)
             watch(state, [])
     finally:
         rows, summary = write_tables(state)

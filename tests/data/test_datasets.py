@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -32,6 +33,20 @@ def idx_folder(tmp_path):
         write_idx(tmp_path / images, rng.integers(0, 256, (40, 28, 28), dtype=np.uint8))
         write_idx(tmp_path / labels, np.arange(40, dtype=np.uint8) % 4)
     return tmp_path
+
+
+@pytest.mark.parametrize("split", ["train", "train+val"])
+def test_images_in_memory_are_copied_once(split, tmp_path, monkeypatch):
+    images, labels = np.zeros((20_000, 28, 28), np.uint8), np.arange(20_000) % 10
+    images.setflags(write=False)
+    info = dataclasses.replace(DATASETS["fashion10k"], read=lambda folder, train: (images, labels))
+    monkeypatch.setitem(DATASETS, "large", info)
+    tracemalloc.start()
+    source = load_split("large", split, tmp_path)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 1.3 * source.inputs.nbytes
+    source.inputs[0] = 1  # a copy
 
 
 def test_embedded_set_is_balanced_and_split(tmp_path):

@@ -11,10 +11,11 @@ from sparsehead_cli.evaluation import evaluate as module
 from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, Job, evaluate, plan, read_settings, require_labels
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.evaluation.subject import LoadOptions, digest_of
-from sparsehead_cli.evaluation.task import Settings
+from sparsehead_cli.evaluation.task import Settings, few_labels
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
 from tests.damage import every_nth
+from tests.operations import Operations
 from tests.torture.damage import dangle, vanish
 
 SHORT = Settings(sgd_epochs=2, finetune_epochs=1, semi_seeds=2, semi_epochs=(2, 1))
@@ -152,6 +153,22 @@ def test_few_labels_are_balanced_and_at_least_one_a_class(everything):
     by_seed = [row for row in rows if (row["protocol"], row["model"], row["features"]) == ("semi-linear", "checkpoint", "r")]
     assert {row["eval_seed"] for row in by_seed} == {"0", "1"}
     assert len({row["value"] for row in by_seed}) > 2  # other labels, other numbers
+
+
+def test_few_labels_are_the_first_of_each_class_as_they_are_drawn():
+    labels = torch.arange(-50, 450) % 7 - (torch.arange(500) < 50).long() * 10  # some have no label
+    drawn = torch.randperm(500, generator=torch.Generator().manual_seed(3)).tolist()
+    first = {i for c in range(7) for i in [i for i in drawn if labels[i] == c][:7]}
+    assert few_labels(labels, 7, 0.1, 3).tolist() == sorted(first)
+
+
+def test_few_labels_of_many_classes_look_at_the_images_no_more_often():
+    calls = []
+    for classes in (2, 200):
+        with Operations() as operations:
+            few_labels(torch.arange(400) % classes, classes, 0.1, 0)
+        calls.append(operations.called)
+    assert calls[0] == calls[1]
 
 
 def test_more_labels_and_training_are_worth_something(everything):

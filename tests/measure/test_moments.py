@@ -5,6 +5,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.measure.dimensions import effective_rank
 from sparsehead_cli.measure.moments import BLOCKS, WIDEST, BlockMoments, Moments
 from sparsehead_cli.measure.spectrum import NUMBERS, Spectrum
+from tests.operations import Operations
 
 
 def noise(n, d, seed=0, mean=0.0):
@@ -30,6 +31,18 @@ def test_a_stream_equals_one_look(batch, mean):
     torch.testing.assert_close(streamed.gram(), exact.T @ exact, rtol=1e-10, atol=0)
     for name, number in NUMBERS.items():
         assert number(Spectrum(streamed)) == pytest.approx(number(Spectrum.of(features)), rel=1e-10), name
+
+
+def test_moments_of_wide_features_take_the_memory_of_one_matrix_more():
+    """Of width 8,192 a matrix in float64 is half a gigabyte."""
+    moments = of(noise(50, 24))
+    with Operations() as operations:
+        moments.add(noise(50, 24))
+    assert operations.made[24, 24] == 1  # the scatter of the batch
+    for matrix in (moments.gram, moments.covariance):
+        with Operations() as operations:
+            matrix()
+        assert operations.made[24, 24] == 1
 
 
 def test_blocks_change_nothing_but_what_can_be_drawn():

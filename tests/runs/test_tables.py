@@ -12,11 +12,12 @@ import yaml
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import replace_file, witness
+from sparsehead_cli.runs.columns import KINDS
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import kept_tables
 from sparsehead_cli.runs.readable import number, readable, share
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
-from sparsehead_cli.runs.tables import COLUMNS, KINDS, LAYERS, METRICS, TABLES, penalty_name
+from sparsehead_cli.runs.tables import COLUMNS, LAYERS, METRICS, TABLES, penalty_name
 from sparsehead_cli.study.results import read_spectra
 from tests.conftest import TINY
 from tests.rows import full_row

@@ -7,7 +7,15 @@ from torch import nn
 from sparsehead_cli import SparseHead
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.heads import FirstFeatures, mlp
-from sparsehead_cli.sparse.telemetry import active_groups, functional_inputs, head_sparsity, layer_sparsity, stable_rank
+from sparsehead_cli.sparse.telemetry import (
+    _influence,
+    active_groups,
+    functional_inputs,
+    head_sparsity,
+    layer_sparsity,
+    stable_rank,
+)
+from tests.operations import Operations
 
 
 def test_active_groups_are_those_above_one_percent_of_the_largest():
@@ -21,6 +29,17 @@ def test_stable_rank():
     assert stable_rank(1e-30 * torch.eye(3)) == pytest.approx(3)
     assert math.isnan(stable_rank(torch.zeros(3, 2)))
     assert math.isnan(stable_rank(torch.full((3, 2), torch.nan)))
+
+
+def test_stable_rank_of_a_wide_weight_needs_its_largest_singular_value_alone():
+    weight = torch.randn(530, 600, generator=torch.Generator().manual_seed(0)) / 30
+    with Operations() as operations:
+        rank = stable_rank(weight)
+    assert not {name for name in operations.called if "svd" in name or "eig" in name}
+    assert rank == stable_rank(weight)  # the same each time
+    assert rank == pytest.approx((weight.double().square().sum() / torch.linalg.svdvals(weight.double())[0] ** 2).item(), rel=1e-5)
+    assert stable_rank(1e-25 * torch.eye(600)) == pytest.approx(600, rel=1e-5)
+    assert math.isnan(stable_rank(torch.zeros(600, 600)))
 
 
 @pytest.mark.parametrize("read", [0, 1, 5, 12])
@@ -182,6 +201,20 @@ def test_columns_of_a_head_with_nothing_to_penalise():
     assert head_sparsity(SparseHead(fixed, 0.0), r) == {**nothing, "active_features": 9, "functional_features": 6}
     constant = nn.Threshold(100, 0)
     assert head_sparsity(SparseHead(constant, 0.0), r)["functional_features"] is None
+
+
+@pytest.mark.parametrize("head", [nn.Identity(), nn.Sequential(nn.BatchNorm1d(12), nn.ReLU()), FirstFeatures(5)])
+def test_a_head_of_elementwise_modules_is_looked_at_as_a_whole(head):
+    """Many features need no more passes than few, and the numbers are those of feature after feature."""
+    torch.manual_seed(0)
+    r = torch.randn(200, 12) * torch.linspace(0, 2, 12)
+    with Operations() as operations:
+        row = head_sparsity(SparseHead(head.eval(), 0.0), r)
+    assert operations.called["where"] <= 2 * 4  # in bisection alone
+    named = nn.Module()  # whose parts nobody knows
+    named.inside, named.forward = head, lambda r: head(r)
+    assert row == head_sparsity(SparseHead(named.eval(), 0.0), r)
+    assert torch.allclose(_influence(head, r), _influence(named, r), rtol=1e-5)
 
 
 def test_features_are_those_of_the_first_layer_though_it_is_frozen():

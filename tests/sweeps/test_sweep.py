@@ -237,6 +237,17 @@ def test_a_damaged_trial_becomes_no_result(finished, sweep, folder, damage, says
     assert len(read_csv(folder / "sweep.csv")) == 4
 
 
+def test_a_sweep_of_many_trials_writes_its_table_in_proportion_to_them(tmp_path, monkeypatch):
+    written = []
+    monkeypatch.setattr("sparsehead_cli.sweeps.sweep.replace_csv", lambda path, rows: written.append(len(rows)))
+    state = SweepState(tmp_path, dict.fromkeys(map(str, range(400))))
+    for count, name in enumerate(state.configs, 1):
+        state.finished(name, {"run": name})
+        assert written[-1] >= 0.95 * count  # so few are not in the file yet, and none while there are few
+    assert written[:20] == [*range(1, 21)]
+    assert sum(written) <= 22 * 400
+
+
 def test_a_line_twice_in_sweep_csv_is_told(finished, sweep, folder):
     sweep()
     with open(folder / "sweep.csv", "a") as file:

@@ -184,7 +184,7 @@ def measure(backbone: str, dataset: str, batch_size: int, rounds: int) -> list[d
     rows = report(network, batch_size, seconds) + report(network, batch_size, {"pipeline": seconds["pipeline"], **lam})[1:]
     for row in rows:
         gflops = gflop * row["images_per_second"] / batch_size
-        row |= {"precision": str(run.precision).removeprefix("torch."), "gflops": round(gflops, 1), "limit": round(limit, 1)}
+        row |= {"dtype": str(run.precision).removeprefix("torch."), "gflops": round(gflops, 1), "limit": round(limit, 1)}
     share = rows[0]["gflops"] / limit
     print(f"{network:>12}  {gflop:.1f} GFLOP a step, {rows[0]['gflops']:.0f} GFLOP/s of {limit:.0f}: {share:.2f}", flush=True)
     return rows

@@ -12,7 +12,7 @@ BENCHMARK_COLUMNS = {
     "beside": Column("text", "", "the workload that the ratio is to"),
     "gflops": Column("amount", "GFLOP/s", "arithmetic of the workload over its time"),
     "limit": Column("amount", "GFLOP/s", "the same of a product of large matrices, in the same run"),
-    "precision": Column("text", "", "of the network's arithmetic"),
+    "dtype": Column("text", "", "precision of the arithmetic"),
     "processor": Column("text", "", "what the processor calls itself, and the widest arithmetic that PyTorch uses on it"),
     "torch": Column("text", "", "version of PyTorch"),
     "peer": Column("text", "", "library, and its loop, that is compared with ours"),
@@ -68,7 +68,7 @@ BENCHMARK_COLUMNS = {
 BENCHMARKS = {
     "throughput.csv": Table(
         (
-            *("network", "workload", "images_per_second", "ratio", "beside", "gflops", "limit", "precision"),
+            *("network", "workload", "images_per_second", "ratio", "beside", "gflops", "limit", "dtype"),
             *MACHINE,
         ),
         key=("network", "workload", "commit"),

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli.data.augment import ImageViews
 from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views, fingerprint
@@ -23,6 +22,7 @@ from sparsehead_cli.machine.plugins import load as plugin
 from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
+from sparsehead_cli.nets.sharding import shard_heads, shardable, synchronised
 from sparsehead_cli.runs.backbone import build_backbone, call
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.identity import run_folder, run_identity
@@ -31,6 +31,7 @@ from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.runs.settled import settled
 from sparsehead_cli.runs.views import strengths_of
+from sparsehead_cli.sparse.penalties import GROUPS
 from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
@@ -50,13 +51,15 @@ def build(config: Config) -> Run:
     initial = initial_encoder(config, spec)
     method = method_on_device(config, spec, device, initial)
     method.check(views.roles, config.batch_size)
+    if config.shard_head and distributed.world() > 1:
+        shard_heads(method, 1 - GROUPS[config.groups])  # the other dimension than a group's norm runs over
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     steps_per_epoch = len(phases[0].train) // config.batch_size
     precision, folder = choose_precision(config.precision, device), run_folder(config, identity)
     config = replace(config, experiment=folder.parent.name)  # an older version may have filed the run elsewhere
     return Run(
         method=method,
-        forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
+        forward=synchronised(method),
         optimizer=make_optimizer(config.optimizer, groups, config.lr, config.momentum),
         views=views,
         phases=phases,

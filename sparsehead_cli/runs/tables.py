@@ -375,6 +375,8 @@ TABLES = {
     "streaming.csv": Table(
         ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
     ),
+    "imagenet.csv": Table(("experiment", "measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
+    "sharding.csv": Table(("workload", "measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
     "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
     "overhead.csv": Table(
         ("bare_alone", "bare_beside", "speed_up", "sweep", "ideal", "overhead", "cores", "torch", "commit"),

@@ -128,7 +128,8 @@ def train_step(run: Training, batch: Batch, step: int) -> dict[str, Tensor]:
         total = loss + run.sparse.penalty()
     run.optimizer.zero_grad()
     total.backward()
-    gradient_norm = torch.nn.utils.get_total_norm(p.grad for p in run.method.parameters() if p.grad is not None)
+    gradients = [p.grad for p in run.method.parameters() if p.grad is not None]
+    gradient_norm = torch.linalg.vector_norm(distributed.norms(gradients))
     run.optimizer.step()  # and after it, attached to it, the proximal map
     run.method.after_step((step + 1) / run.total_steps)
     return {"loss": loss.detach(), **{name: t.detach() for name, t in terms.items()}, "gradient_norm": gradient_norm}

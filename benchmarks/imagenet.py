@@ -13,6 +13,7 @@ the epochs (two of 25 steps in place of 100 on 1.28 million images), the views, 
 a hundredth, since so few images give a gradient of noise. Network, stem, head, views, optimizer, λ and schedule are the entry's;
 its warm-up is cut to the length of the run. The rows:
 
+    reading                                     images a second that one core decodes and crops, twice each, to 224 pixels
     steps, images_per_second, waiting_share     of the last epoch on the folder
     loss_first, loss_last                       means of the two epochs
     stopped_at, stop_is_said                    the step that SIGTERM was obeyed in, on shards; whether one process said so
@@ -36,6 +37,8 @@ import torch
 from torch.nn import functional as F
 from torchvision.io import encode_jpeg
 
+from sparsehead_cli.data.augment import RECIPES, Crops
+from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.runs.config import read_experiments
 from sparsehead_cli.runs.folder import code_version
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
@@ -48,7 +51,7 @@ NARROW = {"projector_hidden": 64, "blocks": "1,1,1,1"}  # with --quick
 
 
 def write_images(root: Path, trained: int) -> None:
-    """data_dir/imagenet/{train,val}/<wnid>/*.JPEG: smooth noise of 375 x 500 pixels, a colour a class.
+    """data_dir/imagenet/{train,val}/<wnid>/*.JPEG: noise of 375 x 500 pixels, about 85 KB each (ImageNet's have about 110), a colour a class.
 
     So many that of the training images `trained` are left when one in ten is held out.
     """
@@ -58,7 +61,8 @@ def write_images(root: Path, trained: int) -> None:
             label = i % len(WNIDS)
             coarse = torch.rand(1, 3, 24, 32, generator=generator)
             coarse[:, label] *= 0.3
-            image = F.interpolate(coarse, size=(375, 500), mode="bicubic").clamp(0, 1)[0].mul(255).to(torch.uint8)
+            image = F.interpolate(coarse, size=(375, 500), mode="bicubic")[0]
+            image = (image + 0.05 * torch.randn(3, 375, 500, generator=generator)).clamp(0, 1).mul(255).to(torch.uint8)
             path = root / "imagenet" / part / WNIDS[label] / f"{WNIDS[label]}_{i:05}.JPEG"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(encode_jpeg(image, 90).numpy().tobytes())
@@ -94,17 +98,28 @@ def train(entry: str, results: Path, data: list[str], quick: bool, *, stop: bool
     printed, errors = [], []
     reading = threading.Thread(target=lambda: errors.extend(process.stderr))
     reading.start()
+    began = time.monotonic()
     for line in process.stdout:
         printed.append(line)
-        if stop and (speed := re.search(r"^epoch .* ([\d.,]+) images/s", line)):
-            images = (QUICK_STEPS if quick else STEPS) / EPOCHS * BATCH
-            time.sleep(0.3 * images / float(speed[1].replace(",", "")))
+        if stop and line.startswith("epoch"):
+            time.sleep(0.3 * (time.monotonic() - began))  # of the time that the first epoch took: the second is as long
             process.send_signal(signal.SIGTERM)
             stop = False
+        began = time.monotonic()  # with the last line of the header the first epoch begins
     reading.join()
     if process.wait() and not any("stopped by SIGTERM" in line for line in errors):
         raise SystemExit(f"{entry} ended with {process.returncode}:\n{''.join(errors)}")
     return "".join(printed + errors)
+
+
+def reading(root: Path) -> float:
+    """Images a second that one process on one core decodes and crops, twice each, to 224 pixels."""
+    source = load_split("imagenet", "pretrain", root, workers=0)
+    crops = Crops(RECIPES["symmetric"], 224, 0)
+    began, count = time.perf_counter(), 0
+    for batch in source.batches(4, order=torch.arange(len(source)), read=crops):
+        count += len(batch.labels)
+    return count / (time.perf_counter() - began)
 
 
 def run_entry(entry: str, root: Path, quick: bool) -> list[dict[str, object]]:
@@ -144,10 +159,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="write the rows to this CSV")
     options = parser.parse_args()
     entries = options.entries or (ENTRIES[:1] if options.quick else ENTRIES)
-    rows, steps = [], QUICK_STEPS if options.quick else STEPS
+    steps = QUICK_STEPS if options.quick else STEPS
     with tempfile.TemporaryDirectory() as scratch:
         write_images(Path(scratch), steps // EPOCHS * BATCH)
         write_shards(Path(scratch), Path(scratch, "shards"))
+        rows = [row("imagenet", "reading", reading(Path(scratch)), "images/s")]
         for entry in entries:
             rows += run_entry(entry, Path(scratch), options.quick)
     machine = {"cores": os.cpu_count(), "torch": str(torch.__version__), "commit": code_version()}
@@ -157,4 +173,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     main()

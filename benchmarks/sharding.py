@@ -10,7 +10,7 @@ thread. Rows, of "whole" and of "sharded", and the ratio sharded / whole:
     peak             of a process's memory over four steps, less what it had before the run was built; the larger of the two    MB
     building         the same until the first step: each process makes all weights before it keeps its part                    MB
     step             seconds, the median of the last three
-    loss             of the last step: the two must agree
+    loss             of the last step: the two must agree, but for the rounding of a sum of 67 million squares
 """
 
 import argparse
@@ -24,7 +24,7 @@ import time
 from pathlib import Path
 
 import torch
-import torch.distributed.fsdp  # noqa: F401  before memory is looked at, for both forms
+import torch.distributed.fsdp  # before memory is looked at, for both forms
 
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.runs.build import build
@@ -93,7 +93,7 @@ def main() -> None:
         return one_process(options.process == "sharded", width, options.out)
     with tempfile.TemporaryDirectory() as scratch:
         found = {name: measure(name, width, Path(scratch)) for name in ("whole", "sharded")}
-    if abs(found["sharded"]["loss"] / found["whole"]["loss"] - 1) > 1e-5:
+    if abs(found["sharded"]["loss"] / found["whole"]["loss"] - 1) > 1e-4:
         raise SystemExit(f"the losses differ: {found}")
     units = {"weights": "MB", "peak": "MB", "building": "MB", "step": "s", "loss": ""}
     rows = [row(name, key, numbers[key], unit) for name, numbers in found.items() for key, unit in units.items()]

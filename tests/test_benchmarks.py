@@ -11,7 +11,9 @@ from sparsehead_cli.runs.table_files import read_csv
 
 ROOT = Path(__file__).parents[1]
 TABLES_OF = {
+    "imagenet.py": "imagenet.csv",
     "own_images.py": "own_images.csv",
+    "sharding.py": "sharding.csv",
     "spectrum.py": "cost.csv",
     "streaming.py": "streaming.csv",
     "sweep.py": "overhead.csv",
@@ -35,6 +37,15 @@ def test_quick_forms_run_to_their_end(script, tmp_path):
     rows = read_csv(tmp_path / "rows.csv", TABLES_OF[script])
     assert rows
     assert all(row["commit"] for row in rows)
+
+
+@pytest.mark.slow
+def test_clusters_prints_a_row_for_each_entry_and_number_of_gpus():
+    table = [line.split("|")[1:-1] for line in run("clusters.py", "--reading", 100).splitlines() if line.startswith("|")]
+    simclr = dict(zip(map(str.strip, table[0]), map(str.strip, table[2]), strict=True))
+    assert len(table) == 2 + 3 * 3
+    # 4.1 billion multiplications and additions a view, twice, forward and (two times as many) backward
+    assert float(simclr["TFLOP an image"]) == pytest.approx(2 * 2 * 3 * 4.1e9 / 1e12, rel=0.02)
 
 
 @pytest.mark.slow

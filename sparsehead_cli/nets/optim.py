@@ -89,10 +89,8 @@ class LARS(torch.optim.Optimizer):
             norm_w, norm_g = norms(trained), norms(gradients)
             ratio = group["eta"] * norm_w / (norm_g + group["weight_decay"] * norm_w)
             defined = (norm_w > 0) & (norm_g > 0)
-            if group["clip"]:
-                factors = torch.where(defined, ratio / lr, 1.0).clamp(max=1)
-            else:
-                factors = torch.where(defined, ratio, 1.0) * lr
+            published = torch.where(defined, ratio, 1.0) * lr
+            factors = torch.where(defined, ratio / lr, 1.0).clamp(max=1) if group["clip"] else published
             torch._foreach_mul_(updates, factors.unbind())
         torch._foreach_mul_(v, group["momentum"])
         torch._foreach_add_(v, updates)

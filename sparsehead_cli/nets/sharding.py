@@ -3,7 +3,6 @@
 import copy
 from typing import TypeVar
 
-import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -13,7 +12,7 @@ T = TypeVar("T")
 
 
 def shardable(method: nn.Module, dim: int) -> dict[str, nn.Linear]:
-    """The linear layers outside of the backbone and its copies, by name, whose weights' dimension `dim` the processes divide evenly.
+    """The linear layers outside of the backbone and its copies whose weights' dimension `dim` the processes divide evenly, by name.
 
     Those of projector and predictor, and of a teacher's projector.
     """
@@ -26,7 +25,8 @@ def shard_heads(method: nn.Module, dim: int) -> None:
     """Let each process keep a part of every shardable layer, in place; names stay, and a whole layer is there while it is used.
 
     Weights are cut along `dim`: along that which counts the groups, a group lies in one process, and the penalty and its proximal
-    map need no other. To be done before an optimizer is made and before `synchronised`. Source: fully_shard of torch.distributed.fsdp, after Zhao et al. 2023 (arXiv 2304.11277).
+    map need no other. To be done before an optimizer is made and before `synchronised`.
+    Source: fully_shard of torch.distributed.fsdp, after Zhao et al. 2023 (arXiv 2304.11277).
     """
     from torch.distributed.device_mesh import init_device_mesh  # not above: these take a second to import
     from torch.distributed.fsdp import fully_shard

@@ -15,7 +15,7 @@ from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed
-from sparsehead_cli.machine.device import choose_device, choose_precision
+from sparsehead_cli.machine.device import choose_device, choose_precision, compile_mode
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.plugins import load as plugin
@@ -51,8 +51,6 @@ def build(config: Config) -> Run:
     initial = initial_encoder(config, spec)
     method = method_on_device(config, spec, device, initial)
     method.check(views.roles, config.batch_size)
-    if config.shard_head and distributed.world() > 1:
-        shard_heads(method, 1 - GROUPS[config.groups])  # the other dimension than a group's norm runs over
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     steps_per_epoch = len(phases[0].train) // config.batch_size
     precision, folder = choose_precision(config.precision, device), run_folder(config, identity)
@@ -101,13 +99,15 @@ def phases_of(config: Config, device: torch.device) -> tuple[Phase, ...]:
 
 
 def method_on_device(config: Config, spec: object, device: torch.device, initial: Initial | None = None) -> Method:
-    """The method as it is trained: on the device, its norms joined where that is faster, compiled where that was asked for."""
+    """The method as it is trained: on the device, its norms joined over the processes; compiled and sharded where that is set."""
     require_memory(config, spec, device)
     method = join_batch_norms(build_method(config, spec, initial), device)
     method = method.to(device=device, memory_format=torch.channels_last)
     if config.compile:
         for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
-            network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
+            network.compile(mode=compile_mode(device))  # in place: torch.compile(backbone) would rename the state_dict's keys
+    if config.shard_head and distributed.world() > 1:
+        shard_heads(method, groups_dim(config))
     return method
 
 
@@ -208,7 +208,7 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
 
 
 def memory_needed(config: Config, spec: object) -> int | None:
-    """The bytes of weights, their gradients and what the optimizer keeps of them; activations and images come on top.
+    """The bytes, in one process, of weights, gradients and what the optimizer keeps of them; activations and images come on top.
 
     None for code of one's own: it may not know how to be made without memory.
     """
@@ -216,8 +216,15 @@ def memory_needed(config: Config, spec: object) -> int | None:
         return None
     method = outline(build_method, config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
-    count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
-    return 4 * count
+    sharded = shardable(method, groups_dim(config)).values() if config.shard_head else ()
+    in_parts = {p for layer in sharded for p in layer.parameters()}
+    count = sum(p.numel() * of_each[p.requires_grad] / (distributed.world() if p in in_parts else 1) for p in method.parameters())
+    return round(4 * (count + sum(b.numel() for b in method.buffers())))
+
+
+def groups_dim(config: Config) -> int:
+    """The dimension of a weight [out, in] that counts the groups of a run: the other one than a group's norm runs over."""
+    return 1 - GROUPS[config.groups]
 
 
 def require_memory(config: Config, spec: object, device: torch.device) -> None:

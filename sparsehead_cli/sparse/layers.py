@@ -217,6 +217,6 @@ def _check_matrix(what: str, weight: Tensor | None) -> None:
 
 
 WHOLE = (
-    "SparseHead needs weights that are whole, or DTensors as fully_shard makes them: shard the projector so, or the backbone alone, "
-    "and wrap the projector in DistributedDataParallel."
+    "SparseHead needs weights that are whole, or DTensors as fully_shard makes them: shard the projector so, or the backbone "
+    "alone, and wrap the projector in DistributedDataParallel."
 )

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -70,13 +70,13 @@ def is_sharded(x: object) -> bool:
 
 
 def whole(x: Tensor) -> Tensor:
-    """All of a sharded tensor, differentiable; any other tensor as it is."""
+    """All of a sharded tensor; any other tensor as it is."""
     return x.full_tensor() if is_sharded(x) else x
 
 
-def graded_alike(x: Tensor) -> Tensor:
-    """The same tensor; where it is sharded, its gradient will be sharded as it is, as an optimizer needs it."""
-    return x.redistribute(placements=x.placements) if is_sharded(x) else x
+def of_all_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function` of a tensor, differentiable; of a sharded one it is that of the whole, and the gradient is sharded as x is."""
+    return function(x.redistribute(placements=x.placements)).full_tensor() if is_sharded(x) else function(x)
 
 
 def own_part(x: Tensor) -> Tensor:
@@ -104,8 +104,8 @@ def whole_state(state: object) -> object:
 
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
-    """The Euclidean norm of each of n tensors, of a sharded one over all processes, [n]. No gradient goes through."""
-    found = list(torch._foreach_norm([own_part(x.detach()) for x in tensors]))  # few kernels, however many tensors
+    """The Euclidean norm of each of n tensors, of a sharded one over all processes, [n]. To be called without gradients."""
+    found = list(torch._foreach_norm([x.to_local() if is_sharded(x) else x for x in tensors]))  # few kernels, however many tensors
     if places := [i for i, x in enumerate(tensors) if is_sharded(x)]:
         squares = torch.stack([found[i] for i in places]).square()
         dist.all_reduce(squares)

@@ -53,7 +53,8 @@ NARROW = {"projector_hidden": 64, "blocks": "1,1,1,1"}  # with --quick
 def write_images(root: Path, trained: int) -> None:
     """data_dir/imagenet/{train,val}/<wnid>/*.JPEG: noise of 375 x 500 pixels, a colour a class.
 
-    A file has about 85 KB, those of ImageNet about 110. There are so many that of the training images `trained` are left when one in ten is held out.
+    A file has about 85 KB, those of ImageNet about 110. There are so many that `trained` of the training images are left when one
+    in ten is held out.
     """
     generator = torch.Generator().manual_seed(0)
     for part, count in (("train", -(-trained * 10 // 9) + 1), ("val", 3 * len(WNIDS))):
@@ -102,9 +103,11 @@ def train(entry: str, results: Path, data: list[str], quick: bool, *, stop: bool
     for line in process.stdout:
         printed.append(line)
         if stop and line.startswith("epoch") and "kNN" in line:  # the first epoch is over
-            time.sleep(0.2 * (time.monotonic() - began))  # of the time until now: the second epoch takes about as long
+            time.sleep(0.3 * (time.monotonic() - began))  # of the time that it took: the second takes about as long
             process.send_signal(signal.SIGTERM)
             stop = False
+        if not line.startswith("epoch"):
+            began = time.monotonic()  # the first epoch begins with the last line of the header
     reading.join()
     if process.wait() and not any("stopped by SIGTERM" in line for line in errors):
         raise SystemExit(f"{entry} ended with {process.returncode}:\n{''.join(errors)}")

@@ -32,6 +32,14 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return PRECISIONS[name]
 
 
+def compile_mode(device: torch.device) -> str:
+    """The mode for torch.compile: CUDA graphs on a GPU, since a small network's kernels end before the next ones are launched.
+
+    Of several processes SyncBatchNorm makes the processor wait in each layer, which no graph can hold: these have the default.
+    """
+    return "reduce-overhead" if device.type == "cuda" and distributed.world() == 1 else "default"
+
+
 def has_fast_bfloat16(device: torch.device) -> bool:
     """Whether bfloat16 beats float32 here: a GPU of Ampere or later, a processor with AMX or AVX512-BF16.
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -62,6 +62,56 @@ def all_gather(x: Tensor) -> Tensor:
 def own_share(x: Tensor) -> Tensor:
     """This process's rows of a joined batch, [W·B, ...] -> [B, ...]; the inverse of `all_gather`."""
     return x.chunk(world())[rank()]
+
+
+def is_sharded(x: object) -> bool:
+    """Whether it is a tensor of which each process holds a part: a DTensor, which is not imported to be recognised."""
+    return hasattr(x, "placements")
+
+
+def whole(x: Tensor) -> Tensor:
+    """All of a sharded tensor; any other tensor as it is."""
+    return x.full_tensor() if is_sharded(x) else x
+
+
+def of_all_parts(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    """`function` of a tensor, differentiable; of a sharded one it is that of the whole, and the gradient is sharded as x is."""
+    return function(x.redistribute(placements=x.placements)).full_tensor() if is_sharded(x) else function(x)
+
+
+def own_part(x: Tensor) -> Tensor:
+    """What this process holds of a sharded tensor, in the same memory; any other tensor as it is."""
+    return x.to_local() if is_sharded(x) else x
+
+
+def sharded_like(x: Tensor, other: Tensor) -> Tensor:
+    """A whole tensor, which all processes have, sharded as `other` is; as it is where `other` is whole."""
+    if not is_sharded(other):
+        return x
+    from torch.distributed.tensor import distribute_tensor  # not above: it takes as long to import as a small run
+
+    return distribute_tensor(x.to(other.device), other.device_mesh, other.placements)
+
+
+def whole_state(state: object) -> object:
+    """A state_dict with its sharded tensors whole, on the processor of the first process, one after the other; None elsewhere."""
+    if isinstance(state, dict):
+        return {key: whole_state(value) for key, value in state.items()}
+    if not is_sharded(state):
+        return state
+    gathered = state.full_tensor()
+    return gathered.cpu() if rank() == 0 else None
+
+
+def norms(tensors: Sequence[Tensor]) -> Tensor:
+    """The Euclidean norm of each of n tensors, of a sharded one over all processes, [n]. To be called without gradients."""
+    found = list(torch._foreach_norm([x.to_local() if is_sharded(x) else x for x in tensors]))  # few kernels, however many tensors
+    if places := [i for i, x in enumerate(tensors) if is_sharded(x)]:
+        squares = torch.stack([found[i] for i in places]).square()
+        dist.all_reduce(squares)
+        for i, norm in zip(places, squares.sqrt().unbind(), strict=True):
+            found[i] = norm
+    return torch.stack(found)
 
 
 def barrier() -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.errors import unknown
+from sparsehead_cli.machine.distributed import is_sharded, norms, own_part
 
 
 def lr_at(step: int, *, total: int, warmup: int, lr: float) -> float:
@@ -38,11 +39,12 @@ def parameter_groups(module: nn.Module, weight_decay: float, constant_lr: Iterab
 
 
 def make_optimizer(name: str, groups: list[dict], lr: float, momentum: float) -> torch.optim.Optimizer:
-    """The optimizer of a run; `momentum` is beta 1 for AdamW."""
+    """The optimizer of a run; `momentum` is beta 1 for AdamW. One kernel steps many weights, unless some are sharded."""
+    whole = not any(is_sharded(p) for group in groups for p in group["params"])
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum)
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=whole or None)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999))
+        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=whole or None)
     if name in LARS_FORMS:
         return LARS(groups, lr=lr, momentum=momentum, **LARS_FORMS[name])
     raise unknown("optimizer", name, OPTIMIZERS)
@@ -71,26 +73,28 @@ class LARS(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is not None:
-                    self._update(p, group)
+            if trained := [p for p in group["params"] if p.grad is not None]:
+                self._update(trained, group)
 
-    def _update(self, p: Tensor, group: dict) -> None:
-        grad, lr = p.grad.add(p, alpha=group["weight_decay"]), group["lr"]
+    def _update(self, trained: list[Tensor], group: dict) -> None:
+        """All weights of a group at once: a device is given a few large pieces of work, not a dozen small ones a weight."""
+        for p in trained:
+            if "momentum_buffer" not in self.state[p]:
+                self.state[p]["momentum_buffer"] = torch.zeros_like(p)
+        gradients, velocities = [p.grad for p in trained], [self.state[p]["momentum_buffer"] for p in trained]
+        w, g, v = (list(map(own_part, tensors)) for tensors in (trained, gradients, velocities))
+        updates, lr = torch._foreach_add(g, w, alpha=group["weight_decay"]), group["lr"]
         outside = lr if group["clip"] or not group["adapt"] else 1.0  # the rate that is multiplied after the momentum
         if group["adapt"]:
-            norm_w, norm_g = torch.linalg.vector_norm(p), torch.linalg.vector_norm(p.grad)
+            norm_w, norm_g = norms(trained), norms(gradients)
             ratio = group["eta"] * norm_w / (norm_g + group["weight_decay"] * norm_w)
             defined = (norm_w > 0) & (norm_g > 0)
-            if group["clip"]:
-                grad = grad * torch.where(defined, ratio / lr, 1.0).clamp(max=1)
-            else:
-                grad = grad * torch.where(defined, ratio, 1.0) * lr
-        state = self.state[p]
-        if "momentum_buffer" not in state:
-            state["momentum_buffer"] = torch.zeros_like(p)
-        velocity = state["momentum_buffer"].mul_(group["momentum"]).add_(grad)
-        p.add_(velocity, alpha=-outside)
+            published = torch.where(defined, ratio, 1.0) * lr
+            factors = torch.where(defined, ratio / lr, 1.0).clamp(max=1) if group["clip"] else published
+            torch._foreach_mul_(updates, factors.unbind())
+        torch._foreach_mul_(v, group["momentum"])
+        torch._foreach_add_(v, updates)
+        torch._foreach_add_(w, v, alpha=-outside)
 
 
 def adaptation(name: str) -> dict[str, float]:

@@ -94,6 +94,8 @@ BENCHMARKS = {
         ("measurement", "epoch", "value", "unit", "images", "workers", "cores", "torch", "commit"), empty=("epoch", "value", "unit")
     ),
     "durations.csv": Table(("measurement", "value", "unit", "versions", *MACHINE)),
+    "imagenet.csv": Table(("experiment", "measurement", "value", "unit", *MACHINE), empty=("unit",)),
+    "sharding.csv": Table(("workload", "measurement", "value", "unit", *MACHINE), empty=("unit",)),
     "own_images.csv": Table(("measurement", "value", "unit", "cores", "torch", "commit"), empty=("unit",)),
     "memory.csv": Table(
         ("workload", "setting", "peak_mb", "start_mb", "seconds", "ratio", *MACHINE),

@@ -8,7 +8,6 @@ from typing import TypeVar
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sparsehead_cli.data.augment import ImageViews
 from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views, fingerprint
@@ -16,13 +15,14 @@ from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed
-from sparsehead_cli.machine.device import choose_device, choose_precision
+from sparsehead_cli.machine.device import choose_device, choose_precision, compile_mode
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.plugins import load as plugin
 from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
+from sparsehead_cli.nets.sharding import shard_heads, shardable, synchronised
 from sparsehead_cli.runs.backbone import build_backbone, call
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.identity import run_folder, run_identity
@@ -31,6 +31,7 @@ from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.runs.settled import settled
 from sparsehead_cli.runs.views import strengths_of
+from sparsehead_cli.sparse.penalties import GROUPS
 from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
@@ -56,7 +57,7 @@ def build(config: Config) -> Run:
     config = replace(config, experiment=folder.parent.name)  # an older version may have filed the run elsewhere
     return Run(
         method=method,
-        forward=DistributedDataParallel(method) if distributed.world() > 1 else method,
+        forward=synchronised(method),
         optimizer=make_optimizer(config.optimizer, groups, config.lr, config.momentum),
         views=views,
         phases=phases,
@@ -98,7 +99,7 @@ def phases_of(config: Config, device: torch.device) -> tuple[Phase, ...]:
 
 
 def method_on_device(config: Config, spec: object, device: torch.device, initial: Initial | None = None) -> Method:
-    """The method as it is trained: on the device, its norms joined where that is faster, compiled where that was asked for."""
+    """The method as it is trained: on the device, its norms joined over the processes; compiled and sharded where that is set."""
     require_memory(config, spec, device)
     method = join_batch_norms(build_method(config, spec, initial), device)
     method = method.to(device=device, memory_format=torch.channels_last)
@@ -107,7 +108,9 @@ def method_on_device(config: Config, spec: object, device: torch.device, initial
         checkpoint_activations(config, method.backbone)
     if config.compile:
         for network in (m for m in method.modules() if type(m) is type(method.backbone)):  # a teacher's as well
-            network.compile()  # in place: torch.compile(backbone) would rename the state_dict's keys
+            network.compile(mode=compile_mode(device))  # in place: torch.compile(backbone) would rename the state_dict's keys
+    if config.shard_head and distributed.world() > 1:
+        shard_heads(method, groups_dim(config))
     return method
 
 
@@ -223,7 +226,7 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
 
 
 def memory_needed(config: Config, spec: object) -> int | None:
-    """The bytes of weights, their gradients and what the optimizer keeps of them; activations and images come on top.
+    """The bytes, in one process, of weights, gradients and what the optimizer keeps of them; activations and images come on top.
 
     None for code of one's own: it may not know how to be made without memory.
     """
@@ -231,8 +234,15 @@ def memory_needed(config: Config, spec: object) -> int | None:
         return None
     method = outline(build_method, config, spec)
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
-    count = sum(p.numel() * of_each[p.requires_grad] for p in method.parameters()) + sum(b.numel() for b in method.buffers())
-    return 4 * count
+    sharded = shardable(method, groups_dim(config)).values() if config.shard_head else ()
+    in_parts = {p for layer in sharded for p in layer.parameters()}
+    count = sum(p.numel() * of_each[p.requires_grad] / (distributed.world() if p in in_parts else 1) for p in method.parameters())
+    return round(4 * (count + sum(b.numel() for b in method.buffers())))
+
+
+def groups_dim(config: Config) -> int:
+    """The dimension of a weight [out, in] that counts the groups of a run: the other one than a group's norm runs over."""
+    return 1 - GROUPS[config.groups]
 
 
 def require_memory(config: Config, spec: object, device: torch.device) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.archive import Unsound, finite, pickle_start, read_archive, tensors_in
+from sparsehead_cli.machine.distributed import sharded_like
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.runs.config import LARGEST
 
@@ -118,6 +119,9 @@ def load_optimizer(optimizer: torch.optim.Optimizer, given: dict, path: Path, *,
     fits &= set(state) == set(range(len(parameters))) or (not state and not (begun and names))
     if not (fits and all(_is_memory(entry, parameters[index], names) for index, entry in state.items())):
         raise SparseheadError(f"{path} is damaged: its optimizer's state is not that of the run's weights. {REMEDY}")
+    for index, entry in state.items():
+        whole = {name for name, value in entry.items() if value is not None and value.shape == parameters[index].shape}
+        state[index] = {name: sharded_like(v, parameters[index]) if name in whole else v for name, v in entry.items()}
     optimizer.load_state_dict({"state": state, "param_groups": own})
 
 

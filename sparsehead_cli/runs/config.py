@@ -128,6 +128,9 @@ class Config:
     workers: int | None = setting(
         None, "Processes that read image files; without it one a core, at most 4.", least=0, most=MOST_WORKERS, identity=False
     )
+    shard_head: bool = setting(
+        False, "Of several processes, let each keep a part of the head's linear layers, for heads of many GB.", identity=False
+    )
     track_spectrum: bool = setting(
         False, "Keep the eigenvalues of r and z at epochs 1, 2, 3, 4, 6, 8, 11, 16, … and the last.", identity=False
     )

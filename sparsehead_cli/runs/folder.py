@@ -67,7 +67,9 @@ def resume(run: Run) -> Progress:
     state = load_checkpoint(path)
     require_of_run(state, run, path)
     tables = kept_tables(run, run.epochs_done(state["step"]))
-    run.method.load_state_dict(state["method"])
+    run.method.load_state_dict(
+        {name: distributed.sharded_like(state["method"][name], own) for name, own in run.method.state_dict().items()}
+    )
     load_optimizer(run.optimizer, state["optimizer"], path, begun=state["step"] > 0)
     sums = {name: value.to(run.device) for name, value in state["sums"].items()}
     return Progress(state["step"], sums, state.get("skipped", 0), tables)
@@ -146,6 +148,7 @@ def is_other(kept: object, now: str) -> bool:
 
 def save(run: Run, progress: Progress) -> None:
     """Write the tables, then checkpoint.pt, each atomically; a kill in between leaves rows too many, cut at resume."""
+    method, optimizer = (distributed.whole_state(part.state_dict()) for part in (run.method, run.optimizer))  # of all processes
     if distributed.rank() > 0:
         return
     for name, rows in progress.tables.items():
@@ -162,8 +165,8 @@ def save(run: Run, progress: Progress) -> None:
             "sums": {name: value.cpu() for name, value in progress.sums.items()},
             "input": input_of(run),
             "trained_on": run.trained_on,
-            "method": run.method.state_dict(),
-            "optimizer": run.optimizer.state_dict(),
+            "method": method,
+            "optimizer": optimizer,
         },
     )
 

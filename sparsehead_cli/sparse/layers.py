@@ -14,6 +14,7 @@ from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
 from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.machine.distributed import is_sharded, own_part
 
 CONVOLUTIONS = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -71,22 +72,34 @@ def linear_layers(projector: nn.Module) -> list[tuple[str, nn.Module]]:
 
     Raises: SparseheadError for a layer whose weight is no whole matrix: lazy, sharded, or empty.
     """
+    found = _linear_layers(projector)
+    for name, module in found:
+        if is_sharded(module._parameters.get("weight")):
+            raise SparseheadError(
+                f'layer "{name}" ({type(module).__name__}) has a DTensor for a weight, of which a process holds a part: it can be '
+                "penalised, but not measured or pruned. Load its full state_dict into a head that is not sharded."
+            )
+    return found
+
+
+def _linear_layers(projector: nn.Module) -> list[tuple[str, nn.Module]]:
+    """The same, sharded ones among them."""
     found = [(name, module) for name, module in named_layers(projector) if is_linear(module)]
     for name, module in found:
-        _check_whole(f'layer "{name}" ({type(module).__name__})', module.__dict__.get("weight", module._parameters.get("weight")))
+        _check_matrix(f'layer "{name}" ({type(module).__name__})', module.__dict__.get("weight", module._parameters.get("weight")))
     return found
 
 
 def matrices(projector: nn.Module) -> list[Matrix]:
     """Every trainable matrix of a projector, in the order of `projector.modules()`; one that two layers share comes once.
 
-    Raises: SparseheadError for a weight that is no whole matrix.
+    One that is sharded is a DTensor. Raises: SparseheadError for a weight that is no matrix.
     """
     if isinstance(projector, RawMatrices):
         stored = zip(projector.names, projector.matrices, strict=True)
         found = [Matrix(name, weight, _raw(name, weight)) for name, weight in stored if weight.requires_grad]
     else:
-        trainable = ((name, layer) for name, layer in linear_layers(projector) if is_trainable(layer))
+        trainable = ((name, layer) for name, layer in _linear_layers(projector) if is_trainable(layer))
         found = [_of_layer(name, layer) for name, layer in trainable]
     once: list[Matrix] = []
     for each in found:
@@ -109,6 +122,7 @@ def overlap(weights: list[Tensor]) -> tuple[int, int] | None:
 
 def _span(i: int, weight: Tensor) -> tuple[str, int, int, int] | None:
     """(device, first byte, last byte + 1, i) of a tensor; None for one that has no memory."""
+    weight = own_part(weight)
     if weight.is_meta or weight.numel() == 0 or weight.untyped_storage().data_ptr() == 0:
         return None
     last = sum((size - 1) * stride for size, stride in zip(weight.shape, weight.stride(), strict=True))
@@ -184,17 +198,15 @@ def _raw(name: str, weight: nn.Parameter) -> Tensor:
         raise SparseheadError(
             f'the parameter "{name}" has {count}; a matrix [out, in] is needed: leave out what is none, such as a bias.'
         )
-    _check_whole(f'the matrix "{name}"', weight)
+    _check_matrix(f'the matrix "{name}"', weight)
     return weight
 
 
-def _check_whole(what: str, weight: Tensor | None) -> None:
+def _check_matrix(what: str, weight: Tensor | None) -> None:
     if weight is None:
         return  # a computed one
     if isinstance(weight, nn.UninitializedParameter):
         raise SparseheadError(f"{what} has no shape yet: run one batch through the projector first.")
-    if hasattr(weight, "placements"):  # DTensor, without importing it
-        raise SparseheadError(f"{what} has a DTensor for a weight, of which a process may hold a part only. {WHOLE}")
     if weight.dim() < 2:
         shape = tuple(weight.shape)
         raise SparseheadError(f"{what} has a weight of shape {shape}, no matrix, as when FSDP or DeepSpeed shards it. {WHOLE}")
@@ -205,6 +217,6 @@ def _check_whole(what: str, weight: Tensor | None) -> None:
 
 
 WHOLE = (
-    "SparseHead needs whole weights on every process: shard the backbone alone, fully_shard(backbone), and wrap the projector in "
-    "DistributedDataParallel."
+    "SparseHead needs weights that are whole, or DTensors as fully_shard makes them: shard the projector so, or the backbone "
+    "alone, and wrap the projector in DistributedDataParallel."
 )

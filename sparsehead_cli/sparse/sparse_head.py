@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 
 from sparsehead_cli.errors import SparseheadError, shown, unknown
+from sparsehead_cli.machine.distributed import of_all_parts
 from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.sparse.attach import Attachment, attach, learning_rates, require_optimizers
 from sparsehead_cli.sparse.layers import CONVOLUTIONS, Matrix, RawMatrices, is_linear, is_trainable, matrices, named_layers, overlap
@@ -146,8 +147,11 @@ class SparseHead:
 
     def value_of_penalty(self) -> Tensor:
         """Σ_l P(W_l), without λ, []; for the log. 0 where nothing is penalised. Half-precision weights are summed in float32."""
-        values = [self._penalty.value(_at_least_float32(w), self.groups) for w in self.weights()]
+        values = [of_all_parts(self._value_of, weight) for weight in self.weights()]
         return torch.stack(values).sum() if values else self._zero()
+
+    def _value_of(self, weight: Tensor) -> Tensor:
+        return self._penalty.value(_at_least_float32(weight), self.groups)
 
     def penalty(self) -> Tensor:
         """λ · Σ_l P(W_l), [], to add to the loss. Exactly 0, without a graph, for λ = 0 and for the proximal solver.

@@ -11,7 +11,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from sparsehead_cli.data.contract import GLOBAL, LOCAL, Batch, Inputs, View, joined
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.machine.distributed import all_gather, own_share, world
+from sparsehead_cli.machine.distributed import all_gather, own_part, own_share, world
 from sparsehead_cli.machine.ranges import Range, keywords_of, stated_range
 from sparsehead_cli.nets.heads import mlp
 from sparsehead_cli.nets.recompute import in_parts
@@ -126,7 +126,8 @@ def teacher_of(*modules: nn.Module) -> nn.Sequential:
 @torch.no_grad()
 def move(teacher: nn.Module, student: nn.Module, momentum: float) -> None:
     """teacher ← momentum · teacher + (1 - momentum) · student, parameter by parameter; buffers stay."""
-    get_ema_multi_avg_fn(momentum)(list(teacher.parameters()), list(student.parameters()), None)  # torch does not use the last
+    pairs = [list(map(own_part, network.parameters())) for network in (teacher, student)]
+    get_ema_multi_avg_fn(momentum)(*pairs, None)  # torch does not use the last
 
 
 def rising(momentum: float, progress: float) -> float:

@@ -120,16 +120,16 @@ def train_step(run: Training, batch: Batch, step: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(stable_seed("views", run.seed, step, 0))  # likewise, and 0 was the process's number
     views = run.views(batch.inputs, generator)
 
+    run.optimizer.zero_grad()  # before the forward pass: its activations may have the memory
     with run.autocast():
         loss, terms = run.forward(views, batch)
     total = loss
     if run.sparse:
         run.sparse.lam = run.lam(step)
         total = loss + run.sparse.penalty()
-    run.optimizer.zero_grad()
     total.backward()
     gradients = [p.grad for group in run.optimizer.param_groups for p in group["params"] if p.grad is not None]
-    gradient_norm = torch.nn.utils.get_total_norm(gradients)
+    gradient_norm = torch.linalg.vector_norm(distributed.norms(gradients))
     run.optimizer.step()  # and after it, attached to it, the proximal map
     run.method.after_step((step + 1) / run.total_steps)
     return {"loss": loss.detach(), **{name: t.detach() for name, t in terms.items()}, "gradient_norm": gradient_norm}

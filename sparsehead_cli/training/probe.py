@@ -8,6 +8,7 @@ from sparsehead_cli.measure.dimensions import effective_rank
 from sparsehead_cli.measure.features import EncoderAndHead, extract
 from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum
+from sparsehead_cli.nets.sharding import with_whole_layers
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.run import Phase, Progress, Run, diverged
 from sparsehead_cli.runs.table_files import Row
@@ -54,7 +55,9 @@ def measure(run: Run, bank: Source, val: Source) -> tuple[Row, list[Row], dict[s
 
     Raises: SparseheadError for features that are not finite.
     """
-    network = EncoderAndHead(run.method.backbone, run.method.projector)
+    sparse = with_whole_layers(run.sparse, run.method.projector)
+    head = sparse.projector
+    network = EncoderAndHead(run.method.backbone, head)
     classes = len(getattr(val.spec, "classes", ()))
     with run.autocast():
         features = extract(network, val, run.prepare)
@@ -66,10 +69,10 @@ def measure(run: Run, bank: Source, val: Source) -> tuple[Row, list[Row], dict[s
     def knn(neighbours: Tensor, queries: Tensor) -> float:
         return knn_accuracy(neighbours, bank_features.labels, queries, features.labels, k=NEIGHBOURS, classes=classes)
 
-    with eval_mode(run.method), torch.no_grad():
-        layers = layer_sparsity(run.sparse, r)
-        sparsity = head_sparsity(run.sparse, r, layers)
-        pruned = run.sparse.prune(ACTIVE_SHARE) if run.sparse.parameters() else run.method.projector
+    with eval_mode(run.method), eval_mode(head), torch.no_grad():
+        layers = layer_sparsity(sparse, r)
+        sparsity = head_sparsity(sparse, r, layers)
+        pruned = sparse.prune(ACTIVE_SHARE) if sparse.parameters() else head
         pruned_accuracy = knn(pruned(bank_r), pruned(r))
     spectra = {"r": Spectrum.of(r), "z": Spectrum.of(z)}
     columns = {

@@ -168,6 +168,7 @@ def one_of_several(rank, world, port, folder, images):
         share = [v.chunk(2)[rank] for v in joined_views()]
         stopped_at(2, streaming(images, folder / "streamed"), rank=0)
         train(streaming(images, folder / "streamed"))
+        found["sharded"] = sharded(folder)
         labels = LABELS.chunk(2)[rank]
         found["steps"] = {name: two_steps(name, share, labels, DistributedDataParallel) for name in METHODS}
         found["in parts"] = {name: two_steps(name, share, labels, DistributedDataParallel, parts=2) for name in RUNS}
@@ -180,6 +181,23 @@ def one_of_several(rank, world, port, folder, images):
     torch.save(found, folder / f"{rank}.pt")
     distributed.barrier()
     distributed.stop()
+
+
+def sharded(folder):
+    """Runs with the head in parts beside those with a whole one: with the methods that have a teacher or predictor, both solvers,
+    optimizers whose steps read norms, and a stop. The shapes of what this process holds of BYOL's weights, by name.
+    """
+    for method in RUNS:
+        train(settings(method, folder / "sharded", shard_head=True))
+    for shard_head in (False, True):
+        train(settings("simclr", folder / f"lars-{shard_head}", solver="proximal", optimizer="lars", shard_head=shard_head))
+    stopped_at(STOPPED_AT, settings("simclr", folder / "sharded-parts", shard_head=True), rank=0)
+    if distributed.rank() == 0:
+        shutil.copytree(folder / "sharded-parts", folder / "sharded-begun")
+    distributed.barrier()
+    train(settings("simclr", folder / "sharded-parts", shard_head=True))
+    parts = build_run(settings("byol", folder / "sharded", shard_head=True)).method.named_parameters()
+    return {name: tuple(p.to_local().shape) for name, p in parts if distributed.is_sharded(p)}
 
 
 def several(world, folder, images):
@@ -319,6 +337,37 @@ def test_a_signal_to_one_process_stops_all_at_one_step_and_they_go_on(request, p
     whole, _, whole_data = runs(folder / "whole")[name]
     assert distance(state["method"], whole["method"]) < 1e-4
     assert data == whole_data or processes == "four"
+
+
+@pytest.mark.slow
+def test_a_head_in_parts_trains_as_a_whole_one(two):
+    """The same names, checkpoints of whole tensors, and losses, weights and optimizer but for rounding."""
+    shapes = two[1][0]["sharded"]
+    assert shapes["projector.0.weight"] == shapes["teacher.1.0.weight"] == (16, 4)  # half of the columns: groups are whole
+    assert {name.partition(".")[0] for name in shapes} == {"projector", "predictor", "teacher"}
+    for whole_head, in_parts in (("whole", "sharded"), ("lars-False", "lars-True"), ("whole", "sharded-parts")):
+        expected, found = (runs(two[0] / name) for name in (whole_head, in_parts))
+        assert found
+        for name, (state, losses, _) in found.items():
+            assert losses == pytest.approx(expected[name][1], rel=1e-5), name
+            assert distance(state["method"], expected[name][0]["method"]) < 1e-5, name
+            memories = [one["optimizer"]["state"] for one in (state, expected[name][0])]
+            momenta = [{str(i): entry["momentum_buffer"] for i, entry in memory.items()} for memory in memories]
+            assert distance(*momenta) < 1e-4, name
+    layers = [read_csv(next((two[0] / name).rglob("layers.csv"))) for name in ("lars-False", "lars-True")]
+    assert layers[0] == layers[1]
+    ((name, (_, _, data)),) = runs(two[0] / "sharded-parts").items()
+    assert data == runs(two[0] / "sharded")[name][2]  # going on is bit for bit
+
+
+@pytest.mark.slow
+def test_one_process_goes_on_with_a_run_whose_head_was_in_parts(two, alone, tmp_path):
+    shutil.copytree(two[0] / "sharded-begun", tmp_path / "begun")
+    train(settings("simclr", tmp_path / "begun"))
+    ((name, (state, losses, _)),) = runs(tmp_path / "begun").items()
+    expected, expected_losses, _ = runs(alone / "whole")[name]
+    assert losses == pytest.approx(expected_losses, rel=1e-4)
+    assert distance(state["method"], expected["method"]) < 1e-3
 
 
 def test_one_process_needs_no_group():

@@ -1,6 +1,7 @@
 """What counts as a matrix: computed, transposed, raw, sharded ones; and that looking changes nothing."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -8,6 +9,9 @@ from torch import nn
 
 from sparsehead_cli import SparseHead
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.distributed import whole
+from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES
+from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.sparse.telemetry import head_sparsity, layer_sparsity
 
 OLD = pytest.mark.filterwarnings("ignore:.*weight_norm. is deprecated")
@@ -63,7 +67,7 @@ def test_a_weight_that_nobody_knows_is_refused():
     weight = layer.weight.detach()
     del layer.weight
     layer.weight, layer.extra = weight, nn.Parameter(torch.ones(1))  # as FSDP with use_orig_params=False leaves it
-    with pytest.raises(SparseheadError, match="neither a parameter nor computed by .* shard the backbone alone"):
+    with pytest.raises(SparseheadError, match="neither a parameter nor computed by .* or the backbone alone"):
         SparseHead(layer, 0.1)
 
 
@@ -76,20 +80,45 @@ def test_sharded_weights_are_refused():
         SparseHead(flat, 0.1)
 
 
-def test_distributed_tensors_are_refused():
+@pytest.fixture
+def shard():
+    """fully_shard among one process: what it makes of the weights are DTensors all the same."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
 
     torch.distributed.init_process_group("gloo", store=torch.distributed.HashStore(), rank=0, world_size=1)
-    try:
-        head = nn.Sequential(nn.Linear(6, 4))
-        sparse = SparseHead(head, 0.1, solver="proximal")
-        fully_shard(head, mesh=init_device_mesh("cpu", (1,)))
-        for use in (lambda: SparseHead(head, 0.1), lambda: sparse.attach(torch.optim.SGD(head.parameters(), lr=1.0)), sparse.prune):
-            with pytest.raises(SparseheadError, match='layer "0" .Linear. has a DTensor for a weight'):
-                use()
-    finally:
-        torch.distributed.destroy_process_group()
+    mesh = init_device_mesh("cpu", (1,))
+    yield lambda module: fully_shard(module, mesh=mesh)
+    torch.distributed.destroy_process_group()
+
+
+def test_distributed_tensors_are_penalised_and_shrunk_like_whole_ones(shard):
+    """By every penalty, group and solver; of several processes: tests/machine/test_distributed.py."""
+    for penalty, groups, solver in itertools.product(PENALTIES, GROUPS, SOLVERS):
+        weights = []
+        for sharded in (False, True):
+            torch.manual_seed(0)
+            head = nn.Sequential(nn.Linear(6, 4), nn.ReLU(), nn.Linear(4, 3))
+            if sharded:
+                shard(head)
+            optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+            sparse = SparseHead(head, 0.1, penalty=penalty, groups=groups, solver=solver)
+            if solver == "proximal":
+                sparse.attach(optimizer)
+            for _ in range(3):
+                loss = head(torch.ones(2, 6)).square().sum() + sparse.penalty()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            weights.append([*map(whole, head.parameters()), sparse.value_of_penalty()])
+        torch.testing.assert_close(*weights, msg=lambda text, case=(penalty, groups, solver): f"{case}: {text}")
+
+
+def test_distributed_tensors_are_not_pruned(shard):
+    head = nn.Sequential(nn.Linear(6, 4))
+    shard(head)
+    with pytest.raises(SparseheadError, match='layer "0" .*Linear. has a DTensor .* can be penalised, but not measured or pruned'):
+        SparseHead(head, 0.1).prune()
 
 
 class Conv1D(nn.Module):

@@ -13,7 +13,7 @@ import torch
 
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.machine.device import choose_device, choose_precision, has_fast_bfloat16
+from sparsehead_cli.machine.device import choose_device, choose_precision, compile_mode, has_fast_bfloat16
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.machine.signals import Interrupted
 from sparsehead_cli.measure.features import EncoderAndHead, extract
@@ -500,6 +500,21 @@ def test_a_compiled_backbone_goes_in_parts(tiny):
         found.append({**logged, **dict(run.method.backbone.named_buffers())})
     for name, expected in found[0].items():
         torch.testing.assert_close(found[1][name], expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("method", ["simclr", "byol", "moco"])
+def test_a_run_whose_backbone_is_in_cuda_graphs_is_the_plain_one(tiny, method):
+    """The probe between the epochs included: what it keeps must not lie where the next replay writes."""
+    recipe = {"method": method, "method_settings": method_recipe(method), "device": "cuda", "lr": 0.02}
+    plain, compiled = (train(tiny(**recipe, compile=compile)) for compile in (False, True))
+    for one, other in zip(plain.rows, compiled.rows, strict=True):
+        assert other["loss"] == pytest.approx(one["loss"], rel=1e-2)
+        assert other["effective_rank_r"] == pytest.approx(one["effective_rank_r"], rel=0.1)
+
+
+def test_a_network_is_compiled_into_graphs_where_there_is_a_gpu():
+    assert [compile_mode(torch.device(kind)) for kind in ("cpu", "cuda")] == ["default", "reduce-overhead"]
 
 
 def test_devices_and_precisions():

@@ -97,7 +97,7 @@ def main() -> None:
     alone, beside = (statistics.median(column) for column in zip(*rounds, strict=True))
     sweep = seconds_of_sweep(lams, seeds, settings)
     with_all = statistics.median(seconds_of_bare(1, settings, threads=cores()) for _ in range(repeats))
-    few, more = ONE_MORE
+    few, more = ("1e-3", "1e-3,3e-3") if options.quick else ONE_MORE
     added = (seconds_of_sweep(more, 1, settings, jobs=1) - seconds_of_sweep(few, 1, settings, jobs=1)) / (count(more) - count(few))
     speed_up = cores() * alone / beside
     numbers = {"bare_alone": alone, "bare_beside": beside, "speed_up": speed_up, "sweep": sweep}

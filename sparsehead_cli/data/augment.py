@@ -197,7 +197,7 @@ class Draw:
 
     def happens(self, p: float) -> Tensor:
         """True with probability p, bool [B, 1, 1, 1]."""
-        return self.uniform(0, 1) < p
+        return self.unit()[:, :, None, None] < p
 
 
 # ---------------------------------------------------------------------------------------------- geometry
@@ -312,8 +312,11 @@ def jitter(x: Tensor, view: Augmentation, draw: Draw) -> Tensor:
     """
     apply = draw.happens(view.jitter_p)
     strengths = (view.brightness, view.contrast, view.saturation)
-    factors = [torch.where(apply, draw.uniform(max(0.0, 1 - s), 1 + s), 1.0) for s in strengths]
-    shift = torch.where(apply, draw.uniform(-view.hue, view.hue), 0.0)
+    ranges = [(max(0.0, 1 - s), 1 + s, 1.0) for s in strengths] + [(-view.hue, view.hue, 0.0)]
+    # a step that does nothing has its draws nevertheless, so that those of the others stay what they are
+    *factors, shift = [
+        torch.where(apply, draw.uniform(low, high), rest) if low < high else draw.unit() for low, high, rest in ranges
+    ]
     for step in draw.order:
         if step == 0 and view.brightness:
             x = (x * factors[0]).clamp_(0, 1)

@@ -1,7 +1,7 @@
 """Do the ImageNet entries of experiments.yaml run? Two processes, fifty steps, a folder of JPEGs and tar shards, stopped once.
 
     python benchmarks/imagenet.py --out results/imagenet/imagenet.csv     # a quarter of an hour on two cores
-    python benchmarks/imagenet.py --quick                                 # twelve steps of the first entry, a narrow head, not stopped
+    python benchmarks/imagenet.py --quick                                 # twelve steps of the first entry, not stopped
 
 Writes JPEGs of noise of ImageNet's usual 500 x 375 pixels as data_dir/imagenet/train/<wnid>/ and val/<wnid>/, and the same as
 tar shards, and trains each entry under torchrun (gloo, two processes of one thread). The run on the folder is not interrupted.

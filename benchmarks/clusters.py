@@ -15,7 +15,7 @@ values; a multiplication and an addition are two. Constants: see PEAKS. Per entr
                              (views or twice as many, + 2 · views) · (W - 1) / W · 4 bytes · B · E / bandwidth
     cores a GPU              that have to read images: images / (compute + objective) / reading
     100 epochs, h            of 1,281,167 images, where nothing waits: max(compute + objective, gradients) + joined batch
-    matrices, GB             of similarities or correlations and their gradients, three float32 copies
+    matrices, GB             of similarities, as many as are held at once, or correlations, and gradients: three float32 copies
 """
 
 import argparse
@@ -28,6 +28,7 @@ from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.runs.build import build_method, outline
 from sparsehead_cli.runs.config import Config, load_config
+from sparsehead_cli.ssl.losses import MOST_SIMILARITIES
 from sparsehead_cli.ssl.methods import Method
 
 ENTRIES = ("imagenet-simclr", "imagenet-byol", "imagenet-barlow")
@@ -57,9 +58,13 @@ def counted(config: Config) -> tuple[Method, float]:
 
 
 def objective_flops(config: Config, batch: int) -> float:
-    """Of the joined batch: similarities [2B, 2B] or correlations [E, E] and the gradients of both factors; BYOL has none."""
-    width = config.projector_out
-    return {"simclr": 6 * (2 * batch) ** 2 * width, "barlow": 6 * batch * width**2}.get(config.method, 0)
+    """Of the joined batch: similarities [2B, 2B] or correlations [E, E] and the gradients of both factors; BYOL has none.
+
+    Similarities that are not all held at once are computed twice.
+    """
+    width, similarities = config.projector_out, (2 * batch) ** 2
+    products = 4 if similarities > MOST_SIMILARITIES else 3
+    return {"simclr": 2 * products * similarities * width, "barlow": 6 * batch * width**2}.get(config.method, 0)
 
 
 def row(config: Config, method: Method, flops: float, world: int, batch: int, reading: float) -> list[str]:
@@ -72,13 +77,13 @@ def row(config: Config, method: Method, flops: float, world: int, batch: int, re
     gradients = 2 * ring * 4 * parameters / bandwidth
     gathered = VIEWS * (2 if config.method == "byol" else 1)  # its teacher's, too
     joined = (gathered + 2 * VIEWS) * ring * 4 * batch * config.projector_out / bandwidth
-    side = {"simclr": 2 * batch, "barlow": config.projector_out}.get(config.method, 0)
+    held = {"simclr": min((2 * batch) ** 2, MOST_SIMILARITIES), "barlow": config.projector_out**2}.get(config.method, 0)
     step = max(compute + objective, gradients) + joined
     hours = 100 * (TRAINED // batch) * step / 3600
     cores = local / (compute + objective) / reading
     numbers = [f"{local:g}", f"{flops / 1e12:.3f}", *(f"{1e3 * s:.2f}" for s in (compute, objective, gradients, joined))]
     return [config.experiment.removeprefix("imagenet-"), f"{world:,}", f"{batch:,}", *numbers, f"{cores:.0f}", f"{hours:.2g}"] + [
-        f"{3 * 4 * side**2 / 1e9:.1f}"
+        f"{3 * 4 * held / 1e9:.1f}"
     ]
 
 

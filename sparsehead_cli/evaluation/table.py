@@ -36,10 +36,10 @@ class TaskTables:
 
     def has(self, task: str) -> bool:
         """Whether the task is finished: its rows are in every table that it fills."""
-        if task in self.waiting:
-            return True
-        rows = self.by_task(self.main).get(task, [])
-        return bool(rows) and all(task in self.by_task(name) for name in self.others(rows))
+        known = {name: self.by_task(name).get(task, []) for name in self.names}
+        known |= dict(zip(self.names, self.waiting.get(task, []), strict=False))
+        rows = known[self.main]
+        return bool(rows) and all(known[name] for name in self.others(rows))
 
     def add(self, task: str, tables: list[list[Row]]) -> None:
         """Put a task's rows, one list a table, in place of those that it had: at once, or soon where tasks are quick.

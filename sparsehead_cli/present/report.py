@@ -173,17 +173,16 @@ def spectra_sections(study: Study, files: list[bytes]) -> list[Section]:
     sections = []
     if study.metrics:
         caption = "Eigenvalues of the covariance of r and z over the largest, and effective ranks."
-        drawn = [drawing(file, f"spectra{i}", caption) for i, file in enumerate(files, 1)]
+        spectra = [drawing(file, f"spectra{i}", caption) for i, file in enumerate(files, 1)]
         tables = [*by_lam_tables(study.lams), *spectra_tables(study.metrics)]
-        sections.append(Section("spectra", "Spectra", figures=drawn, tables=tables))
+        sections.append(Section("spectra", "Spectra", figures=spectra, tables=tables))
     if study.tracked:
         caption = "Eigenvalues of r and z over the epochs that were kept, a run a λ"
-        drawn = []
+        over_time = []
         for i, (setting, runs) in enumerate(study.tracked.items(), 1):
-            drawn.append(
-                drawing(drawn(over_time_figure(runs), "svg"), f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}.")
-            )
-        sections.append(Section("over-time", "Spectra over training", figures=drawn))
+            file = drawn(over_time_figure(runs), "svg")
+            over_time.append(drawing(file, f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}."))
+        sections.append(Section("over-time", "Spectra over training", figures=over_time))
     return sections
 
 

@@ -6,11 +6,12 @@ import pytest
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.files import make_folder, replace_file, witness, write_beside
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from tests.rows import full_row
 
 
 def test_table_round_trip_is_exact(tmp_path):
     rows = [{"network": text, "workload": "w", "ratio": number} for text, number in (("x, y", 1e-17), ('q"', 0.1))]
-    rows = [{**row, "images_per_second": 1, "commit": "é", "torch": "2"} for row in rows]
+    rows = [full_row("throughput.csv", **row, images_per_second=1, commit="é", torch="2") for row in rows]
     replace_csv(tmp_path / "throughput.csv", rows)
     text = (tmp_path / "throughput.csv").read_bytes()
     again = read_csv(tmp_path / "throughput.csv")
@@ -20,8 +21,7 @@ def test_table_round_trip_is_exact(tmp_path):
 
 
 def test_a_path_that_is_no_utf_8_is_written_all_the_same(tmp_path):
-    row = {"network": "caf\udce9", "workload": "w", "images_per_second": 1, "ratio": 1, "commit": "c", "torch": "2"}
-    replace_csv(tmp_path / "throughput.csv", [row])
+    replace_csv(tmp_path / "throughput.csv", [full_row("throughput.csv", network="caf\udce9")])
     assert read_csv(tmp_path / "throughput.csv")[0]["network"] == "caf\\udce9"
 
 
@@ -75,10 +75,7 @@ def test_a_pipe_is_never_waited_for(tmp_path):
     with pytest.raises(SparseheadError, match="it is a pipe or a device"):
         read_csv(tmp_path / "throughput.csv")
     (tmp_path / "throughput.csv").unlink()
-    replace_csv(
-        tmp_path / "throughput.csv",
-        [{"network": "n", "workload": "w", "images_per_second": 1, "ratio": 1, "commit": "c", "torch": "2"}],
-    )
+    replace_csv(tmp_path / "throughput.csv", [full_row("throughput.csv")])
     witness(tmp_path / "throughput.csv").unlink()
     os.mkfifo(witness(tmp_path / "throughput.csv"))
     with pytest.raises(SparseheadError, match="it is not what was written"):

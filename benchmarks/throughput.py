@@ -105,13 +105,20 @@ def alternate(steps: dict[str, Callable[[], None]], rounds: int, block: int) -> 
     return seconds
 
 
+def speed_ratio(seconds: dict[str, list[float]]) -> dict[str, tuple[float, float]]:
+    """(median seconds, median of pairwise ratios of speed to the first step's) of each step."""
+    base = next(iter(seconds.values()))
+    return {
+        name: (statistics.median(times), statistics.median(b / t for b, t in zip(base, times, strict=True)))
+        for name, times in seconds.items()
+    }
+
+
 def report(network: str, batch_size: int, seconds: dict[str, list[float]]) -> list[dict[str, object]]:
-    """Rows of medians, printed as they come; `ratio` is the median of pairwise ratios of speed to the first step's."""
-    rows = []
-    beside, base = next(iter(seconds.items()))
-    for name, times in seconds.items():
-        ratio = statistics.median(b / t for b, t in zip(base, times, strict=True))
-        speed = batch_size / statistics.median(times)
+    """Rows of medians, printed as they come; `ratio` is that to the first step."""
+    rows, beside = [], next(iter(seconds))
+    for name, (median, ratio) in speed_ratio(seconds).items():
+        speed = batch_size / median
         row = {"network": network, "workload": name, "images_per_second": round(speed, 1), "ratio": round(ratio, 3)}
         rows.append({**row, "beside": beside})
         print(f"{network:>12}  {name:<24} {speed:9,.1f} images/s   {ratio:6.3f} × {beside}", flush=True)
@@ -127,8 +134,8 @@ def largest_product(precision: torch.dtype) -> Callable[[], None]:
     return lambda: a @ a
 
 
-def convolutions_alone(run: Run) -> list[Callable[[], None]]:
-    """For each convolution of one step forward and backward alone, by torch's own, on inputs of its shape and precision."""
+def shapes_of(run: Run) -> list[tuple[nn.Conv2d, torch.Size]]:
+    """The convolutions of a step in their order, each with the shape of its inputs."""
     shapes: list[tuple[nn.Conv2d, torch.Size]] = []
     hooks = [
         module.register_forward_hook(lambda conv, args, _: shapes.append((conv, args[0].shape)))
@@ -140,16 +147,18 @@ def convolutions_alone(run: Run) -> list[Callable[[], None]]:
         run.forward(run.views(batch.inputs, generator=torch.Generator()), batch)
     for hook in hooks:
         hook.remove()
-    return [alone(conv, shape, run.precision, images=i == 0) for i, (conv, shape) in enumerate(shapes)]
+    return shapes
 
 
-def alone(conv: nn.Conv2d, shape: torch.Size, precision: torch.dtype, *, images: bool) -> Callable[[], None]:
-    """A convolution by itself; `images` need no gradient."""
+def alone(
+    conv: nn.Conv2d, shape: torch.Size, precision: torch.dtype, *, images: bool = False, ours: bool = False
+) -> Callable[[], None]:
+    """A convolution by itself, forward and backward, by torch's own or by ours; `images` need no gradient."""
     x = torch.randn(shape).to(precision, memory_format=torch.channels_last).requires_grad_(not images)
     weight = conv.weight.detach().to(precision, memory_format=torch.channels_last).requires_grad_()
 
     def convolve() -> torch.Tensor:
-        return nn.functional.conv2d(x, weight, None, conv.stride, conv.padding)
+        return conv(x) if ours else nn.functional.conv2d(x, weight, None, conv.stride, conv.padding)
 
     gradient = torch.randn_like(convolve())
     return lambda: convolve().backward(gradient)
@@ -169,7 +178,8 @@ def measure(backbone: str, dataset: str, batch_size: int, rounds: int) -> list[d
     """The rows of one network."""
     network = backbone if dataset == "fashion10k" else f"{backbone}, colour"
     run = make_run(backbone, dataset, batch_size)
-    gflop, convolutions = step_gflop(run), convolutions_alone(run)
+    gflop = step_gflop(run)
+    convolutions = [alone(conv, shape, run.precision, images=i == 0) for i, (conv, shape) in enumerate(shapes_of(run))]
 
     def every_convolution() -> None:
         for convolve in convolutions:

@@ -12,6 +12,7 @@ from sparsehead_cli.runs.table_files import read_csv
 
 ROOT = Path(__file__).parents[1]
 TABLES_OF = {
+    "convolution.py": "convolution.csv",
     "imagenet.py": "imagenet.csv",
     "memory.py": "memory.csv",
     "own_images.py": "own_images.csv",

@@ -74,6 +74,7 @@ BENCHMARKS = {
         key=("network", "workload", "commit"),
         renamed={"step": "workload"},
     ),
+    "convolution.csv": Table(("network", "setting", "workload", "seconds", "ratio", "dtype", *MACHINE)),
     "peers.csv": Table(
         (
             *("network", "method", "peer", "workload", "images_per_second", "ratio"),

@@ -104,11 +104,12 @@ def test_gradients_of_the_weights_lie_in_memory_as_the_weights_do():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [2, 4])
-def test_compiled_it_is_the_same(size):
+def test_traced_into_one_graph_it_is_the_same(size):
+    """As the compiler traces it, forward and backward; that graphs become code is the compiler's matter, and takes a minute."""
     layer = Conv2d(16, 128, 3, 1, 1)
     x = torch.randn(8, 16, size, size)
     grads = []
-    for convolve in (layer, torch.compile(layer, fullgraph=True)):
+    for convolve in (layer, torch.compile(layer, fullgraph=True, backend="aot_eager")):
         layer.weight.grad = None
         convolve(x).square().sum().backward()
         grads.append(layer.weight.grad)

@@ -491,8 +491,10 @@ def test_compiled_backbone_keeps_its_keys_and_agrees(tiny):
 
 
 @pytest.mark.slow
-def test_a_compiled_backbone_goes_in_parts(tiny):
-    """The same gradient norm, and running statistics that move once."""
+def test_a_compiled_backbone_goes_in_parts(tiny, monkeypatch):
+    """The same gradient norm, and running statistics that move once; traced, since to make code of it takes a minute."""
+    compiles = torch.nn.Module.compile
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda network, **_: compiles(network, backend="aot_eager"))
     found = []
     for compiled in (False, True):
         run = build(tiny(compile=compiled, accumulate=2))

@@ -45,7 +45,7 @@ class Conv2d(nn.Conv2d):
         outputs = [(size + 2 * padding - kernel) // stride + 1 for size in sizes]
         if all(sees_all(size, out, kernel, stride, padding) for size, out in zip(sizes, outputs, strict=True)):
             return as_linear(x, weight, outputs, stride, padding)
-        if self.out_channels >= LEAST_CHANNELS and outputs[0] * outputs[1] <= MOST_POSITIONS.get(x.dtype, 0):
+        if kernel > 1 and self.out_channels >= LEAST_CHANNELS and outputs[0] * outputs[1] <= MOST_POSITIONS.get(x.dtype, 0):
             return _QuickWeightGradient.apply(x, weight, stride, padding)
         return self._conv_forward(x, weight, None)
 

@@ -54,6 +54,7 @@ def test_every_shape_agrees_with_torch(kernel, stride, dtype):
         (3, 1, 4, 128, "weight_gradient"),  # the last stage of ResNet-18 at 32x32
         (3, 1, 16, 128, ""),
         (3, 1, 4, 64, ""),
+        (1, 2, 4, 128, ""),
     ],
 )
 def test_the_way_follows_the_shape_and_only_in_training(monkeypatch, kernel, stride, size, channels, way):

@@ -1,6 +1,6 @@
 """How long `sparsehead report` takes for a sweep of many finished trials: reading, averaging, drawing and the page.
 
-    python benchmarks/page.py --out results/page/page.csv        # about a minute on two cores
+    python benchmarks/page.py --out results/page/durations.csv        # about a minute on two cores
 
 The folder is made here, in a temporary place, of numbers that mean nothing: four methods, λ 0 and nine others, the seeds that
 make up the number of trials, and five epochs each, as `sweep-lambda` leaves them. What is timed is the real command in a new

@@ -1,6 +1,6 @@
 """How long commands take until they do what they were started for.
 
-    python benchmarks/start.py --out results/start/start.csv        # about two minutes on two cores
+    python benchmarks/start.py --out results/start/durations.csv        # about two minutes on two cores
 
 Each is the real command in a new process, the median of five: `pretrain` with its defaults from the shell to the end of its first
 step (a callback ends the process there), the same command for a run that is finished, and commands that need no network.

@@ -97,8 +97,12 @@ def main() -> None:
     alone, beside = (statistics.median(column) for column in zip(*rounds, strict=True))
     sweep = seconds_of_sweep(lams, seeds, settings)
     with_all = statistics.median(seconds_of_bare(1, settings, threads=cores()) for _ in range(repeats))
-    few, more = ("1e-3", "1e-3,3e-3") if options.quick else ONE_MORE
-    added = (seconds_of_sweep(more, 1, settings, jobs=1) - seconds_of_sweep(few, 1, settings, jobs=1)) / (count(more) - count(few))
+    few, more = ONE_MORE
+    if options.quick:
+        added = sweep / count(lams)
+    else:
+        longer = seconds_of_sweep(more, 1, settings, jobs=1) - seconds_of_sweep(few, 1, settings, jobs=1)
+        added = longer / (count(more) - count(few))
     speed_up = cores() * alone / beside
     numbers = {"bare_alone": alone, "bare_beside": beside, "speed_up": speed_up, "sweep": sweep}
     numbers["ideal"] = count(lams) * seeds * alone / speed_up

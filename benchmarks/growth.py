@@ -69,6 +69,7 @@ from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.results import read_sweep
 from sparsehead_cli.study.study import read_study
 from sparsehead_cli.study.summary import summarise
+from sparsehead_cli.sweeps.engines import cores
 from sparsehead_cli.sweeps.sweep import SweepState
 from sparsehead_cli.training.loop import epoch_batches, train_step
 
@@ -109,7 +110,7 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 
 def config(folder: Path, **settings: object) -> Config:
-    return Config(results=folder / "runs", workers=len(os.sched_getaffinity(0)), **settings)
+    return Config(results=folder / "runs", workers=cores(), **settings)
 
 
 # --------------------------------------------------------------------------------------------------------------- batch
@@ -567,10 +568,6 @@ AXES = {
     ),
     "processes": Axis("processes", (1, 2, 4), (1, 2), {"training step, joined batch of 256": Step(together, 0, 1)}),
 }
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def peak() -> float:

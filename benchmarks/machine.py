@@ -1,20 +1,19 @@
 """On what was it measured? The columns that every benchmark's table carries."""
 
-import os
 import platform
 from pathlib import Path
 
 import torch
 
 from sparsehead_cli.runs.folder import code_version
+from sparsehead_cli.sweeps.engines import cores
 
 
 def facts() -> dict[str, object]:
     """Processor, cores that this process may use, threads of torch, and the versions of torch and of this code."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "processor": processor(),
-        "cores": cores,
+        "cores": cores(),
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "commit": code_version(),

@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -188,19 +188,15 @@ class SpectrumTask:
         self.order = torch.randperm(len(self.source), generator=generator)
         self.shuffled = self.source.take(self.order)  # a block of rows then stands for all of them, and so do the first few
 
+    @cached_property
+    def digest(self) -> str:
+        """Of the images that are measured."""
+        return Digests(self.request.out / "digests").of(self.source)
+
     def key(self) -> str:
         """What finds the rows in the tables."""
         request = self.request
-        what = (
-            self.dataset,
-            self.split,
-            Digests(self.request.out / "digests").of(self.source),
-            request.layers,
-            request.seed,
-            VIEWED,
-            VIEWS,
-            BATCHES,
-        )
+        what = (self.dataset, self.split, self.digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
         return f"{stable_seed(self.subject.digest, *what):016x}"[:12]
 
     def rows(self, on_part: Callable[[str], None]) -> list[list[Row]]:
@@ -277,7 +273,8 @@ class SpectrumTask:
         """What `evaluate` has kept beside the weights of all images of a source; None where it has not, or it is of no use."""
         if not any(self.evaluated.glob(f"{self.subject.digest}-*.pt")):
             return None  # and no image has to be hashed
-        path = features_file(self.evaluated, self.subject.digest, Digests(self.evaluated).of(source))
+        digest = self.digest if source is self.source else Digests(self.evaluated).of(source)
+        path = features_file(self.evaluated, self.subject.digest, digest)
         if not path.exists():
             return None
         widths = widths_of(self.subject.network, self.subject.prepare, self.subject.device)

@@ -105,7 +105,7 @@ def whole_state(state: object) -> object:
 
 def norms(tensors: Sequence[Tensor]) -> Tensor:
     """The Euclidean norm of each of n tensors, of a sharded one over all processes, [n]. To be called without gradients."""
-    found = list(torch._foreach_norm([x.to_local() if is_sharded(x) else x for x in tensors]))  # few kernels, however many tensors
+    found = list(torch._foreach_norm(list(map(own_part, tensors))))  # few kernels, however many tensors
     if places := [i for i, x in enumerate(tensors) if is_sharded(x)]:
         squares = torch.stack([found[i] for i in places]).square()
         dist.all_reduce(squares)

@@ -20,7 +20,7 @@ from sparsehead_cli.cli import app
 
 PACKAGE = Path(sparsehead_cli.__file__).parent
 STEP = ("training/loop.py", "train_step")
-SETTINGS = ["--epochs", "1", "--batch-size", "4500", "--set", "widths=8,8,8,8", "--device", "cpu"]
+SETTINGS = ["--epochs", "1", "--batch-size", "4500", "--set", "widths=8,8,8,8", "--set", "precision=float32", "--device", "cpu"]
 Functions = set[tuple[str, str, int]]  # file, name, first line
 
 

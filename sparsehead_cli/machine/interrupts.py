@@ -21,39 +21,49 @@ def stopped_by(interrupt: KeyboardInterrupt, what_now: str) -> Stopped:
 
 @contextmanager
 def told_of_interrupts() -> Iterator[None]:
-    """Within it Ctrl-C and SIGTERM become the end of a command that goes on later, Stopped, whoever they came through."""
+    """Within it Ctrl-C and SIGTERM become the end of a command that goes on later, Stopped, whatever became of them on the way.
+
+    Libraries make other errors of them: Python a RuntimeError of what comes while a class is made, and compiled code, which calls
+    Python and drops what that raises, a failure of its own. So an error after an interrupt was heard is that interrupt's.
+    """
+    heard: list[KeyboardInterrupt] = []
     try:
-        with heard_sigterm():
+        with heard_interrupts() as heard:
             yield
+    except (Stopped, SystemExit):
+        raise
     except BaseException as error:
-        interrupt = interrupt_behind(error)
+        interrupt = error if isinstance(error, KeyboardInterrupt) else heard[-1] if heard else None
         if interrupt is None:
             raise
         raise stopped_by(interrupt, "The same command goes on where it was.") from None
 
 
-def interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interrupt that an error is, or was made of: Python makes a RuntimeError of one that comes while a class is made."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__
-    return error
-
-
 @contextmanager
-def heard_sigterm() -> Iterator[None]:
-    """Within it SIGTERM raises Terminated, as Ctrl-C raises KeyboardInterrupt.
+def heard_interrupts() -> Iterator[list[KeyboardInterrupt]]:
+    """Within it SIGTERM raises Terminated as Ctrl-C raises KeyboardInterrupt, and each is put down in the list.
 
-    Not in one of several processes, which may wait for each other where no exception comes through: torchrun ends them.
+    Not in one of several processes, which may wait for each other where no exception comes through: torchrun ends them. A signal
+    that the process was told to ignore, as by `nohup`, is ignored.
     """
+    heard: list[KeyboardInterrupt] = []
     if launched() or threading.current_thread() is not threading.main_thread():
-        yield
+        yield heard
         return
-    before = signal.getsignal(signal.SIGTERM)
-    hear_sigterm()
+
+    def interrupt(number: int, frame: object) -> None:
+        heard.append(Terminated() if number == signal.SIGTERM else KeyboardInterrupt())
+        raise heard[-1]
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, interrupt)
     try:
-        yield
+        yield heard
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 def hear_sigterm() -> None:

@@ -1,5 +1,6 @@
 """SIGTERM and Ctrl-C where no training listens: one sentence, and the shell's exit code."""
 
+import contextlib
 import os
 import signal
 import threading
@@ -72,10 +73,8 @@ def in_a_class():
 
 def dropped():
     """As compiled code that calls Python and takes its error for a failure of its own."""
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         terminate()
-    except KeyboardInterrupt:
-        pass
     raise ValueError("Invalid bounding box")
 
 

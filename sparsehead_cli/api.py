@@ -249,6 +249,7 @@ def sweep(
     penalties: Names | None = None,
     solvers: Names | None = None,
     dims: Names | int | Sequence[int] | None = None,
+    batch_norm: Names | bool | Sequence[bool] | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
     engine: str = "local",
@@ -281,7 +282,8 @@ def sweep(
 
     if engine == "print":
         raise SparseheadError("engine print prints commands, which a call has no use for: sparsehead sweep-lambda --engine print")
-    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
+    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims}
+    axes |= {"batch_norm": batch_norm, "seeds": seeds}
     settings = {"dataset": as_name(dataset), "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
     limits, others = split_limits(dict(set or {}), engine)
     file, running = as_path(experiments), {"engine": engine, "address": address, "jobs": jobs, "limits": limits}

@@ -279,6 +279,7 @@ def sweep_lambda(
     penalties: Annotated[str | None, option("penalties", of=Grid, default=OF_EXPERIMENT)] = None,
     solvers: Annotated[str | None, option("solvers", of=Grid, default=OF_EXPERIMENT)] = None,
     dims: Annotated[str | None, option("dims", of=Grid, default=OF_EXPERIMENT)] = None,
+    batch_norm: Annotated[str | None, option("batch_norm", of=Grid, default=OF_EXPERIMENT)] = None,
     seeds: Annotated[int | None, option("seeds", of=Grid, default=OF_EXPERIMENT)] = None,
     epochs: Annotated[int | None, option("epochs", default=OF_EXPERIMENT)] = None,
     engine: Engine = "local",
@@ -306,7 +307,8 @@ def sweep_lambda(
     from sparsehead_cli.sweeps.limits import split_limits
 
     limits, given = split_limits(parse_set(set_ or []), engine)
-    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims, "seeds": seeds}
+    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims}
+    axes |= {"batch_norm": batch_norm, "seeds": seeds}
     settings = {"dataset": dataset, "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
     axes, settings = ({key: value for key, value in some.items() if value is not None} for some in (axes, settings))
     grid = read_grid(experiment, experiments, axes, {**given, **settings})

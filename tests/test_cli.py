@@ -127,7 +127,7 @@ def test_progress_bar_on_a_terminal(tmp_path):
         (["--method", "simlcr"], 1, 'Did you mean "simclr"?'),
         (["--dataset", "fashion10"], 1, 'unknown dataset "fashion10"'),
         (["--backbone", "resnet19"], 1, 'Did you mean "resnet18"?'),
-        (["--penalty", "l12"], 1, "known: l21, l1, l2, sparse-group, nuclear, none"),
+        (["--penalty", "l12"], 1, "known: l21, l1, l2, sparse-group, nuclear, l21-relative, l2-matched, none"),
         (["--set", "lam_schedule=ramp"], 1, 'unknown lam_schedule "ramp"; known: constant, linear, cosine'),
         (["--set", "lam_schedule=linear", "--set", "lam_ramp_epochs=0"], 1, "lam_ramp_epochs must be above 0: a λ schedule"),
         (["--set", "projector=linear"], 1, 'unknown projector "linear"; known: mlp, none, orthogonal, direct'),

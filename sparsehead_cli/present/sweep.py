@@ -207,7 +207,8 @@ def lams_of(state: SweepState) -> list[str]:
     """The values of λ that auto has chosen, one line per setting; 0 is in each, and named first."""
     lams: dict[str, list[str]] = {}  # setting -> the others, as text
     for config in state.configs.values():
-        name = f"{config.method}, {penalty_name(config.penalty, config.groups)}, {config.solver}, E = {config.projector_out}"
+        penalty = penalty_name(config.penalty, config.groups, config.layers, config.lam_schedule)
+        name = f"{config.method}, {penalty}, {config.solver}, E = {config.projector_out}"
         lam = f"{config.lam:g}"
         if config.lam and lam not in lams.setdefault(name, []):
             lams[name].append(lam)

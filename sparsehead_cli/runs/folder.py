@@ -215,7 +215,8 @@ def describe(run: Run) -> str:
 def identity_columns(config: Config, name: str) -> dict[str, object]:
     """The columns that every table of ours begins with; `name` is the run's."""
     columns = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed")
-    of_run = {column: getattr(config, column) for column in columns} | {"penalty": penalty_name(config.penalty, config.groups)}
+    penalty = penalty_name(config.penalty, config.groups, config.layers, config.lam_schedule)
+    of_run = {column: getattr(config, column) for column in columns} | {"penalty": penalty}
     return {"experiment": config.experiment, "run": name, **of_run, "commit": code_version()}
 
 

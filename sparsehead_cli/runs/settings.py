@@ -211,6 +211,8 @@ def typed(stated: Setting, value: object) -> object:
         parts = [part.strip() if isinstance(part, str) else part for part in parts]
         if 0 < len(parts) <= stated.parts and "" not in parts:
             element = typing.get_args(kind)[0]
+            if element is bool:  # of a command line, where nothing has made truth values of them
+                parts = [TRUTH.get(part, part) for part in parts]
             return tuple(converted(stated.name, part, element) for part in parts)
     except Impossible as problem:
         raise ValueError(str(problem)) from None
@@ -283,3 +285,4 @@ def names_in(place: str) -> tuple[str, ...]:
 
 WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "text", Path: "a path"}
 SEVERAL = {int: "whole numbers", float: "numbers", str: "names"}
+TRUTH = {"true": True, "false": False}

@@ -8,10 +8,30 @@ from sparsehead_cli.runs.benchmark_tables import BENCHMARK_COLUMNS, BENCHMARKS
 from sparsehead_cli.runs.columns import Column, Table
 
 
-def penalty_name(penalty: str, groups: str) -> str:
-    """A penalty with its groups, as tables and --penalties write it: two penalties, to whoever compares runs."""
-    return f"{penalty}-output" if groups == "output" else penalty
+def penalty_name(penalty: str, groups: str = "input", layers: str = "all", lam_schedule: str = "constant") -> str:
+    """A penalty with how it is applied, as tables and --penalties write it: other penalties, to whoever compares runs.
 
+    Behind its name: -output where units are groups, -first for the first layer alone, -linear or -cosine where λ rises.
+    """
+    applied = {"groups": groups, "layers": layers, "lam_schedule": lam_schedule}
+    return penalty + "".join(ending for ending, (setting, value) in ENDINGS.items() if applied[setting] == value)
+
+
+def penalty_settings(name: str) -> dict[str, str]:
+    """The settings that a name of `penalty_name` stands for; of those that it does not name, none."""
+    settings: dict[str, str] = {}
+    for ending, (setting, value) in reversed(ENDINGS.items()):
+        if setting not in settings and name.endswith(ending):
+            name, settings = name.removesuffix(ending), {setting: value, **settings}
+    return {"penalty": name, **settings}
+
+
+ENDINGS = {  # of a penalty's name, in this order -> the setting that it stands for
+    "-output": ("groups", "output"),
+    "-first": ("layers", "first"),
+    "-linear": ("lam_schedule", "linear"),
+    "-cosine": ("lam_schedule", "cosine"),
+}
 
 COLUMNS = {
     # ------------------------------------------------------------------------------- which run
@@ -20,7 +40,11 @@ COLUMNS = {
     "method": Column("text", "", "self-supervised method, or the layout of somebody else's checkpoint"),
     "dataset": Column("text", "", "data set of the pretraining"),
     "backbone": Column("text", "", "network from images to r"),
-    "penalty": Column("text", "", "penalty of SparseHead; -output at its end where a group is a unit's weights"),
+    "penalty": Column(
+        "text",
+        "",
+        "penalty of SparseHead and how it is applied: -output, -first, -linear, -cosine",
+    ),
     "solver": Column("text", "", "how the penalty is applied: subgradient or proximal"),
     "lam": Column("amount", "", "λ, the strength of the penalty"),
     "seed": Column("whole", "", "seed of the pretraining"),
@@ -72,6 +96,9 @@ COLUMNS = {
     "active_outputs": Column("whole", "features", "those whose row has a norm above 1 % of the largest"),
     "dead_outputs": Column("whole", "features", "those that the next layer sees as constant"),
     "stable_rank": Column("amount", "", "squared Frobenius norm over squared spectral norm of the weight"),
+    "weight_norm": Column("amount", "", "Frobenius norm of the weight"),
+    "relative_l21": Column("amount", "", "l21 over √inputs times weight_norm: 1 if all columns are alike, at any scale"),
+    "effective_lr": Column("amount", "", "lr over the square of weight_norm: how far a step turns the weight"),
     # ------------------------------------------------------------------------------- what was measured of what
     "model": Column("text", "", "checkpoint, untrained or pixels"),
     "protocol": Column("text", "", "how r or z was evaluated"),
@@ -174,9 +201,10 @@ TABLES = {
     LAYERS: Table(
         (
             *(*RUN, "epoch", "layer", "inputs", "active_inputs", "functional_inputs"),
-            *("outputs", "active_outputs", "dead_outputs", "stable_rank"),
+            *("outputs", "active_outputs", "dead_outputs", "stable_rank", "weight_norm", "relative_l21", "effective_lr"),
         ),
-        empty=("functional_inputs", "stable_rank"),
+        empty=("functional_inputs", "stable_rank", "relative_l21", "effective_lr"),
+        added=("weight_norm", "relative_l21", "effective_lr"),
         key=("run", "epoch", "layer"),
         repeats="epoch",
         remedy=PUT_BACK,

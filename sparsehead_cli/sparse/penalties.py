@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from sparsehead_cli.machine.distributed import is_sharded, sharded_like, whole
+
 
 def group_norms(weight: Tensor, groups: str) -> Tensor:
     """Euclidean norm of every group, [out, in] -> [in] or [out]. Its gradient at a zero group is 0, not NaN."""
@@ -93,6 +95,80 @@ def prox_nuclear(weight: Tensor, t: float, groups: str) -> Tensor:
     return _product(u * (s - t).clamp(min=0), vh)
 
 
+def l21_relative(weight: Tensor, groups: str) -> Tensor:
+    """l21 / ‖W‖, [out, in] -> []: how evenly the groups share the layer's norm, from 1 (one group has all of it) to √groups.
+
+    Multiplying W by a number changes nothing, so the penalty cannot be met by small weights; its gradient stands at a right angle
+    to W. 0 with a zero gradient for the zero matrix. Source: the ratio of Hoyer 2002 and Hurley & Rickard 2009, on norms of groups.
+    """
+    norm = torch.linalg.vector_norm(weight)
+    return l21(weight, groups) / torch.where(norm > 0, norm, 1)
+
+
+def prox_l21_relative(weight: Tensor, t: float, groups: str) -> Tensor:
+    """argmin_V ½‖V - weight‖² + t · l21_relative(V), [out, in] -> [out, in]; the longest group always stays.
+
+    Source: derived here, see `shares_kept`; Tao 2022 (SIAM J. Sci. Comput. 44, A749) has the case of single numbers.
+    """
+    shares = shares_kept(whole(group_norms(weight, groups)), t).to(weight.dtype).unsqueeze(GROUPS[groups])
+    return weight * (sharded_like(shares.expand(weight.shape), weight) if is_sharded(weight) else shares)
+
+
+def shares_kept(norms: Tensor, t: float) -> Tensor:
+    """Norms a of groups -> the share of each that minimises ½‖x - a‖² + t · ‖x‖₁ / ‖x‖ over norms x >= 0, [n] -> [n] in float64.
+
+    Let x = ρu with ‖u‖ = 1. The best ρ is ⟨u, a⟩, which leaves t·‖u‖₁ - ½⟨u, a⟩². Where that is least, u is along (a - θ)₊ with
+    θ⟨u, a⟩ = t. While θ is between two neighbouring norms, u has the same groups and θ⟨u, a⟩ rises and then falls. So each such
+    interval has one minimum at most, which bisection finds; the best of them all is the global one.
+    """
+    a, order = norms.double().sort(descending=True)
+    count, tiny = torch.arange(1, len(a) + 1, device=a.device), torch.finfo(a.dtype).tiny
+    total, squares = a.cumsum(0), a.square().cumsum(0)
+    spread = count * squares - total.square()
+
+    def along(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """⟨y, a⟩, ‖y‖ and ‖y‖₁ of y = a - θ on the `count` longest groups, an interval each."""
+        square = squares - 2 * theta * total + count * theta.square()
+        return squares - theta * total, square.clamp(min=0).sqrt(), total - count * theta
+
+    low, high = torch.cat([a[1:], a.new_zeros(1)]), a.clone()
+    for _ in range(BISECTIONS):
+        middle = (low + high) / 2
+        inner, norm, _ = along(middle)
+        beyond = (middle * inner >= t * norm) | (inner * norm.square() <= middle.square() * spread)
+        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
+    inner, norm, sum_of = along(high)
+    length = inner / norm.clamp(min=tiny)
+    left = torch.where(norm > 0, t * sum_of / norm - length.square() / 2, torch.inf)
+    left[0], length[0], high[0] = t - a[0].square() / 2, a[0], 0.0  # the longest group alone, whatever θ
+    best = left.argmin(keepdim=True)
+    u = (a - high.gather(0, best)).clamp(min=0) * (count <= best + 1)
+    x = u / torch.linalg.vector_norm(u).clamp(min=tiny) * length.gather(0, best)
+    shares = torch.zeros_like(x).scatter(0, order, x / a.clamp(min=tiny))
+    return torch.where(torch.as_tensor(t, device=a.device) > 0, shares, 1)
+
+
+def l2_matched(weight: Tensor, groups: str) -> Tensor:
+    """l21 as a number whose gradient shrinks all groups by the same share, W · l21 / ‖W‖², [out, in] -> []: the control of l21.
+
+    It takes as much off ½‖W‖² as l21 does at the same W and λ, ⟨W, gradient⟩ = l21, since l21(cW) = c · l21(W), but none of it at
+    one group's cost. What l21 does and this does not is what sparsity does; what both do, smaller weights do.
+    """
+    norm = torch.linalg.vector_norm(weight)
+    return _l2_weight(weight, groups) * norm
+
+
+def prox_l2_matched(weight: Tensor, t: float, groups: str) -> Tensor:
+    """argmin_V ½‖V - weight‖² + t · c‖V‖ with c = l21 / ‖W‖ held at `weight`, [out, in] -> [out, in]: all groups shrink alike."""
+    norm = torch.linalg.vector_norm(weight)
+    return weight * ((norm - t * _l2_weight(weight, groups)).clamp(min=0) / norm.clamp(min=torch.finfo(weight.dtype).tiny))
+
+
+@torch.no_grad()
+def _l2_weight(weight: Tensor, groups: str) -> Tensor:
+    return l21(weight, groups) / torch.linalg.vector_norm(weight).clamp(min=torch.finfo(weight.dtype).tiny)
+
+
 def none(weight: Tensor, groups: str) -> Tensor:
     """No penalty: 0, [out, in] -> []."""
     return weight.new_zeros(())
@@ -121,6 +197,7 @@ class Penalty(NamedTuple):
     prox: Callable[[Tensor, float, str], Tensor]
 
 
+BISECTIONS = 60  # halvings of an interval of float64 numbers
 # group -> the dimension of a weight [out, in] that a norm runs over
 GROUPS = {"input": 0, "output": 1}
 
@@ -130,5 +207,7 @@ PENALTIES: dict[str, Penalty] = {
     "l2": Penalty(l2, prox_l2),
     "sparse-group": Penalty(sparse_group, prox_sparse_group),
     "nuclear": Penalty(nuclear, prox_nuclear),
+    "l21-relative": Penalty(l21_relative, prox_l21_relative),
+    "l2-matched": Penalty(l2_matched, prox_l2_matched),
     "none": Penalty(none, prox_none),
 }

@@ -50,6 +50,17 @@ def stable_rank(weight: Tensor) -> float:
 
 
 @torch.no_grad()
+def relative_l21(weight: Tensor) -> float:
+    """‖W‖₂,₁ / (√in · ‖W‖_F) of a weight [out, in]: 1 where all columns are alike, 1/√in where one has everything, at any scale.
+
+    NaN for a zero weight. A penalty that only makes weights smaller leaves it as it is. Source: Hurley & Rickard 2009, the ratio of
+    the l1 and the l2 norm, of the columns' norms.
+    """
+    norms = group_norms(weight.double(), "input")
+    return (norms.mean() / norms.square().mean().sqrt()).item()
+
+
+@torch.no_grad()
 def functional_inputs(projector: nn.Module, layer: nn.Module, r: Tensor, tolerance: float = TOLERANCE) -> int | None:
     """The fewest inputs of `layer` that keep the embedding of r [N, D] within `tolerance`, an upper bound found by bisection.
 
@@ -95,7 +106,8 @@ def layer_sparsity(sparse: SparseHead, r: Tensor) -> list[dict[str, object]]:
 
     layer, its name; inputs, active_inputs (column norm above 1 % of the largest), functional_inputs (see there); outputs,
     active_outputs (row norm), dead_outputs: units that do not vary over the samples as the next linear layer, or the
-    embedding, sees them, after BatchNorm and ReLU (where the widths differ: as the layer puts them out); stable_rank.
+    embedding, sees them, after BatchNorm and ReLU (where the widths differ: as the layer puts them out); stable_rank; weight_norm,
+    the Frobenius norm; relative_l21: see there.
     """
     layers = linear_layers(sparse.projector)
     z, seen = _observe(sparse.projector, [layer for _, layer in layers], r)
@@ -114,6 +126,8 @@ def layer_sparsity(sparse: SparseHead, r: Tensor) -> list[dict[str, object]]:
                 "active_outputs": int(active_groups(weight, "output")),
                 "dead_outputs": _dead(reading if reading.shape[1] == outputs else own),
                 "stable_rank": stable_rank(weight),
+                "weight_norm": torch.linalg.vector_norm(weight.float()).item(),
+                "relative_l21": relative_l21(weight),
             }
         )
     return rows

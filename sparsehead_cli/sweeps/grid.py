@@ -1,4 +1,4 @@
-"""What a sweep asks: λ × method × penalty × solver × projection dimension × seed -> the settings of its trials. No torch here."""
+"""What a sweep asks: λ × method × penalty × solver × shape of the head × seed -> the settings of its trials. No torch here."""
 
 import itertools
 import math
@@ -12,6 +12,7 @@ from sparsehead_cli.machine.plain import folder_name
 from sparsehead_cli.runs.config import FIELDS, METHOD, METHOD_PREFIX, SWEEP, Config, Layers, combined, load_entries, resolve
 from sparsehead_cli.runs.experiments import Entries, Layer
 from sparsehead_cli.runs.settings import Values, read, setting, settings_of
+from sparsehead_cli.runs.tables import penalty_name, penalty_settings
 
 MOST = 10_000  # trials
 AUTO = "auto"
@@ -20,7 +21,7 @@ NAMES = "names with commas between"
 
 @dataclass(frozen=True)
 class Grid:
-    """The values of each axis, in order. A penalty may be written `l21-output`: groups are a layer's outputs then.
+    """The values of each axis, in order. A penalty may be written with how it is applied, as `penalty_name` does: `l21-output`.
 
     `lams` is () for "auto": each method, penalty, solver and dimension has its own then. `dims` are widths of the embedding;
     () is that of each recipe. `settings` hold for every trial, keys as in `--set`: those of the entry, which has them in
@@ -39,7 +40,7 @@ class Grid:
     )
     penalties: tuple[str, ...] = setting(
         ("l21",),
-        "{names}, with commas between; l21-output: units are groups.",
+        "{names}, with commas between; l21-output: units are groups; -first: of the first layer; -linear, -cosine: λ rises.",
         names="sparse.penalties:PENALTIES",
         plug_in=True,
         words=NAMES,
@@ -50,6 +51,7 @@ class Grid:
     dims: tuple[int, ...] = setting(
         (), "Widths of the embedding with commas between.", least=1, words="whole numbers with commas between", parts=MOST
     )
+    batch_norm: tuple[bool, ...] = setting((), "Heads with BatchNorm: true, false, or both with a comma between.", words=NAMES)
     seeds: int = setting(3, "How many; the same for every λ, so that differences are paired.", least=1)
     auto: bool = False
     settings: Values = field(default_factory=dict)
@@ -103,8 +105,7 @@ def axes_of(entry: Values) -> Values:
     """The axes that an entry has as settings of one run: its method, its penalty and its solver."""
     axes = {axis: entry[key] for key, axis in (("method", "methods"), ("solver", "solvers")) if key in entry}
     if "penalty" in entry or "groups" in entry:
-        output = "-output" if entry.get("groups") == "output" else ""
-        axes["penalties"] = f"{entry.get('penalty', Config.penalty)}{output}"
+        axes["penalties"] = penalty_name(str(entry.get("penalty", Config.penalty)), str(entry.get("groups", Config.groups)))
     return axes
 
 
@@ -118,9 +119,10 @@ def contradictions(grid: Grid) -> list[str]:
     problems = []
     if "none" in grid.penalties:
         problems.append("none is no penalty to try values of λ with: λ 0 is without one.")
-    if grid.dims and "projector_out" in grid.settings:
-        problems.append("projector_out is given twice: dims are its values.")
-    for axis in ("lams", "methods", "penalties", "solvers", "dims"):
+    for axis, key in OF_HEAD.items():
+        if getattr(grid, axis) and key in grid.settings:
+            problems.append(f"{key} is given twice: {axis} are its values.")
+    for axis in ("lams", "methods", "penalties", "solvers", *OF_HEAD):
         values = getattr(grid, axis)
         repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
         if repeated:
@@ -129,6 +131,7 @@ def contradictions(grid: Grid) -> list[str]:
     return problems
 
 
+OF_HEAD = {"dims": "projector_out", "batch_norm": "projector_batch_norm"}  # axes that are values of a setting
 AXIS_OF = {  # settings of a run that trials are told apart by
     **{"method": "--methods", "lam": "--lams", "penalty": "--penalties", "solver": "--solvers", "seed": "--seeds"},
     "groups": "--penalties l21-output",
@@ -146,7 +149,7 @@ def trials(
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
-    axes = (grid.methods, grid.dims or (None,), grid.penalties, grid.solvers)
+    axes = (grid.methods, grid.dims or (None,), grid.batch_norm or (None,), grid.penalties, grid.solvers)
     if grid.seeds * math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
     config_of = configs_of(grid, experiment, load_entries(experiments))
@@ -156,26 +159,25 @@ def trials(
     for seed in range(grid.seeds):
         for point in lams:
             for lam in lams[point]:
-                config = config_of(seed, *(point if lam else (*point[:2], *unpenalised)), lam)
+                config = config_of(seed, *(point if lam else (*point[:3], *unpenalised)), lam)
                 configs[repr(config)] = config
     return list(configs.values())
 
 
 def configs_of(grid: Grid, experiment: str, entries: Entries) -> Callable[..., Config]:
-    """What makes a trial's settings of its seed, method, dimension, penalty, solver and λ."""
+    """What makes a trial's settings of its seed, method, dimension, BatchNorm, penalty, solver and λ."""
     from sparsehead_cli.runs.images import images_of  # not above: --help has no time for torch
 
     look = cache(images_of)  # once for all trials
     layers = grid.layers or (Layer("the sweep", grid.settings),)
     of_others = tuple(replace(layer, settings=without_method(layer.settings)) for layer in layers) if grid.method else layers
 
-    def config_of(seed: int, method: str, dim: int | None, penalty: str, solver: str, lam: float) -> Config:
-        name = penalty.removesuffix("-output")
-        settings = {**grid.given, "method": method, "penalty": name, "solver": solver, "lam": lam, "seed": seed}
-        if penalty.endswith("-output"):
-            settings["groups"] = "output"
-        if dim:
-            settings["projector_out"] = dim
+    def config_of(
+        seed: int, method: str, dim: int | None, batch_norm: bool | None, penalty: str, solver: str, lam: float
+    ) -> Config:
+        of_point = {"method": method, **penalty_settings(penalty), "solver": solver, "lam": lam, "seed": seed}
+        head = {"projector_out": dim, "projector_batch_norm": batch_norm}
+        settings = {**grid.given, **of_point, **{key: value for key, value in head.items() if value is not None}}
         own = method == grid.method
         recipe = () if own else entries[method if method in entries else Config.experiment]
         config = resolve(entries, settings, recipe=recipe, named=layers if own else of_others, look=look).config

@@ -10,6 +10,7 @@ from sparsehead_cli.measure.knn import knn_accuracy
 from sparsehead_cli.measure.spectrum import Spectrum
 from sparsehead_cli.nets.sharding import with_whole_layers
 from sparsehead_cli.runs.folder import identity_columns
+from sparsehead_cli.runs.readable import share
 from sparsehead_cli.runs.run import Phase, Progress, Run, diverged
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.runs.tables import LAYERS, SPECTRA
@@ -39,7 +40,9 @@ class Probe(Callback):
         row |= columns
         progress.spectra = {name: spectrum.eigenvalues for name, spectrum in spectra.items()}
         common = {**identity_columns(run.config, run.name), "epoch": progress.epoch}
-        progress.tables.setdefault(LAYERS, []).extend({**common, **layer} for layer in layers)
+        for layer in layers:
+            turning = {"effective_lr": share(row["lr"], layer["weight_norm"] ** 2)}
+            progress.tables.setdefault(LAYERS, []).append({**common, **layer, **turning})
         if run.config.track_spectrum and is_tracked(progress.epoch, run.epochs):
             for name, spectrum in spectra.items():
                 for index, value in enumerate(spectrum.eigenvalues.tolist(), 1):

@@ -7,6 +7,7 @@ from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES, l21, prox_l1, pro
 
 KNOWN = torch.tensor([[3.0, 4.0], [0.0, 0.0], [6.0, 8.0]])
 PENALISING = [name for name in PENALTIES if name != "none"]
+CONVEX = [name for name in PENALISING if name not in ("l21-relative", "l2-matched")]
 
 
 def random(*shape, seed=0):
@@ -22,6 +23,8 @@ def random(*shape, seed=0):
         ("l2", "input", 62.5),
         ("sparse-group", "output", 36),
         ("nuclear", "input", 125**0.5),  # rank 1: the Frobenius norm
+        ("l21-relative", "output", 15 / 125**0.5),
+        ("l2-matched", "output", 15),
         ("none", "input", 0),
     ],
 )
@@ -41,6 +44,9 @@ def test_known_values(name, groups, value, dtype):
         ("sparse-group", 1, [[2 * (1 - 13**-0.5), 3 * (1 - 13**-0.5)], [0, 0], [5 * (1 - 74**-0.5), 7 * (1 - 74**-0.5)]]),
         ("nuclear", 125**0.5 / 2, [[1.5, 2], [0, 0], [3, 4]]),
         ("nuclear", 12, [[0, 0], [0, 0], [0, 0]]),
+        ("l21-relative", 100, [[0, 0], [0, 0], [6, 8]]),
+        ("l2-matched", 125 / 30, [[1.5, 2], [0, 0], [3, 4]]),
+        ("l2-matched", 9, [[0, 0], [0, 0], [0, 0]]),
         ("none", 5, [[3, 4], [0, 0], [6, 8]]),
     ],
 )
@@ -55,14 +61,14 @@ def test_gradient_at_a_zero_group_is_zero():
     assert weight.grad.tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [pytest.approx(0.6), pytest.approx(0.8)]]
 
 
-@pytest.mark.parametrize("name", PENALISING)
+@pytest.mark.parametrize("name", [*CONVEX, "l21-relative"])
 @pytest.mark.parametrize("groups", GROUPS)
 def test_gradient_in_float64(name, groups):
     for shape in ((4, 3), (3, 4), (1, 5)):
         assert torch.autograd.gradcheck(lambda w: PENALTIES[name].value(w, groups), random(*shape).requires_grad_())
 
 
-@pytest.mark.parametrize("name", PENALISING)
+@pytest.mark.parametrize("name", CONVEX)
 @pytest.mark.parametrize("groups", GROUPS)
 def test_the_gradient_is_a_subgradient_that_vanishes_where_the_weight_does(name, groups):
     """P(V) >= P(W) + <gradient, V - W>, also where P has a kink; 0 for the zero matrix and its zero groups."""
@@ -82,7 +88,7 @@ def test_nuclear_gradient_is_finite_where_singular_values_repeat():
     torch.testing.assert_close(weight.grad, torch.eye(4))  # autograd through an SVD gives NaN here
 
 
-@pytest.mark.parametrize("name", PENALTIES)
+@pytest.mark.parametrize("name", [name for name in PENALTIES if name != "l2-matched"])
 @pytest.mark.parametrize("groups", GROUPS)
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10**6), t=st.floats(0, 5), step=st.floats(1e-3, 3))
@@ -113,6 +119,67 @@ def test_zero_stays_zero_without_nan(name, t):
 def test_t_zero_changes_nothing():
     for penalty in PENALTIES.values():
         assert torch.equal(penalty.prox(KNOWN, 0.0, "input"), KNOWN)
+
+
+def of_norms(values):
+    """A weight whose columns have these norms."""
+    return torch.tensor(values, dtype=torch.float64).diag()
+
+
+@settings(max_examples=40, deadline=None)
+@given(norms=st.lists(st.floats(0.01, 3), min_size=2, max_size=4), t=st.floats(1e-3, 5))
+def test_the_proximal_map_of_the_relative_norm_is_the_best_of_a_search(norms, t):
+    """Against many draws of norms, the best of which is then refined: the objective has several minima."""
+    g, a = torch.Generator().manual_seed(0), torch.tensor(norms, dtype=torch.float64)
+
+    def objective(x):
+        return 0.5 * (x - a).square().sum(-1) + t * x.sum(-1) / torch.linalg.vector_norm(x, dim=-1)
+
+    found = objective(PENALTIES["l21-relative"].prox(of_norms(norms), t, "input").diag())
+    draws = torch.rand(20_000, len(a), dtype=torch.float64, generator=g) * 1.1 * a
+    draws = draws * (torch.rand(draws.shape, generator=g) > 0.3)
+    draws = draws[draws.sum(1) > 0]
+    best = draws[objective(draws).argmin()]
+    for size in (0.1, 0.01, 0.001):
+        near = (best + size * torch.randn(2_000, len(a), dtype=torch.float64, generator=g)).clamp(min=0)
+        near = torch.cat([near[near.sum(1) > 0], best[None]])
+        best = near[objective(near).argmin()]
+    assert found <= objective(best) + 1e-9
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+@pytest.mark.parametrize("name", ["l21-relative", "l2-matched"])
+def test_half_steps_of_a_penalty_go_where_its_gradient_does(name, groups):
+    """prox(W, t) = W - t · gradient + O(t²)."""
+    weight, t = random(6, 7).requires_grad_(), 1e-5
+    PENALTIES[name].value(weight, groups).backward()
+    moved = (PENALTIES[name].prox(weight.detach(), t, groups) - weight.detach()) / t
+    torch.testing.assert_close(moved, -weight.grad, rtol=1e-3, atol=1e-4)
+
+
+def test_the_relative_norm_knows_no_scale():
+    weight = random(6, 7).requires_grad_()
+    value = PENALTIES["l21-relative"].value
+    assert value(7 * weight, "input").item() == pytest.approx(value(weight, "input").item())
+    assert value(torch.eye(4), "input").item() == pytest.approx(2)  # √groups, where all are alike
+    value(weight, "input").backward()
+    assert abs((weight * weight.grad).sum().item()) < 1e-12
+    shrunk = PENALTIES["l21-relative"].prox(weight.detach(), 30.0, "input")
+    assert (shrunk == 0).all(dim=0).any()
+    twice = PENALTIES["l21-relative"].prox(2 * weight.detach(), 120.0, "input")
+    torch.testing.assert_close(twice, 2 * shrunk)
+
+
+@pytest.mark.parametrize("groups", GROUPS)
+def test_the_control_shrinks_as_much_and_all_alike(groups):
+    weight = random(6, 7).requires_grad_()
+    gradients = {}
+    for name in ("l21", "l2-matched"):
+        (gradients[name],) = torch.autograd.grad(PENALTIES[name].value(weight, groups), weight)
+    taken = {name: (weight * gradient).sum().item() for name, gradient in gradients.items()}
+    assert taken["l2-matched"] == pytest.approx(taken["l21"])
+    share = gradients["l2-matched"] / weight
+    torch.testing.assert_close(share, share[0, 0].expand_as(share))
 
 
 @pytest.mark.parametrize("groups", GROUPS)

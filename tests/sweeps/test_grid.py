@@ -65,7 +65,7 @@ def test_what_cannot_be_is_told_together(experiments):
     assert "methods must be names with commas between, given ','" in empty
     text = told(lambda: read_grid("odd", experiments, {}, {}))
     assert 'unknown axis "lambdas"' in text
-    assert 'unknown axis "seed"; known: lams, methods, penalties, solvers, dims, seeds. Did you mean "seeds"?' in text
+    assert 'unknown axis "seed"; known: lams, methods, penalties, solvers, dims, batch_norm, seeds. Did you mean "seeds"?' in text
     assert "lams must be numbers with commas between, or auto, given 'x'" in text
 
 

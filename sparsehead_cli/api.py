@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sparsehead_cli.evaluation.subject import LoadOptions
     from sparsehead_cli.exports.export import Exported
     from sparsehead_cli.exports.model import Model
+    from sparsehead_cli.sweeps.request import SweepRequest
+    from sparsehead_cli.sweeps.sweep import SweepState
     from sparsehead_cli.training.callbacks import Callback
 
 Names = str | Sequence[str]  # one or several: "linear,knn" or ["linear", "knn"]
@@ -65,12 +67,16 @@ class Spectra:
 
 @dataclass(frozen=True)
 class Sweep:
-    """A finished sweep: its folder, sweep.csv (a row a trial) and sweep_summary.csv (a row a λ and number), and what they say."""
+    """A finished sweep: its folder, sweep.csv (a row a trial) and sweep_summary.csv (a row a λ and number), and what they say.
+
+    With `confirm`, `confirmation` is confirmation.csv and the verdicts are those of the plan's fresh seeds; else it is empty.
+    """
 
     folder: Path
     trials: "pd.DataFrame"
     summary: "pd.DataFrame"
     verdicts: tuple[str, ...]
+    confirmation: "pd.DataFrame"
 
 
 @checked
@@ -257,6 +263,7 @@ def sweep(
     jobs: int | None = None,
     retry_failed: bool = False,
     prune: bool = False,
+    confirm: int | None = None,
     dataset: PathLike | None = None,
     data_dir: PathLike | None = None,
     device: str | None = None,
@@ -267,37 +274,50 @@ def sweep(
 ) -> Sweep:
     """`sparsehead sweep-lambda`: many runs on a grid, paired by seed, to a table with intervals. Each trial is a process.
 
-    A sweep that was stopped goes on with the same call; a trial that is finished is never repeated.
+    A sweep that was stopped goes on with the same call; a trial that is finished is never repeated. With `confirm` the grid is a
+    pilot, and so many fresh seeds judge what it chose.
 
     Raises: SparseheadError, also where a trial failed: the tables are then without it.
     """
-    from sparsehead_cli.present.sweep import draw_sweep, require_all
-    from sparsehead_cli.runs.folder import locked
-    from sparsehead_cli.runs.table_files import frame
-    from sparsehead_cli.study.summary import verdicts
-    from sparsehead_cli.sweeps.grid import read_grid
-    from sparsehead_cli.sweeps.limits import split_limits
-    from sparsehead_cli.sweeps.sweep import SweepRequest, read_state
-    from sparsehead_cli.sweeps.sweep import sweep as run_sweep
+    from sparsehead_cli.sweeps.request import sweep_request
 
     if engine == "print":
         raise SparseheadError("engine print prints commands, which a call has no use for: sparsehead sweep-lambda --engine print")
-    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims}
-    axes |= {"batch_norm": batch_norm, "seeds": seeds}
-    settings = {"dataset": as_name(dataset), "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
-    limits, others = split_limits(dict(set or {}), engine)
-    file, running = as_path(experiments), {"engine": engine, "address": address, "jobs": jobs, "limits": limits}
-    grid = read_grid(experiment, file, given(axes), {**others, **given(settings)})
-    running |= {"retry_failed": retry_failed, "prune": prune, "callbacks": tuple(callback)}
-    request = SweepRequest(grid=grid, experiment=experiment, experiments=file, **running)
+    arguments = {**locals(), "dataset": as_name(dataset), "experiments": as_path(experiments)}
+    return run_request(sweep_request(arguments, dict(set or {})))
+
+
+def run_request(request: "SweepRequest") -> Sweep:
+    """Run what is missing of a sweep, or of a pilot and its confirmation. Raises: SparseheadError."""
+    from sparsehead_cli.present.sweep import draw_sweep, require_all
+    from sparsehead_cli.runs.folder import locked
+    from sparsehead_cli.runs.table_files import frame, read_csv
+    from sparsehead_cli.study.confirm import sentences
+    from sparsehead_cli.study.results import SUMMARY_CSV, read_sweep
+    from sparsehead_cli.study.summary import verdicts
+    from sparsehead_cli.sweeps.confirm import confirm
+    from sparsehead_cli.sweeps.sweep import read_state
+    from sparsehead_cli.sweeps.sweep import sweep as run_sweep
+
     state = read_state(request)
-    with apart_from_the_script(), locked(state.folder, "another sweep runs here"):
-        try:
-            rows, summary = run_sweep(request, state, lambda state, running: None)
-        finally:
-            draw_sweep(state.folder)
-    require_all(state)
-    return Sweep(state.folder, frame(rows), frame(summary), tuple(verdicts(summary, state.pruned())))
+
+    def run(state: "SweepState") -> None:
+        with apart_from_the_script(), locked(state.folder, "another sweep runs here"):
+            try:
+                run_sweep(request, state, lambda state, running: None)
+            finally:
+                draw_sweep(state.folder)
+
+    if request.confirm is None:
+        run(state)
+        require_all(state)
+        said, judged = verdicts(read_csv(state.folder / SUMMARY_CSV), state.pruned()), []
+    else:
+        found, fresh = confirm(request, state, run)
+        require_all(fresh)
+        said, judged = sentences(found), found.rows
+    trials, summary = frame(list(read_sweep(state.folder).values())), frame(state.folder / SUMMARY_CSV)
+    return Sweep(state.folder, trials, summary, tuple(said), frame(judged))
 
 
 @checked

@@ -289,6 +289,9 @@ def sweep_lambda(
     jobs: Annotated[int | None, typer.Option(help="Trials at a time; without it one a GPU, or one a core.")] = None,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Run trials again that failed before.")] = False,
     prune: Annotated[bool, typer.Option("--prune", help="Stop values of λ that others clearly dominate, and mark them.")] = False,
+    confirm: Annotated[
+        int | None, typer.Option(help="Fresh seeds that judge what the grid, as a pilot, chose and a plan froze.")
+    ] = None,
     dataset: Annotated[str | None, option("dataset", default=OF_EXPERIMENT)] = None,
     data_dir: Annotated[Path | None, option("data_dir", default=OF_EXPERIMENT)] = None,
     device: Annotated[str | None, option("device", default=OF_EXPERIMENT)] = None,
@@ -303,24 +306,19 @@ def sweep_lambda(
     A sweep that was stopped goes on with the same command; a trial that is finished is never repeated.
     """
     from sparsehead_cli.runs.config import parse_set
-    from sparsehead_cli.sweeps.grid import read_grid
-    from sparsehead_cli.sweeps.limits import split_limits
+    from sparsehead_cli.sweeps.request import sweep_request
 
-    limits, given = split_limits(parse_set(set_ or []), engine)
-    axes = {"lams": lams, "methods": methods, "penalties": penalties, "solvers": solvers, "dims": dims}
-    axes |= {"batch_norm": batch_norm, "seeds": seeds}
-    settings = {"dataset": dataset, "epochs": epochs, "data_dir": data_dir, "device": device, "results": results}
-    axes, settings = ({key: value for key, value in some.items() if value is not None} for some in (axes, settings))
-    grid = read_grid(experiment, experiments, axes, {**given, **settings})
+    request = sweep_request(locals(), parse_set(set_ or []))
 
     from sparsehead_cli.present import sweep as show
     from sparsehead_cli.present.console import Console
-    from sparsehead_cli.sweeps.sweep import SweepRequest, read_state, run_one
+    from sparsehead_cli.sweeps.sweep import read_state, run_one
 
-    running = {"engine": engine, "address": address, "jobs": jobs, "retry_failed": retry_failed, "prune": prune, "limits": limits}
-    callbacks = tuple(callback or ())
-    request = SweepRequest(grid=grid, experiment=experiment, experiments=experiments, callbacks=callbacks, **running)
     state, console = read_state(request), Console()
+    if confirm is not None:
+        from sparsehead_cli.present.confirm import run_confirm
+
+        return run_confirm(console, request, state)
     if trial:
         return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":

@@ -8,6 +8,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from sparsehead_cli.machine.files import replace_file
+from sparsehead_cli.present.confirmation import FIGURE as CONFIRMATION
+from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, show_confirmation
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.figures import drawn, in_bands, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
@@ -17,9 +19,11 @@ from sparsehead_cli.present.summary import show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
 from sparsehead_cli.runs.table_files import Row, replace_csv
 from sparsehead_cli.study.by_lam import SETTING
+from sparsehead_cli.study.confirm import sentences
 from sparsehead_cli.study.labels import groups, measured_on
 from sparsehead_cli.study.results import (
     BY_LAM,
+    CONFIRMATION_CSV,
     CURVES_CSV,
     EIGENVALUES_CSV,
     FIGURE,
@@ -52,10 +56,15 @@ def write_study(study: Study) -> list[Path]:
     Raises: SparseheadError where the folder cannot be written.
     """
     folder, figures = study.folder, spectra_figures(study)  # before anything is written
-    tables = {SUMMARY_CSV: study.summary, CURVES_CSV: study.curves, BY_LAM: study.lams}
+    judged = study.confirmation.rows if study.confirmation else []
+    tables = {SUMMARY_CSV: study.summary, CURVES_CSV: study.curves, BY_LAM: study.lams, CONFIRMATION_CSV: judged}
     files = [folder / name for name, rows in tables.items() if rows]
     for path in files:
         replace_csv(path, tables[path.name])
+    planned: list[bytes] = []
+    if judged:
+        files += save_figure(confirmation_figure(study.confirmation), folder / CONFIRMATION)
+        planned = [files[-1].read_bytes()]
     swept: list[bytes] = []
     if study.averaged:
         files += save_figure(sweep_figure(study.averaged, study.summary), folder / FIGURE)
@@ -65,7 +74,12 @@ def write_study(study: Study) -> list[Path]:
     for number, figure in enumerate(figures, 1):
         files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(figures) > 1 else SPECTRA))
         spectra.append(files[-1].read_bytes())
-    sections = [*sweep_sections(study, swept), *spectra_sections(study, spectra), csv_section(study)]
+    sections = [
+        *plan_sections(study, planned),
+        *sweep_sections(study, swept),
+        *spectra_sections(study, spectra),
+        csv_section(study),
+    ]
     replace_file(folder / PAGE, render(title_of(study), lead_of(study), facts_of(study), sections))
     return [*files, folder / PAGE]
 
@@ -75,6 +89,8 @@ def show_report(console: Console, study: Study, files: list[Path]) -> None:
     *others, page = files
     if study.trials:
         show_summary(console, study.summary, study.pruned)
+    if study.confirmation:
+        show_confirmation(console, study.confirmation)
     if study.metrics:
         show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams, others)
     else:
@@ -160,6 +176,33 @@ def sweep_sections(study: Study, swept: list[bytes]) -> list[Section]:
         few = f"{having} of {len(study.trials)} trials have curves." if having < len(study.trials) else ""
         sections.append(Section("curves", "Over the epochs", few, figures=curves))
     return sections
+
+
+def plan_sections(study: Study, files: list[bytes]) -> list[Section]:
+    """The plan first, and what its fresh seeds say, of which these are the SVGs; the pilot's own numbers come after."""
+    found = study.confirmation
+    if found is None:
+        return []
+    plan = found.plan
+    note = (
+        f"Plan {plan.hash}, frozen {plan.written} by {plan.code}, after a pilot of seeds {listed(plan.pilot_seeds)} and before any "
+        f"run of seeds {listed(plan.seeds)}. Judged: {plan.judged}. The sections after this one are of the pilot, which chose, and "
+        "judges nothing."
+    )
+    figures = [drawing(file, "confirmation", "Paired differences over the fresh seeds.") for file in files]
+    tables = confirmation_tables(found)
+    return [
+        Section("plan", "The plan and its verdict", note, wide=True, sentences=sentences(found), figures=figures, tables=tables)
+    ]
+
+
+def listed(seeds: list[int]) -> str:
+    """Seeds in a row as their ends."""
+    return (
+        f"{seeds[0]} to {seeds[-1]}"
+        if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+        else ", ".join(map(str, seeds))
+    )
 
 
 def drawings(files: list[bytes], name: str, caption: str) -> list[Drawing]:

@@ -26,7 +26,8 @@ from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY
 from sparsehead_cli.study.summary import SETTING, without_pruned
 from sparsehead_cli.sweeps.engines import Task, default_jobs
 from sparsehead_cli.sweeps.on_slurm import array_jobs
-from sparsehead_cli.sweeps.sweep import Reached, SweepRequest, SweepState, seconds_left, sweep
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import Reached, SweepState, seconds_left, sweep
 from sparsehead_cli.sweeps.trial import LOG
 
 REFRESH_SECONDS = 2.0

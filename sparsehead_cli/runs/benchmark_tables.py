@@ -56,6 +56,7 @@ BENCHMARK_COLUMNS = {
     "effective_rank": Column("amount", "dimensions", "as measured; low and high bound it"),
     "rank_low": Column("amount", "dimensions", "lower end of the 95 % interval of effective_rank"),
     "rank_high": Column("amount", "dimensions", "upper end of the 95 % interval of effective_rank"),
+    "studies": Column("whole", "", "how many were simulated"),
     "axis": Column("text", "", "what grows in a benchmark"),
     "what": Column("text", "", "the step that was measured as it grows"),
     "size": Column("whole", "", "how much of what axis names"),
@@ -66,6 +67,9 @@ BENCHMARK_COLUMNS = {
 }
 
 BENCHMARKS = {
+    "protocol.csv": Table(
+        ("workload", "measurement", "value", "low", "high", "studies", *MACHINE), key=("workload", "measurement")
+    ),
     "throughput.csv": Table(
         (
             *("network", "workload", "images_per_second", "ratio", "beside", "gflops", "limit", "dtype"),

@@ -144,6 +144,14 @@ COLUMNS = {
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
     "bootstrap_high": Column("number", "", "upper end of its 95 % interval, bootstrap"),
+    "contrast": Column("text", "", "which arm of a plan less which other one"),
+    "reference_mean": Column("number", "", "mean over seeds of the arm that is compared with"),
+    "effect_size": Column("number", "", "mean paired difference over the standard deviation of the differences (Cohen's d)"),
+    "p_t": Column("share", "", "two-sided p of the paired t test"),
+    "p_permutation": Column("share", "", "two-sided p of the paired permutation test: all signs, or 100,000 by lot"),
+    "p_holm": Column("share", "", "p_t after Holm, over the primary outcomes of all methods of the plan"),
+    "detectable": Column("amount", "", "true difference that the plan finds with 80 % power, as the pilot's seeds scatter"),
+    "plan": Column("text", "", "hash of the plan that the row is judged by"),
     **BENCHMARK_COLUMNS,
 }
 
@@ -274,6 +282,15 @@ TABLES = {
         empty=("chosen", "mean", "sd", "low", "high", *DIFFERENCES, *BOOTSTRAP),
         key=(*KIND, *HEAD, "lam", "metric"),
         remedy="Remove the file: it is made of sweep.csv.",
+    ),
+    "confirmation.csv": Table(
+        (
+            *(*KIND, *HEAD, "lam", "contrast", "metric", "seeds", "mean", "reference_mean", *DIFFERENCES),
+            *("effect_size", "p_t", "p_permutation", "p_holm", "detectable", "plan"),
+        ),
+        empty=("difference_low", "difference_high", "effect_size", "p_t", "p_holm", "detectable"),
+        key=("method", "contrast", "metric"),
+        remedy="Remove the file: it is made of plan.yaml and of the confirming runs.",
     ),
     "curves.csv": Table(
         (*RUN, *HEAD, "epoch", "loss", "knn_accuracy", *RANKS, "penalty_value", "active_groups_share", "active_features_share"),

@@ -6,6 +6,7 @@ from pathlib import Path
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.table_files import Row, read_csv
 from sparsehead_cli.study.by_lam import by_lam
+from sparsehead_cli.study.confirm import Confirmation, read_confirmation
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.labels import JUDGED_BY
 from sparsehead_cli.study.results import EIGENVALUES_CSV, METRICS_CSV, PRUNED_CSV, SWEEP_CSV, read_spectra, read_sweep
@@ -29,6 +30,7 @@ class Study:
     metrics: list[Row]  # spectrum_metrics.csv
     lams: list[Row]  # spectrum_by_lam.csv, from `metrics`
     tracked: dict[str, dict[str, list[Row]]]  # spectra over training: setting -> label of a run -> its spectrum_epochs.csv
+    confirmation: Confirmation | None = None  # plan.yaml and what its fresh seeds say, where there is a plan
 
     @property
     def averaged(self) -> list[Row]:
@@ -59,6 +61,7 @@ def read_study(folder: Path) -> Study:
         metrics=metrics,
         lams=by_lam(metrics),
         tracked=tracked_runs(folder),
+        confirmation=read_confirmation(folder),
     )
 
 

@@ -25,11 +25,11 @@ from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.sweeps.auto import auto_lams, read_tasks
 from sparsehead_cli.sweeps.beat import Beat
 from sparsehead_cli.sweeps.engines import OnPoll, Outcome, Task, default_jobs, run_local
-from sparsehead_cli.sweeps.grid import Grid, trials
-from sparsehead_cli.sweeps.limits import Limits
+from sparsehead_cli.sweeps.grid import trials
 from sparsehead_cli.sweeps.on_ray import check_ray, run_ray
 from sparsehead_cli.sweeps.on_slurm import require_submitit, run_slurm
 from sparsehead_cli.sweeps.prune import Halving, dropped
+from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.trial import FAILED, TRIAL, folder_of, run_trial, setting_columns
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 
@@ -37,22 +37,6 @@ EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 MOST_JOBS = 1_024
 BEHIND = 20  # of so many rows of sweep.csv, one at most is not written yet while trials run
 ENGINES = ("local", "ray", "slurm", "print")
-
-
-@dataclass(frozen=True, kw_only=True)
-class SweepRequest:
-    """What `sparsehead sweep-lambda` was asked for; `callbacks` are names of what each trial calls, `limits` those of Slurm."""
-
-    grid: Grid
-    experiment: str
-    experiments: Path | None = None
-    engine: str = "local"
-    address: str | None = None
-    jobs: int | None = None
-    retry_failed: bool = False
-    prune: bool = False
-    callbacks: tuple[str, ...] = ()
-    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass
@@ -127,15 +111,20 @@ def read_state(request: SweepRequest) -> SweepState:
     configs = settle_all(configs)
     named = {folder_of(config).name: config for config in configs}
     state = SweepState(folder_of(configs[0]).parent, named)
+    read_known(request, state)
+    if request.prune:
+        state.halving = Halving(state.configs, state.folder, state.pruned())
+    return state
+
+
+def read_known(request: SweepRequest, state: SweepState) -> None:
+    """Put into a state which of its trials have finished or failed. Raises: SparseheadError for a folder of another sweep."""
     state.rows = known_rows(state)
     require_same_images(state)
     for name in state.pending():
         reason = state.folder / name / FAILED
         if reason.exists() and not request.retry_failed:
             state.failed[name] = reason.read_text(encoding="utf-8", errors="replace").strip()
-    if request.prune:
-        state.halving = Halving(state.configs, state.folder, state.pruned())
-    return state
 
 
 def settle_all(configs: list[Config]) -> list[Config]:

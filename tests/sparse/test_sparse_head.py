@@ -144,7 +144,7 @@ def test_lam_is_any_real_number(head, lam):
 def test_errors_name_what_is_allowed(head):
     with pytest.raises(
         SparseheadError,
-        match='unknown penalty "l211"; known: l21, l1, l2, sparse-group, nuclear, l21-relative, l2-matched, none.* Did you mean "l21"',
+        match='unknown penalty "l211"; known: l21, l1, l2, sparse-group, nuclear, l21-relative.* Did you mean "l21"',
     ):
         SparseHead(head, 1.0, penalty="l211")
     with pytest.raises(SparseheadError, match='unknown groups "rows"; known: input, output'):

@@ -13,6 +13,7 @@ from sparsehead_cli.sparse.telemetry import (
     functional_inputs,
     head_sparsity,
     layer_sparsity,
+    relative_l21,
     stable_rank,
 )
 from tests.operations import Operations
@@ -230,3 +231,10 @@ def test_a_head_that_takes_the_first_features_reads_those_and_no_others():
     r = torch.randn(200, 12) * torch.linspace(1, 9, 12)  # what is not read varies most
     row = head_sparsity(SparseHead(FirstFeatures(4), 0.0), r)
     assert (row["n_features"], row["active_features"], row["functional_features"]) == (12, 4, 4)
+
+
+def test_relative_l21_knows_no_scale():
+    assert relative_l21(torch.eye(4)) == pytest.approx(1)
+    assert relative_l21(1e-12 * torch.ones(3, 4)) == pytest.approx(1)
+    assert relative_l21(torch.diag(torch.tensor([5.0, 0, 0, 0]))) == pytest.approx(1 / 2)  # one of four columns: 1/√4
+    assert math.isnan(relative_l21(torch.zeros(3, 2)))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sparsehead_cli.study.stats import mean_interval
+from sparsehead_cli.study.stats import DRAWN, detectable, holm, mean_interval, sign_test, t_test
 
 
 def test_the_interval_is_scipys():
@@ -31,3 +31,50 @@ def test_covers_the_true_mean_nineteen_times_of_twenty():
     rng = np.random.default_rng(0)
     inside = sum(low <= 0 <= high for _, low, high in (mean_interval(list(rng.normal(size=3))) for _ in range(2000)))
     assert 0.93 * 2000 <= inside <= 0.97 * 2000
+
+
+def test_p_values_are_scipys():
+    values = list(np.random.default_rng(1).normal(0.3, 1, 12))
+    assert t_test(values) == pytest.approx(scipy.stats.ttest_1samp(values, 0).pvalue)
+    exact = scipy.stats.permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf)
+    assert sign_test(values) == pytest.approx(exact.pvalue)
+
+
+def test_a_permutation_test_of_many_draws_its_signs():
+    values = list(np.random.default_rng(1).normal(0.3, 1, 40))
+    assert sign_test(values) == sign_test(values) == pytest.approx(t_test(values), abs=0.01)
+    assert sign_test([1.0] * 40) == pytest.approx(1 / DRAWN)  # the signs that are there: none drawn is as far
+
+
+def test_tests_of_what_does_not_vary():
+    assert math.isnan(t_test([1.0]))
+    assert (t_test([0.0, 0.0]), t_test([2.0, 2.0])) == (1, 0)
+    assert sign_test([2.0, 2.0, 2.0]) == pytest.approx(2 / 8)
+    assert sign_test([0.0, 0.0]) == 1
+
+
+def test_holm():
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])  # Holm's own example
+    assert holm([0.6, math.nan]) == [1, 1]
+    assert holm([]) == []
+
+
+@pytest.mark.parametrize("level", [0.05, 0.05 / 6])
+def test_a_detectable_difference_is_detected_as_often_as_it_says(level):
+    """With a known standard deviation, and where it is estimated by a pilot as small as they are."""
+    draw, pairs, studies = np.random.default_rng(0), 16, 4_000
+    for df in (10**7, 4):
+        sds = np.sqrt(draw.chisquare(df, studies) / df)  # the true one is 1
+        found = np.array([detectable(sd, df, pairs, level) for sd in np.unique(sds.round(2))])
+        differences = np.interp(sds, np.unique(sds.round(2)), found)
+        values = differences[:, None] + draw.standard_normal((studies, pairs))
+        p = scipy.stats.ttest_1samp(values, 0, axis=1).pvalue
+        assert np.mean(p < level) == pytest.approx(0.8, abs=0.02 if df > 10 else 0.06)
+
+
+def test_what_is_not_known_of_a_detectable_difference():
+    assert math.isnan(detectable(math.nan, 4, 16, 0.05))
+    assert math.isnan(detectable(1, 0, 16, 0.05))
+    assert math.isnan(detectable(1, 4, 1, 0.05))
+    assert detectable(0, 4, 16, 0.05) == pytest.approx(0, abs=1e-12)
+    assert detectable(2, 4, 16, 0.05) == pytest.approx(2 * detectable(1, 4, 16, 0.05))

@@ -10,7 +10,8 @@ from sparsehead_cli.sparse.sparse_head import SparseHead
 from sparsehead_cli.sweeps import auto
 from sparsehead_cli.sweeps.auto import auto_lams, size, sum_lr
 from sparsehead_cli.sweeps.grid import Grid, trials
-from sparsehead_cli.sweeps.sweep import SweepRequest, read_state
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import read_state
 from tests.conftest import TINY
 
 

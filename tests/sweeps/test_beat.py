@@ -13,7 +13,8 @@ from sparsehead_cli.sweeps import beat as module
 from sparsehead_cli.sweeps.beat import BEAT, Beat, BeatFile
 from sparsehead_cli.sweeps.engines import Task
 from sparsehead_cli.sweeps.grid import Grid
-from sparsehead_cli.sweeps.sweep import Reached, SweepRequest, SweepState
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import Reached, SweepState
 from sparsehead_cli.sweeps.trial import folder_of
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import pretrain

@@ -25,7 +25,8 @@ from sparsehead_cli.sweeps import engines, on_ray, on_slurm, trial
 from sparsehead_cli.sweeps.beat import Beat
 from sparsehead_cli.sweeps.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
 from sparsehead_cli.sweeps.grid import Grid, read_grid
-from sparsehead_cli.sweeps.sweep import EVALUATION_SECONDS, Reached, SweepRequest, SweepState, read_state, run_one, seconds_left
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import EVALUATION_SECONDS, Reached, SweepState, read_state, run_one, seconds_left
 from sparsehead_cli.sweeps.trial import FAILED, LOG, attempt, folder_of
 from tests.rows import full_row
 from tests.sweeps.conftest import SMALL, same

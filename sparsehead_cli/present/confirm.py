@@ -1,0 +1,77 @@
+"""`sweep-lambda --confirm` as people see it: the pilot, the plan, the fresh seeds, and what they say."""
+
+import shlex
+from pathlib import Path
+
+from sparsehead_cli.machine.interrupts import stopped_by
+from sparsehead_cli.present.confirmation import FIGURE, confirmation_figure, show_confirmation
+from sparsehead_cli.present.console import Console, print_table
+from sparsehead_cli.present.figures import save_figure
+from sparsehead_cli.present.summary import summary_tables
+from sparsehead_cli.present.sweep import SweepDisplay, draw_sweep, require_all, stop_text
+from sparsehead_cli.present.table import Table
+from sparsehead_cli.runs.folder import locked
+from sparsehead_cli.study.confirm import WORDS, setting_in_words
+from sparsehead_cli.study.plan import Choice, Plan
+from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, PLAN
+from sparsehead_cli.study.summary import summarise, without_pruned
+from sparsehead_cli.sweeps.confirm import confirm
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import SweepState, sweep
+
+
+def run_confirm(console: Console, request: SweepRequest, pilot: SweepState) -> None:
+    """Run what is missing of the pilot, freeze the plan, run what is missing of the fresh seeds, and say what they say.
+
+    Raises: SparseheadError where trials failed, or for a plan that cannot be kept; Stopped where it was interrupted.
+    """
+    found, state = confirm(
+        request,
+        pilot,
+        run=lambda state: ran(console, request, state, pilot),
+        on_plan=lambda plan, is_new: show_plan(console, plan, pilot.folder, is_new=is_new),
+    )
+    if found.rows:
+        save_figure(confirmation_figure(found), pilot.folder / FIGURE)
+    show_confirmation(console, found)
+    console.print(f" files   {pilot.folder}/: {PLAN}, {CONFIRMATION_CSV}, {FIGURE}.png, {FIGURE}.svg, {CONFIRM}/", soft_wrap=True)
+    console.print(f" page    of all of it: sparsehead report {shlex.quote(str(pilot.folder))}", soft_wrap=True)
+    require_all(state)
+
+
+def ran(console: Console, request: SweepRequest, state: SweepState, pilot: SweepState) -> None:
+    """Run what is pending, and draw the sweep's figure; show the numbers of a pilot. Raises: Stopped where it was interrupted."""
+    if state is pilot:
+        console.print("the pilot: its seeds choose, and judge nothing", style="bold")
+    try:
+        with locked(state.folder, "another sweep runs here"), SweepDisplay(console, request, state) as display:
+            try:
+                sweep(request, state, display.watch)
+            finally:
+                draw_sweep(state.folder)
+    except KeyboardInterrupt as interrupt:
+        raise stopped_by(interrupt, stop_text(request, state)) from None
+    for table in pilot_tables(pilot) if state is pilot else ():
+        print_table(console, table)
+
+
+def show_plan(console: Console, plan: Plan, folder: Path, *, is_new: bool) -> None:
+    """Print what was chosen, what will be judged, and how small a change would be found."""
+    console.print(f"the plan {plan.hash}, {'frozen now' if is_new else f'frozen {plan.written}'}: {folder / PLAN}", style="bold")
+    if is_new:
+        console.print(f" commit it now: git add {folder / PLAN} && git commit -m 'The plan, before its runs'", soft_wrap=True)
+    for choice in plan.choices:
+        console.print(f" {choice.method}: {setting_in_words(choice)}; held-out probe {100 * choice.held_out:.1f} %", soft_wrap=True)
+        found = [f"{WORDS[name][0]} {smallest(choice, name)}" for name in plan.outcomes]
+        console.print(f"    {len(plan.seeds)} fresh seeds find with 80 % power: {', '.join(found)}", soft_wrap=True)
+
+
+def smallest(choice: Choice, outcome: str) -> str:
+    """The change that would be found, in its unit."""
+    value, (_, scale, unit) = choice.detectable[outcome], WORDS[outcome]
+    return "unknown" if value is None else f"±{scale * value:.2f}{unit}"
+
+
+def pilot_tables(pilot: SweepState) -> list[Table]:
+    """The numbers of a pilot, without the verdicts of a sweep: it chooses, and judges nothing."""
+    return summary_tables(summarise(without_pruned(list(pilot.rows.values()), pilot.pruned())), pilot.pruned())

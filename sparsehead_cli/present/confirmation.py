@@ -1,0 +1,120 @@
+"""What the fresh seeds of a plan say, as people see it: tables, a figure and sentences. Imports no torch."""
+
+import math
+from collections.abc import Collection
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sparsehead_cli.present.console import Console, print_table
+from sparsehead_cli.present.figures import GREY, OKABE_ITO, STYLE
+from sparsehead_cli.present.table import Cell, Column, Table
+from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.study.confirm import CONTRASTS, PRIMARY, WORDS, Confirmation, is_shown, sentences, setting_in_words
+from sparsehead_cli.study.equal import AT_EQUAL
+from sparsehead_cli.study.plan import Choice
+
+FIGURE = "confirmation"
+NAMES = {  # metric -> (what the table calls it, digits, scale)
+    "accuracy": ("linear probe of r, %", 2, 100),
+    "effective_rank_r": ("effective rank of r", 2, 1),
+    "effective_rank_z": ("effective rank of z", 2, 1),
+    "val_accuracy": ("held-out probe of r, %", 2, 100),
+    "accuracy_z": ("linear probe of z, %", 2, 100),
+    "knn_accuracy": ("kNN of r, %", 2, 100),
+    **{name: (f"rank of {rank[-1]}, equal {'kNN' if by == 'knn' else by}", 2, 1) for name, (rank, by) in AT_EQUAL.items()},
+}
+COLUMNS = [
+    *(Column("", text=True), Column("", text=True), Column("mean", text=True), Column("the\nother's", text=True)),
+    *(Column("difference", text=True), Column("d", digits=2, sign="+", minor=True), Column("p,\nt test", digits=4, minor=True)),
+    *(Column("p, signs", digits=4, minor=True), Column("p after\nHolm", digits=4), Column("found with\n80 % power", text=True)),
+]
+
+
+def show_confirmation(console: Console, found: Confirmation) -> None:
+    """Print the primary outcomes, the ranks where both are equally far, and the verdicts; the rest is in the table's file."""
+    for table in confirmation_tables(found, (*found.plan.outcomes, *AT_EQUAL)):
+        print_table(console, table)
+    for line in sentences(found):
+        console.print(line, soft_wrap=True)
+
+
+def confirmation_tables(found: Confirmation, metrics: Collection[str] = ()) -> list[Table]:
+    """A table a method: contrasts and numbers (all of them, or those in `metrics`), those of the family first."""
+    tables = []
+    for choice in found.plan.choices:
+        title = f"{choice.method}: {setting_in_words(choice)}; {found.done} of {found.planned} runs"
+        table = Table(title, COLUMNS, wide=150)
+        for row in found.rows:
+            if row["method"] == choice.method and (not metrics or row["metric"] in metrics):
+                table.add(*cells_of(row), marked=is_shown(row, found.plan))
+        if table.lines:
+            tables.append(table)
+    return tables
+
+
+def spelled(contrast: str) -> str:
+    """A contrast as people write it."""
+    return contrast.replace("zero", "λ 0").replace(" - ", " − ")
+
+
+def cells_of(row: Row) -> list[Cell]:
+    """One line of the table."""
+    name, digits, scale = NAMES[row["metric"]]
+
+    def written(value: object, sign: str = "") -> str:
+        return "" if math.isnan(number(value)) else f"{scale * number(value):{sign}z.{digits}f}"
+
+    half = number(row["difference_high"]) - number(row["difference"])
+    difference = written(row["difference"], "+") + (f" ± {written(half)}" if not math.isnan(half) else "")
+    return [
+        *(
+            Cell(spelled(row["contrast"])),
+            Cell(name),
+            Cell(written(row["mean"])),
+            Cell(written(row["reference_mean"])),
+            Cell(difference),
+        ),
+        *(Cell(row["effect_size"]), Cell(row["p_t"]), Cell(row["p_permutation"]), Cell(row.get("p_holm", ""))),
+        Cell(written(row["detectable"])),
+    ]
+
+
+def confirmation_figure(found: Confirmation) -> Figure:
+    """A panel a primary outcome: paired differences with their 95 % intervals, a line a method and contrast.
+
+    Grey: changes too small to be found with 80 % power, for chosen - zero.
+    """
+    plan = found.plan
+    with matplotlib.rc_context(STYLE):
+        lines = [(choice, contrast) for choice in plan.choices for contrast in CONTRASTS]
+        figure = Figure(figsize=(8.4, 1.5 + 0.32 * len(lines)), layout="constrained")
+        axes = figure.subplots(1, len(plan.outcomes), sharey=True)
+        for ax, outcome in zip(axes, plan.outcomes, strict=True):
+            rows = {(row["method"], row["contrast"]): row for row in found.rows if row["metric"] == outcome}
+            for place, (choice, contrast) in enumerate(lines):
+                if row := rows.get((choice.method, contrast)):
+                    interval(ax, place, row, choice if contrast == PRIMARY else None)
+            name, _, unit = WORDS[outcome]
+            ax.set_title(f"{name}{','[: bool(unit)]}{unit}")
+            ax.axvline(0, color=GREY, lw=0.8)
+            ax.margins(x=0.08)
+        axes[0].set_yticks(range(len(lines)), [f"{choice.method}: {spelled(contrast)}" for choice, contrast in lines])
+        axes[0].set_ylim(len(lines) - 0.4, -0.6)
+        figure.suptitle(
+            f"Differences over {len(plan.seeds)} fresh seeds, 95 % intervals; grey: too small to be found with 80 % power"
+        )
+    return figure
+
+
+def interval(ax: Axes, place: int, row: Row, choice: Choice | None) -> None:
+    """One difference with its interval; with the `choice` also what is too small to be found."""
+    scale = WORDS[row["metric"]][1]
+    middle, low, high = (scale * number(row[name]) for name in ("difference", "difference_low", "difference_high"))
+    if choice and (least := choice.detectable[row["metric"]]):
+        ax.barh(place, 2 * scale * least, left=-scale * least, height=0.8, color="#e6e6e6", zorder=0)
+    color = OKABE_ITO[0] if choice else GREY
+    ax.plot([low, high], [place, place], color=color, lw=2)
+    ax.plot([middle], [place], "o", color=color, ms=5)

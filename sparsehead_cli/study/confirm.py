@@ -1,0 +1,168 @@
+"""A plan and the trials of its fresh seeds -> confirmation.csv and what may be said. Functions of the tables alone."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from sparsehead_cli.runs.table_files import Row, frame, read_csv
+from sparsehead_cli.study.equal import AT_EQUAL, at_equal
+from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan
+from sparsehead_cli.study.results import CONFIRM, CURVES_CSV, read_sweep
+from sparsehead_cli.study.stats import holm, mean_interval, sign_test, t_test
+
+CONTRASTS = {  # name in confirmation.csv -> (arm, the arm that it is compared with)
+    "chosen - zero": ("chosen", "zero"),
+    "control - zero": ("control", "zero"),
+    "chosen - control": ("chosen", "control"),
+}
+PRIMARY = next(iter(CONTRASTS))
+OTHERS = ("val_accuracy", "accuracy_z", "knn_accuracy", *AT_EQUAL)
+WORDS = {  # outcome -> (what it is called, its scale, its unit)
+    "accuracy": ("linear probe of r", 100, " points"),
+    "effective_rank_r": ("effective rank of r", 1, ""),
+    "effective_rank_z": ("effective rank of z", 1, ""),
+}
+
+
+@dataclass(frozen=True)
+class Confirmation:
+    """A plan and what its fresh seeds gave so far: rows of confirmation.csv, and how many of the planned runs are there."""
+
+    plan: Plan
+    rows: list[Row]
+    done: int
+    planned: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every planned run is there; before that nothing is judged, so that nobody can stop where it looks well."""
+        return self.done == self.planned
+
+
+def read_confirmation(folder: Path) -> Confirmation | None:
+    """What a pilot's folder says of its confirmation; None without a plan. Raises: SparseheadError for a damaged table or plan."""
+    plan = read_plan(folder)
+    if plan is None:
+        return None
+    return confirmation(plan, list(read_sweep(folder / CONFIRM).values()), read_csv(folder / CONFIRM / CURVES_CSV))
+
+
+def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmation:
+    """Rows of confirmation.csv: one a method, contrast and number, of the planned runs that are among the trials.
+
+    p_holm is of the primary outcomes alone, over all methods, and only where every planned run is there.
+    """
+    runs = frame(trials).set_index("run") if trials else pd.DataFrame()
+    epochs = dict(list(frame(curves).groupby("run"))) if curves else {}
+    planned = [run for choice in plan.choices for arm in choice.runs.values() for run in arm]
+    done = sum(run in runs.index for run in planned)
+    rows = [row for choice in plan.choices for row in compared(plan, choice, runs, epochs)]
+    primary = [row for row in rows if row["contrast"] == PRIMARY and row["metric"] in plan.outcomes]
+    if done == len(planned):
+        undefined = [1.0] * (len(plan.choices) * len(plan.outcomes) - len(primary))  # they are of the family all the same
+        for row, p in zip(primary, holm([*(row["p_t"] for row in primary), *undefined]), strict=False):
+            row["p_holm"] = p
+    return Confirmation(plan, rows, done, len(planned))
+
+
+def compared(plan: Plan, choice: Choice, runs: pd.DataFrame, epochs: dict[str, pd.DataFrame]) -> Iterator[Row]:
+    """The rows of one method."""
+    for contrast, (arm, reference) in CONTRASTS.items():
+        pairs = [pair for pair in zip(choice.runs[arm], choice.runs[reference], strict=True) if set(pair) <= set(runs.index)]
+        if not pairs:
+            continue
+        for metric in (*plan.outcomes, *OTHERS):
+            values = [numbers(metric, pair, runs, epochs) for pair in pairs]
+            values = [pair for pair in values if not any(map(math.isnan, pair))]
+            if values:
+                yield {**choice.setting, "lam": choice.lam, "contrast": contrast, "metric": metric, **statistics_of(values)} | {
+                    "detectable": choice.detectable.get(metric, "") if contrast == PRIMARY else "",
+                    "plan": plan.hash,
+                }
+
+
+def numbers(metric: str, pair: tuple[str, str], runs: pd.DataFrame, epochs: dict[str, pd.DataFrame]) -> tuple[float, float]:
+    """A number of the two runs of a pair: a column of sweep.csv, or ranks where both are equally far."""
+    if metric in AT_EQUAL:
+        none = pd.DataFrame()
+        return at_equal(epochs.get(pair[0], none), epochs.get(pair[1], none), *AT_EQUAL[metric])
+    return float(runs.loc[pair[0], metric]), float(runs.loc[pair[1], metric])
+
+
+def statistics_of(pairs: list[tuple[float, float]]) -> Row:
+    """Means, the paired difference with its 95 % interval, both tests, and Cohen's d of the differences (mean over sd)."""
+    paired = [value - reference for value, reference in pairs]
+    difference, low, high = mean_interval(paired)
+    sd = frame([{"difference": d} for d in paired])["difference"].std()
+    return {
+        "seeds": len(pairs),
+        "mean": sum(value for value, _ in pairs) / len(pairs),
+        "reference_mean": sum(reference for _, reference in pairs) / len(pairs),
+        "difference": difference,
+        "difference_low": low,
+        "difference_high": high,
+        "effect_size": difference / sd if sd > 0 else math.nan,
+        "p_t": t_test(paired),
+        "p_permutation": sign_test(paired),
+    }
+
+
+def is_shown(row: Row, plan: Plan) -> bool:
+    """Whether a primary row's change is shown, its family considered."""
+    return row.get("p_holm") not in (None, "") and float(row["p_holm"]) <= plan.level
+
+
+def sentences(found: Confirmation) -> list[str]:
+    """The verdicts, one a method and primary outcome; or how far the confirmation is, where not every planned run is there."""
+    plan = found.plan
+    if not found.complete:
+        return [
+            f"{found.done} of {found.planned} confirming runs are there. Nothing is judged before all are, so that nobody stops "
+            f"where it looks well. The plan is {plan.hash}."
+        ]
+    said = []
+    for choice in plan.choices:
+        rows = {(row["contrast"], row["metric"]): row for row in found.rows if row["method"] == choice.method}
+        pilot, fresh = len(plan.pilot_seeds), len(plan.seeds)
+        said.append(f"{choice.method}: {setting_in_words(choice)}, chosen by {pilot} pilot seeds, on {fresh} fresh ones:")
+        said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes if (PRIMARY, outcome) in rows]
+        if ("control - zero", "accuracy") in rows:
+            said.append(f"    {control(rows)}")
+    return said
+
+
+def setting_in_words(choice: Choice) -> str:
+    """What was chosen."""
+    head = "with BatchNorm" if choice.setting["batch_norm"] == "True" else "without BatchNorm"
+    return f"λ {choice.lam:g} of {choice.setting['penalty']} ({choice.setting['solver']}), head {head}"
+
+
+def verdict(row: Row, choice: Choice, plan: Plan) -> str:
+    """What the fresh seeds say of one primary outcome."""
+    name, scale, unit = WORDS[row["metric"]]
+    difference, low, high = (scale * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
+    text = f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f}), p {float(row['p_holm']):.2g} after Holm: "
+    if is_shown(row, plan):
+        return text + ("a rise is shown." if difference > 0 else "a fall is shown.")
+    smallest = choice.detectable.get(row["metric"])
+    power = (
+        ""
+        if smallest is None
+        else f"; one of {scale * smallest:.2f} would have been found in {100 * plan.power:.0f} % of such studies"
+    )
+    return f"{text}no change is shown{power}."
+
+
+def control(rows: dict[tuple[str, str], Row]) -> str:
+    """What shrinking alone does to the probe, and what is left of the chosen penalty beside it."""
+    words = []
+    for contrast in ("control - zero", "chosen - control"):
+        row = rows[contrast, "accuracy"]
+        difference, low, high = (100 * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
+        words.append(f"{difference:+z.2f} ({low:+z.2f} to {high:+z.2f})")
+    return (
+        f"the control {CONTROL} changes the probe by {words[0]} points from λ 0; the chosen penalty is {words[1]} from the control."
+    )

@@ -1,0 +1,216 @@
+"""plan.yaml: what a pilot chose and how it will be judged, frozen with its hash before any of the confirming runs.
+
+The pilot may look at whatever it likes: its seeds judge nothing. The confirming seeds choose nothing: all is chosen by then.
+"""
+
+import hashlib
+import json
+import math
+import statistics
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.machine.files import read_regular, replace_file
+from sparsehead_cli.machine.yaml_reader import read_yaml
+from sparsehead_cli.runs.table_files import Row, cell
+from sparsehead_cli.study.results import PLAN
+from sparsehead_cli.study.stats import detectable, differences
+from sparsehead_cli.study.summary import CHOOSE_BY, SETTING, by_setting
+
+OUTCOMES = ("accuracy", "effective_rank_r", "effective_rank_z")  # primary: each method's are one family with all others'
+CONTROL = "l2-matched"  # the penalty that shrinks as much as the chosen one, and makes nothing sparse
+LEVEL, POWER = 0.05, 0.8
+FIRST_SEED = 1000  # of the confirming runs; those of pilots are smaller
+ARMS = ("zero", "chosen", "control")  # λ 0, the chosen λ, and the control at the same λ
+HEADING = """\
+# What `sparsehead sweep-lambda --confirm` will run and how it will judge, written when the pilot had ended and before any run of
+# its seeds. Commit it now. A plan that was changed is refused.
+"""
+JUDGED = (
+    "paired differences, chosen - zero, of the fresh seeds alone, all of them and no sooner; two-sided paired t tests, Holm over "
+    "the primary outcomes of all methods; permutation tests, intervals, the control and all other numbers beside, uncorrected"
+)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a pilot chose for a method: a setting (columns of SETTING) and λ, and the names of the runs of each arm, by seed.
+
+    `detectable` is, by outcome, the smallest true difference that the confirmation finds with POWER, as the pilot's seeds scatter.
+    """
+
+    setting: dict[str, str]
+    lam: float
+    held_out: float
+    detectable: dict[str, float | None]
+    runs: dict[str, list[str]]
+
+    @property
+    def method(self) -> str:
+        """Its name, which no other choice of a plan has."""
+        return self.setting["method"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A frozen plan. `pilot` is the digest of its table, `tried` every setting and λ with its mean held-out accuracy."""
+
+    experiment: str
+    written: str
+    code: str
+    pilot: str
+    pilot_seeds: list[int]
+    seeds: list[int]
+    choices: list[Choice]
+    tried: list[dict[str, object]]
+    outcomes: tuple[str, ...] = OUTCOMES
+    level: float = LEVEL
+    power: float = POWER
+    judged: str = JUDGED
+
+    @property
+    def hash(self) -> str:
+        """Of everything in it: the first 16 hexadecimals of a SHA-256."""
+        return f"sha256-{hashlib.sha256(json.dumps(self.content(), sort_keys=True).encode()).hexdigest()[:16]}"
+
+    def content(self) -> dict[str, object]:
+        """As plain values."""
+        return json.loads(json.dumps(asdict(self)))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A setting and λ of a pilot: the names of its trials and of those at λ 0 by seed, and its mean held-out accuracy."""
+
+    setting: dict[str, str]
+    lam: float
+    held_out: float
+    runs: dict[int, str]
+    zeros: dict[int, str]
+    trials: pd.DataFrame  # all of its setting
+
+
+def candidates(rows: list[Row]) -> list[Candidate]:
+    """What a pilot's rows of sweep.csv let choose: settings and λ above 0 that have as many seeds as any, λ 0 among them.
+
+    The control is none: it is what the chosen one is compared with.
+    """
+    every: list[Candidate] = []
+    for setting, trials in by_setting(rows).items():
+        named = dict(zip(SETTING, setting, strict=True))
+        by_lam = {float(lam): of_lam.set_index("seed") for lam, of_lam in trials.groupby("lam")}
+        if named["penalty"].startswith(CONTROL) or 0.0 not in by_lam:
+            continue
+        zeros = runs_of(by_lam[0.0])
+        for lam, of_lam in by_lam.items():
+            if lam > 0 and zeros.keys() == runs_of(of_lam).keys():
+                held_out = statistics.fmean(of_lam[CHOOSE_BY])
+                every.append(Candidate(named, lam, held_out, runs_of(of_lam), zeros, trials))
+    most = max((len(one.runs) for one in every), default=0)
+    return [one for one in every if len(one.runs) == most]
+
+
+def runs_of(trials: pd.DataFrame) -> dict[int, str]:
+    """seed -> name of the run."""
+    return {int(seed): name for seed, name in trials["run"].items()}
+
+
+def chosen(every: list[Candidate]) -> list[Candidate]:
+    """The best of each method by held-out accuracy; of equals the one with the smallest λ."""
+    best: dict[str, Candidate] = {}
+    for one in sorted(every, key=lambda one: (-one.held_out, one.lam)):
+        best.setdefault(one.setting["method"], one)
+    return [best[method] for method in dict.fromkeys(one.setting["method"] for one in every)]
+
+
+def spread(trials: pd.DataFrame, metric: str) -> tuple[float, float]:
+    """(standard deviation of a paired difference to λ 0, its degrees of freedom) of one setting, pooled over its values of λ.
+
+    The differences of all λ have the seeds of λ 0 in common, so their variances are correlated by a quarter, which costs degrees of
+    freedom (Satterthwaite 1946). (NaN, 0) where nothing is there twice.
+    """
+    by_lam = {lam: of_lam.set_index("seed")[metric].to_dict() for lam, of_lam in trials.groupby("lam")}
+    paired = [differences(values, by_lam.get(0.0, {})) for lam, values in by_lam.items() if lam > 0]
+    paired = [values for values in paired if len(values) > 1]
+    if not paired:
+        return math.nan, 0.0
+    freedom = sum(len(values) - 1 for values in paired)
+    squares = sum(statistics.variance(values) * (len(values) - 1) for values in paired)
+    return math.sqrt(squares / freedom), freedom / (1 + (len(paired) - 1) / 4)
+
+
+def detectable_of(candidate: Candidate, pairs: int, family: int) -> dict[str, float | None]:
+    """outcome -> the smallest difference that `pairs` fresh seeds find with POWER at Holm's strictest level; None: not known."""
+    smallest = {}
+    for outcome in OUTCOMES:
+        value = detectable(*spread(candidate.trials, outcome), pairs, LEVEL / family, POWER)
+        smallest[outcome] = None if math.isnan(value) else float(f"{value:.4g}")
+    return smallest
+
+
+def tried(rows: list[Row]) -> list[dict[str, object]]:
+    """Every setting and λ of a pilot with its seeds and mean held-out accuracy: nothing that was looked at is hidden."""
+    listed = []
+    for setting, trials in by_setting(rows).items():
+        for lam, of_lam in trials.groupby("lam"):
+            named = {
+                column: value for column, value in zip(SETTING, setting, strict=True) if column not in ("experiment", "dataset")
+            }
+            mean = round(float(of_lam[CHOOSE_BY].mean()), 5)
+            listed.append({**named, "lam": float(lam), "seeds": len(of_lam), CHOOSE_BY: mean})
+    return listed
+
+
+def digest_of(rows: list[Row]) -> str:
+    """Of a table's rows, whatever their order and whether they were written yet."""
+    lines = sorted(json.dumps({name: cell(value) for name, value in row.items()}, sort_keys=True) for row in rows)
+    return f"sha256-{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}"
+
+
+def write_plan(folder: Path, plan: Plan) -> None:
+    """Freeze a plan in the folder of its pilot."""
+    text = yaml.safe_dump({**plan.content(), "hash": plan.hash}, sort_keys=False, allow_unicode=True, width=120)
+    replace_file(folder / PLAN, (HEADING + text).encode())
+
+
+def read_plan(folder: Path) -> Plan | None:
+    """The plan in a folder; None where there is none. Raises: SparseheadError for one that is not as it was written."""
+    path = folder / PLAN
+    try:
+        values = read_yaml(read_regular(path).decode())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError) as error:
+        raise SparseheadError(f"cannot read {path}: {error}. Put the committed file back.") from None
+    try:
+        stated = str(values.pop("hash"))
+        choices = [Choice(**{**one, "lam": float(one["lam"])}) for one in values.pop("choices")]
+        plan = Plan(choices=choices, **{**values, "outcomes": tuple(values["outcomes"])})
+        as_written = plan.hash == stated
+    except (TypeError, KeyError, ValueError, AttributeError):
+        as_written = False
+    if not as_written:
+        raise SparseheadError(
+            f"{path} is not the plan that was written: its hash does not fit what is in it, and a frozen plan is not changed. Put "
+            "the committed file back, or choose another --results for a study with another plan."
+        )
+    return plan
+
+
+def require_pilot(folder: Path, plan: Plan, rows: list[Row]) -> None:
+    """Raises: SparseheadError where the pilot is not the one that the plan was made of, or has seeds that confirm."""
+    reused = sorted({int(row["seed"]) for row in rows} & set(plan.seeds))
+    if reused:
+        raise SparseheadError(
+            f"seeds {shown(reused)} are in the pilot and in the plan: a seed that helped to choose confirms nothing. Choose "
+            "another --results for a study of its own."
+        )
+    if digest_of(rows) != plan.pilot:
+        raise SparseheadError(
+            f"the pilot in {folder} is not the one that {PLAN} was made of: trials came or changed since. A plan is not changed "
+            "once it is frozen. Put the table back (git checkout), or choose another --results."
+        )

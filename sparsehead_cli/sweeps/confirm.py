@@ -1,0 +1,186 @@
+"""`--confirm N`: a pilot chooses, a plan is frozen, fresh seeds judge. The pilot is the sweep; its folder has the plan.
+
+RESULTS/EXPERIMENT has the pilot's tables, plan.yaml and confirmation.csv, and in confirm/ the sweep of the fresh seeds.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.folder import code_version, locked
+from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
+from sparsehead_cli.study.confirm import Confirmation, confirmation
+from sparsehead_cli.study.plan import (
+    CONTROL,
+    FIRST_SEED,
+    OUTCOMES,
+    Candidate,
+    Choice,
+    Plan,
+    candidates,
+    chosen,
+    detectable_of,
+    digest_of,
+    read_plan,
+    require_pilot,
+    tried,
+    write_plan,
+)
+from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, CURVES_CSV, PLAN, SWEEP_CSV
+from sparsehead_cli.study.summary import without_pruned
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import SweepState, read_known
+from sparsehead_cli.sweeps.trial import TRIAL, folder_of
+
+LEAST, MOST = 2, 1_000  # fresh seeds
+
+
+def confirm(
+    request: SweepRequest,
+    pilot: SweepState,
+    run: Callable[[SweepState], None],
+    on_plan: Callable[[Plan, bool], None] = lambda plan, is_new: None,
+) -> tuple[Confirmation, SweepState]:
+    """The whole protocol, as far as it is not done yet: (what the fresh seeds say, the state of their sweep).
+
+    `run` runs what is pending of a sweep; `on_plan` is called with the plan, and whether it was frozen just now, before any of its
+    runs. Raises: SparseheadError for what no plan can be made of, or kept.
+    """
+    check_confirm(request)
+    if pilot.pending() and not (pilot.folder / PLAN).exists():
+        run(pilot)
+    with locked(pilot.folder, "another sweep runs here"):
+        plan, is_new = frozen_plan(request, pilot)
+    on_plan(plan, is_new)
+    state = confirming(request, plan, pilot)
+    try:
+        if state.pending():
+            run(state)
+    finally:
+        found = confirmed(plan, pilot.folder, state)
+    return found, state
+
+
+def check_confirm(request: SweepRequest) -> None:
+    """Raises: SparseheadError for what no plan can be made of, before anything is run."""
+    grid = request.grid
+    if not LEAST <= request.confirm <= MOST:
+        raise SparseheadError(f"confirm must be at least {LEAST} and at most {MOST:,} fresh seeds, given {shown(request.confirm)}.")
+    if request.engine == "print":
+        raise SparseheadError("--confirm runs a pilot before it knows what to confirm: --engine local, ray or slurm.")
+    if not grid.auto and (0.0 not in grid.lams or len(grid.lams) < 2):
+        raise SparseheadError("--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto.")
+    if grid.seeds < LEAST:
+        raise SparseheadError(f"a pilot needs at least {LEAST} seeds to know how far seeds scatter, given --seeds {grid.seeds}.")
+    if grid.seeds > FIRST_SEED:
+        raise SparseheadError(f"a pilot has at most {FIRST_SEED:,} seeds: those that confirm begin there. Given {grid.seeds:,}.")
+
+
+def frozen_plan(request: SweepRequest, pilot: SweepState) -> tuple[Plan, bool]:
+    """(the plan of a pilot, whether it was made now); one that is there is checked against the pilot and the request.
+
+    Raises: SparseheadError for a plan that was changed, one of another pilot or number of seeds, and results without one.
+    """
+    rows = pilot_rows(pilot)
+    plan = read_plan(pilot.folder)
+    if plan is not None:
+        require_pilot(pilot.folder, plan, rows)
+        if len(plan.seeds) != request.confirm:
+            raise SparseheadError(
+                f"{pilot.folder / PLAN} has {len(plan.seeds)} fresh seeds, given --confirm {request.confirm}: their number is part "
+                "of the plan, and a frozen plan is not changed. Give the same number, or choose another --results."
+            )
+        return plan, False
+    if begun := sorted((pilot.folder / CONFIRM).glob(f"*/{TRIAL}")) or read_csv(pilot.folder / CONFIRM / SWEEP_CSV):
+        raise SparseheadError(
+            f"{pilot.folder / CONFIRM} has {len(begun)} trials and {pilot.folder} no {PLAN}: what was seen can no more be planned. "
+            "Put the plan back (git checkout), or choose another --results."
+        )
+    plan = made_plan(request, pilot, rows)
+    write_plan(pilot.folder, plan)
+    return plan, True
+
+
+def pilot_rows(pilot: SweepState) -> list[Row]:
+    """The finished trials that a pilot may choose by: none of a λ that was pruned."""
+    return without_pruned(list(pilot.rows.values()), pilot.pruned())
+
+
+def made_plan(request: SweepRequest, pilot: SweepState, rows: list[Row]) -> Plan:
+    """The plan that a finished pilot's rows lead to. Raises: SparseheadError for a pilot that leaves nothing to choose."""
+    best = chosen(candidates(rows))
+    if not best:
+        raise SparseheadError(
+            f"the pilot in {pilot.folder} has no λ above 0 with as many seeds as λ 0, so there is nothing to choose: "
+            "see why its trials failed, and run them again with --retry-failed."
+        )
+    seeds = [FIRST_SEED + i for i in range(request.confirm)]
+    family = len(best) * len(OUTCOMES)
+    choices = [
+        Choice(
+            setting=one.setting,
+            lam=one.lam,
+            held_out=round(one.held_out, 5),
+            detectable=detectable_of(one, len(seeds), family),
+            runs={arm: [folder_of(config).name for config in of_arm] for arm, of_arm in arms(one, pilot, seeds).items()},
+        )
+        for one in best
+    ]
+    return Plan(
+        experiment=request.experiment,
+        written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
+        code=f"commit {code_version()}",
+        pilot=digest_of(rows),
+        pilot_seeds=sorted({int(row["seed"]) for row in rows}),
+        seeds=seeds,
+        choices=choices,
+        tried=tried(rows),
+    )
+
+
+def arms(candidate: Candidate, pilot: SweepState, seeds: list[int]) -> dict[str, list[Config]]:
+    """The settings of the confirming runs of each arm, by seed."""
+    of_lam, of_zero = (pilot.configs[next(iter(runs.values()))] for runs in (candidate.runs, candidate.zeros))
+    first = {"zero": of_zero, "chosen": of_lam, "control": replace(of_lam, penalty=CONTROL)}
+    experiment = f"{of_lam.experiment}/{CONFIRM}"
+    return {arm: [replace(one, seed=seed, experiment=experiment, formerly="") for seed in seeds] for arm, one in first.items()}
+
+
+def confirming(request: SweepRequest, plan: Plan, pilot: SweepState) -> SweepState:
+    """The sweep of the plan's runs, seed by seed so that what is stopped has whole pairs.
+
+    Raises: SparseheadError where today's settings give other runs than those of the plan.
+    """
+    best = chosen(candidates(pilot_rows(pilot)))
+    by_arm = [
+        (config, run)
+        for choice, one in zip(plan.choices, best, strict=True)
+        for arm, of_arm in arms(one, pilot, plan.seeds).items()
+        for config, run in zip(of_arm, choice.runs[arm], strict=True)
+    ]
+    configs: dict[str, Config] = {}
+    for seed in plan.seeds:
+        for config, run in by_arm:
+            if config.seed != seed:
+                continue
+            name = folder_of(config).name
+            if name != run:
+                raise SparseheadError(
+                    f"the plan has the run {run}, and today's settings give {name}: the code or the "
+                    f"experiment was changed since {PLAN} was written by {plan.code}. Go on with that version."
+                )
+            configs[name] = config
+    state = SweepState(pilot.folder / CONFIRM, configs)
+    read_known(request, state)
+    return state
+
+
+def confirmed(plan: Plan, folder: Path, state: SweepState) -> Confirmation:
+    """What the fresh seeds say so far, written to the pilot's folder as confirmation.csv."""
+    found = confirmation(plan, list(state.rows.values()), read_csv(state.folder / CURVES_CSV))
+    if found.rows:
+        replace_csv(folder / CONFIRMATION_CSV, found.rows)
+    return found

@@ -1,0 +1,221 @@
+"""`sweep-lambda --confirm`: a pilot chooses, a plan is frozen, fresh seeds judge. Tables are made up here; no trial is run."""
+
+import dataclasses
+import re
+
+import numpy as np
+import pytest
+import yaml
+
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.runs.config import parse_set
+from sparsehead_cli.runs.folder import identity_columns
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.study.confirm import read_confirmation, sentences
+from sparsehead_cli.study.plan import CONTROL, read_plan
+from sparsehead_cli.study.results import CONFIRMATION_CSV, PLAN, SWEEP_CSV
+from sparsehead_cli.sweeps.confirm import check_confirm, confirming, frozen_plan
+from sparsehead_cli.sweeps.grid import read_grid
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import read_state
+from sparsehead_cli.sweeps.trial import setting_columns
+from tests.rows import full_row
+from tests.sweeps.conftest import SMALL
+
+AXES = {"lams": "0,1e-3,1e-2", "methods": "simclr,byol", "penalties": "l21,l2-matched", "seeds": 3}
+
+
+@pytest.fixture
+def request_(tmp_path):
+    def make(confirm=4, **axes):
+        settings = {"epochs": 2, "dataset": "fashion1k", "results": tmp_path / "r", **parse_set(SMALL[7::2])}
+        grid = read_grid("lambda-quick", None, AXES | axes, settings)
+        return SweepRequest(grid=grid, experiment="lambda-quick", confirm=confirm)
+
+    return make
+
+
+def made_up(state, effect=lambda config: 0.0, points=0.002):
+    """Rows of a sweep whose seeds differ by much, and the differences within a seed by `points`; effects are of the probe."""
+    rows = []
+    for name, config in state.configs.items():
+        lot = np.random.default_rng([config.seed, int(config.lam * 1e6), len(config.method), len(config.penalty)])
+        level = 0.6 + 0.05 * np.random.default_rng(config.seed).standard_normal() + effect(config)
+        numbers = {column: level + points * lot.standard_normal() for column in ("accuracy", "val_accuracy")}
+        ranks = {f"effective_rank_{of}": 8 + 0.1 * lot.standard_normal() for of in "rz"}
+        values = {**identity_columns(config, name), **setting_columns(config), **numbers, **ranks, "trained_on": ""}
+        rows.append(full_row("sweep.csv", **values))
+    return rows
+
+
+def keep(state, rows):
+    """Write a sweep's table."""
+    state.folder.mkdir(parents=True, exist_ok=True)
+    replace_csv(state.folder / SWEEP_CSV, rows)
+
+
+def better(config):
+    """λ 1e-2 of l21 is better by two points, and its control by one; more so with SimCLR."""
+    return {"l21": 0.02, CONTROL: 0.01}[config.penalty] * (config.lam == 1e-2) * (1 if config.method == "simclr" else 0.5)
+
+
+@pytest.fixture
+def planned(request_):
+    """(request, the state of a pilot whose trials are there, its plan)."""
+    request = request_()
+    keep(read_state(request), made_up(read_state(request), better))
+    pilot = read_state(request)
+    return request, pilot, frozen_plan(request, pilot)[0]
+
+
+def finish(request, pilot, plan, effect=better, seeds=4):
+    """Write the confirming sweep's table, of so many of its seeds."""
+    state = confirming(request, plan, pilot)
+    keep(state, made_up(state, effect)[: seeds * len(state.configs) // len(plan.seeds)])
+    return state
+
+
+def test_a_plan_has_the_best_of_each_method_and_nothing_of_the_control(planned):
+    _, pilot, plan = planned
+    assert [(choice.method, choice.setting["penalty"], choice.lam) for choice in plan.choices] == [
+        ("simclr", "l21", 0.01),
+        ("byol", "l21", 0.01),
+    ]
+    assert (plan.pilot_seeds, plan.seeds) == ([0, 1, 2], [1000, 1001, 1002, 1003])
+    assert len(plan.tried) == 2 * (3 + 3)  # λ 0 is in the table of each penalty
+    for choice in plan.choices:
+        assert {arm: len(runs) for arm, runs in choice.runs.items()} == {"zero": 4, "chosen": 4, "control": 4}
+        assert all(0 < found < 1 for found in (choice.detectable["accuracy"], choice.detectable["effective_rank_r"]))
+    assert read_plan(pilot.folder) == plan
+    assert plan.hash in (pilot.folder / PLAN).read_text()
+
+
+def test_the_confirming_runs_are_whole_pairs_of_fresh_seeds(planned):
+    request, pilot, plan = planned
+    state = confirming(request, plan, pilot)
+    configs = list(state.configs.values())
+    assert state.folder == pilot.folder / "confirm"
+    assert [config.seed for config in configs] == [seed for seed in plan.seeds for _ in range(6)]
+    assert {config.penalty for config in configs if config.lam} == {"l21", CONTROL}
+    changed = {"seed": 0, "experiment": "", "lam": 0.0, "penalty": "l21", "results": None}
+    for config in configs:  # but for these a run is what the pilot's was
+        pilots = [one for one in pilot.configs.values() if one.method == config.method]
+        assert dataclasses.replace(config, **changed) == dataclasses.replace(pilots[0], **changed)
+    assert frozen_plan(request, pilot) == (plan, False)  # called again, it is read
+
+
+def test_nothing_is_judged_before_every_run_is_there(planned):
+    request, pilot, plan = planned
+    finish(request, pilot, plan, seeds=3)
+    found = read_confirmation(pilot.folder)
+    assert (found.done, found.planned) == (18, 24)
+    assert len(sentences(found)) == 1
+    assert "18 of 24 confirming runs are there. Nothing is judged before all are" in sentences(found)[0]
+    assert all(row.get("p_holm", "") == "" for row in found.rows)
+
+
+def test_a_true_effect_is_shown_beside_what_its_control_does(planned):
+    request, pilot, plan = planned
+    finish(request, pilot, plan)
+    found = read_confirmation(pilot.folder)
+    rows = {(row["method"], row["contrast"], row["metric"]): row for row in found.rows}
+    probe = rows["simclr", "chosen - zero", "accuracy"]
+    assert probe["difference"] == pytest.approx(0.02, abs=0.003)
+    assert probe["p_t"] < probe["p_holm"] < 0.05
+    assert rows["simclr", "control - zero", "accuracy"]["difference"] == pytest.approx(0.01, abs=0.003)
+    assert rows["simclr", "chosen - control", "accuracy"]["difference"] == pytest.approx(0.01, abs=0.003)
+    text = "\n".join(sentences(found))
+    assert re.search(
+        r"simclr: λ 0\.01 of l21 \(subgradient\), head with BatchNorm, chosen by 3 pilot seeds, on 4 fresh ones:", text
+    )
+    assert re.search(r"linear probe of r \+[12]\.\d\d points \(.*\), p \S+ after Holm: a rise is shown", text)
+    assert re.search(
+        r"effective rank of r .* no change is shown; one of \d\.\d\d would have been found in 80 % of such studies", text
+    )
+
+
+def test_the_command_shows_and_keeps_what_fresh_seeds_say(planned, sparsehead, tmp_path):
+    request, pilot, plan = planned
+    finish(request, pilot, plan)
+    axes = [part for key, value in AXES.items() for part in (f"--{key}", value)]
+    line = [*axes, "--epochs", 2, *SMALL[6:], "--dataset", "fashion1k", "--results", tmp_path / "r", "--confirm"]
+    code, out, _ = sparsehead("sweep-lambda", *line, 4)
+    assert code == 0
+    assert f"the plan {plan.hash}, frozen {plan.written}" in out
+    assert "a rise is shown" in out
+    rows = read_csv(pilot.folder / CONFIRMATION_CSV)
+    assert {row["plan"] for row in rows} == {plan.hash}
+    assert (pilot.folder / "confirmation.png").stat().st_size > 10_000
+    code, _, err = sparsehead("sweep-lambda", *line, 8)
+    assert code == 1
+    assert "has 4 fresh seeds, given --confirm 8: their number is part of the plan" in err
+
+
+def refused(call, match):
+    with pytest.raises(SparseheadError, match=match):
+        call()
+
+
+def test_a_changed_plan_is_refused(planned):
+    request, pilot, _ = planned
+    path = pilot.folder / PLAN
+    written = path.read_text()
+    for before, after in (
+        ("lam: 0.01", "lam: 0.001"),
+        ("level: 0.05", "level: 0.5"),
+        ("- 1003", "- 1004"),
+        ("hash: sha256-", "hash: "),
+    ):
+        assert before in written
+        path.write_text(written.replace(before, after))
+        refused(lambda: frozen_plan(request, pilot), "is not the plan that was written: its hash does not fit")
+    for text in ("", "- 1", "hash: x", "{", written.replace("outcomes:", "ends:")):
+        path.write_text(text)
+        refused(lambda: frozen_plan(request, pilot), r"plan\.yaml")
+    values = yaml.safe_load(written)
+    path.write_text(yaml.safe_dump(values))  # another order of the same is the same
+    assert read_plan(pilot.folder).hash == values["hash"]
+
+
+def test_a_plan_of_another_pilot_is_refused(planned, request_):
+    request, pilot, _ = planned
+    larger = request_(seeds=4)
+    rows = made_up(read_state(larger), better)
+    replace_csv(pilot.folder / SWEEP_CSV, rows)
+    refused(lambda: frozen_plan(larger, read_state(larger)), "the pilot in .* is not the one that plan.yaml was made of")
+    refused(lambda: frozen_plan(request_(confirm=5), pilot), "has 4 fresh seeds, given --confirm 5")
+    pilot.rows[next(iter(pilot.rows))]["seed"] = "1002"
+    refused(lambda: frozen_plan(request, pilot), r"seeds \[1002\] are in the pilot and in the plan")
+
+
+def test_what_was_seen_is_not_planned(planned):
+    request, pilot, plan = planned
+    finish(request, pilot, plan, seeds=1)
+    (pilot.folder / PLAN).unlink()
+    refused(lambda: frozen_plan(request, pilot), r"confirm has 6 trials and .* no plan\.yaml: what was seen can no more be planned")
+
+
+def test_other_settings_than_those_of_the_plan_are_refused(planned):
+    request, pilot, plan = planned
+    pilot.configs = {name: dataclasses.replace(config, lr=0.1) for name, config in pilot.configs.items()}
+    refused(lambda: confirming(request, plan, pilot), "the plan has the run simclr-.* and today's settings give simclr-")
+
+
+@pytest.mark.parametrize(
+    ("confirm", "axes", "match"),
+    [
+        (1, {}, "confirm must be at least 2 and at most 1,000 fresh seeds, given 1"),
+        (4, {"lams": "1e-3,1e-2"}, "give --lams with 0 and at least one value above it"),
+        (4, {"lams": "0"}, "give --lams with 0 and at least one value above it"),
+        (4, {"seeds": 1}, "a pilot needs at least 2 seeds"),
+        (4, {"seeds": 1001}, "a pilot has at most 1,000 seeds"),
+    ],
+)
+def test_what_no_plan_can_be_made_of(request_, confirm, axes, match):
+    refused(lambda: check_confirm(request_(confirm, **axes)), match)
+
+
+def test_a_pilot_that_leaves_nothing_to_choose(request_):
+    request = request_(penalties=CONTROL)
+    keep(read_state(request), made_up(read_state(request), better))
+    refused(lambda: frozen_plan(request, read_state(request)), "has no λ above 0 with as many seeds as λ 0")

@@ -5,8 +5,8 @@
 
 A study has two methods and five values of λ. A run's numbers are a level of its seed, which all λ share, plus noise of its own,
 plus the effect of its λ; the noise of the held-out accuracy, which chooses, and that of the test accuracy, which judges, are
-correlated by 0.5, as both are of one network. Its rows go through the functions that `sparsehead sweep-lambda --confirm` calls: `candidates`,
-`chosen`, `detectable_of` and `confirmation`. Scenarios:
+correlated by 0.5, as both are of one network. The rows go through the functions of `sparsehead sweep-lambda --confirm`:
+`candidates`, `chosen`, `detectable_of` and `confirmation`. Scenarios:
 
     null          no λ changes anything                   any verdict is false
     some          for both methods λ changes r's rank by as much as is found with 80 % power, and nothing else
@@ -64,9 +64,8 @@ def study(scenario: str, draw: np.random.Generator) -> tuple[bool, int, int, boo
     choices, trials = [], []
     for one in best:
         smallest = detectable_of(one, FRESH, len(best) * len(OUTCOMES))
-        names = {"control": [""] * FRESH} | {
-            arm: [f"{one.setting['method']}-{lam:g}-{seed}" for seed in range(FRESH)] for arm, lam in ARM_LAMS.items()
-        }
+        method = one.setting["method"]
+        names = {arm: [f"{method}-{lam:g}-{seed}" for seed in range(FRESH)] for arm, lam in ARM_LAMS.items()}
         choices.append(Choice(one.setting, one.lam, one.held_out, smallest, names))
         effect = {name: smallest[name] for name in SCENARIOS[scenario]}
         trials += runs_of(method, range(FRESH), tuple(ARM_LAMS.values()), draw, effect)

@@ -1,12 +1,14 @@
 """A plan and the trials of its fresh seeds -> confirmation.csv and what may be said. Functions of the tables alone."""
 
 import math
+import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.study.equal import AT_EQUAL, at_equal
 from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan
@@ -55,11 +57,11 @@ def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmati
 
     p_holm is of the primary outcomes alone, over all methods, and only where every planned run is there.
     """
-    runs = frame(trials).set_index("run") if trials else pd.DataFrame()
+    runs = {row["run"]: row for row in trials}
     epochs = dict(list(frame(curves).groupby("run"))) if curves else {}
     planned = [run for choice in plan.choices for arm in choice.runs.values() for run in arm]
-    done = sum(run in runs.index for run in planned)
-    rows = [row for choice in plan.choices for row in compared(plan, choice, runs, epochs)]
+    done = sum(run in runs for run in planned)
+    rows = [row | {"plan": plan.hash} for choice in plan.choices for row in compared(plan.outcomes, choice, runs, epochs)]
     primary = [row for row in rows if row["contrast"] == PRIMARY and row["metric"] in plan.outcomes]
     if done == len(planned):
         undefined = [1.0] * (len(plan.choices) * len(plan.outcomes) - len(primary))  # they are of the family all the same
@@ -68,39 +70,36 @@ def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmati
     return Confirmation(plan, rows, done, len(planned))
 
 
-def compared(plan: Plan, choice: Choice, runs: pd.DataFrame, epochs: dict[str, pd.DataFrame]) -> Iterator[Row]:
+def compared(outcomes: tuple[str, ...], choice: Choice, runs: dict[str, Row], epochs: dict[str, pd.DataFrame]) -> Iterator[Row]:
     """The rows of one method."""
     for contrast, (arm, reference) in CONTRASTS.items():
-        pairs = [pair for pair in zip(choice.runs[arm], choice.runs[reference], strict=True) if set(pair) <= set(runs.index)]
-        if not pairs:
-            continue
-        for metric in (*plan.outcomes, *OTHERS):
+        pairs = [pair for pair in zip(choice.runs[arm], choice.runs[reference], strict=True) if set(pair) <= runs.keys()]
+        for metric in (*outcomes, *OTHERS):
             values = [numbers(metric, pair, runs, epochs) for pair in pairs]
             values = [pair for pair in values if not any(map(math.isnan, pair))]
             if values:
-                yield {**choice.setting, "lam": choice.lam, "contrast": contrast, "metric": metric, **statistics_of(values)} | {
-                    "detectable": choice.detectable.get(metric, "") if contrast == PRIMARY else "",
-                    "plan": plan.hash,
-                }
+                smallest = choice.detectable.get(metric, "") if contrast == PRIMARY else ""
+                names = {**choice.setting, "lam": choice.lam, "contrast": contrast, "metric": metric}
+                yield {**names, **statistics_of(values), "detectable": smallest}
 
 
-def numbers(metric: str, pair: tuple[str, str], runs: pd.DataFrame, epochs: dict[str, pd.DataFrame]) -> tuple[float, float]:
-    """A number of the two runs of a pair: a column of sweep.csv, or ranks where both are equally far."""
+def numbers(metric: str, pair: tuple[str, str], runs: dict[str, Row], epochs: dict[str, pd.DataFrame]) -> tuple[float, float]:
+    """A number of the two runs of a pair: a column of sweep.csv, or ranks where both are equally far. NaN: not defined."""
     if metric in AT_EQUAL:
         none = pd.DataFrame()
         return at_equal(epochs.get(pair[0], none), epochs.get(pair[1], none), *AT_EQUAL[metric])
-    return float(runs.loc[pair[0], metric]), float(runs.loc[pair[1], metric])
+    return number(runs[pair[0]][metric]), number(runs[pair[1]][metric])
 
 
 def statistics_of(pairs: list[tuple[float, float]]) -> Row:
     """Means, the paired difference with its 95 % interval, both tests, and Cohen's d of the differences (mean over sd)."""
     paired = [value - reference for value, reference in pairs]
     difference, low, high = mean_interval(paired)
-    sd = frame([{"difference": d} for d in paired])["difference"].std()
+    sd = statistics.stdev(paired) if len(paired) > 1 else 0.0
     return {
         "seeds": len(pairs),
-        "mean": sum(value for value, _ in pairs) / len(pairs),
-        "reference_mean": sum(reference for _, reference in pairs) / len(pairs),
+        "mean": statistics.fmean(value for value, _ in pairs),
+        "reference_mean": statistics.fmean(reference for _, reference in pairs),
         "difference": difference,
         "difference_low": low,
         "difference_high": high,

@@ -19,6 +19,7 @@ from sparsehead_cli.data import published
 from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.classes import CIFAR10, CIFAR100, DIGITS, FASHION, STL10
 from sparsehead_cli.data.contract import ImageSpec, Source, fingerprint
+from sparsehead_cli.data.factors import SHAPES, read_factors
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.hugging_face import hugging_face, is_hugging_face
 from sparsehead_cli.data.label_table import is_table, label_table
@@ -345,6 +346,7 @@ _CIFAR10 = Normalisation((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616))
 _CIFAR100 = Normalisation((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762))
 _STL10 = Normalisation((0.4467, 0.4398, 0.4066), (0.2603, 0.2566, 0.2713))
 _SVHN = Normalisation((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
+_FACTORS = Normalisation((0.1962, 0.1960, 0.1967), (0.1900, 0.1903, 0.1911))
 _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 DATASETS: dict[str, DatasetInfo] = {
@@ -355,6 +357,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "cifar100": DatasetInfo(CIFAR100, 3, 32, _CIFAR100, published.read_cifar100),
     "stl10": DatasetInfo(STL10, 3, 96, _STL10, published.read_stl10, published.read_stl10_unlabelled),
     "svhn": DatasetInfo(DIGITS, 3, 32, _SVHN, published.read_svhn),
+    "factors": DatasetInfo(SHAPES, 3, 32, _FACTORS, lambda data_dir, train: read_factors(train=train)),
     "tiny-imagenet": DatasetInfo((), 3, 64, _IMAGENET, layout=tiny_imagenet),
     "imagenet": DatasetInfo((), 3, 224, _IMAGENET, layout=imagenet),
 }

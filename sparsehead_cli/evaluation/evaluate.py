@@ -33,13 +33,13 @@ if TYPE_CHECKING:  # torchvision takes seconds to import, and only detection nee
     from sparsehead_cli.data.detection import DetectionSet
 
 DETECTION_PREFIX = "detection."
-ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection")
+ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection", "factors")
 COMPOSED = {  # what those do that are no function of protocols.py
     "semi": "semi-linear and semi-finetune on 1 % and 10 % of the labels, each for several draws of them.",
     "transfer": "linear, knn and finetune on other data sets, those of --transfer-to.",
     "detection": "Train a detector on the backbone; average precision of boxes, and of masks, on --detection-set.",
 }
-DIRECT = ("linear", "knn", "linear-sgd", "finetune")
+DIRECT = ("linear", "knn", "linear-sgd", "finetune", "factors")
 TRANSFER = ("linear", "knn", "finetune")
 TUNING = ("finetune", "semi-finetune", "detection")  # these need weights to train
 
@@ -267,7 +267,8 @@ class Evaluation:
         rows, classes = [], []
         for outcome in outcomes:
             rows.append({**common, **outcome.columns})
-            classes += per_class_rows(rows[-1], outcome, data.classes)
+            if outcome.right is not None:
+                classes += per_class_rows(rows[-1], outcome, data.classes)
         return rows, classes
 
     def detected(self, job: Job, on_step: OnStep) -> list[Row]:

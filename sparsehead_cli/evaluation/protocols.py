@@ -10,10 +10,18 @@ Somebody's own protocol is such a function, too, which the user names as module:
 
 from collections.abc import Callable, Iterator
 
+import torch
+
+from sparsehead_cli.data.factors import CLASSES, changed_by, code, factors_of
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.sgd import end_to_end, linear_sgd, semi_finetune
 from sparsehead_cli.evaluation.task import Outcome, Task, classified, few_labels, held_out_tenth
+from sparsehead_cli.measure.factors import linear_cka, rank_correlation, read_out
+from sparsehead_cli.measure.head import Reading, mean_response
+from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.measure.knn import DISTANCES, knn_predict
 from sparsehead_cli.measure.linear import Standardise, cross_validated_l2, fit_logistic, linear_probe
+from sparsehead_cli.runs.views import strengths_of
 
 KS = (1, 5, 20, 200)
 
@@ -54,6 +62,50 @@ def semi_linear(task: Task) -> Iterator[Outcome]:
         yield classified(task, name, predicted, test.labels, n_train=len(known), n_val=0, **columns)
 
 
+def factors(task: Task) -> Iterator[Outcome]:
+    """What r, z, and what the head reads and does not read of r, hold of each known factor of the data set factors.
+
+    A linear read-out each: the accuracy of shape and texture, R² of the others. And how far similarity in r and z is that of the
+    factors that the views keep, and of those that they change: linear CKA, and the rank correlation over pairs of test images.
+    """
+    if task.data.name != "factors":
+        raise SparseheadError(
+            f"the protocol factors measures known factors, which {task.data.name} has not got: --dataset factors."
+        )
+    train, test = task.features()
+    held_out = held_out_tenth(train)
+    of_train, of_test = factors_of(train=True), factors_of(train=False)
+    parts = {name: (train[name], test[name]) for name in task.subject.features}
+    if "z" in parts:
+        reading = Reading.of(mean_response(task.subject.network.projector, train["r"][:RESPONDING]))
+        parts |= dict(zip(("read", "unread"), zip(reading.part(train["r"]), reading.part(test["r"]), strict=True), strict=True))
+    for name, (f, queries) in parts.items():
+        if not queries.shape[1]:
+            continue
+        columns = {"features": name, "n_train": len(f), "n_val": int(held_out.sum()), "n_test": len(queries)}
+        for factor, classes in CLASSES.items():
+            y, truth = (torch.from_numpy(getattr(of, factor)).to(f.device) for of in (of_train, of_test))
+            predicted, _ = linear_probe((f[~held_out], y[~held_out]), (f[held_out], y[held_out]), queries, len(classes))
+            right = int((predicted == truth).sum())
+            low, high = wilson(right, len(truth))
+            yield Outcome({**columns, "metric": f"{factor}_accuracy", "value": right / len(truth), "low": low, "high": high})
+        for factor in NUMBERS:
+            y, truth = (torch.from_numpy(code(of, [factor])).to(f.device) for of in (of_train, of_test))
+            value = read_out((f[~held_out], y[~held_out]), (f[held_out], y[held_out]), (queries, truth))
+            yield Outcome({**columns, "metric": f"{factor}_r2", "value": value})
+    changed = changed_by(strengths_of(task.subject.config.views if task.subject.config else "colour-small") or ())
+    for what, names in (("kept", [n for n in FACTORS if n not in changed]), ("changed", [n for n in FACTORS if n in changed])):
+        codes = torch.from_numpy(code(of_test, names)) if names else None
+        for name in task.subject.features if names else ():
+            columns = {"features": name, "n_train": len(train), "n_val": 0, "n_test": len(test)}
+            yield Outcome({**columns, "metric": f"cka_{what}", "value": linear_cka(test[name].cpu(), codes)})
+            yield Outcome({**columns, "metric": f"rank_correlation_{what}", "value": rank_correlation(test[name], codes)})
+
+
+FACTORS = ("shape", "texture", "colour", "x", "y", "size", "ground")
+NUMBERS = FACTORS[2:]
+RESPONDING = 2_000  # images whose mean response says what the head reads
+
 # the settings that each protocol reads, by the beginnings of their names
 READS = {"linear-sgd": ("sgd_",), "finetune": ("finetune_",), "semi-finetune": ("finetune_batch", "finetune_lr", "semi_epochs")}
 
@@ -64,4 +116,5 @@ PROTOCOLS: dict[str, Callable[[Task], Iterator[Outcome]]] = {
     "semi-linear": semi_linear,
     "semi-finetune": semi_finetune,
     "finetune": end_to_end,
+    "factors": factors,
 }

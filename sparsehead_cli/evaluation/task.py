@@ -116,11 +116,11 @@ class Task:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out, as columns of a row; `right` and `all` count the test images of each class, int64 [classes]."""
+    """What came out, as columns of a row; of an accuracy `right` and `all` count the test images of each class, int64 [classes]."""
 
     columns: dict[str, object]
-    right: Tensor
-    all: Tensor
+    right: Tensor | None = None
+    all: Tensor | None = None
 
 
 def classified(task: Task, features: str, predicted: Tensor, truth: Tensor, **columns: object) -> Outcome:

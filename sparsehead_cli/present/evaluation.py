@@ -11,7 +11,7 @@ from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.evaluate import Job, JobProgress
 from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.foreign.assumptions import guesses_in
-from sparsehead_cli.present.console import Console, Display, emphasis, print_table, progress_bar
+from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table, progress_bar
 from sparsehead_cli.present.pretrain import LINE_SECONDS, counted
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
 from sparsehead_cli.runs.table_files import Row, frame
@@ -83,6 +83,25 @@ def precision_table(rows: list[Row]) -> Table:
     return table
 
 
+def factor_table(rows: list[Row]) -> Table:
+    """What is read out of each factor, rows of evaluations.csv: a line a number, a column what it was read from."""
+    pairs = list(dict.fromkeys((row["model"], row["features"]) for row in rows))
+    names = [f"{'' if model == 'checkpoint' or model == features else f'{model} '}{features}" for model, features in pairs]
+    columns = [Column("read out linearly", text=True), *(Column(name, digits=3) for name in names)]
+    notes = ("accuracy of classes, R² of numbers; read, unread: the part of r that the head responds to, and the rest",)
+    notes += (
+        "kept, changed: the factors that the views keep, and those that they change; CKA: linear, with these factors; pairs: rank "
+        "correlation of the similarity of pairs of images; 0 is none",
+    )
+    table = Table(f"factors: {int(rows[0]['n_test']):,} test images", columns, notes=notes)
+    values = {(row["metric"], row["model"], row["features"]): row["value"] for row in rows}
+    for metric in dict.fromkeys(row["metric"] for row in rows):
+        text = metric.replace("_r2", ", R²").replace("_accuracy", ", accuracy").replace("cka_", "CKA, ")
+        text = text.replace("rank_correlation_", "pairs, ")
+        table.add(Cell(text), *(Cell(values.get((metric, *pair))) for pair in pairs))
+    return table
+
+
 def shown(rows: list[Row]) -> pd.DataFrame:
     """The rows that people see, with the `label` of their protocol: of sixteen kNN settings the four that others report."""
     reported = [row for row in rows if not row["k"] or (row["distance"], row["vote"]) == ("cosine", "weighted")]
@@ -142,7 +161,11 @@ def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: li
         print_table(console, accuracy_table(dataset, [row for row in accuracies if row["eval_dataset"] == dataset]))
         if classes:
             print_table(console, class_table(dataset, [row for row in classes if row["eval_dataset"] == dataset]))
-    precisions = [row for row in rows if row["metric"] != "accuracy"]
+    if of_factors := [row for row in rows if row["protocol"] == "factors"]:
+        table = factor_table(of_factors)
+        print_table(console, table)
+        print_notes(console, [table])
+    precisions = [row for row in rows if row["metric"] != "accuracy" and row["protocol"] != "factors"]
     if precisions:
         print_table(console, precision_table(precisions))
     for note in notes(rows):

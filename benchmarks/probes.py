@@ -1,6 +1,6 @@
 """What `evaluate` does with features, beside others who do the same: seconds and accuracies, with one thread and with two.
 
-    python benchmarks/probes.py --out results/evaluation/probes.csv                       # r, and the pixels of small grey images
+    python benchmarks/probes.py --out results/probes/durations.csv                   # r, and the pixels of small grey images
     python benchmarks/probes.py --folder data/cifar10-jpeg --out probes-colour.csv    # pixels of 32 x 32 in colour
 
 r: 10,000 images of the embedded garments as an untrained encoder sees them, [10,000, 256]. pixels: the same images, or those of a

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sparsehead_cli.runs.table_files import read_csv
+from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from tests.rows import full_row
 
 ROOT = Path(__file__).parents[1]
 TABLES_OF = {
@@ -27,6 +28,25 @@ TABLES_OF = {
 }
 SHARED = ("durations.py", "machine.py")  # what several benchmarks use
 SCRIPTS = sorted(path.name for path in (ROOT / "benchmarks").glob("*.py") if path.name not in SHARED) + ["peers/compare.py"]
+
+FACTORS_ROWS = [
+    {"lam": lam, "seed": seed, "features": features, "metric": metric, "value": "0.5"}
+    for lam in ("0.0", "0.001", "0.01")
+    for seed in ("0", "1")
+    for features, metrics in {
+        "r": ("shape_accuracy", "x_r2", "cka_kept", "cka_changed", "rank_correlation_kept", "rank_correlation_changed"),
+        "z": ("shape_accuracy", "x_r2", "cka_kept", "cka_changed", "rank_correlation_kept", "rank_correlation_changed"),
+        "read": ("shape_accuracy", "x_r2"),
+        "unread": ("shape_accuracy", "x_r2"),
+    }.items()
+    for metric in metrics
+]
+SUBSETS_ROWS = [
+    {"lam": lam, "method": method, "eval_batch_size": size, "features_kept": "40", "n_features": "256"}
+    for lam in ("0.0", "0.001")
+    for method in ("simclr", "byol")
+    for size in ("16", "64")
+]
 
 
 def run(script, *arguments):
@@ -105,6 +125,23 @@ def test_what_a_reader_has_to_follow_does_not_grow():
     for (functions, files), (most_functions, most_files) in zip(counts, ((395, 69), (59, 16)), strict=True):
         assert functions <= most_functions
         assert files <= most_files
+
+
+@pytest.mark.slow
+def test_simulated_studies_keep_what_the_protocol_promises():
+    found = dict(re.findall(r"^(\w+ +\w+) +(\S+) ±", run("protocol.py", "--quick"), re.MULTILINE))
+    assert len(found) == 8
+    values = {tuple(key.split()): float(value) for key, value in found.items()}
+    assert all(value <= 0.15 for (_, what), value in values.items() if what == "family_wise_error")  # 0.05, of 40 studies each
+    assert all(value >= 0.65 for (_, what), value in values.items() if what == "found")  # 0.8 likewise
+
+
+@pytest.mark.parametrize(("script", "values"), [("factors.py", FACTORS_ROWS), ("subsets.py", SUBSETS_ROWS)])
+def test_studies_are_drawn_of_their_tables(tmp_path, script, values):
+    table = script.replace(".py", ".csv")
+    replace_csv(tmp_path / table, [full_row(table, run=f"run{i}", **row) for i, row in enumerate(values)])
+    run(script, "--drawn", {"factors.py": "--folder", "subsets.py": "--out"}[script], tmp_path)
+    assert (tmp_path / table.replace(".csv", ".png")).stat().st_size > 20_000
 
 
 def test_every_benchmark_is_run_above():

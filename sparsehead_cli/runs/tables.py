@@ -132,6 +132,9 @@ COLUMNS = {
     "eigenvalue": Column("amount", "", "eigenvalue of the features' covariance, or of the response E[JᵀJ]"),
     "batch": Column("whole", "", "number of a batch, from 1"),
     "features_kept": Column("whole", "features", "the fewest of n_features with which the batch's NT-Xent rises by at most 1 %"),
+    "batches": Column("whole", "", "how many batches were looked at"),
+    "batch_overlap": Column("share", "", "shared part of the features that two batches need, mean over pairs"),
+    "batch_overlap_by_chance": Column("share", "", "the same of random features, as many"),
     "batch_loss": Column("number", "", "NT-Xent of the batch with all features of r"),
     "batch_loss_kept": Column("number", "", "NT-Xent of the batch with features_kept of them"),
     # ------------------------------------------------------------------------------- over seeds
@@ -314,6 +317,14 @@ TABLES = {
         extra="seconds",
         key=("method", "lam", "seed"),
         renamed=OLD_COUNTS,
+    ),
+    "factors.csv": Table(
+        (*RUN, "features", "metric", "value", "low", "high"), empty=("value", "low", "high"), key=("run", "features", "metric")
+    ),
+    "subsets.csv": Table(
+        (*RUN, "eval_batch_size", "batches", "features_kept", "n_features", "batch_overlap", "batch_overlap_by_chance"),
+        empty=("features_kept", "batch_overlap", "batch_overlap_by_chance"),
+        key=("run", "eval_batch_size"),
     ),
     **BENCHMARKS,
 }

@@ -200,7 +200,7 @@ def test_the_network_stays_bit_for_bit_what_it_was(run_folder):
     before = (run_folder / "checkpoint.pt").read_bytes()
     evaluation = Evaluation(ask(run_folder, *EVERYTHING))
     state = {k: v.clone() for k, v in evaluation.subject.network.state_dict().items()}
-    for protocol in PROTOCOLS:
+    for protocol in [name for name in PROTOCOLS if name != "factors"]:  # of images that have such: test_factors.py
         evaluation.run(Job(protocol, "fashion1k", "checkpoint", share=0.1), lambda step, total, loss=0.0: None)
         after = evaluation.subject.network.state_dict()
         assert all(torch.equal(state[k], after[k]) for k in state), protocol

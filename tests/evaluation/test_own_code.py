@@ -91,7 +91,10 @@ def test_a_protocol_of_somebodys_own(mine, sparsehead, run_folder):
         ("mein:nearest_mean", "there is no module mein in "),
         ("mine:failing", "protocol mine:failing fails: KeyError: 'nothing'."),
         ("mine:strange", "colour is not declared for this table"),
-        ("kmn", 'unknown protocol "kmn"; known: knn, linear, linear-sgd, semi, finetune, transfer, detection. Did you mean "knn"?'),
+        (
+            "kmn",
+            'unknown protocol "kmn"; known: knn, linear, linear-sgd, semi, finetune, transfer, detection, factors',
+        ),
     ],
 )
 def test_protocols_that_cannot_be_used(mine, sparsehead, run_folder, protocol, says):

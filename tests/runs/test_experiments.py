@@ -7,7 +7,7 @@ import pytest
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import Config, load_config, load_recipe, read_experiments
 from sparsehead_cli.runs.experiments import combined, default_experiments, load_entries, read_file
-from sparsehead_cli.sweeps.grid import read_grid, trials
+from sparsehead_cli.sweeps.grid import AXES, read_grid, trials
 
 
 @pytest.fixture
@@ -114,7 +114,7 @@ def test_every_built_in_entry_is_complete_in_itself():
     """None depends on files of the user's, and no key is left that is no setting."""
     for name, entry in read_file(default_experiments()).items():
         assert "extends" not in read_experiments()[name]
-        assert set(entry.get("sweep", {})) <= {"lams", "methods", "penalties", "solvers", "dims", "seeds"}
+        assert set(entry.get("sweep", {})) <= set(AXES)
 
 
 # ---------------------------------------------------------------------------------------------- a warm-up that is too long

@@ -12,7 +12,10 @@ assert "pandas" not in sys.modules  # who reads a table without computing
 import tests.conftest  # knows fashion1k
 from sparsehead_cli.cli import app
 app(["evaluate", sys.argv[1], "--protocol", "knn"], standalone_mode=False)
-found = {"torchvision", "torch._dynamo", "sklearn"} & set(sys.modules)  # without an optimizer or a JPEG
+for optimizer in ("sgd", "adamw", "lars"):
+    app(["pretrain", "--dataset", "fashion1k", "--epochs", "1", "--batch-size", "450", "--set", "widths=8,8,8,8", "--set",
+         f"optimizer={optimizer}", "--results", sys.argv[1]], standalone_mode=False)
+found = {"torchvision", "torch._dynamo", "sklearn"} & set(sys.modules)  # without a compiled network or a JPEG
 assert not found, found
 """
 

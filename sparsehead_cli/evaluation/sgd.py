@@ -15,7 +15,7 @@ from sparsehead_cli.evaluation.subject import trainable
 from sparsehead_cli.evaluation.task import SHARES, Outcome, Task, classified, few_labels, held_out_tenth
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.measure.features import Features, extract
-from sparsehead_cli.nets.optim import parameter_groups
+from sparsehead_cli.nets.optim import SGD, parameter_groups
 from sparsehead_cli.runs.run import Phase, Progress, Training
 from sparsehead_cli.sparse.layers import eval_mode
 from sparsehead_cli.ssl.contract import Method
@@ -143,7 +143,7 @@ def trained_heads(task: Task, train: Source, widths: dict[str, int], schedule: S
     groups = []
     for heads in method.heads.values():
         groups += [{"params": head.parameters(), "peak": lr, "constant_lr": False} for head, lr in zip(heads, LRS, strict=True)]
-    optimizer = torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM)
+    optimizer = SGD(groups, lr=1.0, momentum=MOMENTUM)
     with eval_mode(task.subject.network):
         # a layer whose learning rate is too high for these features may diverge: another one is chosen
         supervise(task, method, optimizer, train, schedule, must_be_finite=False)
@@ -209,7 +209,7 @@ def finetune(task: Task, train: Source, features: str, width: int, schedule: Sch
     """
     model = Classifier(task.subject.network, features, width, task.classes)
     model = model.to(task.subject.device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(discriminative_groups(model, schedule.lr), lr=schedule.lr, momentum=MOMENTUM)
+    optimizer = SGD(discriminative_groups(model, schedule.lr), lr=schedule.lr, momentum=MOMENTUM)
     supervise(task, model, optimizer, train, schedule, must_be_finite=True)
     return extract(model, task.data.test, task.subject.prepare, lambda inputs: {"logits": model.logits(inputs)})
 

@@ -1,5 +1,6 @@
 """Optimizers, parameter groups, and the learning rate as a pure function of the step."""
 
+import inspect
 import math
 from collections.abc import Iterable
 
@@ -42,15 +43,39 @@ def make_optimizer(name: str, groups: list[dict], lr: float, momentum: float) ->
     """The optimizer of a run; `momentum` is beta 1 for AdamW. One kernel steps many weights, unless some are sharded."""
     whole = not any(is_sharded(p) for group in groups for p in group["params"])
     if name == "sgd":
-        return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=whole or None)
+        return SGD(groups, lr=lr, momentum=momentum, fused=whole or None)
     if name == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=whole or None)
+        return AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=whole or None)
     if name in LARS_FORMS:
         return LARS(groups, lr=lr, momentum=momentum, **LARS_FORMS[name])
     raise unknown("optimizer", name, OPTIMIZERS)
 
 
-class LARS(torch.optim.Optimizer):
+class Uncompiled(torch.optim.Optimizer):
+    """An optimizer whose methods are torch's without what they do for its compiler: the first call of any imports it, two seconds.
+
+    All that they ask of it is to be left alone, and nobody compiles a step here. Where torch has no such wrapping they are its own.
+    """
+
+    add_param_group = inspect.unwrap(torch.optim.Optimizer.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.Optimizer.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.Optimizer.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.Optimizer.load_state_dict)
+
+
+class SGD(Uncompiled, torch.optim.SGD):
+    """torch's."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.SGD.step))
+
+
+class AdamW(Uncompiled, torch.optim.AdamW):
+    """torch's."""
+
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+class LARS(Uncompiled):
     """SGD with momentum whose weights' learning rates follow the ratio of their norm to their gradient's, layer by layer.
 
     With the ratio q = eta · ‖w‖ / (‖g‖ + wd · ‖w‖), 1 where w or g is zero, and u = g + wd · w:

@@ -18,7 +18,6 @@ from sparsehead_cli.runs.config import Config
 from sparsehead_cli.sweeps.trial import FAILED, TRIAL, attempt, end_with_parent, log_everything
 
 POLL_SECONDS = 0.1
-COMPILER = "torch._dynamo"  # two seconds, which the first optimizer of a process waits for
 UNWRITABLE = 3  # exit code of a trial that could not leave why it failed
 CRASHES = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE)
 
@@ -61,7 +60,7 @@ def processes() -> multiprocessing.context.BaseContext:
     forks = "forkserver" in multiprocessing.get_all_start_methods()
     context = multiprocessing.get_context("forkserver" if forks else "spawn")
     if forks:
-        context.set_forkserver_preload([__name__, COMPILER])
+        context.set_forkserver_preload([__name__])
         forkserver.ensure_running()  # which begins to import; this process need not wait for it
     return context
 

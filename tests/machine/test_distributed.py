@@ -27,7 +27,6 @@ from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.sweeps.engines import COMPILER
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.loop import pretrain
 from tests.conftest import TINY, method_recipe
@@ -205,7 +204,7 @@ def several(world, folder, images):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__, COMPILER])  # which imports torch once for all
+    multiprocessing.get_context("forkserver").set_forkserver_preload([__name__])  # which imports torch once for all
     mp.start_processes(one_of_several, args=(world, port, folder, images), nprocs=world, start_method="forkserver")
     return [torch.load(folder / f"{rank}.pt") for rank in range(world)]
 

@@ -24,7 +24,6 @@ from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.sparse.penalties import PENALTIES
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
-from sparsehead_cli.sweeps.engines import COMPILER
 from sparsehead_cli.training import files, loop, probe
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import epoch_order, pretrain
@@ -185,7 +184,7 @@ def test_kill_nine_at_random_moments_is_bit_identical(tiny, tmp_path):
     The moment is a random while after a random epoch was seen to end, so it falls inside the run however fast the machine.
     """
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["tests.training.test_loop", COMPILER])
+    processes.set_forkserver_preload(["tests.training.test_loop"])
     config, parts = tiny(epochs=12), tiny(epochs=12, results=tmp_path / "parts")
 
     def start(config):

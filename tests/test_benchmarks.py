@@ -130,7 +130,7 @@ def test_what_a_reader_has_to_follow_does_not_grow():
 @pytest.mark.slow
 def test_simulated_studies_keep_what_the_protocol_promises():
     found = dict(re.findall(r"^(\w+ +\w+) +(\S+) ±", run("protocol.py", "--quick"), re.MULTILINE))
-    assert len(found) == 8
+    assert len(found) == 11
     values = {tuple(key.split()): float(value) for key, value in found.items()}
     assert all(value <= 0.15 for (_, what), value in values.items() if what == "family_wise_error")  # 0.05, of 40 studies each
     assert all(value >= 0.65 for (_, what), value in values.items() if what == "found")  # 0.8 likewise

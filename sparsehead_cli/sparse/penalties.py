@@ -106,7 +106,7 @@ def l21_relative(weight: Tensor, groups: str) -> Tensor:
 
 
 def prox_l21_relative(weight: Tensor, t: float, groups: str) -> Tensor:
-    """argmin_V ½‖V - weight‖² + t · l21_relative(V), [out, in] -> [out, in]; the longest group always stays.
+    """argmin over V ≠ 0 of ½‖V - weight‖² + t · l21_relative(V), [out, in] -> [out, in]; the longest group always stays.
 
     Source: derived here, see `shares_kept`; Tao 2022 (SIAM J. Sci. Comput. 44, A749) has the case of single numbers.
     """
@@ -119,7 +119,7 @@ def shares_kept(norms: Tensor, t: float) -> Tensor:
 
     Let x = ρu with ‖u‖ = 1. The best ρ is ⟨u, a⟩, which leaves t·‖u‖₁ - ½⟨u, a⟩². Where that is least, u is along (a - θ)₊ with
     θ⟨u, a⟩ = t. While θ is between two neighbouring norms, u has the same groups and θ⟨u, a⟩ rises and then falls. So each such
-    interval has one minimum at most, which bisection finds; the best of them all is the global one.
+    interval has one minimum at most, which bisection finds; the best of these, and of the longest group alone, is the global one.
     """
     a, order = norms.double().sort(descending=True)
     count, tiny = torch.arange(1, len(a) + 1, device=a.device), torch.finfo(a.dtype).tiny
@@ -151,8 +151,8 @@ def shares_kept(norms: Tensor, t: float) -> Tensor:
 def l2_matched(weight: Tensor, groups: str) -> Tensor:
     """l21 as a number whose gradient shrinks all groups by the same share, W · l21 / ‖W‖², [out, in] -> []: the control of l21.
 
-    It takes as much off ½‖W‖² as l21 does at the same W and λ, ⟨W, gradient⟩ = l21, since l21(cW) = c · l21(W), but none of it at
-    one group's cost. What l21 does and this does not is what sparsity does; what both do, smaller weights do.
+    At the same W and λ a step of SGD takes as much off ½‖W‖² as with l21, to first order: ⟨W, gradient⟩ = l21, since l21(cW) = c ·
+    l21(W). But no group pays more than its share. As groups die l21 falls, and so the control is the harder one on equal norms.
     """
     norm = torch.linalg.vector_norm(weight)
     return _l2_weight(weight, groups) * norm

@@ -10,10 +10,10 @@ import pandas as pd
 
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
-from sparsehead_cli.study.equal import AT_EQUAL, at_equal
+from sparsehead_cli.study.equal import AT_EQUAL, RANKS, at_equal
 from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan
 from sparsehead_cli.study.results import CONFIRM, CURVES_CSV, read_sweep
-from sparsehead_cli.study.stats import holm, mean_interval, sign_test, t_test
+from sparsehead_cli.study.stats import holm, mean_interval, sign_flip_test, t_test
 
 CONTRASTS = {  # name in confirmation.csv -> (arm, the arm that it is compared with)
     "chosen - zero": ("chosen", "zero"),
@@ -53,26 +53,28 @@ def read_confirmation(folder: Path) -> Confirmation | None:
 
 
 def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmation:
-    """Rows of confirmation.csv: one a method, contrast and number, of the planned runs that are among the trials.
+    """Rows of confirmation.csv: one a method, contrast and number; none before every planned run is among the trials.
 
-    p_holm is of the primary outcomes alone, over all methods, and only where every planned run is there.
+    p_holm is of the primary outcomes alone, over all methods.
     """
     runs = {row["run"]: row for row in trials}
     epochs = dict(list(frame(curves).groupby("run"))) if curves else {}
     planned = [run for choice in plan.choices for arm in choice.runs.values() for run in arm]
     done = sum(run in runs for run in planned)
+    if done < len(planned):
+        return Confirmation(plan, [], done, len(planned))
     rows = [row | {"plan": plan.hash} for choice in plan.choices for row in compared(plan.outcomes, choice, runs, epochs)]
     primary = [row for row in rows if row["contrast"] == PRIMARY and row["metric"] in plan.outcomes]
-    if done == len(planned):
-        undefined = [1.0] * (len(plan.choices) * len(plan.outcomes) - len(primary))  # they are of the family all the same
-        for row, p in zip(primary, holm([*(row["p_t"] for row in primary), *undefined]), strict=False):
-            row["p_holm"] = p
+    for row, p in zip(primary, holm([row["p_t"] for row in primary]), strict=True):
+        row["p_holm"] = p
     return Confirmation(plan, rows, done, len(planned))
 
 
 def compared(outcomes: tuple[str, ...], choice: Choice, runs: dict[str, Row], epochs: dict[str, pd.DataFrame]) -> Iterator[Row]:
     """The rows of one method."""
     for contrast, (arm, reference) in CONTRASTS.items():
+        if not {arm, reference} <= choice.runs.keys():
+            continue
         pairs = [pair for pair in zip(choice.runs[arm], choice.runs[reference], strict=True) if set(pair) <= runs.keys()]
         for metric in (*outcomes, *OTHERS):
             values = [numbers(metric, pair, runs, epochs) for pair in pairs]
@@ -88,7 +90,10 @@ def numbers(metric: str, pair: tuple[str, str], runs: dict[str, Row], epochs: di
     if metric in AT_EQUAL:
         none = pd.DataFrame()
         return at_equal(epochs.get(pair[0], none), epochs.get(pair[1], none), *AT_EQUAL[metric])
-    return number(runs[pair[0]][metric]), number(runs[pair[1]][metric])
+    values = [number(runs[run][metric]) for run in pair]
+    if metric in RANKS:  # of a collapsed embedding: to leave the pair out would hide the collapse
+        values = [0.0 if math.isnan(value) else value for value in values]
+    return values[0], values[1]
 
 
 def statistics_of(pairs: list[tuple[float, float]]) -> Row:
@@ -105,7 +110,7 @@ def statistics_of(pairs: list[tuple[float, float]]) -> Row:
         "difference_high": high,
         "effect_size": difference / sd if sd > 0 else math.nan,
         "p_t": t_test(paired),
-        "p_permutation": sign_test(paired),
+        "p_permutation": sign_flip_test(paired),
     }
 
 
@@ -119,7 +124,7 @@ def sentences(found: Confirmation) -> list[str]:
     plan = found.plan
     if not found.complete:
         return [
-            f"{found.done} of {found.planned} confirming runs are there. Nothing is judged before all are, so that nobody stops "
+            f"{found.done} of {found.planned} confirming runs are there. Nothing is compared before all are, so that nobody stops "
             f"where it looks well. The plan is {plan.hash}."
         ]
     said = []
@@ -143,7 +148,7 @@ def verdict(row: Row, choice: Choice, plan: Plan) -> str:
     """What the fresh seeds say of one primary outcome."""
     name, scale, unit = WORDS[row["metric"]]
     difference, low, high = (scale * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
-    text = f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f}), p {float(row['p_holm']):.2g} after Holm: "
+    text = f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f}, of it alone), p {float(row['p_holm']):.2g} after Holm: "
     if is_shown(row, plan):
         return text + ("a rise is shown." if difference > 0 else "a fall is shown.")
     smallest = choice.detectable.get(row["metric"])

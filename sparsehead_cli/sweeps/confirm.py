@@ -15,6 +15,7 @@ from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.study.confirm import Confirmation, confirmation
 from sparsehead_cli.study.plan import (
     CONTROL,
+    CONTROLLED,
     FIRST_SEED,
     OUTCOMES,
     Candidate,
@@ -24,6 +25,7 @@ from sparsehead_cli.study.plan import (
     chosen,
     detectable_of,
     digest_of,
+    first_seed,
     read_plan,
     require_pilot,
     tried,
@@ -35,7 +37,8 @@ from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import SweepState, read_known
 from sparsehead_cli.sweeps.trial import TRIAL, folder_of
 
-LEAST, MOST = 2, 1_000  # fresh seeds
+FEWEST_PILOT = 2  # seeds of a pilot
+LEAST, MOST = 8, 200  # fresh seeds: of fewer neither test can be sure of anything, after Holm
 
 
 def confirm(
@@ -73,8 +76,10 @@ def check_confirm(request: SweepRequest) -> None:
         raise SparseheadError("--confirm runs a pilot before it knows what to confirm: --engine local, ray or slurm.")
     if not grid.auto and (0.0 not in grid.lams or len(grid.lams) < 2):
         raise SparseheadError("--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto.")
-    if grid.seeds < LEAST:
-        raise SparseheadError(f"a pilot needs at least {LEAST} seeds to know how far seeds scatter, given --seeds {grid.seeds}.")
+    if grid.seeds < FEWEST_PILOT:
+        raise SparseheadError(
+            f"a pilot needs at least {FEWEST_PILOT} seeds to know how far seeds scatter, given --seeds {grid.seeds}."
+        )
     if grid.seeds > FIRST_SEED:
         raise SparseheadError(f"a pilot has at most {FIRST_SEED:,} seeds: those that confirm begin there. Given {grid.seeds:,}.")
 
@@ -117,7 +122,9 @@ def made_plan(request: SweepRequest, pilot: SweepState, rows: list[Row]) -> Plan
             f"the pilot in {pilot.folder} has no λ above 0 with as many seeds as λ 0, so there is nothing to choose: "
             "see why its trials failed, and run them again with --retry-failed."
         )
-    seeds = [FIRST_SEED + i for i in range(request.confirm)]
+    digest = digest_of(rows)
+    first = first_seed(digest, request.confirm)
+    seeds = [first + i for i in range(request.confirm)]
     family = len(best) * len(OUTCOMES)
     choices = [
         Choice(
@@ -133,18 +140,20 @@ def made_plan(request: SweepRequest, pilot: SweepState, rows: list[Row]) -> Plan
         experiment=request.experiment,
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         code=f"commit {code_version()}",
-        pilot=digest_of(rows),
+        pilot=digest,
         pilot_seeds=sorted({int(row["seed"]) for row in rows}),
         seeds=seeds,
         choices=choices,
-        tried=tried(rows),
+        tried=tried(list(pilot.rows.values()), pilot.pruned()),
     )
 
 
 def arms(candidate: Candidate, pilot: SweepState, seeds: list[int]) -> dict[str, list[Config]]:
-    """The settings of the confirming runs of each arm, by seed."""
+    """The settings of the confirming runs of each arm, by seed: λ 0, the chosen λ, and where there is one, the control."""
     of_lam, of_zero = (pilot.configs[next(iter(runs.values()))] for runs in (candidate.runs, candidate.zeros))
-    first = {"zero": of_zero, "chosen": of_lam, "control": replace(of_lam, penalty=CONTROL)}
+    first = {"zero": of_zero, "chosen": of_lam}
+    if of_lam.penalty == CONTROLLED:
+        first["control"] = replace(of_lam, penalty=CONTROL)
     experiment = f"{of_lam.experiment}/{CONFIRM}"
     return {arm: [replace(one, seed=seed, experiment=experiment, formerly="") for seed in seeds] for arm, one in first.items()}
 

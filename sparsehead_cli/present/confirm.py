@@ -40,7 +40,7 @@ def run_confirm(console: Console, request: SweepRequest, pilot: SweepState) -> N
 
 
 def ran(console: Console, request: SweepRequest, state: SweepState, pilot: SweepState) -> None:
-    """Run what is pending, and draw the sweep's figure; show the numbers of a pilot. Raises: Stopped where it was interrupted."""
+    """Run what is pending; draw and show the numbers of a pilot. Raises: Stopped where it was interrupted."""
     if state is pilot:
         console.print("the pilot: its seeds choose, and judge nothing", style="bold")
     try:
@@ -48,7 +48,8 @@ def ran(console: Console, request: SweepRequest, state: SweepState, pilot: Sweep
             try:
                 sweep(request, state, display.watch)
             finally:
-                draw_sweep(state.folder)
+                if state is pilot:  # of the fresh seeds nothing is compared before its time
+                    draw_sweep(state.folder)
     except KeyboardInterrupt as interrupt:
         raise stopped_by(interrupt, stop_text(request, state)) from None
     for table in pilot_tables(pilot) if state is pilot else ():

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
+from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.equal import AT_EQUAL, RANKS, at_equal
-from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan
-from sparsehead_cli.study.results import CONFIRM, CURVES_CSV, read_sweep
+from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan, require_pilot
+from sparsehead_cli.study.results import CONFIRM, PRUNED_CSV, read_sweep
 from sparsehead_cli.study.stats import holm, mean_interval, sign_flip_test, t_test
+from sparsehead_cli.study.summary import without_pruned
 
 CONTRASTS = {  # name in confirmation.csv -> (arm, the arm that it is compared with)
     "chosen - zero": ("chosen", "zero"),
@@ -45,18 +48,24 @@ class Confirmation:
 
 
 def read_confirmation(folder: Path) -> Confirmation | None:
-    """What a pilot's folder says of its confirmation; None without a plan. Raises: SparseheadError for a damaged table or plan."""
+    """What a pilot's folder says of its confirmation; None without a plan.
+
+    Raises: SparseheadError for a damaged table or plan, and for a pilot or trials that are not the plan's.
+    """
     plan = read_plan(folder)
     if plan is None:
         return None
-    return confirmation(plan, list(read_sweep(folder / CONFIRM).values()), read_csv(folder / CONFIRM / CURVES_CSV))
+    require_pilot(folder, plan, without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV)))
+    trials = list(read_sweep(folder / CONFIRM).values())
+    return confirmation(plan, trials, merged_curves(folder / CONFIRM, trials))
 
 
 def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmation:
     """Rows of confirmation.csv: one a method, contrast and number; none before every planned run is among the trials.
 
-    p_holm is of the primary outcomes alone, over all methods.
+    p_holm is of the primary outcomes alone, over all methods. Raises: SparseheadError for trials that are not the plan's.
     """
+    require_planned(plan, trials)
     runs = {row["run"]: row for row in trials}
     epochs = dict(list(frame(curves).groupby("run"))) if curves else {}
     planned = [run for choice in plan.choices for arm in choice.runs.values() for run in arm]
@@ -68,6 +77,27 @@ def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmati
     for row, p in zip(primary, holm([row["p_t"] for row in primary]), strict=True):
         row["p_holm"] = p
     return Confirmation(plan, rows, done, len(planned))
+
+
+def require_planned(plan: Plan, trials: list[Row]) -> None:
+    """Raises: SparseheadError for a trial with a planned run's name and another method, λ, penalty or seed."""
+    rows = {row["run"]: row for row in trials}
+    for choice in plan.choices:
+        for arm, names in choice.runs.items():
+            wanted = {"method": choice.method, "lam": 0.0 if arm == "zero" else choice.lam}
+            wanted |= {"penalty": choice.setting["penalty"]} if arm == "chosen" else {}
+            for name, seed in zip(names, plan.seeds, strict=True):
+                if (row := rows.get(name)) is None:
+                    continue
+                there = {column: row[column] for column in ("method", "penalty")}
+                if (
+                    not (wanted | {"seed": seed}).items()
+                    <= (there | {"lam": number(row["lam"]), "seed": number(row["seed"])}).items()
+                ):
+                    raise SparseheadError(
+                        f"{name} is not the run of the plan: it has method {row['method']}, λ {row['lam']}, penalty "
+                        f"{row['penalty']} and seed {row['seed']}. Put the table back (git checkout), or remove that line."
+                    )
 
 
 def compared(outcomes: tuple[str, ...], choice: Choice, runs: dict[str, Row], epochs: dict[str, pd.DataFrame]) -> Iterator[Row]:
@@ -141,7 +171,8 @@ def sentences(found: Confirmation) -> list[str]:
 def setting_in_words(choice: Choice) -> str:
     """What was chosen."""
     head = "with BatchNorm" if choice.setting["batch_norm"] == "True" else "without BatchNorm"
-    return f"λ {choice.lam:g} of {choice.setting['penalty']} ({choice.setting['solver']}), head {head}"
+    wide = choice.setting["projector_out"]
+    return f"λ {choice.lam:g} of {choice.setting['penalty']} ({choice.setting['solver']}), head {head}, E = {wide}"
 
 
 def verdict(row: Row, choice: Choice, plan: Plan) -> str:

@@ -24,6 +24,7 @@ from sparsehead_cli.study.summary import CHOOSE_BY, SETTING, by_setting
 OUTCOMES = ("accuracy", "effective_rank_r", "effective_rank_z")  # primary: each method's are one family with all others'
 CONTROL, CONTROLLED = "l2-matched", "l21"  # the control, and the penalty that it is matched to: others have none
 LEVEL, POWER = 0.05, 0.8
+MOST_CHARACTERS = 2_000_000  # of a plan
 FIRST_SEED = 1000  # seeds of pilots are smaller; those of confirming runs begin beyond, each plan's elsewhere
 HEADING = """\
 # What `sparsehead sweep-lambda --confirm` will run and how it will judge, written when the pilot had ended and before any run of
@@ -189,16 +190,17 @@ def read_plan(folder: Path) -> Plan | None:
     """The plan in a folder; None where there is none. Raises: SparseheadError for one that is not as it was written."""
     path = folder / PLAN
     try:
-        values = read_yaml(read_regular(path).decode())
+        values = read_yaml(read_regular(path).decode(), MOST_CHARACTERS)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise SparseheadError(f"cannot read {path}: {error}. Put the committed file back.") from None
+        why = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise SparseheadError(f"cannot read {path}: {why}. Put the committed file back.") from None
     try:
         stated = str(values.pop("hash"))
         choices = [Choice(**{**one, "lam": float(one["lam"])}) for one in values.pop("choices")]
         plan = Plan(choices=choices, **{**values, "outcomes": tuple(values["outcomes"])})
-        as_written = plan.hash == stated
+        as_written = plan.hash == stated and is_sound(plan)
     except (TypeError, KeyError, ValueError, AttributeError):
         as_written = False
     if not as_written:
@@ -207,6 +209,23 @@ def read_plan(folder: Path) -> Plan | None:
             "the committed file back, or choose another --results for a study with another plan."
         )
     return plan
+
+
+def is_sound(plan: Plan) -> bool:
+    """Whether a plan is as `write_plan` makes them. Raises: as Python does for values of other kinds."""
+    return (
+        plan.outcomes == OUTCOMES
+        and 0 < plan.level < 1
+        and all(type(seed) is int for seed in (*plan.seeds, *plan.pilot_seeds))
+        and len(plan.choices) > 0
+        and all(
+            choice.setting.keys() == set(SETTING)
+            and choice.detectable.keys() == set(OUTCOMES)
+            and {"zero", "chosen"} <= choice.runs.keys() <= {"zero", "chosen", "control"}
+            and all(len(names) == len(plan.seeds) for names in choice.runs.values())
+            for choice in plan.choices
+        )
+    )
 
 
 def require_pilot(folder: Path, plan: Plan, rows: list[Row]) -> None:

@@ -12,6 +12,7 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, locked
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
+from sparsehead_cli.runs.tables import penalty_settings
 from sparsehead_cli.study.confirm import Confirmation, confirmation
 from sparsehead_cli.study.plan import (
     CONTROL,
@@ -31,11 +32,12 @@ from sparsehead_cli.study.plan import (
     tried,
     write_plan,
 )
-from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, CURVES_CSV, PLAN, SWEEP_CSV
+from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, CURVES_CSV, PLAN
 from sparsehead_cli.study.summary import without_pruned
+from sparsehead_cli.sweeps.prune import dropped
 from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import SweepState, read_known
-from sparsehead_cli.sweeps.trial import TRIAL, folder_of
+from sparsehead_cli.sweeps.trial import folder_of
 
 FEWEST_PILOT = 2  # seeds of a pilot
 LEAST, MOST = 8, 200  # fresh seeds: of fewer neither test can be sure of anything, after Holm
@@ -53,18 +55,33 @@ def confirm(
     runs. Raises: SparseheadError for what no plan can be made of, or kept.
     """
     check_confirm(request)
-    if pilot.pending() and not (pilot.folder / PLAN).exists():
+    is_planned = (pilot.folder / PLAN).exists()
+    if not is_planned:
         run(pilot)
+    require_whole(pilot, is_planned=is_planned)
     with locked(pilot.folder, "another sweep runs here"):
         plan, is_new = frozen_plan(request, pilot)
     on_plan(plan, is_new)
     state = confirming(request, plan, pilot)
-    try:
-        if state.pending():
-            run(state)
-    finally:
-        found = confirmed(plan, pilot.folder, state)
-    return found, state
+    run(state)  # also where nothing is missing: it writes the tables
+    return confirmed(plan, pilot.folder, state), state
+
+
+def require_whole(pilot: SweepState, *, is_planned: bool) -> None:
+    """Raises: SparseheadError where trials of the grid are missing: a plan of a part would depend on which part it is."""
+    missing = [name for name in pilot.configs if name not in pilot.rows and name not in dropped(pilot.configs, pilot.pruned())]
+    if missing and is_planned:
+        raise SparseheadError(
+            f"the grid has {len(missing)} trials that the pilot of {pilot.folder / PLAN} had not ({missing[0]} …), and a frozen "
+            "plan is not changed. Ask for the grid as it was, or choose another --results."
+        )
+    if missing:
+        reason = pilot.failed.get(missing[0], "it was stopped").rstrip(".")
+        raise SparseheadError(
+            f"{len(missing)} of the pilot's {len(pilot.configs)} trials did not finish ({missing[0]}: {reason}), and no plan is "
+            "made of a part. The same command goes on; --retry-failed runs again what failed. A λ that always fails is none to "
+            "choose: leave it out of --lams, with another --results."
+        )
 
 
 def check_confirm(request: SweepRequest) -> None:
@@ -76,6 +93,8 @@ def check_confirm(request: SweepRequest) -> None:
         raise SparseheadError("--confirm runs a pilot before it knows what to confirm: --engine local, ray or slurm.")
     if not grid.auto and (0.0 not in grid.lams or len(grid.lams) < 2):
         raise SparseheadError("--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto.")
+    if all(penalty_settings(penalty)["penalty"] == CONTROL for penalty in grid.penalties):
+        raise SparseheadError(f"{CONTROL} is the control that a choice is compared with: give --penalties one to choose.")
     if grid.seeds < FEWEST_PILOT:
         raise SparseheadError(
             f"a pilot needs at least {FEWEST_PILOT} seeds to know how far seeds scatter, given --seeds {grid.seeds}."
@@ -99,10 +118,11 @@ def frozen_plan(request: SweepRequest, pilot: SweepState) -> tuple[Plan, bool]:
                 "of the plan, and a frozen plan is not changed. Give the same number, or choose another --results."
             )
         return plan, False
-    if begun := sorted((pilot.folder / CONFIRM).glob(f"*/{TRIAL}")) or read_csv(pilot.folder / CONFIRM / SWEEP_CSV):
+    seen = [path for path in (pilot.folder / CONFIRM, pilot.folder / CONFIRMATION_CSV) if path.exists()]
+    if seen:
         raise SparseheadError(
-            f"{pilot.folder / CONFIRM} has {len(begun)} trials and {pilot.folder} no {PLAN}: what was seen can no more be planned. "
-            "Put the plan back (git checkout), or choose another --results."
+            f"{seen[0]} is there, and {pilot.folder} has no {PLAN}: what was seen can no more be planned. Put the plan back (git "
+            "checkout), or choose another --results."
         )
     plan = made_plan(request, pilot, rows)
     write_plan(pilot.folder, plan)

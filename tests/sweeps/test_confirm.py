@@ -8,13 +8,15 @@ import pytest
 import yaml
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.present.report import write_study
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.confirm import read_confirmation, sentences
 from sparsehead_cli.study.plan import CONTROL, first_seed, read_plan
 from sparsehead_cli.study.results import CONFIRMATION_CSV, PLAN, SWEEP_CSV
-from sparsehead_cli.sweeps.confirm import check_confirm, confirming, frozen_plan
+from sparsehead_cli.study.study import read_study
+from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirming, frozen_plan
 from sparsehead_cli.sweeps.grid import read_grid
 from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import read_state
@@ -128,7 +130,7 @@ def test_a_true_effect_is_shown_beside_what_its_control_does(planned):
     assert rows["simclr", "chosen - control", "accuracy"]["difference"] == pytest.approx(0.01, abs=0.003)
     text = "\n".join(sentences(found))
     assert re.search(
-        r"simclr: λ 0\.01 of l21 \(subgradient\), head with BatchNorm, chosen by 3 pilot seeds, on 8 fresh ones:", text
+        r"simclr: λ 0\.01 of l21 \(subgradient\), head with BatchNorm, E = 8, chosen by 3 pilot seeds, on 8 fresh ones:", text
     )
     assert re.search(r"linear probe of r \+[12]\.\d\d points \(.*\), p \S+ after Holm: a rise is shown", text)
     assert re.search(
@@ -230,7 +232,59 @@ def test_what_was_seen_is_not_planned(planned):
     request, pilot, plan = planned
     finish(request, pilot, plan, seeds=1)
     (pilot.folder / PLAN).unlink()
-    refused(lambda: frozen_plan(request, pilot), r"confirm has 6 trials and .* no plan\.yaml: what was seen can no more be planned")
+    refused(
+        lambda: frozen_plan(request, pilot), r"confirm is there, and .* has no plan\.yaml: what was seen can no more be planned"
+    )
+
+
+def test_no_plan_is_made_of_a_part_of_the_pilot(request_):
+    request = request_()
+    state = read_state(request)
+    keep(state, made_up(state, better)[:-1])
+    state = read_state(request)
+    state.failed[list(state.configs)[-1]] = "it was stopped from outside"
+    refused(
+        lambda: confirm(request, state, run=lambda state: None),
+        r"1 of the pilot's 30 trials did not finish \(byol-.*: it was stopped from outside\), and no plan is made of a part",
+    )
+    assert not (state.folder / PLAN).exists()
+
+
+def test_a_larger_grid_is_no_pilot_of_the_plan(planned, request_):
+    larger = request_(lams="0,1e-3,1e-2,1e-1")
+    refused(
+        lambda: confirm(larger, read_state(larger), run=lambda state: None), "the grid has 12 trials that the pilot of .* had not"
+    )
+
+
+@pytest.mark.parametrize(("column", "value"), [("seed", "3"), ("method", "byol"), ("lam", "0.001"), ("penalty", "nuclear")])
+def test_a_report_judges_no_runs_but_the_plans(planned, column, value):
+    request, pilot, plan = planned
+    state = finish(request, pilot, plan)
+    rows = read_csv(state.folder / SWEEP_CSV)
+    next(row for row in rows if row["run"] == plan.choices[0].runs["chosen"][2])[column] = value
+    replace_csv(state.folder / SWEEP_CSV, rows)
+    refused(lambda: read_study(pilot.folder), "is not the run of the plan: it has method")
+
+
+def test_a_report_judges_no_other_pilot(planned):
+    request, pilot, plan = planned
+    finish(request, pilot, plan)
+    rows = read_csv(pilot.folder / SWEEP_CSV)
+    rows[0]["accuracy"] = "0.99"
+    replace_csv(pilot.folder / SWEEP_CSV, rows)
+    refused(lambda: read_study(pilot.folder), "the pilot in .* is not the one that plan.yaml was made of")
+
+
+def test_fresh_seeds_have_no_report_of_their_own(planned):
+    request, pilot, plan = planned
+    state = finish(request, pilot, plan, seeds=2)
+    refused(lambda: read_study(state.folder), "has the fresh seeds of a plan, which judges them together: sparsehead report")
+    study = read_study(pilot.folder)
+    assert study.confirmation.rows == []
+    files = write_study(study)
+    assert not any(path.name.startswith("confirmation") for path in files)
+    assert "Nothing is compared before all are" in files[-1].read_text()
 
 
 def test_other_settings_than_those_of_the_plan_are_refused(planned):
@@ -245,15 +299,10 @@ def test_other_settings_than_those_of_the_plan_are_refused(planned):
         (7, {}, "confirm must be at least 8 and at most 200 fresh seeds, given 7"),
         (8, {"lams": "1e-3,1e-2"}, "give --lams with 0 and at least one value above it"),
         (8, {"lams": "0"}, "give --lams with 0 and at least one value above it"),
+        (8, {"penalties": "l2-matched,l2-matched-first"}, "l2-matched is the control that a choice is compared with"),
         (8, {"seeds": 1}, "a pilot needs at least 2 seeds"),
         (8, {"seeds": 1001}, "a pilot has at most 1,000 seeds"),
     ],
 )
 def test_what_no_plan_can_be_made_of(request_, confirm, axes, match):
     refused(lambda: check_confirm(request_(confirm, **axes)), match)
-
-
-def test_a_pilot_that_leaves_nothing_to_choose(request_):
-    request = request_(penalties=CONTROL)
-    keep(read_state(request), made_up(read_state(request), better))
-    refused(lambda: frozen_plan(request, read_state(request)), "has no λ above 0 with as many seeds as λ 0")

@@ -100,6 +100,7 @@ def confirmation_figure(found: Confirmation) -> Figure:
             name, _, unit = WORDS[outcome]
             ax.set_title(f"{name}{','[: bool(unit)]}{unit}")
             ax.axvline(0, color=GREY, lw=0.8)
+            ax.use_sticky_edges = False  # else a grey bar begins at the edge
             ax.margins(x=0.08)
         axes[0].set_yticks(range(len(lines)), [f"{choice.method}: {spelled(contrast)}" for choice, contrast in lines])
         axes[0].set_ylim(len(lines) - 0.4, -0.6)

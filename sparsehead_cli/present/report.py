@@ -202,11 +202,9 @@ def plan_sections(study: Study, files: list[bytes]) -> list[Section]:
 
 def listed(seeds: list[int]) -> str:
     """Seeds in a row as their ends."""
-    return (
-        f"{seeds[0]} to {seeds[-1]}"
-        if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
-        else ", ".join(map(str, seeds))
-    )
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def drawings(files: list[bytes], name: str, caption: str) -> list[Drawing]:

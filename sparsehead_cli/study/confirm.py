@@ -72,7 +72,8 @@ def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmati
     done = sum(run in runs for run in planned)
     if done < len(planned):
         return Confirmation(plan, [], done, len(planned))
-    rows = [row | {"plan": plan.hash} for choice in plan.choices for row in compared(plan.outcomes, choice, runs, epochs)]
+    named = {"plan": plan.hash}
+    rows = [row | named for choice in plan.choices for row in compared(plan.outcomes, choice, runs, epochs)]
     primary = [row for row in rows if row["contrast"] == PRIMARY and row["metric"] in plan.outcomes]
     for row, p in zip(primary, holm([row["p_t"] for row in primary]), strict=True):
         row["p_holm"] = p
@@ -89,11 +90,8 @@ def require_planned(plan: Plan, trials: list[Row]) -> None:
             for name, seed in zip(names, plan.seeds, strict=True):
                 if (row := rows.get(name)) is None:
                     continue
-                there = {column: row[column] for column in ("method", "penalty")}
-                if (
-                    not (wanted | {"seed": seed}).items()
-                    <= (there | {"lam": number(row["lam"]), "seed": number(row["seed"])}).items()
-                ):
+                of_row = {"method": row["method"], "penalty": row["penalty"], "lam": float(row["lam"]), "seed": int(row["seed"])}
+                if any(of_row[column] != value for column, value in (wanted | {"seed": seed}).items()):
                     raise SparseheadError(
                         f"{name} is not the run of the plan: it has method {row['method']}, λ {row['lam']}, penalty "
                         f"{row['penalty']} and seed {row['seed']}. Put the table back (git checkout), or remove that line."
@@ -105,7 +103,7 @@ def compared(outcomes: tuple[str, ...], choice: Choice, runs: dict[str, Row], ep
     for contrast, (arm, reference) in CONTRASTS.items():
         if not {arm, reference} <= choice.runs.keys():
             continue
-        pairs = [pair for pair in zip(choice.runs[arm], choice.runs[reference], strict=True) if set(pair) <= runs.keys()]
+        pairs = list(zip(choice.runs[arm], choice.runs[reference], strict=True))
         for metric in (*outcomes, *OTHERS):
             values = [numbers(metric, pair, runs, epochs) for pair in pairs]
             values = [pair for pair in values if not any(map(math.isnan, pair))]
@@ -162,7 +160,7 @@ def sentences(found: Confirmation) -> list[str]:
         rows = {(row["contrast"], row["metric"]): row for row in found.rows if row["method"] == choice.method}
         pilot, fresh = len(plan.pilot_seeds), len(plan.seeds)
         said.append(f"{choice.method}: {setting_in_words(choice)}, chosen by {pilot} pilot seeds, on {fresh} fresh ones:")
-        said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes if (PRIMARY, outcome) in rows]
+        said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes]
         if ("control - zero", "accuracy") in rows:
             said.append(f"    {control(rows)}")
     return said
@@ -183,12 +181,10 @@ def verdict(row: Row, choice: Choice, plan: Plan) -> str:
     if is_shown(row, plan):
         return text + ("a rise is shown." if difference > 0 else "a fall is shown.")
     smallest = choice.detectable.get(row["metric"])
-    power = (
-        ""
-        if smallest is None
-        else f"; one of {scale * smallest:.2f} would have been found in {100 * plan.power:.0f} % of such studies"
-    )
-    return f"{text}no change is shown{power}."
+    if smallest is None:
+        return f"{text}no change is shown."
+    power = f"one of {scale * smallest:.2f} would have been found in {100 * plan.power:.0f} % of such studies"
+    return f"{text}no change is shown; {power}."
 
 
 def control(rows: dict[tuple[str, str], Row]) -> str:

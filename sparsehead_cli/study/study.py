@@ -10,12 +10,11 @@ from sparsehead_cli.study.confirm import Confirmation, read_confirmation
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.labels import JUDGED_BY
 from sparsehead_cli.study.results import (
-    CONFIRM,
     EIGENVALUES_CSV,
     METRICS_CSV,
-    PLAN,
     PRUNED_CSV,
     SWEEP_CSV,
+    plan_above,
     read_spectra,
     read_sweep,
 )
@@ -51,8 +50,7 @@ def read_study(folder: Path) -> Study:
     """Read a folder's tables. Raises: SparseheadError for a folder without any, and for a damaged table."""
     if not folder.is_dir():
         raise SparseheadError(f"{folder} is no folder. Give that of a sweep or of spectra, such as results/lambda-quick.")
-    if folder.resolve().name == CONFIRM and (folder.resolve().parent / PLAN).exists():
-        whole = folder.resolve().parent
+    if whole := plan_above(folder):
         raise SparseheadError(f"{folder} has the fresh seeds of a plan, which judges them together: sparsehead report {whole}")
     trials = list(read_sweep(folder).values())
     eigenvalues, metrics = read_spectra(folder)

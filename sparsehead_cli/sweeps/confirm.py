@@ -191,17 +191,14 @@ def confirming(request: SweepRequest, plan: Plan, pilot: SweepState) -> SweepSta
         for config, run in zip(of_arm, choice.runs[arm], strict=True)
     ]
     configs: dict[str, Config] = {}
-    for seed in plan.seeds:
-        for config, run in by_arm:
-            if config.seed != seed:
-                continue
-            name = folder_of(config).name
-            if name != run:
-                raise SparseheadError(
-                    f"the plan has the run {run}, and today's settings give {name}: the code or the "
-                    f"experiment was changed since {PLAN} was written by {plan.code}. Go on with that version."
-                )
-            configs[name] = config
+    for config, run in sorted(by_arm, key=lambda pair: pair[0].seed):
+        name = folder_of(config).name
+        if name != run:
+            raise SparseheadError(
+                f"the plan has the run {run}, and today's settings give {name}: the code or the "
+                f"experiment was changed since {PLAN} was written by {plan.code}. Go on with that version."
+            )
+        configs[name] = config
     state = SweepState(pilot.folder / CONFIRM, configs)
     read_known(request, state)
     return state

@@ -120,29 +120,30 @@ def shares_kept(norms: Tensor, t: float) -> Tensor:
     Let x = ρu with ‖u‖ = 1. The best ρ is ⟨u, a⟩, which leaves t·‖u‖₁ - ½⟨u, a⟩². Where that is least, u is along (a - θ)₊ with
     θ⟨u, a⟩ = t. While θ is between two neighbouring norms, u has the same groups and θ⟨u, a⟩ rises and then falls. So each such
     interval has one minimum at most, which bisection finds; the best of these, and of the longest group alone, is the global one.
+    With b = max(a) - a and φ = max(a) - θ, a - θ is φ - b: no sum below loses its digits where norms are equal or nearly so.
     """
     a, order = norms.double().sort(descending=True)
-    count, tiny = torch.arange(1, len(a) + 1, device=a.device), torch.finfo(a.dtype).tiny
-    total, squares = a.cumsum(0), a.square().cumsum(0)
-    spread = count * squares - total.square()
+    b, count, tiny = a[0] - a, torch.arange(1, len(a) + 1, device=a.device), torch.finfo(a.dtype).tiny
+    total, products, b_total, b_squares = a.cumsum(0), (a * b).cumsum(0), b.cumsum(0), b.square().cumsum(0)
+    spread = count * b_squares - b_total.square()
 
-    def along(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """⟨y, a⟩, ‖y‖ and ‖y‖₁ of y = a - θ on the `count` longest groups, an interval each."""
-        square = squares - 2 * theta * total + count * theta.square()
-        return squares - theta * total, square.clamp(min=0).sqrt(), total - count * theta
+    def along(phi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """⟨y, a⟩, ‖y‖ and ‖y‖₁ of y = φ - b on the `count` longest groups, an interval each."""
+        square = count * phi.square() - 2 * phi * b_total + b_squares
+        return phi * total - products, square.clamp(min=0).sqrt(), count * phi - b_total
 
-    low, high = torch.cat([a[1:], a.new_zeros(1)]), a.clone()
+    low, high = b.clone(), torch.cat([b[1:], a[:1]])
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        inner, norm, _ = along(middle)
-        beyond = (middle * inner >= t * norm) | (inner * norm.square() <= middle.square() * spread)
-        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
-    inner, norm, sum_of = along(high)
+        theta, (inner, norm, _) = a[0] - middle, along(middle)
+        beyond = (theta * inner >= t * norm) | (inner * norm.square() <= theta.square() * spread)
+        low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
+    inner, norm, sum_of = along(low)
     length = inner / norm.clamp(min=tiny)
-    left = torch.where(norm > 0, t * sum_of / norm - length.square() / 2, torch.inf)
-    left[0], length[0], high[0] = t - a[0].square() / 2, a[0], 0.0  # the longest group alone, whatever θ
+    left = torch.where(norm > 0, t * sum_of / norm.clamp(min=tiny) - length.square() / 2, torch.inf)
+    left[0], length[0], low[0] = t - a[0].square() / 2, a[0], a[0]  # the longest group alone, whatever θ
     best = left.argmin(keepdim=True)
-    u = (a - high.gather(0, best)).clamp(min=0) * (count <= best + 1)
+    u = (low.gather(0, best) - b).clamp(min=0) * (count <= best + 1)
     x = u / torch.linalg.vector_norm(u).clamp(min=tiny) * length.gather(0, best)
     shares = torch.zeros_like(x).scatter(0, order, x / a.clamp(min=tiny))
     return torch.where(torch.as_tensor(t, device=a.device) > 0, shares, 1)

@@ -68,7 +68,6 @@ def network_steps(name: str, quick: bool) -> dict[str, Step]:
 def objective_steps(name: str, quick: bool) -> dict[str, Step]:
     """Value and gradient of an objective by how many similarities are held at once."""
     import torch
-    import torch._dynamo  # as in a run, whose optimizer imports it
 
     from sparsehead_cli.ssl import losses
 

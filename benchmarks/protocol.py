@@ -17,6 +17,7 @@ correlated by 0.5, as both are of one network. The rows go through the functions
     found               share of the true changes that are shown             >= 0.80 is promised, whichever λ the pilot chose
     one_look            family_wise_error of the usual practice: the λ with the best held-out accuracy is judged by the seeds that
                         chose it, each outcome at 0.05
+    without_choice      the same of a λ that was fixed beforehand: what the number of tests does alone
 """
 
 import argparse
@@ -41,14 +42,14 @@ SCENARIOS = {"null": (), "some": ("effective_rank_r",), "all": OUTCOMES}
 
 
 def runs_of(
-    method: str, seeds: range, lams: tuple[float, ...], draw: np.random.Generator, effect: dict[str, float]
+    method: str, seeds: range, lams: dict[str, float], draw: np.random.Generator, effect: dict[str, float]
 ) -> Iterator[Row]:
     """Rows of sweep.csv with what the protocol reads; `effect` is added to the numbers of every λ above 0."""
     for seed in seeds:
         levels = {name: draw.normal(mean, of_seeds) for name, (mean, of_seeds, _) in LEVELS.items()}
-        for lam in lams:
+        for name_of_lam, lam in lams.items():
             shared = draw.standard_normal()
-            row = {"run": f"{method}-{lam:g}-{seed}", "method": method, "lam": lam, "seed": seed, "penalty": "l21"}
+            row = {"run": f"{method}-{name_of_lam}-{seed}", "method": method, "lam": lam, "seed": seed, "penalty": "l21"}
             for name, (_, _, within) in LEVELS.items():
                 share = TOGETHER if "accuracy" in name else 0.0
                 lot = np.sqrt(share) * shared + np.sqrt(1 - share) * draw.standard_normal()
@@ -56,24 +57,26 @@ def runs_of(
             yield BLANK | row
 
 
-def study(scenario: str, draw: np.random.Generator) -> tuple[bool, int, int, bool]:
-    """(a false verdict?, true changes shown, true changes, a false verdict by one look at the pilot's own seeds?) of one study."""
-    pilot = [row for method in METHODS for row in runs_of(method, range(PILOT), LAMS, draw, {})]
+def study(scenario: str, draw: np.random.Generator) -> tuple[bool, int, int, bool, bool]:
+    """(a false verdict?, true changes shown, true changes, a false one by one look, and by one at a fixed λ?) of one study."""
+    pilot = [row for method in METHODS for row in runs_of(method, range(PILOT), {f"{lam:g}": lam for lam in LAMS}, draw, {})]
     best = chosen(candidates(pilot))
     looked = any(by_one_look(one.trials, one.lam) for one in best)
     choices, trials = [], []
     for one in best:
         smallest = detectable_of(one, FRESH, len(best) * len(OUTCOMES))
         method = one.setting["method"]
-        names = {arm: [f"{method}-{lam:g}-{seed}" for seed in range(FRESH)] for arm, lam in ARM_LAMS.items()}
+        lams = {"zero": 0.0, "chosen": one.lam, "control": one.lam}
+        names = {arm: [f"{method}-{arm}-{seed}" for seed in range(FRESH)] for arm in lams}
         choices.append(Choice(one.setting, one.lam, one.held_out, smallest, names))
         effect = {name: smallest[name] for name in SCENARIOS[scenario]}
-        trials += runs_of(method, range(FRESH), tuple(ARM_LAMS.values()), draw, effect)
+        trials += runs_of(method, range(FRESH), lams, draw, effect)
     plan = Plan("simulated", "", "", "", list(range(PILOT)), list(range(FRESH)), choices, [])
     rows = [row for row in confirmation(plan, trials, []).rows if row["contrast"] == PRIMARY and row["metric"] in OUTCOMES]
     true = [row for row in rows if row["metric"] in SCENARIOS[scenario]]
     false = any(is_shown(row, plan) for row in rows if row["metric"] not in SCENARIOS[scenario])
-    return false, sum(is_shown(row, plan) for row in true), len(true), looked
+    fixed = any(by_one_look(one.trials, LAMS[3]) for one in best)
+    return false, sum(is_shown(row, plan) for row in true), len(true), looked, fixed
 
 
 def by_one_look(trials: object, lam: float) -> bool:
@@ -90,8 +93,10 @@ def main() -> None:
     studies, rows = 40 if options.quick else 2_000, []
     for place, scenario in enumerate(SCENARIOS):
         draw = np.random.default_rng([17, place])
-        false, found, true, looked = (sum(column) for column in zip(*(study(scenario, draw) for _ in range(studies)), strict=True))
-        values = {"family_wise_error": false / studies, "one_look": looked / studies}
+        false, found, true, looked, fixed = (
+            sum(column) for column in zip(*(study(scenario, draw) for _ in range(studies)), strict=True)
+        )
+        values = {"family_wise_error": false / studies, "one_look": looked / studies, "without_choice": fixed / studies}
         if true:
             values["found"] = found / true
         for measurement, value in values.items():
@@ -106,7 +111,6 @@ def main() -> None:
 
 
 BLANK = dict.fromkeys(TABLES["sweep.csv"].columns, "0")
-ARM_LAMS = {"zero": 0.0, "chosen": 1e-3, "control": 2e-3}  # what the fresh runs of an arm are called by
 
 
 if __name__ == "__main__":

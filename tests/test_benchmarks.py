@@ -122,7 +122,7 @@ def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
 def test_what_a_reader_has_to_follow_does_not_grow():
     """The functions and files of one training step and of one `pretrain`; the limits are what was measured last."""
     counts = [tuple(map(int, pair)) for pair in re.findall(r": (\d+) functions in (\d+) files", run("calls.py"))]
-    for (functions, files), (most_functions, most_files) in zip(counts, ((395, 69), (59, 16)), strict=True):
+    for (functions, files), (most_functions, most_files) in zip(counts, ((397, 69), (59, 16)), strict=True):
         assert functions <= most_functions
         assert files <= most_files
 
@@ -130,7 +130,7 @@ def test_what_a_reader_has_to_follow_does_not_grow():
 @pytest.mark.slow
 def test_simulated_studies_keep_what_the_protocol_promises():
     found = dict(re.findall(r"^(\w+ +\w+) +(\S+) ±", run("protocol.py", "--quick"), re.MULTILINE))
-    assert len(found) == 8
+    assert len(found) == 11
     values = {tuple(key.split()): float(value) for key, value in found.items()}
     assert all(value <= 0.15 for (_, what), value in values.items() if what == "family_wise_error")  # 0.05, of 40 studies each
     assert all(value >= 0.65 for (_, what), value in values.items() if what == "found")  # 0.8 likewise

@@ -53,34 +53,32 @@ def factors_of(*, train: bool) -> Factors:
 def changed_by(views: Sequence[Augmentation]) -> set[str]:
     """The names of the factors that the strengths of views change; the others are kept.
 
-    A crop changes place and size, a flip the place, a turn of the colours and a grey one the colour, and factors of brightness and
-    contrast the ground. Shapes and textures stay what they are under all of these.
+    A crop changes place and size, a flip the place, a turn of the colours, grey and solarization the colour, brightness and
+    contrast the ground (and, where they clip, colours a little), a blur the texture. A shape stays, as far as the crop shows it.
     """
     changed = set()
     for view in views:
         changed |= {"x", "y", "size"} if view.area[0] < 1 else set()
         changed |= {"x"} if view.flip_p > 0 else set()
         changed |= {"colour"} if view.grey_p > 0 or (view.jitter_p > 0 and view.hue > 0) or view.solarize_p > 0 else set()
+        changed |= {"texture"} if view.blur_p > 0 else set()
         changed |= {"ground"} if view.jitter_p > 0 and (view.brightness > 0 or view.contrast > 0) else set()
     return changed
 
 
 def code(factors: Factors, names: Sequence[str]) -> np.ndarray:
-    """Factors as numbers in which distances mean something, float64 [N, columns]: each factor has a variance of 1 in all.
+    """Factors as numbers in which distances mean something, float64 [N, columns]: each factor has a variance of 1 in all."""
+    columns = [numbers_of(factors, name) for name in names]
+    return np.concatenate([(values - values.mean(0)) / np.sqrt(values.var(0).sum()) for values in columns], axis=1)
 
-    A class is a column each, a colour its sine and cosine.
-    """
-    columns = []
-    for name in names:
-        values = getattr(factors, name)
-        if name in CLASSES:
-            values = np.eye(len(CLASSES[name]))[values]
-        elif name == "colour":
-            values = np.stack([np.cos(2 * np.pi * values), np.sin(2 * np.pi * values)], axis=1)
-        else:
-            values = values[:, None]
-        columns.append((values - values.mean(0)) / np.sqrt(values.var(0).sum()))
-    return np.concatenate(columns, axis=1)
+
+def numbers_of(factors: Factors, name: str) -> np.ndarray:
+    """One factor as numbers, float64 [N, columns]: a class is a column each, a colour its cosine and sine."""
+    values = getattr(factors, name)
+    if name in CLASSES:
+        return np.eye(len(CLASSES[name]))[values]
+    turns = 2 * np.pi * values
+    return np.stack([np.cos(turns), np.sin(turns)], axis=1) if name == "colour" else values[:, None]
 
 
 @cache

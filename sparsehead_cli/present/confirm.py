@@ -3,21 +3,19 @@
 import shlex
 from pathlib import Path
 
-from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.present.confirmation import FIGURE, confirmation_figure, show_confirmation
 from sparsehead_cli.present.console import Console, print_table
 from sparsehead_cli.present.figures import save_figure
 from sparsehead_cli.present.summary import summary_tables
-from sparsehead_cli.present.sweep import SweepDisplay, draw_sweep, require_all, stop_text
+from sparsehead_cli.present.sweep import require_all, watched_sweep
 from sparsehead_cli.present.table import Table
-from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.study.confirm import WORDS, setting_in_words
 from sparsehead_cli.study.plan import Choice, Plan
 from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, PLAN
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.sweeps.confirm import confirm
 from sparsehead_cli.sweeps.request import SweepRequest
-from sparsehead_cli.sweeps.sweep import SweepState, sweep
+from sparsehead_cli.sweeps.sweep import SweepState
 
 
 def run_confirm(console: Console, request: SweepRequest, pilot: SweepState) -> None:
@@ -40,17 +38,10 @@ def run_confirm(console: Console, request: SweepRequest, pilot: SweepState) -> N
 
 
 def ran(console: Console, request: SweepRequest, state: SweepState, pilot: SweepState) -> None:
-    """Run what is pending, and draw the sweep's figure; show the numbers of a pilot. Raises: Stopped where it was interrupted."""
+    """Run what is pending, and show the numbers of a pilot. Raises: as `watched_sweep`."""
     if state is pilot:
         console.print("the pilot: its seeds choose, and judge nothing", style="bold")
-    try:
-        with locked(state.folder, "another sweep runs here"), SweepDisplay(console, request, state) as display:
-            try:
-                sweep(request, state, display.watch)
-            finally:
-                draw_sweep(state.folder)
-    except KeyboardInterrupt as interrupt:
-        raise stopped_by(interrupt, stop_text(request, state)) from None
+    watched_sweep(console, request, state)
     for table in pilot_tables(pilot) if state is pilot else ():
         print_table(console, table)
 

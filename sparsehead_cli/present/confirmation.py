@@ -89,17 +89,18 @@ def confirmation_figure(found: Confirmation) -> Figure:
     """
     plan = found.plan
     with matplotlib.rc_context(STYLE):
-        lines = [(choice, contrast) for choice in plan.choices for contrast in CONTRASTS]
+        judged = {(row["method"], row["contrast"]) for row in found.rows}  # no control where none is matched to the penalty
+        lines = [(choice, contrast) for choice in plan.choices for contrast in CONTRASTS if (choice.method, contrast) in judged]
         figure = Figure(figsize=(8.4, 1.5 + 0.32 * len(lines)), layout="constrained")
         axes = figure.subplots(1, len(plan.outcomes), sharey=True)
         for ax, outcome in zip(axes, plan.outcomes, strict=True):
             rows = {(row["method"], row["contrast"]): row for row in found.rows if row["metric"] == outcome}
             for place, (choice, contrast) in enumerate(lines):
-                if row := rows.get((choice.method, contrast)):
-                    interval(ax, place, row, choice if contrast == PRIMARY else None)
+                interval(ax, place, rows[choice.method, contrast], choice if contrast == PRIMARY else None)
             name, _, unit = WORDS[outcome]
             ax.set_title(f"{name}{','[: bool(unit)]}{unit}")
             ax.axvline(0, color=GREY, lw=0.8)
+            ax.use_sticky_edges = False  # else a grey bar begins at the edge
             ax.margins(x=0.08)
         axes[0].set_yticks(range(len(lines)), [f"{choice.method}: {spelled(contrast)}" for choice, contrast in lines])
         axes[0].set_ylim(len(lines) - 0.4, -0.6)

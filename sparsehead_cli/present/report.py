@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.present.confirmation import FIGURE as CONFIRMATION
 from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, show_confirmation
-from sparsehead_cli.present.console import Console
+from sparsehead_cli.present.console import Console, print_table
 from sparsehead_cli.present.figures import drawn, in_bands, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
 from sparsehead_cli.present.page import Drawing, Section, drawing, render
@@ -87,10 +87,12 @@ def write_study(study: Study) -> list[Path]:
 def show_report(console: Console, study: Study, files: list[Path]) -> None:
     """Print a study's tables and verdicts as the commands that measured them do; `files` were written, the page last."""
     *others, page = files
-    if study.trials:
-        show_summary(console, study.summary, study.pruned)
-    if study.confirmation:
+    if study.confirmation:  # then the trials are its pilot, which judges nothing
+        for table in summary_tables(study.summary, study.pruned):
+            print_table(console, table)
         show_confirmation(console, study.confirmation)
+    elif study.trials:
+        show_summary(console, study.summary, study.pruned)
     if study.metrics:
         show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams, others)
     else:
@@ -166,11 +168,13 @@ def sweep_sections(study: Study, swept: list[bytes]) -> list[Section]:
         return []
     over_epochs = svgs(curves_figures(study.averaged, study.curves, study.summary))
     curves = drawings(over_epochs, "curves", "The same trials over their epochs")
+    judged = [] if study.confirmation else verdicts(study.summary, study.pruned)  # a pilot judges nothing
     sections = [
-        Section("verdicts", "Verdicts", JUDGED, sentences=verdicts(study.summary, study.pruned)),
+        Section("verdicts", "Verdicts", JUDGED, sentences=judged),
         Section("lams", "Against λ", figures=drawings(swept, "sweep", "Numbers against λ, a column a setting")),
         Section("summary", "Means and differences", SUMMARY_NOTE, wide=True, tables=summary_tables(study.summary, study.pruned)),
     ]
+    sections = [section for section in sections if section.name != "verdicts" or judged]
     if curves:
         having = len(set(values(study.curves, "run")) & set(values(study.trials, "run")))
         few = f"{having} of {len(study.trials)} trials have curves." if having < len(study.trials) else ""
@@ -198,11 +202,9 @@ def plan_sections(study: Study, files: list[bytes]) -> list[Section]:
 
 def listed(seeds: list[int]) -> str:
     """Seeds in a row as their ends."""
-    return (
-        f"{seeds[0]} to {seeds[-1]}"
-        if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
-        else ", ".join(map(str, seeds))
-    )
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
 
 
 def drawings(files: list[bytes], name: str, caption: str) -> list[Drawing]:

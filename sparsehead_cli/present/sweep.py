@@ -22,7 +22,7 @@ from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.runs.views import described
-from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
+from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
 from sparsehead_cli.study.summary import SETTING, without_pruned
 from sparsehead_cli.sweeps.engines import Task, default_jobs
 from sparsehead_cli.sweeps.on_slurm import array_jobs
@@ -153,19 +153,29 @@ def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> Non
 
     Raises: SparseheadError where trials failed; Stopped where it was interrupted.
     """
+    rows, summary = watched_sweep(console, request, state)
+    show_sweep(console, state, rows, summary)
+
+
+def watched_sweep(console: Console, request: SweepRequest, state: SweepState) -> tuple[list[Row], list[Row]]:
+    """`sweep`, with its progress shown and its figure drawn, also where it is stopped. Raises: as `run_sweep`, but for failures."""
     try:
         with locked(state.folder, "another sweep runs here"), SweepDisplay(console, request, state) as display:
             try:
-                rows, summary = sweep(request, state, display.watch)
+                return sweep(request, state, display.watch)
             finally:
                 draw_sweep(state.folder)
     except KeyboardInterrupt as interrupt:
         raise stopped_by(interrupt, stop_text(request, state)) from None
-    show_sweep(console, state, rows, summary)
 
 
 def draw_sweep(folder: Path) -> None:
-    """Draw the figure of a sweep from the trials that have finished; without any, draw nothing."""
+    """Draw the figure of a sweep from the trials that have finished; without any, and of a plan's fresh seeds, draw nothing.
+
+    Of these nothing is compared before its time.
+    """
+    if plan_above(folder):
+        return
     trials = without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV))
     if trials:
         save_figure(sweep_figure(trials, frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")), folder / FIGURE)

@@ -97,8 +97,10 @@ COLUMNS = {
     "dead_outputs": Column("whole", "features", "those that the next layer sees as constant"),
     "stable_rank": Column("amount", "", "squared Frobenius norm over squared spectral norm of the weight"),
     "weight_norm": Column("amount", "", "Frobenius norm of the weight"),
-    "relative_l21": Column("amount", "", "l21 over √inputs times weight_norm: 1 if all columns are alike, at any scale"),
-    "effective_lr": Column("amount", "", "lr over the square of weight_norm: how far a step turns the weight"),
+    "relative_l21": Column("amount", "", "l21 over √inputs times weight_norm: 1 if all columns are equally long, at any scale"),
+    "effective_lr": Column(
+        "amount", "", "lr over the square of weight_norm: how far a step of SGD turns a weight that BatchNorm follows"
+    ),
     # ------------------------------------------------------------------------------- what was measured of what
     "model": Column("text", "", "checkpoint, untrained or pixels"),
     "protocol": Column("text", "", "how r or z was evaluated"),
@@ -151,7 +153,7 @@ COLUMNS = {
     "reference_mean": Column("number", "", "mean over seeds of the arm that is compared with"),
     "effect_size": Column("number", "", "mean paired difference over the standard deviation of the differences (Cohen's d)"),
     "p_t": Column("share", "", "two-sided p of the paired t test"),
-    "p_permutation": Column("share", "", "two-sided p of the paired permutation test: all signs, or 100,000 by lot"),
+    "p_permutation": Column("share", "", "two-sided p of the paired permutation test: all signs, or 50,000 by lot"),
     "p_holm": Column("share", "", "p_t after Holm, over the primary outcomes of all methods of the plan"),
     "detectable": Column("amount", "", "true difference that the plan finds with 80 % power, as the pilot's seeds scatter"),
     "plan": Column("text", "", "hash of the plan that the row is judged by"),

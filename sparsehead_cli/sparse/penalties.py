@@ -106,7 +106,7 @@ def l21_relative(weight: Tensor, groups: str) -> Tensor:
 
 
 def prox_l21_relative(weight: Tensor, t: float, groups: str) -> Tensor:
-    """argmin_V ½‖V - weight‖² + t · l21_relative(V), [out, in] -> [out, in]; the longest group always stays.
+    """argmin over V ≠ 0 of ½‖V - weight‖² + t · l21_relative(V), [out, in] -> [out, in]; the longest group always stays.
 
     Source: derived here, see `shares_kept`; Tao 2022 (SIAM J. Sci. Comput. 44, A749) has the case of single numbers.
     """
@@ -119,30 +119,31 @@ def shares_kept(norms: Tensor, t: float) -> Tensor:
 
     Let x = ρu with ‖u‖ = 1. The best ρ is ⟨u, a⟩, which leaves t·‖u‖₁ - ½⟨u, a⟩². Where that is least, u is along (a - θ)₊ with
     θ⟨u, a⟩ = t. While θ is between two neighbouring norms, u has the same groups and θ⟨u, a⟩ rises and then falls. So each such
-    interval has one minimum at most, which bisection finds; the best of them all is the global one.
+    interval has one minimum at most, which bisection finds; the best of these, and of the longest group alone, is the global one.
+    With b = max(a) - a and φ = max(a) - θ, a - θ is φ - b: no sum below loses its digits where norms are equal or nearly so.
     """
     a, order = norms.double().sort(descending=True)
-    count, tiny = torch.arange(1, len(a) + 1, device=a.device), torch.finfo(a.dtype).tiny
-    total, squares = a.cumsum(0), a.square().cumsum(0)
-    spread = count * squares - total.square()
+    b, count, tiny = a[0] - a, torch.arange(1, len(a) + 1, device=a.device), torch.finfo(a.dtype).tiny
+    total, products, b_total, b_squares = a.cumsum(0), (a * b).cumsum(0), b.cumsum(0), b.square().cumsum(0)
+    spread = count * b_squares - b_total.square()
 
-    def along(theta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """⟨y, a⟩, ‖y‖ and ‖y‖₁ of y = a - θ on the `count` longest groups, an interval each."""
-        square = squares - 2 * theta * total + count * theta.square()
-        return squares - theta * total, square.clamp(min=0).sqrt(), total - count * theta
+    def along(phi: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """⟨y, a⟩, ‖y‖ and ‖y‖₁ of y = φ - b on the `count` longest groups, an interval each."""
+        square = count * phi.square() - 2 * phi * b_total + b_squares
+        return phi * total - products, square.clamp(min=0).sqrt(), count * phi - b_total
 
-    low, high = torch.cat([a[1:], a.new_zeros(1)]), a.clone()
+    low, high = b.clone(), torch.cat([b[1:], a[:1]])
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
-        inner, norm, _ = along(middle)
-        beyond = (middle * inner >= t * norm) | (inner * norm.square() <= middle.square() * spread)
-        low, high = torch.where(beyond, low, middle), torch.where(beyond, middle, high)
-    inner, norm, sum_of = along(high)
+        theta, (inner, norm, _) = a[0] - middle, along(middle)
+        beyond = (theta * inner >= t * norm) | (inner * norm.square() <= theta.square() * spread)
+        low, high = torch.where(beyond, middle, low), torch.where(beyond, high, middle)
+    inner, norm, sum_of = along(low)
     length = inner / norm.clamp(min=tiny)
-    left = torch.where(norm > 0, t * sum_of / norm - length.square() / 2, torch.inf)
-    left[0], length[0], high[0] = t - a[0].square() / 2, a[0], 0.0  # the longest group alone, whatever θ
+    left = torch.where(norm > 0, t * sum_of / norm.clamp(min=tiny) - length.square() / 2, torch.inf)
+    left[0], length[0], low[0] = t - a[0].square() / 2, a[0], a[0]  # the longest group alone, whatever θ
     best = left.argmin(keepdim=True)
-    u = (a - high.gather(0, best)).clamp(min=0) * (count <= best + 1)
+    u = (low.gather(0, best) - b).clamp(min=0) * (count <= best + 1)
     x = u / torch.linalg.vector_norm(u).clamp(min=tiny) * length.gather(0, best)
     shares = torch.zeros_like(x).scatter(0, order, x / a.clamp(min=tiny))
     return torch.where(torch.as_tensor(t, device=a.device) > 0, shares, 1)
@@ -151,8 +152,8 @@ def shares_kept(norms: Tensor, t: float) -> Tensor:
 def l2_matched(weight: Tensor, groups: str) -> Tensor:
     """l21 as a number whose gradient shrinks all groups by the same share, W · l21 / ‖W‖², [out, in] -> []: the control of l21.
 
-    It takes as much off ½‖W‖² as l21 does at the same W and λ, ⟨W, gradient⟩ = l21, since l21(cW) = c · l21(W), but none of it at
-    one group's cost. What l21 does and this does not is what sparsity does; what both do, smaller weights do.
+    At the same W and λ a step of SGD takes as much off ½‖W‖² as with l21, to first order: ⟨W, gradient⟩ = l21, since l21(cW) = c ·
+    l21(W). But no group pays more than its share. As groups die l21 falls, and so the control is the harder one on equal norms.
     """
     norm = torch.linalg.vector_norm(weight)
     return _l2_weight(weight, groups) * norm

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
-from sparsehead_cli.study.equal import AT_EQUAL, at_equal
-from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan
-from sparsehead_cli.study.results import CONFIRM, CURVES_CSV, read_sweep
-from sparsehead_cli.study.stats import holm, mean_interval, sign_test, t_test
+from sparsehead_cli.study.curves import merged_curves
+from sparsehead_cli.study.equal import AT_EQUAL, RANKS, at_equal
+from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan, require_pilot
+from sparsehead_cli.study.results import CONFIRM, PRUNED_CSV, read_sweep
+from sparsehead_cli.study.stats import holm, mean_interval, sign_flip_test, t_test
+from sparsehead_cli.study.summary import without_pruned
 
 CONTRASTS = {  # name in confirmation.csv -> (arm, the arm that it is compared with)
     "chosen - zero": ("chosen", "zero"),
@@ -45,35 +48,62 @@ class Confirmation:
 
 
 def read_confirmation(folder: Path) -> Confirmation | None:
-    """What a pilot's folder says of its confirmation; None without a plan. Raises: SparseheadError for a damaged table or plan."""
+    """What a pilot's folder says of its confirmation; None without a plan.
+
+    Raises: SparseheadError for a damaged table or plan, and for a pilot or trials that are not the plan's.
+    """
     plan = read_plan(folder)
     if plan is None:
         return None
-    return confirmation(plan, list(read_sweep(folder / CONFIRM).values()), read_csv(folder / CONFIRM / CURVES_CSV))
+    require_pilot(folder, plan, without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV)))
+    trials = list(read_sweep(folder / CONFIRM).values())
+    return confirmation(plan, trials, merged_curves(folder / CONFIRM, trials))
 
 
 def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmation:
-    """Rows of confirmation.csv: one a method, contrast and number, of the planned runs that are among the trials.
+    """Rows of confirmation.csv: one a method, contrast and number; none before every planned run is among the trials.
 
-    p_holm is of the primary outcomes alone, over all methods, and only where every planned run is there.
+    p_holm is of the primary outcomes alone, over all methods. Raises: SparseheadError for trials that are not the plan's.
     """
+    require_planned(plan, trials)
     runs = {row["run"]: row for row in trials}
     epochs = dict(list(frame(curves).groupby("run"))) if curves else {}
     planned = [run for choice in plan.choices for arm in choice.runs.values() for run in arm]
     done = sum(run in runs for run in planned)
-    rows = [row | {"plan": plan.hash} for choice in plan.choices for row in compared(plan.outcomes, choice, runs, epochs)]
+    if done < len(planned):
+        return Confirmation(plan, [], done, len(planned))
+    named = {"plan": plan.hash}
+    rows = [row | named for choice in plan.choices for row in compared(plan.outcomes, choice, runs, epochs)]
     primary = [row for row in rows if row["contrast"] == PRIMARY and row["metric"] in plan.outcomes]
-    if done == len(planned):
-        undefined = [1.0] * (len(plan.choices) * len(plan.outcomes) - len(primary))  # they are of the family all the same
-        for row, p in zip(primary, holm([*(row["p_t"] for row in primary), *undefined]), strict=False):
-            row["p_holm"] = p
+    for row, p in zip(primary, holm([row["p_t"] for row in primary]), strict=True):
+        row["p_holm"] = p
     return Confirmation(plan, rows, done, len(planned))
+
+
+def require_planned(plan: Plan, trials: list[Row]) -> None:
+    """Raises: SparseheadError for a trial with a planned run's name and another method, λ, penalty or seed."""
+    rows = {row["run"]: row for row in trials}
+    for choice in plan.choices:
+        for arm, names in choice.runs.items():
+            wanted = {"method": choice.method, "lam": 0.0 if arm == "zero" else choice.lam}
+            wanted |= {"penalty": choice.setting["penalty"]} if arm == "chosen" else {}
+            for name, seed in zip(names, plan.seeds, strict=True):
+                if (row := rows.get(name)) is None:
+                    continue
+                of_row = {"method": row["method"], "penalty": row["penalty"], "lam": float(row["lam"]), "seed": int(row["seed"])}
+                if any(of_row[column] != value for column, value in (wanted | {"seed": seed}).items()):
+                    raise SparseheadError(
+                        f"{name} is not the run of the plan: it has method {row['method']}, λ {row['lam']}, penalty "
+                        f"{row['penalty']} and seed {row['seed']}. Put the table back (git checkout), or remove that line."
+                    )
 
 
 def compared(outcomes: tuple[str, ...], choice: Choice, runs: dict[str, Row], epochs: dict[str, pd.DataFrame]) -> Iterator[Row]:
     """The rows of one method."""
     for contrast, (arm, reference) in CONTRASTS.items():
-        pairs = [pair for pair in zip(choice.runs[arm], choice.runs[reference], strict=True) if set(pair) <= runs.keys()]
+        if not {arm, reference} <= choice.runs.keys():
+            continue
+        pairs = list(zip(choice.runs[arm], choice.runs[reference], strict=True))
         for metric in (*outcomes, *OTHERS):
             values = [numbers(metric, pair, runs, epochs) for pair in pairs]
             values = [pair for pair in values if not any(map(math.isnan, pair))]
@@ -88,7 +118,10 @@ def numbers(metric: str, pair: tuple[str, str], runs: dict[str, Row], epochs: di
     if metric in AT_EQUAL:
         none = pd.DataFrame()
         return at_equal(epochs.get(pair[0], none), epochs.get(pair[1], none), *AT_EQUAL[metric])
-    return number(runs[pair[0]][metric]), number(runs[pair[1]][metric])
+    values = [number(runs[run][metric]) for run in pair]
+    if metric in RANKS:  # of a collapsed embedding: to leave the pair out would hide the collapse
+        values = [0.0 if math.isnan(value) else value for value in values]
+    return values[0], values[1]
 
 
 def statistics_of(pairs: list[tuple[float, float]]) -> Row:
@@ -105,7 +138,7 @@ def statistics_of(pairs: list[tuple[float, float]]) -> Row:
         "difference_high": high,
         "effect_size": difference / sd if sd > 0 else math.nan,
         "p_t": t_test(paired),
-        "p_permutation": sign_test(paired),
+        "p_permutation": sign_flip_test(paired),
     }
 
 
@@ -119,7 +152,7 @@ def sentences(found: Confirmation) -> list[str]:
     plan = found.plan
     if not found.complete:
         return [
-            f"{found.done} of {found.planned} confirming runs are there. Nothing is judged before all are, so that nobody stops "
+            f"{found.done} of {found.planned} confirming runs are there. Nothing is compared before all are, so that nobody stops "
             f"where it looks well. The plan is {plan.hash}."
         ]
     said = []
@@ -127,7 +160,7 @@ def sentences(found: Confirmation) -> list[str]:
         rows = {(row["contrast"], row["metric"]): row for row in found.rows if row["method"] == choice.method}
         pilot, fresh = len(plan.pilot_seeds), len(plan.seeds)
         said.append(f"{choice.method}: {setting_in_words(choice)}, chosen by {pilot} pilot seeds, on {fresh} fresh ones:")
-        said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes if (PRIMARY, outcome) in rows]
+        said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes]
         if ("control - zero", "accuracy") in rows:
             said.append(f"    {control(rows)}")
     return said
@@ -136,23 +169,22 @@ def sentences(found: Confirmation) -> list[str]:
 def setting_in_words(choice: Choice) -> str:
     """What was chosen."""
     head = "with BatchNorm" if choice.setting["batch_norm"] == "True" else "without BatchNorm"
-    return f"λ {choice.lam:g} of {choice.setting['penalty']} ({choice.setting['solver']}), head {head}"
+    wide = choice.setting["projector_out"]
+    return f"λ {choice.lam:g} of {choice.setting['penalty']} ({choice.setting['solver']}), head {head}, E = {wide}"
 
 
 def verdict(row: Row, choice: Choice, plan: Plan) -> str:
     """What the fresh seeds say of one primary outcome."""
     name, scale, unit = WORDS[row["metric"]]
     difference, low, high = (scale * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
-    text = f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f}), p {float(row['p_holm']):.2g} after Holm: "
+    text = f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f}, of it alone), p {float(row['p_holm']):.2g} after Holm: "
     if is_shown(row, plan):
         return text + ("a rise is shown." if difference > 0 else "a fall is shown.")
     smallest = choice.detectable.get(row["metric"])
-    power = (
-        ""
-        if smallest is None
-        else f"; one of {scale * smallest:.2f} would have been found in {100 * plan.power:.0f} % of such studies"
-    )
-    return f"{text}no change is shown{power}."
+    if smallest is None:
+        return f"{text}no change is shown."
+    power = f"one of {scale * smallest:.2f} would have been found in {100 * plan.power:.0f} % of such studies"
+    return f"{text}no change is shown; {power}."
 
 
 def control(rows: dict[tuple[str, str], Row]) -> str:

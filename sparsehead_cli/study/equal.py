@@ -1,7 +1,8 @@
 """Ranks where two runs are equally far: at the same kNN accuracy or the same loss, not after the same number of epochs.
 
-A run that a penalty slows down has another rank after so many epochs than one that was not, as it has a lower accuracy; that says
-nothing of the penalty. So both are looked at where they first are as good as the worse of the two ever gets.
+A run that a penalty slows down may have another rank after so many epochs only because it is not as far. So both are looked at
+where they first are as good as the worse of the two ever gets. Accuracies of single epochs scatter, and where the curve is flat
+"first" is chance: read these numbers as a check, not as a result. A loss is no progress where a collapsed embedding has a low one.
 """
 
 import math

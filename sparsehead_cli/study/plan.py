@@ -22,17 +22,18 @@ from sparsehead_cli.study.stats import detectable, differences
 from sparsehead_cli.study.summary import CHOOSE_BY, SETTING, by_setting
 
 OUTCOMES = ("accuracy", "effective_rank_r", "effective_rank_z")  # primary: each method's are one family with all others'
-CONTROL = "l2-matched"  # the penalty that shrinks as much as the chosen one, and makes nothing sparse
+CONTROL, CONTROLLED = "l2-matched", "l21"  # the control, and the penalty that it is matched to: others have none
 LEVEL, POWER = 0.05, 0.8
-FIRST_SEED = 1000  # of the confirming runs; those of pilots are smaller
-ARMS = ("zero", "chosen", "control")  # λ 0, the chosen λ, and the control at the same λ
+MOST_CHARACTERS = 2_000_000  # of a plan
+FIRST_SEED = 1000  # seeds of pilots are smaller; those of confirming runs begin beyond, each plan's elsewhere
 HEADING = """\
 # What `sparsehead sweep-lambda --confirm` will run and how it will judge, written when the pilot had ended and before any run of
 # its seeds. Commit it now. A plan that was changed is refused.
 """
 JUDGED = (
     "paired differences, chosen - zero, of the fresh seeds alone, all of them and no sooner; two-sided paired t tests, Holm over "
-    "the primary outcomes of all methods; permutation tests, intervals, the control and all other numbers beside, uncorrected"
+    "the primary outcomes of all methods; permutation tests, intervals, the control and all other numbers beside, uncorrected; an "
+    "effective rank that is not defined, as of a collapsed embedding, counts as 0"
 )
 
 
@@ -95,7 +96,7 @@ class Candidate:
 
 
 def candidates(rows: list[Row]) -> list[Candidate]:
-    """What a pilot's rows of sweep.csv let choose: settings and λ above 0 that have as many seeds as any, λ 0 among them.
+    """What a pilot's rows of sweep.csv let choose: settings and λ above 0 that have as many seeds as any of their method, and λ 0.
 
     The control is none: it is what the chosen one is compared with.
     """
@@ -110,8 +111,10 @@ def candidates(rows: list[Row]) -> list[Candidate]:
             if lam > 0 and zeros.keys() == runs_of(of_lam).keys():
                 held_out = statistics.fmean(of_lam[CHOOSE_BY])
                 every.append(Candidate(named, lam, held_out, runs_of(of_lam), zeros, trials))
-    most = max((len(one.runs) for one in every), default=0)
-    return [one for one in every if len(one.runs) == most]
+    most: dict[str, int] = {}
+    for one in every:
+        most[one.setting["method"]] = max(len(one.runs), most.get(one.setting["method"], 0))
+    return [one for one in every if len(one.runs) == most[one.setting["method"]]]
 
 
 def runs_of(trials: pd.DataFrame) -> dict[int, str]:
@@ -130,8 +133,8 @@ def chosen(every: list[Candidate]) -> list[Candidate]:
 def spread(trials: pd.DataFrame, metric: str) -> tuple[float, float]:
     """(standard deviation of a paired difference to λ 0, its degrees of freedom) of one setting, pooled over its values of λ.
 
-    The differences of all λ have the seeds of λ 0 in common, so their variances are correlated by a quarter, which costs degrees of
-    freedom (Satterthwaite 1946). (NaN, 0) where nothing is there twice.
+    The differences of all λ have the runs of λ 0 in common. If all runs scatter alike, their variances are correlated by a quarter,
+    which costs degrees of freedom (Satterthwaite 1946). (NaN, 0) where nothing is there twice.
     """
     by_lam = {lam: of_lam.set_index("seed")[metric].to_dict() for lam, of_lam in trials.groupby("lam")}
     paired = [differences(values, by_lam.get(0.0, {})) for lam, values in by_lam.items() if lam > 0]
@@ -152,9 +155,10 @@ def detectable_of(candidate: Candidate, pairs: int, family: int) -> dict[str, fl
     return smallest
 
 
-def tried(rows: list[Row]) -> list[dict[str, object]]:
-    """Every setting and λ of a pilot with its seeds and mean held-out accuracy: nothing that was looked at is hidden."""
-    listed = []
+def tried(rows: list[Row], pruned: list[Row]) -> list[dict[str, object]]:
+    """Every setting and λ of a pilot with its seeds and mean held-out accuracy, and what was pruned: nothing is hidden."""
+    columns = [column for column in SETTING if column not in ("experiment", "dataset")]
+    listed = [{**{column: row[column] for column in columns}, "lam": float(row["lam"]), "pruned": True} for row in pruned]
     for setting, trials in by_setting(rows).items():
         for lam, of_lam in trials.groupby("lam"):
             named = {
@@ -163,6 +167,11 @@ def tried(rows: list[Row]) -> list[dict[str, object]]:
             mean = round(float(of_lam[CHOOSE_BY].mean()), 5)
             listed.append({**named, "lam": float(lam), "seeds": len(of_lam), CHOOSE_BY: mean})
     return listed
+
+
+def first_seed(pilot: str, count: int) -> int:
+    """Where the fresh seeds of a plan begin: elsewhere for another pilot and another number, so that no second look reuses any."""
+    return FIRST_SEED + int(hashlib.sha256(f"{pilot} {count}".encode()).hexdigest()[:6], 16)
 
 
 def digest_of(rows: list[Row]) -> str:
@@ -181,16 +190,17 @@ def read_plan(folder: Path) -> Plan | None:
     """The plan in a folder; None where there is none. Raises: SparseheadError for one that is not as it was written."""
     path = folder / PLAN
     try:
-        values = read_yaml(read_regular(path).decode())
+        values = read_yaml(read_regular(path).decode(), MOST_CHARACTERS)
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError) as error:
-        raise SparseheadError(f"cannot read {path}: {error}. Put the committed file back.") from None
+        why = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise SparseheadError(f"cannot read {path}: {why}. Put the committed file back.") from None
     try:
         stated = str(values.pop("hash"))
         choices = [Choice(**{**one, "lam": float(one["lam"])}) for one in values.pop("choices")]
         plan = Plan(choices=choices, **{**values, "outcomes": tuple(values["outcomes"])})
-        as_written = plan.hash == stated
+        as_written = plan.hash == stated and is_sound(plan)
     except (TypeError, KeyError, ValueError, AttributeError):
         as_written = False
     if not as_written:
@@ -199,6 +209,23 @@ def read_plan(folder: Path) -> Plan | None:
             "the committed file back, or choose another --results for a study with another plan."
         )
     return plan
+
+
+def is_sound(plan: Plan) -> bool:
+    """Whether a plan is as `write_plan` makes them. Raises: as Python does for values of other kinds."""
+    return (
+        plan.outcomes == OUTCOMES
+        and 0 < plan.level < 1
+        and all(type(seed) is int for seed in (*plan.seeds, *plan.pilot_seeds))
+        and len(plan.choices) > 0
+        and all(
+            choice.setting.keys() == set(SETTING)
+            and choice.detectable.keys() == set(OUTCOMES)
+            and {"zero", "chosen"} <= choice.runs.keys() <= {"zero", "chosen", "control"}
+            and all(len(names) == len(plan.seeds) for names in choice.runs.values())
+            for choice in plan.choices
+        )
+    )
 
 
 def require_pilot(folder: Path, plan: Plan, rows: list[Row]) -> None:

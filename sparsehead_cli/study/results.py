@@ -11,6 +11,12 @@ BY_LAM = "spectrum_by_lam.csv"
 PLAN, CONFIRMATION_CSV, CONFIRM = "plan.yaml", "confirmation.csv", "confirm"  # the last: the folder of the confirming runs
 
 
+def plan_above(folder: Path) -> Path | None:
+    """The folder of the plan whose fresh seeds lie in `folder`; None where they are no plan's."""
+    folder = folder.resolve()
+    return folder.parent if folder.name == CONFIRM and (folder.parent / PLAN).exists() else None
+
+
 def read_sweep(folder: Path) -> dict[str, Row]:
     """run -> its row of sweep.csv, in the order of the file. Raises: SparseheadError for a damaged one."""
     return {row["run"]: row for row in read_csv(folder / SWEEP_CSV)}

@@ -64,11 +64,11 @@ def t_test(values: list[float]) -> float:
     return float(2 * scipy.special.stdtr(len(values) - 1, -abs(mean) / error))
 
 
-def sign_test(values: list[float]) -> float:
+def sign_flip_test(values: list[float]) -> float:
     """The two-sided p of the permutation test on n paired differences: how often signs by lot give a mean at least as far from 0.
 
-    All 2ⁿ signs for n <= MOST_EXACT, else DRAWN of them, the same each time. It needs no normal distribution, only that differences
-    are as likely to be positive as negative, and cannot fall below 2 / 2ⁿ. Source: Fisher 1935, section 21.
+    All 2ⁿ signs for n <= MOST_EXACT, else DRAWN of them, the same each time. It needs no normal distribution, but one that is
+    symmetric about 0 where nothing differs, and cannot fall below 2 / 2ⁿ, or 1 / DRAWN. Source: Fisher 1935, section 21.
     """
     if not values:
         return math.nan
@@ -88,7 +88,7 @@ def signs(count: int) -> np.ndarray:
 
 
 def holm(p_values: list[float]) -> list[float]:
-    """p-values of a family -> those that may be held against one level for all: the family-wise error stays below it.
+    """p-values of a family -> those that may be held against one level for all: the family-wise error stays at or below it.
 
     The smallest is multiplied by their number m, the next by m - 1, and so on, never falling, at most 1; NaN counts as 1. Any
     dependence between them is allowed. Source: Holm 1979.
@@ -105,9 +105,10 @@ def detectable(sd: float, df: float, pairs: int, level: float, power: float = 0.
     """The smallest true mean difference that a two-sided paired t test at `level` finds in a share `power` of such studies.
 
     `sd` is the standard deviation of a paired difference, estimated with `df` degrees of freedom; how uncertain it is counts: the
-    power is the mean over σ² = sd² · df / χ²(df). NaN where sd or df is not known. Source: Cohen 1988, chapter 2, with that mean.
+    power is the mean over σ² = sd² · df / χ²(df). NaN where sd or df is not known, and for fewer than FEWEST_PAIRS.
+    Source: Cohen 1988, chapter 2, with that mean.
     """
-    if not (sd >= 0 and df > 0 and pairs > 1):
+    if not (sd >= 0 and df > 0 and pairs >= FEWEST_PAIRS):
         return math.nan
     quantiles = (np.arange(QUANTILES) + 0.5) / QUANTILES
     sigmas = sd * np.sqrt(df / scipy.special.chdtri(df, quantiles))
@@ -127,6 +128,6 @@ def detectable(sd: float, df: float, pairs: int, level: float, power: float = 0.
     return high
 
 
-MOST_EXACT, DRAWN = 16, 100_000  # pairs up to which all signs are looked at, and how many are drawn of more
+MOST_EXACT, DRAWN = 16, 50_000  # pairs up to which all signs are looked at, and how many are drawn of more
 QUANTILES = 64  # values of σ that stand for what is not known of it
-FAR = 37.0  # noncentrality beyond which a test of few pairs finds everything
+FEWEST_PAIRS, FAR = 4, 37.0  # noncentrality beyond which a test of so many pairs finds everything

@@ -9,7 +9,15 @@ from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.confirm import Confirmation, read_confirmation
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.labels import JUDGED_BY
-from sparsehead_cli.study.results import EIGENVALUES_CSV, METRICS_CSV, PRUNED_CSV, SWEEP_CSV, read_spectra, read_sweep
+from sparsehead_cli.study.results import (
+    EIGENVALUES_CSV,
+    METRICS_CSV,
+    PRUNED_CSV,
+    SWEEP_CSV,
+    plan_above,
+    read_spectra,
+    read_sweep,
+)
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.study.tracked import tracked_runs
 
@@ -42,6 +50,8 @@ def read_study(folder: Path) -> Study:
     """Read a folder's tables. Raises: SparseheadError for a folder without any, and for a damaged table."""
     if not folder.is_dir():
         raise SparseheadError(f"{folder} is no folder. Give that of a sweep or of spectra, such as results/lambda-quick.")
+    if whole := plan_above(folder):
+        raise SparseheadError(f"{folder} has the fresh seeds of a plan, which judges them together: sparsehead report {whole}")
     trials = list(read_sweep(folder).values())
     eigenvalues, metrics = read_spectra(folder)
     require_judged(folder, metrics)

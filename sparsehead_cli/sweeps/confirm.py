@@ -12,9 +12,11 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, locked
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
+from sparsehead_cli.runs.tables import penalty_settings
 from sparsehead_cli.study.confirm import Confirmation, confirmation
 from sparsehead_cli.study.plan import (
     CONTROL,
+    CONTROLLED,
     FIRST_SEED,
     OUTCOMES,
     Candidate,
@@ -24,18 +26,21 @@ from sparsehead_cli.study.plan import (
     chosen,
     detectable_of,
     digest_of,
+    first_seed,
     read_plan,
     require_pilot,
     tried,
     write_plan,
 )
-from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, CURVES_CSV, PLAN, SWEEP_CSV
+from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, CURVES_CSV, PLAN
 from sparsehead_cli.study.summary import without_pruned
+from sparsehead_cli.sweeps.prune import dropped
 from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import SweepState, read_known
-from sparsehead_cli.sweeps.trial import TRIAL, folder_of
+from sparsehead_cli.sweeps.trial import folder_of
 
-LEAST, MOST = 2, 1_000  # fresh seeds
+FEWEST_PILOT = 2  # seeds of a pilot
+LEAST, MOST = 8, 200  # fresh seeds: of fewer neither test can be sure of anything, after Holm
 
 
 def confirm(
@@ -50,18 +55,33 @@ def confirm(
     runs. Raises: SparseheadError for what no plan can be made of, or kept.
     """
     check_confirm(request)
-    if pilot.pending() and not (pilot.folder / PLAN).exists():
+    is_planned = (pilot.folder / PLAN).exists()
+    if not is_planned:
         run(pilot)
+    require_whole(pilot, is_planned=is_planned)
     with locked(pilot.folder, "another sweep runs here"):
         plan, is_new = frozen_plan(request, pilot)
     on_plan(plan, is_new)
     state = confirming(request, plan, pilot)
-    try:
-        if state.pending():
-            run(state)
-    finally:
-        found = confirmed(plan, pilot.folder, state)
-    return found, state
+    run(state)  # also where nothing is missing: it writes the tables
+    return confirmed(plan, pilot.folder, state), state
+
+
+def require_whole(pilot: SweepState, *, is_planned: bool) -> None:
+    """Raises: SparseheadError where trials of the grid are missing: a plan of a part would depend on which part it is."""
+    missing = [name for name in pilot.configs if name not in pilot.rows and name not in dropped(pilot.configs, pilot.pruned())]
+    if missing and is_planned:
+        raise SparseheadError(
+            f"the grid has {len(missing)} trials that the pilot of {pilot.folder / PLAN} had not ({missing[0]} …), and a frozen "
+            "plan is not changed. Ask for the grid as it was, or choose another --results."
+        )
+    if missing:
+        reason = pilot.failed.get(missing[0], "it was stopped").rstrip(".")
+        raise SparseheadError(
+            f"{len(missing)} of the pilot's {len(pilot.configs)} trials did not finish ({missing[0]}: {reason}), and no plan is "
+            "made of a part. The same command goes on; --retry-failed runs again what failed. A λ that always fails is none to "
+            "choose: leave it out of --lams, with another --results."
+        )
 
 
 def check_confirm(request: SweepRequest) -> None:
@@ -73,8 +93,12 @@ def check_confirm(request: SweepRequest) -> None:
         raise SparseheadError("--confirm runs a pilot before it knows what to confirm: --engine local, ray or slurm.")
     if not grid.auto and (0.0 not in grid.lams or len(grid.lams) < 2):
         raise SparseheadError("--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto.")
-    if grid.seeds < LEAST:
-        raise SparseheadError(f"a pilot needs at least {LEAST} seeds to know how far seeds scatter, given --seeds {grid.seeds}.")
+    if all(penalty_settings(penalty)["penalty"] == CONTROL for penalty in grid.penalties):
+        raise SparseheadError(f"{CONTROL} is the control that a choice is compared with: give --penalties one to choose.")
+    if grid.seeds < FEWEST_PILOT:
+        raise SparseheadError(
+            f"a pilot needs at least {FEWEST_PILOT} seeds to know how far seeds scatter, given --seeds {grid.seeds}."
+        )
     if grid.seeds > FIRST_SEED:
         raise SparseheadError(f"a pilot has at most {FIRST_SEED:,} seeds: those that confirm begin there. Given {grid.seeds:,}.")
 
@@ -94,10 +118,11 @@ def frozen_plan(request: SweepRequest, pilot: SweepState) -> tuple[Plan, bool]:
                 "of the plan, and a frozen plan is not changed. Give the same number, or choose another --results."
             )
         return plan, False
-    if begun := sorted((pilot.folder / CONFIRM).glob(f"*/{TRIAL}")) or read_csv(pilot.folder / CONFIRM / SWEEP_CSV):
+    seen = [path for path in (pilot.folder / CONFIRM, pilot.folder / CONFIRMATION_CSV) if path.exists()]
+    if seen:
         raise SparseheadError(
-            f"{pilot.folder / CONFIRM} has {len(begun)} trials and {pilot.folder} no {PLAN}: what was seen can no more be planned. "
-            "Put the plan back (git checkout), or choose another --results."
+            f"{seen[0]} is there, and {pilot.folder} has no {PLAN}: what was seen can no more be planned. Put the plan back (git "
+            "checkout), or choose another --results."
         )
     plan = made_plan(request, pilot, rows)
     write_plan(pilot.folder, plan)
@@ -117,7 +142,9 @@ def made_plan(request: SweepRequest, pilot: SweepState, rows: list[Row]) -> Plan
             f"the pilot in {pilot.folder} has no λ above 0 with as many seeds as λ 0, so there is nothing to choose: "
             "see why its trials failed, and run them again with --retry-failed."
         )
-    seeds = [FIRST_SEED + i for i in range(request.confirm)]
+    digest = digest_of(rows)
+    first = first_seed(digest, request.confirm)
+    seeds = [first + i for i in range(request.confirm)]
     family = len(best) * len(OUTCOMES)
     choices = [
         Choice(
@@ -133,18 +160,20 @@ def made_plan(request: SweepRequest, pilot: SweepState, rows: list[Row]) -> Plan
         experiment=request.experiment,
         written=time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime()),
         code=f"commit {code_version()}",
-        pilot=digest_of(rows),
+        pilot=digest,
         pilot_seeds=sorted({int(row["seed"]) for row in rows}),
         seeds=seeds,
         choices=choices,
-        tried=tried(rows),
+        tried=tried(list(pilot.rows.values()), pilot.pruned()),
     )
 
 
 def arms(candidate: Candidate, pilot: SweepState, seeds: list[int]) -> dict[str, list[Config]]:
-    """The settings of the confirming runs of each arm, by seed."""
+    """The settings of the confirming runs of each arm, by seed: λ 0, the chosen λ, and where there is one, the control."""
     of_lam, of_zero = (pilot.configs[next(iter(runs.values()))] for runs in (candidate.runs, candidate.zeros))
-    first = {"zero": of_zero, "chosen": of_lam, "control": replace(of_lam, penalty=CONTROL)}
+    first = {"zero": of_zero, "chosen": of_lam}
+    if of_lam.penalty == CONTROLLED:
+        first["control"] = replace(of_lam, penalty=CONTROL)
     experiment = f"{of_lam.experiment}/{CONFIRM}"
     return {arm: [replace(one, seed=seed, experiment=experiment, formerly="") for seed in seeds] for arm, one in first.items()}
 
@@ -162,17 +191,14 @@ def confirming(request: SweepRequest, plan: Plan, pilot: SweepState) -> SweepSta
         for config, run in zip(of_arm, choice.runs[arm], strict=True)
     ]
     configs: dict[str, Config] = {}
-    for seed in plan.seeds:
-        for config, run in by_arm:
-            if config.seed != seed:
-                continue
-            name = folder_of(config).name
-            if name != run:
-                raise SparseheadError(
-                    f"the plan has the run {run}, and today's settings give {name}: the code or the "
-                    f"experiment was changed since {PLAN} was written by {plan.code}. Go on with that version."
-                )
-            configs[name] = config
+    for config, run in sorted(by_arm, key=lambda pair: pair[0].seed):
+        name = folder_of(config).name
+        if name != run:
+            raise SparseheadError(
+                f"the plan has the run {run}, and today's settings give {name}: the code or the "
+                f"experiment was changed since {PLAN} was written by {plan.code}. Go on with that version."
+            )
+        configs[name] = config
     state = SweepState(pilot.folder / CONFIRM, configs)
     read_known(request, state)
     return state

@@ -51,7 +51,9 @@ class Grid:
     dims: tuple[int, ...] = setting(
         (), "Widths of the embedding with commas between.", least=1, words="whole numbers with commas between", parts=MOST
     )
-    batch_norm: tuple[bool, ...] = setting((), "Heads with BatchNorm: true, false, or both with a comma between.", words=NAMES)
+    batch_norm: tuple[bool, ...] = setting(
+        (), "Heads with BatchNorm: true, false, or both with a comma between.", words="true, false, or both with a comma between"
+    )
     seeds: int = setting(3, "How many; the same for every λ, so that differences are paired.", least=1)
     auto: bool = False
     settings: Values = field(default_factory=dict)

@@ -147,6 +147,17 @@ def test_the_proximal_map_of_the_relative_norm_is_the_best_of_a_search(norms, t)
     assert found <= objective(best) + 1e-9
 
 
+@pytest.mark.parametrize("t", [1e-6, 1e-3, 0.1, 1.0, 30.0])
+@pytest.mark.parametrize("apart", [0.0, 1e-16, 1e-12, 1e-8])
+def test_the_proximal_map_of_the_relative_norm_keeps_its_digits_on_equal_norms(apart, t):
+    """Of equal norms the best is one of two: all of them as they are, or the first alone."""
+    norms = 0.01 * (1 - apart * torch.arange(64, dtype=torch.float64))
+    kept = PENALTIES["l21-relative"].prox(norms.diag(), t, "input").diag()
+    all_, alone = t * 8.0, 0.5 * 63 * 0.01**2 + t
+    reached = 0.5 * (kept - norms).square().sum() + t * kept.sum() / torch.linalg.vector_norm(kept)
+    torch.testing.assert_close(reached.item(), min(all_, alone), rtol=1e-6, atol=0)
+
+
 @pytest.mark.parametrize("groups", GROUPS)
 @pytest.mark.parametrize("name", ["l21-relative", "l2-matched"])
 def test_half_steps_of_a_penalty_go_where_its_gradient_does(name, groups):

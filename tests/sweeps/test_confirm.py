@@ -8,13 +8,15 @@ import pytest
 import yaml
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.present.report import write_study
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.confirm import read_confirmation, sentences
-from sparsehead_cli.study.plan import CONTROL, read_plan
+from sparsehead_cli.study.plan import CONTROL, first_seed, read_plan
 from sparsehead_cli.study.results import CONFIRMATION_CSV, PLAN, SWEEP_CSV
-from sparsehead_cli.sweeps.confirm import check_confirm, confirming, frozen_plan
+from sparsehead_cli.study.study import read_study
+from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirming, frozen_plan
 from sparsehead_cli.sweeps.grid import read_grid
 from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import read_state
@@ -27,7 +29,7 @@ AXES = {"lams": "0,1e-3,1e-2", "methods": "simclr,byol", "penalties": "l21,l2-ma
 
 @pytest.fixture
 def request_(tmp_path):
-    def make(confirm=4, **axes):
+    def make(confirm=8, **axes):
         settings = {"epochs": 2, "dataset": "fashion1k", "results": tmp_path / "r", **parse_set(SMALL[7::2])}
         grid = read_grid("lambda-quick", None, AXES | axes, settings)
         return SweepRequest(grid=grid, experiment="lambda-quick", confirm=confirm)
@@ -68,7 +70,7 @@ def planned(request_):
     return request, pilot, frozen_plan(request, pilot)[0]
 
 
-def finish(request, pilot, plan, effect=better, seeds=4):
+def finish(request, pilot, plan, effect=better, seeds=8):
     """Write the confirming sweep's table, of so many of its seeds."""
     state = confirming(request, plan, pilot)
     keep(state, made_up(state, effect)[: seeds * len(state.configs) // len(plan.seeds)])
@@ -81,10 +83,13 @@ def test_a_plan_has_the_best_of_each_method_and_nothing_of_the_control(planned):
         ("simclr", "l21", 0.01),
         ("byol", "l21", 0.01),
     ]
-    assert (plan.pilot_seeds, plan.seeds) == ([0, 1, 2], [1000, 1001, 1002, 1003])
+    first = plan.seeds[0]
+    assert (plan.pilot_seeds, plan.seeds) == ([0, 1, 2], list(range(first, first + 8)))
+    assert first == first_seed(plan.pilot, 8) > 1_000
+    assert len({first_seed("a", 8), first_seed("a", 16), first_seed("b", 8)}) == 3  # no second look at the same seeds
     assert len(plan.tried) == 2 * (3 + 3)  # λ 0 is in the table of each penalty
     for choice in plan.choices:
-        assert {arm: len(runs) for arm, runs in choice.runs.items()} == {"zero": 4, "chosen": 4, "control": 4}
+        assert {arm: len(runs) for arm, runs in choice.runs.items()} == {"zero": 8, "chosen": 8, "control": 8}
         assert all(0 < found < 1 for found in (choice.detectable["accuracy"], choice.detectable["effective_rank_r"]))
     assert read_plan(pilot.folder) == plan
     assert plan.hash in (pilot.folder / PLAN).read_text()
@@ -106,12 +111,11 @@ def test_the_confirming_runs_are_whole_pairs_of_fresh_seeds(planned):
 
 def test_nothing_is_judged_before_every_run_is_there(planned):
     request, pilot, plan = planned
-    finish(request, pilot, plan, seeds=3)
+    finish(request, pilot, plan, seeds=6)
     found = read_confirmation(pilot.folder)
-    assert (found.done, found.planned) == (18, 24)
+    assert (found.done, found.planned, found.rows) == (36, 48, [])
     assert len(sentences(found)) == 1
-    assert "18 of 24 confirming runs are there. Nothing is judged before all are" in sentences(found)[0]
-    assert all(row.get("p_holm", "") == "" for row in found.rows)
+    assert "36 of 48 confirming runs are there. Nothing is compared before all are" in sentences(found)[0]
 
 
 def test_a_true_effect_is_shown_beside_what_its_control_does(planned):
@@ -126,7 +130,7 @@ def test_a_true_effect_is_shown_beside_what_its_control_does(planned):
     assert rows["simclr", "chosen - control", "accuracy"]["difference"] == pytest.approx(0.01, abs=0.003)
     text = "\n".join(sentences(found))
     assert re.search(
-        r"simclr: λ 0\.01 of l21 \(subgradient\), head with BatchNorm, chosen by 3 pilot seeds, on 4 fresh ones:", text
+        r"simclr: λ 0\.01 of l21 \(subgradient\), head with BatchNorm, E = 8, chosen by 3 pilot seeds, on 8 fresh ones:", text
     )
     assert re.search(r"linear probe of r \+[12]\.\d\d points \(.*\), p \S+ after Holm: a rise is shown", text)
     assert re.search(
@@ -134,21 +138,57 @@ def test_a_true_effect_is_shown_beside_what_its_control_does(planned):
     )
 
 
+def test_a_collapsed_embedding_counts_with_rank_zero(planned):
+    request, pilot, plan = planned
+    state = finish(request, pilot, plan)
+    rows = list(read_csv(state.folder / SWEEP_CSV))
+    for row in rows:
+        if row["method"] == "byol" and row["penalty"] == "l21" and float(row["lam"]):
+            row["effective_rank_z"] = ""
+    replace_csv(state.folder / SWEEP_CSV, rows)
+    found = read_confirmation(pilot.folder)
+    rank = next(r for r in found.rows if (r["method"], r["contrast"], r["metric"]) == ("byol", "chosen - zero", "effective_rank_z"))
+    assert (rank["seeds"], rank["mean"]) == (8, 0.0)
+    assert rank["difference"] == pytest.approx(-8, abs=0.2)
+
+
+def test_what_the_control_does_not_match_has_none(request_):
+    request = request_(penalties="l1", methods="simclr")
+    keep(read_state(request), made_up(read_state(request)))
+    pilot = read_state(request)
+    plan, _ = frozen_plan(request, pilot)
+    assert set(plan.choices[0].runs) == {"zero", "chosen"}
+    finish(request, pilot, plan, effect=lambda config: 0.0)
+    found = read_confirmation(pilot.folder)
+    assert found.complete
+    assert {row["contrast"] for row in found.rows} == {"chosen - zero"}
+    assert not any("control" in line for line in sentences(found))
+
+
+def test_a_method_that_lacks_a_seed_is_not_lost(request_):
+    request = request_()
+    state = read_state(request)
+    keep(state, [row for row in made_up(state, better) if not (row["method"] == "byol" and row["seed"] == 2)])
+    pilot = read_state(request)
+    plan, _ = frozen_plan(request, pilot)
+    assert [choice.method for choice in plan.choices] == ["simclr", "byol"]
+
+
 def test_the_command_shows_and_keeps_what_fresh_seeds_say(planned, sparsehead, tmp_path):
     request, pilot, plan = planned
     finish(request, pilot, plan)
     axes = [part for key, value in AXES.items() for part in (f"--{key}", value)]
     line = [*axes, "--epochs", 2, *SMALL[6:], "--dataset", "fashion1k", "--results", tmp_path / "r", "--confirm"]
-    code, out, _ = sparsehead("sweep-lambda", *line, 4)
+    code, out, _ = sparsehead("sweep-lambda", *line, 8)
     assert code == 0
     assert f"the plan {plan.hash}, frozen {plan.written}" in out
     assert "a rise is shown" in out
     rows = read_csv(pilot.folder / CONFIRMATION_CSV)
     assert {row["plan"] for row in rows} == {plan.hash}
     assert (pilot.folder / "confirmation.png").stat().st_size > 10_000
-    code, _, err = sparsehead("sweep-lambda", *line, 8)
+    code, _, err = sparsehead("sweep-lambda", *line, 16)
     assert code == 1
-    assert "has 4 fresh seeds, given --confirm 8: their number is part of the plan" in err
+    assert "has 8 fresh seeds, given --confirm 16: their number is part of the plan" in err
 
 
 def refused(call, match):
@@ -157,13 +197,13 @@ def refused(call, match):
 
 
 def test_a_changed_plan_is_refused(planned):
-    request, pilot, _ = planned
-    path = pilot.folder / PLAN
+    request, pilot, plan = planned
+    path, last = pilot.folder / PLAN, plan.seeds[-1]
     written = path.read_text()
     for before, after in (
         ("lam: 0.01", "lam: 0.001"),
         ("level: 0.05", "level: 0.5"),
-        ("- 1003", "- 1004"),
+        (f"- {last}", f"- {last + 1}"),
         ("hash: sha256-", "hash: "),
     ):
         assert before in written
@@ -178,21 +218,73 @@ def test_a_changed_plan_is_refused(planned):
 
 
 def test_a_plan_of_another_pilot_is_refused(planned, request_):
-    request, pilot, _ = planned
+    request, pilot, plan = planned
     larger = request_(seeds=4)
     rows = made_up(read_state(larger), better)
     replace_csv(pilot.folder / SWEEP_CSV, rows)
     refused(lambda: frozen_plan(larger, read_state(larger)), "the pilot in .* is not the one that plan.yaml was made of")
-    refused(lambda: frozen_plan(request_(confirm=5), pilot), "has 4 fresh seeds, given --confirm 5")
-    pilot.rows[next(iter(pilot.rows))]["seed"] = "1002"
-    refused(lambda: frozen_plan(request, pilot), r"seeds \[1002\] are in the pilot and in the plan")
+    refused(lambda: frozen_plan(request_(confirm=9), pilot), "has 8 fresh seeds, given --confirm 9")
+    pilot.rows[next(iter(pilot.rows))]["seed"] = str(plan.seeds[2])
+    refused(lambda: frozen_plan(request, pilot), r"seeds \[\d+\] are in the pilot and in the plan")
 
 
 def test_what_was_seen_is_not_planned(planned):
     request, pilot, plan = planned
     finish(request, pilot, plan, seeds=1)
     (pilot.folder / PLAN).unlink()
-    refused(lambda: frozen_plan(request, pilot), r"confirm has 6 trials and .* no plan\.yaml: what was seen can no more be planned")
+    refused(
+        lambda: frozen_plan(request, pilot), r"confirm is there, and .* has no plan\.yaml: what was seen can no more be planned"
+    )
+
+
+def test_no_plan_is_made_of_a_part_of_the_pilot(request_):
+    request = request_()
+    state = read_state(request)
+    keep(state, made_up(state, better)[:-1])
+    state = read_state(request)
+    state.failed[list(state.configs)[-1]] = "it was stopped from outside"
+    refused(
+        lambda: confirm(request, state, run=lambda state: None),
+        r"1 of the pilot's 30 trials did not finish \(byol-.*: it was stopped from outside\), and no plan is made of a part",
+    )
+    assert not (state.folder / PLAN).exists()
+
+
+def test_a_larger_grid_is_no_pilot_of_the_plan(planned, request_):
+    larger = request_(lams="0,1e-3,1e-2,1e-1")
+    refused(
+        lambda: confirm(larger, read_state(larger), run=lambda state: None), "the grid has 12 trials that the pilot of .* had not"
+    )
+
+
+@pytest.mark.parametrize(("column", "value"), [("seed", "3"), ("method", "byol"), ("lam", "0.001"), ("penalty", "nuclear")])
+def test_a_report_judges_no_runs_but_the_plans(planned, column, value):
+    request, pilot, plan = planned
+    state = finish(request, pilot, plan)
+    rows = read_csv(state.folder / SWEEP_CSV)
+    next(row for row in rows if row["run"] == plan.choices[0].runs["chosen"][2])[column] = value
+    replace_csv(state.folder / SWEEP_CSV, rows)
+    refused(lambda: read_study(pilot.folder), "is not the run of the plan: it has method")
+
+
+def test_a_report_judges_no_other_pilot(planned):
+    request, pilot, plan = planned
+    finish(request, pilot, plan)
+    rows = read_csv(pilot.folder / SWEEP_CSV)
+    rows[0]["accuracy"] = "0.99"
+    replace_csv(pilot.folder / SWEEP_CSV, rows)
+    refused(lambda: read_study(pilot.folder), "the pilot in .* is not the one that plan.yaml was made of")
+
+
+def test_fresh_seeds_have_no_report_of_their_own(planned):
+    request, pilot, plan = planned
+    state = finish(request, pilot, plan, seeds=2)
+    refused(lambda: read_study(state.folder), "has the fresh seeds of a plan, which judges them together: sparsehead report")
+    study = read_study(pilot.folder)
+    assert study.confirmation.rows == []
+    files = write_study(study)
+    assert not any(path.name.startswith("confirmation") for path in files)
+    assert "Nothing is compared before all are" in files[-1].read_text()
 
 
 def test_other_settings_than_those_of_the_plan_are_refused(planned):
@@ -204,18 +296,13 @@ def test_other_settings_than_those_of_the_plan_are_refused(planned):
 @pytest.mark.parametrize(
     ("confirm", "axes", "match"),
     [
-        (1, {}, "confirm must be at least 2 and at most 1,000 fresh seeds, given 1"),
-        (4, {"lams": "1e-3,1e-2"}, "give --lams with 0 and at least one value above it"),
-        (4, {"lams": "0"}, "give --lams with 0 and at least one value above it"),
-        (4, {"seeds": 1}, "a pilot needs at least 2 seeds"),
-        (4, {"seeds": 1001}, "a pilot has at most 1,000 seeds"),
+        (7, {}, "confirm must be at least 8 and at most 200 fresh seeds, given 7"),
+        (8, {"lams": "1e-3,1e-2"}, "give --lams with 0 and at least one value above it"),
+        (8, {"lams": "0"}, "give --lams with 0 and at least one value above it"),
+        (8, {"penalties": "l2-matched,l2-matched-first"}, "l2-matched is the control that a choice is compared with"),
+        (8, {"seeds": 1}, "a pilot needs at least 2 seeds"),
+        (8, {"seeds": 1001}, "a pilot has at most 1,000 seeds"),
     ],
 )
 def test_what_no_plan_can_be_made_of(request_, confirm, axes, match):
     refused(lambda: check_confirm(request_(confirm, **axes)), match)
-
-
-def test_a_pilot_that_leaves_nothing_to_choose(request_):
-    request = request_(penalties=CONTROL)
-    keep(read_state(request), made_up(read_state(request), better))
-    refused(lambda: frozen_plan(request, read_state(request)), "has no λ above 0 with as many seeds as λ 0")

@@ -2,6 +2,7 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import load_config
+from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.sweeps.grid import Grid, read_grid, trials
 
 
@@ -49,6 +50,33 @@ def test_with_lam_zero_penalties_and_solvers_share_their_trial(experiments):
     assert sum(config.lam == 0 for config in found) == 2  # one a dimension
     assert len(found) == 2 + 3 * 2 * 2
     assert {(config.penalty, config.groups) for config in found} == {("l21", "input"), ("l21", "output"), ("l1", "input")}
+
+
+def test_how_a_penalty_is_applied_is_part_of_its_name(experiments):
+    penalties = "l21,l21-first,l21-output-first-cosine,l21-relative-linear"
+    found = trials(read_grid("two", experiments, {"penalties": penalties, "methods": "simclr", "seeds": 1}, {}), "two", experiments)
+    assert sum(config.lam == 0 for config in found) == 1  # without a penalty nothing is applied
+    assert [(c.penalty, c.groups, c.layers, c.lam_schedule) for c in found if c.lam] == [
+        ("l21", "input", "all", "constant"),
+        ("l21", "input", "first", "constant"),
+        ("l21", "output", "first", "cosine"),
+        ("l21-relative", "input", "all", "linear"),
+    ]
+    names = [penalty_name(c.penalty, c.groups, c.layers, c.lam_schedule) for c in found if c.lam]
+    assert names == penalties.split(",")
+
+
+@pytest.mark.parametrize("given", ["true,false", [True, False]])
+def test_heads_with_and_without_batch_norm(experiments, given):
+    found = trials(read_grid("two", experiments, {"batch_norm": given, "methods": "simclr", "seeds": 1}, {}), "two", experiments)
+    assert sorted((c.projector_batch_norm, c.lam) for c in found) == [(False, 0), (False, 1e-3), (True, 0), (True, 1e-3)]
+
+
+def test_batch_norm_that_is_neither_or_given_twice(experiments):
+    text = told(lambda: read_grid("two", experiments, {"batch_norm": "yes"}, {}))
+    assert "batch_norm must be true, false, or both with a comma between, given 'yes'" in text
+    text = told(lambda: read_grid("two", experiments, {"batch_norm": "true"}, {"projector_batch_norm": False}))
+    assert "projector_batch_norm is given twice: batch_norm are its values" in text
 
 
 def test_what_cannot_be_is_told_together(experiments):

@@ -17,7 +17,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.evaluate import evaluate
+from sparsehead_cli.evaluation.plan import EvaluateRequest
 from sparsehead_cli.present.figures import OKABE_ITO, STYLE, save_figure
 from sparsehead_cli.present.figures_sweep import lam_places
 from sparsehead_cli.runs.table_files import frame, read_csv, replace_csv

@@ -164,8 +164,9 @@ def evaluate(
 
     Raises: SparseheadError.
     """
-    from sparsehead_cli.evaluation.evaluate import EvaluateRequest, read_settings
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
+    from sparsehead_cli.evaluation.evaluate import read_settings
+    from sparsehead_cli.evaluation.plan import EvaluateRequest
     from sparsehead_cli.runs.table_files import frame
 
     options = load_options(locals())

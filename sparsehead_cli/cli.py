@@ -190,8 +190,9 @@ def evaluate(
     Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
     """
     options = load_options(locals())
-    from sparsehead_cli.evaluation.evaluate import EvaluateRequest, read_settings
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
+    from sparsehead_cli.evaluation.evaluate import read_settings
+    from sparsehead_cli.evaluation.plan import EvaluateRequest
     from sparsehead_cli.runs.config import parse_set
 
     settings, detection = read_settings(parse_set(set_ or []))

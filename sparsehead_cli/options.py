@@ -125,8 +125,8 @@ SetOfProtocol = Annotated[
 Protocols = Annotated[
     str,
     typer.Option(
-        help=f"Any of {', '.join(names_in('evaluation.evaluate:ASKABLE'))} and MODULE:NAME, with commas between.",
-        autocompletion=completing("evaluation.evaluate:ASKABLE"),
+        help=f"Any of {', '.join(names_in('evaluation.plan:ASKABLE'))} and MODULE:NAME, with commas between.",
+        autocompletion=completing("evaluation.plan:ASKABLE"),
     ),
 ]
 Split = Annotated[

@@ -10,7 +10,7 @@ from typer.main import get_command
 
 from sparsehead_cli.cli import app
 from sparsehead_cli.data.datasets import SPLITS
-from sparsehead_cli.evaluation.evaluate import ASKABLE
+from sparsehead_cli.evaluation.plan import ASKABLE
 from sparsehead_cli.options import completing
 from sparsehead_cli.runs.config import FIELDS, SWEEP, read_experiments
 from sparsehead_cli.runs.experiments import default_experiments
@@ -103,7 +103,7 @@ def test_completion_can_be_shown_and_installed(command, tmp_path, monkeypatch):
 
 
 def test_a_name_that_is_there_already_is_not_offered_again():
-    assert completing("evaluation.evaluate:ASKABLE")("knn,linear,") == [f"knn,linear,{name}" for name in ASKABLE[2:]]
+    assert completing("evaluation.plan:ASKABLE")("knn,linear,") == [f"knn,linear,{name}" for name in ASKABLE[2:]]
 
 
 def help_of(sparsehead, command):

@@ -1,4 +1,4 @@
-"""A name or a path -> images, labels, splits.
+"""A name or a path -> images or sentences, labels, splits.
 
 Every data set has five splits: "train" and "val" share the official training images (val is held out of every pretraining
 and feeds the per-epoch probe), "train+val" is both, and "test" is the official test set, which pretraining never reads.
@@ -29,6 +29,7 @@ from sparsehead_cli.data.looks import LARGEST, look
 from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.prepare import for_channels
 from sparsehead_cli.data.shards import is_shards, shards
+from sparsehead_cli.data.text import TextSpec, described, is_text, read_wordnet
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import is_plugin, load
@@ -81,6 +82,8 @@ def load_split(
     if is_own(name):
         return load("dataset", name)(split, data_dir)
     info, layout = _described(name, data_dir, cache)
+    if isinstance(info, TextSpec):
+        return _sentences(name, info, split)
     if layout is None:
         return _in_memory(name, info, split, data_dir)
     listing = layout.listing(split != "test")
@@ -116,6 +119,13 @@ def fingerprint_of(name: str, data_dir: Path) -> str:
     return fingerprint(source for part in parts for source in (part if isinstance(part, list) else [part]))
 
 
+def _sentences(name: str, spec: TextSpec, split: str) -> Memory:
+    texts, train = spec.read(), split != "test"
+    if not (train or spec.tested):
+        raise SparseheadError(f"{name} has no test sentences: no line has {split} in a column split.")
+    return texts.source(spec, _part(texts.labels[train], split, name, texts.held_out if train else None), train=train)
+
+
 def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Memory:
     images, labels = info.read(data_dir, split != "test")
     _check_labels(name, info, images, labels)
@@ -145,7 +155,7 @@ def _check_labels(name: str, info: DatasetInfo, images: np.ndarray, labels: np.n
         raise SparseheadError(f"{name} is damaged: {found}. Fetch its files again.")
 
 
-def dataset_info(name: str, data_dir: Path, cache: str = "auto") -> ImageSpec:
+def dataset_info(name: str, data_dir: Path, cache: str = "auto") -> ImageSpec | TextSpec:
     """The entry of DATASETS, or what a path of images looks like; where images lie in files, with the classes of these.
 
     Of a path `channels` and `size` are those of its images: 1 where all that were looked at are grey, and their short side, at
@@ -158,10 +168,12 @@ def dataset_info(name: str, data_dir: Path, cache: str = "auto") -> ImageSpec:
     return _described(name, data_dir, cache)[0]
 
 
-def _described(name: str, data_dir: Path, cache: str) -> tuple[DatasetInfo, Layout | None]:
+def _described(name: str, data_dir: Path, cache: str) -> tuple[DatasetInfo | TextSpec, Layout | None]:
     """What is known of a data set, and where its images lie, if they lie in files of their own."""
     if cache not in CACHES:
         raise unknown("cache", cache, CACHES)
+    if is_text(name) or isinstance(DATASETS.get(name), TextSpec):
+        return described(name, DATASETS[name].read if name in DATASETS else None), None
     if name in DATASETS:
         info = DATASETS[name]
         layout = info.layout(data_dir) if info.layout else None
@@ -272,8 +284,8 @@ def is_own(name: str) -> bool:
 
 
 def is_path(name: str) -> bool:
-    """Whether a data set's name is a path: of a folder, a table or shards."""
-    return name not in DATASETS and (is_table(name) or is_shards(name) or Path(name).is_dir())
+    """Whether a data set's name is a path: of a folder, a table, shards or sentences."""
+    return name not in DATASETS and (is_text(name) or is_table(name) or is_shards(name) or Path(name).is_dir())
 
 
 def require_known(name: str) -> None:
@@ -349,7 +361,7 @@ _SVHN = Normalisation((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 _FACTORS = Normalisation((0.1962, 0.1960, 0.1967), (0.1900, 0.1903, 0.1911))
 _IMAGENET = Normalisation((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
-DATASETS: dict[str, DatasetInfo] = {
+DATASETS: dict[str, DatasetInfo | TextSpec] = {
     "fashion10k": DatasetInfo(FASHION, 1, 28, Normalisation((0.2840,), (0.3513,)), published.read_embedded),
     "fashion-mnist": DatasetInfo(FASHION, 1, 28, _FASHION, published.read_fashion_mnist),
     "mnist": DatasetInfo(DIGITS, 1, 28, _MNIST, published.read_mnist),
@@ -360,6 +372,7 @@ DATASETS: dict[str, DatasetInfo] = {
     "factors": DatasetInfo(SHAPES, 3, 32, _FACTORS, lambda data_dir, train: read_factors(train=train)),
     "tiny-imagenet": DatasetInfo((), 3, 64, _IMAGENET, layout=tiny_imagenet),
     "imagenet": DatasetInfo((), 3, 224, _IMAGENET, layout=imagenet),
+    "wordnet10k": TextSpec(read=read_wordnet),
 }
 
 # Whether images in files are decoded once and kept in memory: where they are small squares of one size; always; never

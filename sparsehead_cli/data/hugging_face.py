@@ -99,8 +99,8 @@ def is_hugging_face(path: Path) -> bool:
     return (path / DICT).is_file() or ((path / STATE).is_file() and (path / "dataset_info.json").is_file())
 
 
-def hugging_face(path: Path) -> HuggingFaceLayout:
-    """Open a saved data set. Raises: SparseheadError without the extra, and for one that is damaged or has no images."""
+def opened(path: Path) -> dict[str, object]:
+    """The parts of a saved data set by name. Raises: SparseheadError without the extra, and for one that is damaged."""
     try:
         import datasets
     except ImportError:
@@ -112,7 +112,14 @@ def hugging_face(path: Path) -> HuggingFaceLayout:
     except Exception as error:  # pyarrow and json fail in many ways on damaged files
         reason = " ".join(str(error).split())[:200]
         raise SparseheadError(f"the data set {path} is damaged or not complete: {reason}. Save it again.") from None
-    named = dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {TRAIN: loaded}
+    return dict(loaded) if isinstance(loaded, datasets.DatasetDict) else {TRAIN: loaded}
+
+
+def hugging_face(path: Path) -> HuggingFaceLayout:
+    """Open a saved data set of images. Raises: SparseheadError as `opened`, and for one that has no images."""
+    named = opened(path)
+    import datasets  # which is there now
+
     image = column_of(named, path, datasets.Image)
     undecoded = datasets.Image(decode=False)
     parts = {}
@@ -127,12 +134,17 @@ def hugging_face(path: Path) -> HuggingFaceLayout:
     if TEST not in parts and VAL in parts:
         parts[TEST] = parts.pop(VAL)
     first = parts[TRAIN][1]
-    label = next((name for name, kind in first.features.items() if isinstance(kind, datasets.ClassLabel)), None)
-    label = label or next((name for name in LABELS if name in first.features), None)
+    label = label_column(first)
     classes = () if label is None else class_names(parts, first.features[label], label, str(path))
     left_out = [name for name in named if not part_named(name)]
     notes = (f"the parts {', '.join(left_out)} are left out: only train, validation and test are read",) if left_out else ()
     return HuggingFaceLayout(path, parts, image, label, classes, notes)
+
+
+def label_column(part: object) -> str | None:
+    """The column of labels: the first ClassLabel, or of LABELS the first that is there."""
+    named = next((name for name, kind in part.features.items() if hasattr(kind, "str2int")), None)  # a ClassLabel
+    return named or next((name for name in LABELS if name in part.features), None)
 
 
 def column_of(named: dict[str, object], path: Path, kind: type) -> str:

@@ -22,7 +22,20 @@ class Prepare:
     def __call__(self, images: Tensor) -> Tensor:
         channels, *size = self.image or images.shape[1:]
         x = resize(with_channels(images, channels).float().div_(255), tuple(size))
-        return self.normalise(x).contiguous(memory_format=torch.channels_last)
+        return laid_out(self.normalise(x))
+
+    def for_views(self, images: Tensor) -> Tensor:
+        """What the views of a run are made of: images with the network's channels."""
+        return with_channels(images, self.image[0])
+
+    def example(self, device: torch.device) -> Tensor:
+        """One image of the network's size, black."""
+        return torch.zeros(1, *self.image, dtype=torch.uint8, device=device)
+
+
+def laid_out(inputs: Tensor) -> Tensor:
+    """Images [B, C, h, w] as networks take them, channels last in memory; anything else as it is."""
+    return inputs.contiguous(memory_format=torch.channels_last) if inputs.ndim == 4 else inputs
 
 
 def with_channels(images: Tensor, channels: int) -> Tensor:

@@ -7,11 +7,27 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.data.contract import GLOBAL, Inputs, View
-from sparsehead_cli.data.text import TextSpec
 
 Draw = Callable[..., Tensor]  # shape of a row -> uniforms [B, *shape] of this process's rows
 DELETED = 0.3  # of the words
+READ = ("input_ids", "attention_mask")  # by an encoder
 KEPT = 0.5  # of the words, at least, that a crop has
+
+
+@dataclass(frozen=True)
+class PlainTokens:
+    """Tokens as they are, as they are measured: what an encoder reads of them, without dropout."""
+
+    def __call__(self, inputs: Inputs) -> Inputs:
+        return {name: inputs[name] for name in READ}
+
+    def for_views(self, inputs: Inputs) -> Inputs:
+        """What the views of a run are made of: all of it."""
+        return inputs
+
+    def example(self, device: torch.device) -> Inputs:
+        """One sentence of one token, made up."""
+        return {name: torch.ones(1, 1, dtype=torch.int32, device=device) for name in READ}
 
 
 @dataclass(frozen=True)
@@ -23,9 +39,9 @@ class TextViews:
     """
 
     kind: str
-    spec: TextSpec
     part: tuple[int, int] = (0, 1)
     roles = (GLOBAL, GLOBAL)
+    plain = PlainTokens()
 
     def __call__(self, inputs: Inputs, generator: torch.Generator) -> list[View]:
         number, of = self.part
@@ -34,39 +50,34 @@ class TextViews:
         def draw(*shape: int) -> Tensor:
             return torch.rand(of, rows, *shape, generator=generator)[number].to(device, non_blocking=True)
 
-        made = TEXT_VIEWS[self.kind](inputs, self.spec.others, draw)
-        seeds = [(draw() * 2**31).to(torch.int64).clamp(max=2**31 - 1).to(torch.int32) for _ in made]
-        return [View(self.plain(one) | {"seed": seed}) for one, seed in zip(made, seeds, strict=True)]
-
-    def plain(self, inputs: Inputs) -> Inputs:
-        """What an encoder reads of the tokens as they are, as they are measured."""
-        return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+        made = TEXT_VIEWS[self.kind](inputs, draw)
+        return [View({**self.plain(one), "seed": (draw() * 2**24).to(torch.int32)}) for one in made]
 
     def read(self, seed: int, step: int, first: int) -> None:
         """Nothing is done where sentences are read."""
         return
 
 
-def dropout(inputs: Inputs, others: tuple[str, ...], draw: Draw) -> list[Inputs]:
+def dropout(inputs: Inputs, draw: Draw) -> list[Inputs]:
     """The sentence twice: only the encoder's dropout differs. Source: Gao et al. 2021 (SimCSE)."""
     return [inputs, inputs]
 
 
-def deletion(inputs: Inputs, others: tuple[str, ...], draw: Draw) -> list[Inputs]:
+def deletion(inputs: Inputs, draw: Draw) -> list[Inputs]:
     """Twice, without three words of ten; one is always left. Source: Wu et al. 2020 (CLEAR)."""
     return [without(inputs, draw(int(inputs["word"].shape[1])) < DELETED) for _ in range(2)]
 
 
-def crop(inputs: Inputs, others: tuple[str, ...], draw: Draw) -> list[Inputs]:
+def crop(inputs: Inputs, draw: Draw) -> list[Inputs]:
     """Twice, a stretch of at least half of the words."""
     return [without(inputs, ~stretch(inputs["word"], draw(2))) for _ in range(2)]
 
 
-def pairs(inputs: Inputs, others: tuple[str, ...], draw: Draw) -> list[Inputs]:
+def pairs(inputs: Inputs, draw: Draw) -> list[Inputs]:
     """The sentence, and another wording of it, drawn from those that it has; where it has none, itself."""
-    wordings = [{name: inputs[f"{other}.{name}"] for name in ("input_ids", "attention_mask")} for other in others]
-    width = max([inputs["input_ids"].shape[1], *(one["input_ids"].shape[1] for one in wordings)])
-    choices = [widened(one, width) for one in ({n: inputs[n] for n in ("input_ids", "attention_mask")}, *wordings)]
+    names = [name.removesuffix("input_ids") for name in inputs if name.endswith("input_ids")]  # "" and "example."
+    width = max(inputs[f"{name}input_ids"].shape[1] for name in names)
+    choices = [widened({column: inputs[name + column] for column in READ}, width) for name in names]
     there = torch.stack([one["attention_mask"].bool().any(dim=1) for one in choices], dim=1)
     there[:, 0] = ~there[:, 1:].any(dim=1)
     chosen = (draw(len(choices)) * there).argmax(dim=1)

@@ -2,6 +2,7 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.data.memory import Memory
-from sparsehead_cli.data.text import TEXT, TextSpec, decoded
+from sparsehead_cli.data.text import TEXT, decoded
 from sparsehead_cli.errors import SparseheadError
 
 if TYPE_CHECKING:
@@ -22,20 +23,24 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 OF_TOKENS = ("input_ids", "attention_mask", "word")
 
 
-def tokenised(source: Memory, vocabulary: str) -> Memory:
-    """Sentences as tokens: {"input_ids": int32, "attention_mask": uint8, "word": int16}, [N, T] each.
+def tokenised(source: Memory, vocabulary: str, *, others: bool = False) -> Memory:
+    """Sentences as tokens: {"input_ids": int32, "attention_mask": uint8, "word": int16}, [N, T] each; or, without a vocabulary, as
+    they are.
 
-    `word` is the number of the word that a token belongs to, -1 for those at the ends and behind them. Other wordings stand under
-    names such as "example.input_ids"; of an empty one no token is in the mask.
+    `word` is the number of the word that a token belongs to, -1 for those at the ends and behind them. With `others` other wordings
+    stand beside them, under names such as "example.input_ids"; of an empty one no token is in the mask.
+
+    Raises: SparseheadError without the extra `text`.
     """
+    if not vocabulary:
+        return source
     tokenizer, inputs = tokenizer_of(vocabulary), {}
-    for name, rows in source.inputs.items():
+    for name, rows in source.inputs.items() if others else ((TEXT, source.inputs[TEXT]),):
         prefix = "" if name == TEXT else f"{name}."
         sentences = decoded(rows)
         for column, values in zip(OF_TOKENS, arrays(tokenizer, sentences), strict=True):
             inputs[prefix + column] = values
-    spec = TextSpec(source.spec.classes, source.spec.others, vocabulary)
-    return Memory(inputs, source.labels, spec, source.fingerprint())
+    return Memory(inputs, source.labels, replace(source.spec, vocabulary=vocabulary), source.fingerprint())
 
 
 def arrays(tokenizer: "Tokenizer", sentences: list[str]) -> tuple[Tensor, Tensor, Tensor]:
@@ -79,8 +84,8 @@ def train_vocabulary(sentences: Iterable[str], size: int) -> str:
 def learn_pieces(words: Counter[str], size: int) -> list[str]:
     """At most `size` pieces of words: all letters, then what the most frequent neighbours make together, one pair after the other.
 
-    Pieces that continue a word begin with ##. Of equally frequent pairs the first by the alphabet: the trainer of `tokenizers` takes
-    another one each time. Source: byte-pair encoding, Sennrich et al. 2016, with the pieces of WordPiece.
+    Pieces that continue a word begin with ##. Of equally frequent pairs the first by the alphabet: the trainer of `tokenizers`
+    takes another one each time. Source: byte-pair encoding, Sennrich et al. 2016, with the pieces of WordPiece.
     """
     split = {word: [word[0], *(f"##{letter}" for letter in word[1:])] for word in words}
     pieces = dict.fromkeys(sorted({piece for of_word in split.values() for piece in of_word}))

@@ -3,10 +3,10 @@
     apt-get install wordnet-base
     python -m sparsehead_cli.data.wordnet10k /usr/share/wordnet
 
-12,000 glosses, 10,000 to train on and 2,000 to test on, no gloss twice. Their classes are WordNet's 45 lexicographer files, as evenly
-as these allow: of each as many as of every other, or all that there are; a sixth of each is the test part. Drawn with numpy's PCG64(0).
-Beside a gloss stand the words of its synset, its first example sentence and the gloss of its first hypernym, "" where there is none:
-what means the same in other words. WordNet's licence is in wordnet10k.LICENSE.
+12,000 glosses, 10,000 to train on and 2,000 to test on, no gloss twice. Their classes are WordNet's 45 lexicographer files, as
+evenly as these allow: of each as many as of every other, or all that there are; a sixth of each is the test part. Drawn with
+numpy's PCG64(0). Beside a gloss stand the words of its synset, its first example sentence and the gloss of its first hypernym, ""
+where there is none: what means the same in other words. WordNet's licence is in wordnet10k.LICENSE.
 """
 
 import gzip

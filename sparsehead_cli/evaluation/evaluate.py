@@ -1,9 +1,8 @@
 """evaluate(request) -> rows. Every task whose rows are in evaluations.csv already is not run again; each is saved as it ends."""
 
-import itertools
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,13 +12,25 @@ from torch import Tensor
 from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.datasets import dataset_info, require_measurable
 from sparsehead_cli.data.folders import own_workers
+from sparsehead_cli.data.sts import digest_of as sts_digest
+from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.evaluation.digests import Digests
-from sparsehead_cli.evaluation.load import checkpoint_file, load_subject
+from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.plan import ASKABLE, WEIGHTLESS, EvaluateRequest, Job, plan
 from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS
-from sparsehead_cli.evaluation.subject import CALIBRATED, LoadOptions, Subject, digest_of, pixels, untrained, with_other_images_told
+from sparsehead_cli.evaluation.subject import (
+    CALIBRATED,
+    Subject,
+    digest_of,
+    initial,
+    pixels,
+    untrained,
+    with_other_images_told,
+    words,
+)
 from sparsehead_cli.evaluation.table import TaskTables, per_class_rows
-from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Labelled, Settings, Task
+from sparsehead_cli.evaluation.task import DetectionSettings, Labelled, Settings, Task
 from sparsehead_cli.foreign.assumptions import in_words
 from sparsehead_cli.machine.plugins import is_plugin, named
 from sparsehead_cli.machine.seeds import stable_seed
@@ -31,53 +42,6 @@ from sparsehead_cli.runs.table_files import Row
 
 if TYPE_CHECKING:  # torchvision takes seconds to import, and only detection needs it
     from sparsehead_cli.data.detection import DetectionSet
-
-DETECTION_PREFIX = "detection."
-ASKABLE = ("knn", "linear", "linear-sgd", "semi", "finetune", "transfer", "detection", "factors")
-COMPOSED = {  # what those do that are no function of protocols.py
-    "semi": "semi-linear and semi-finetune on 1 % and 10 % of the labels, each for several draws of them.",
-    "transfer": "linear, knn and finetune on other data sets, those of --transfer-to.",
-    "detection": "Train a detector on the backbone; average precision of boxes, and of masks, on --detection-set.",
-}
-DIRECT = ("linear", "knn", "linear-sgd", "finetune", "factors")
-TRANSFER = ("linear", "knn", "finetune")
-TUNING = ("finetune", "semi-finetune", "detection")  # these need weights to train
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluateRequest:
-    """What `sparsehead evaluate` was asked for. Without a data set it is the one of the run.
-
-    `checkpoint` is a file, the folder of a run, or timm:NAME with weights in the `options`.
-    """
-
-    checkpoint: str | Path
-    protocols: tuple[str, ...] = ("linear", "knn")
-    dataset: str | None = None
-    transfer_to: tuple[str, ...] = ()
-    detection_set: str = "voc"
-    baselines: bool = False
-    per_class: bool = False
-    seed: int = 0
-    settings: Settings = field(default_factory=Settings)
-    detection: DetectionSettings = field(default_factory=DetectionSettings)
-    options: LoadOptions = field(default_factory=LoadOptions)
-
-    @property
-    def folder(self) -> Path:
-        """Where the tables go: beside the file of the weights."""
-        return (self.options.weights or checkpoint_file(self.checkpoint)).parent
-
-
-@dataclass(frozen=True)
-class Job:
-    """One line of the plan: which protocol, on which data set, for which network, with how many of the labels known."""
-
-    protocol: str
-    dataset: str
-    model: str
-    share: float = 1.0
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,6 +56,7 @@ class JobProgress:
     was_finished: bool = False
 
 
+DETECTION_PREFIX = "detection."
 OnProgress = Callable[[JobProgress], None]
 OnLine = Callable[[str], None]
 OnStep = Callable[..., None]  # (step, total), and where there is one the loss
@@ -120,7 +85,8 @@ def evaluate(
             name = f"{'timm:' if columns['method'] == 'timm' else ''}{columns['backbone']}"
             raise SparseheadError(f"detection reads the stages of a ResNet, which {name} does not show. Leave detection out.")
         _ = evaluation.detection_sets  # a missing package or set is an error now, and not after hours
-    jobs = plan(request, evaluation.dataset)
+    require_trainable(evaluation.subject, request.protocols)
+    jobs = plan(request, evaluation.dataset, evaluation.baselines if request.baselines else ())
     keys = []
     try:
         for number, job in enumerate(jobs, 1):
@@ -158,6 +124,17 @@ def check(request: EvaluateRequest) -> None:
             dataset_info(name, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now
 
 
+def require_trainable(subject: Subject, protocols: tuple[str, ...]) -> None:
+    """Raises: SparseheadError for protocols that train on images, where the network reads sentences, and for sts of images."""
+    if "sts" in protocols and not subject.vocabulary:
+        raise SparseheadError(f"the protocol sts measures networks of sentences, and {subject.columns['run']} reads images.")
+    if subject.vocabulary and (given := [name for name in protocols if name in ("linear-sgd", "semi", "finetune", "transfer")]):
+        raise SparseheadError(
+            f"{', '.join(given)}: that trains on views of images, and {subject.columns['run']} reads sentences. "
+            "Choose of linear, knn, sts, --dataset for other sentences, or write a protocol of your own, module:function."
+        )
+
+
 def require_labels(name: str, what: str, labels: Tensor, classes: int) -> None:
     """Raises: SparseheadError for images without a label, or with one that has no class; labels int64 [N]."""
     if wrong := int(((labels < 0) | (labels >= classes)).sum()):
@@ -179,31 +156,6 @@ def read_settings(given: dict[str, object]) -> tuple[Settings, DetectionSettings
     detection = {name: value for name, value in values.items() if name.startswith(DETECTION_PREFIX)}
     others = {name: value for name, value in values.items() if name not in detection}
     return Settings(**others), DetectionSettings(**{name.removeprefix(DETECTION_PREFIX): v for name, v in detection.items()})
-
-
-def plan(request: EvaluateRequest, dataset: str) -> list[Job]:
-    """The jobs of a request, those on one data set and network beside each other: what they share is kept that long.
-
-    Code of somebody's own is a protocol of the data set itself, and comes after ours.
-    """
-    models = ("checkpoint", "untrained", "pixels") if request.baselines else ("checkpoint",)
-    jobs = []
-    for name in dict.fromkeys((dataset, *request.transfer_to)):
-        protocols = []
-        if name == dataset:
-            protocols += [protocol for protocol in DIRECT if protocol in request.protocols]
-            protocols += [protocol for protocol in request.protocols if is_plugin(protocol)]
-        if name in request.transfer_to:
-            protocols += [protocol for protocol in TRANSFER if protocol not in protocols]
-        for model in models:
-            jobs += [Job(protocol, name, model, seed=request.seed) for protocol in protocols]
-            if "semi" in request.protocols and name == dataset:
-                seeds = range(request.seed, request.seed + request.settings.semi_seeds)
-                each = itertools.product(("semi-linear", "semi-finetune"), SHARES, seeds)
-                jobs += [Job(protocol, name, model, share, seed) for protocol, share, seed in each]
-    if "detection" in request.protocols:
-        jobs += [Job("detection", request.detection_set, model, seed=request.seed) for model in models]
-    return [job for job in jobs if job.model != "pixels" or job.protocol not in TUNING]
 
 
 class Evaluation:
@@ -235,6 +187,8 @@ class Evaluation:
         prefixes = ("",) if is_plugin(job.protocol) else READS.get(job.protocol, ())
         read = [value for name, value in vars(self.request.settings).items() if name.startswith(prefixes)]
         parts = (job.protocol, self.digest(job.model), data.digest, read, job.share, job.seed)
+        if job.protocol == "sts":
+            parts = (*parts, sts_digest(self.request.settings.sts))
         if job.protocol.endswith("finetune") and not isinstance(self.subject.network.backbone, ResNet):
             parts = (*parts, "stages")  # rows without it are from when other backbones had two rates
         return f"{stable_seed(*parts):016x}"[:12]
@@ -318,18 +272,21 @@ class Evaluation:
         """A labelled data set on the device. Raises: SparseheadError for one class, where accuracy is 100 % whatever is done."""
         if self.data is None or self.data.name != name:
             self.data = None  # makes room for the next
-            require_measurable(name, self.options.data_dir, "evaluate measures accuracy on test images")
-            classes = dataset_info(name, self.options.data_dir).classes
+            info = dataset_info(name, self.options.data_dir)
+            folds, classes = isinstance(info, TextSpec) and info.labelled and not info.tested, info.classes
+            if not folds:
+                require_measurable(name, self.options.data_dir, "evaluate measures accuracy on test images")
             if len(classes) == 1:
                 raise SparseheadError(
                     f"{name} has one class, {classes[0]}, and where no image can be classified wrongly accuracy is not defined. "
                     "Give images of several classes, or look at features without labels: "
                     f"sparsehead spectrum CHECKPOINT --dataset {name}"
                 )
-            parts = [self.subject.load_split(name, part, self.options) for part in ("train+val", "test")]
+            splits = ("train+val", "train+val" if folds else "test")
+            parts = [self.subject.load_split(name, part, self.options) for part in splits]
             for what, part in zip(("training", "test"), parts, strict=True):
                 require_labels(name, what, part.labels, len(classes))
-            self.data = Labelled(name, classes, *parts, tuple(map(self.digests.of, parts)))
+            self.data = Labelled(name, classes, *parts, tuple(map(self.digests.of, parts)), folds)
         return self.data
 
     def digest(self, model: str) -> str:
@@ -345,9 +302,29 @@ class Evaluation:
 
     def network(self, model: str) -> Subject:
         """The checkpoint's network, the untrained one, or the pixels of the data set at hand."""
+        if model == "words":
+            return words(self.subject, self.data.train)
+        if model == "initial":
+            return self.initial
         if model == "pixels":
             return pixels(self.subject, dataset_info(self.data.name, self.options.data_dir).channels)
         return self.subject if model == "checkpoint" else self.untrained
+
+    @cached_property
+    def baselines(self) -> tuple[str, ...]:
+        """The base lines that there are: the encoder that the run began with, if it was trained; untrained; without a network."""
+        before = ()
+        if self.subject.initial:
+            try:
+                before = (self.initial.model,)
+            except SparseheadError as error:
+                self.on_line(f"no base line of the weights that the run began with: {error}")
+        return (*before, "untrained", "words" if self.subject.vocabulary else "pixels")
+
+    @cached_property
+    def initial(self) -> Subject:
+        """The encoder with the trained weights that its run began with. Raises: SparseheadError where they are gone."""
+        return initial(self.subject)
 
     @cached_property
     def detection_sets(self) -> tuple["DetectionSet", "DetectionSet"]:
@@ -378,7 +355,7 @@ class Evaluation:
     def features_of(self, subject: Subject, source: Source, digest: str) -> Features:
         """The features of a source, kept beside the run in features/; pixels are not worth their place."""
         make = partial(extract, subject.network, source, subject.prepare)
-        if subject.model == "pixels":
+        if subject.model in WEIGHTLESS:
             return make()
         path = features_file(self.folder / "features", subject.digest, digest)
         widths = widths_of(subject.network, subject.prepare, self.device)

@@ -13,9 +13,11 @@ from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS, dataset_info
 from sparsehead_cli.data.prepare import Prepare, for_channels
+from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.subject import TEMPERATURE, LoadOptions, Subject, digest_of, ready, usual_views
+from sparsehead_cli.evaluation.subject import TEMPERATURE, LoadOptions, Subject, digest_of, ready, require_readable, usual_views
 from sparsehead_cli.foreign.assumptions import GIVEN, GUESSED
+from sparsehead_cli.foreign.berts import is_pretrained
 from sparsehead_cli.foreign.facts import Facts, parse_assume
 from sparsehead_cli.foreign.file import read_file
 from sparsehead_cli.foreign.networks import ForeignNetwork, Search
@@ -25,12 +27,13 @@ from sparsehead_cli.foreign.timm_models import find_timm
 from sparsehead_cli.machine.device import choose_device
 from sparsehead_cli.measure.features import EncoderAndHead
 from sparsehead_cli.nets.backbones import ResNet
-from sparsehead_cli.runs.build import build_encoder, make_views, outline
+from sparsehead_cli.runs.build import build_encoder, make_views, outline, plain_views
 from sparsehead_cli.runs.checkpoint import MEASURED, NEEDED, checkpoint_file, is_checkpoint, load_checkpoint, require_weights
 from sparsehead_cli.runs.config import FIELDS, Config
-from sparsehead_cli.runs.encoder_file import OF_RUN, is_encoder_file, load_encoder_file
-from sparsehead_cli.runs.folder import code_version, identity_columns
+from sparsehead_cli.runs.encoder_file import OF_RUN, is_encoder_file, load_encoder_file, spec_in
+from sparsehead_cli.runs.folder import code_version, identity_columns, input_of
 from sparsehead_cli.runs.identity import config_in, digests
+from sparsehead_cli.runs.initial import initial_encoder
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.sparse.prune import load_pruned
 
@@ -60,6 +63,9 @@ def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | No
         facts = Facts(given | ({"image_size": options.image_size} if options.image_size else {}))
         subject, faster = foreign_subject(path, timm, facts, info, device, options), ". A smaller --image-size is faster"
     if info is None:
+        return subject
+    require_readable(subject, dataset, info)
+    if subject.vocabulary:
         return subject
     return dataclasses.replace(subject, report=(*subject.report, *changed_images(dataset, info, subject.prepare.image, faster)))
 
@@ -115,11 +121,12 @@ def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subje
     network = with_head(make_network(config, spec), head, weights)
     require_weights(weights, network.state_dict(), path, MEASURED)
     network.load_state_dict(weights)
-    network, prepare = ready(network, device), Prepare(spec.image, spec.normalise)
+    views = make_views(config, spec)
+    network, prepare = ready(network, device), plain_views(views, spec)
+    kept_input = {"input": known} if (known := input_of(spec)) else {}
     digest = digest_of(network, prepare)
     remove_dust(network.projector)  # the digest is that of the file
     step = {"step": state["step"], "total_steps": state.get("total_steps", "")}
-    image = {"image": spec.image, "mean": spec.normalise.mean, "std": spec.normalise.std}
     return Subject(
         model="checkpoint",
         network=network,
@@ -128,11 +135,13 @@ def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subje
         digest=digest,
         device=device,
         fresh=partial(fresh_network, config, spec, head),
-        views=make_views(config, spec),
+        views=views,
         dataset=config.dataset,
         temperature=temperature_of(config),
         config=config,
-        stored={**{name: state[name] for name in OF_RUN if name in state}, "input": image},
+        stored={**{name: state[name] for name in OF_RUN if name in state}, **kept_input},
+        initial=partial(initial_network, config, spec) if config.init or is_pretrained(config.backbone) else None,
+        vocabulary=getattr(spec, "vocabulary", ""),
     )
 
 
@@ -167,16 +176,23 @@ def own_state(path: Path) -> tuple[dict[str, object], str, str]:
     return state, folder.parent.name, folder.name
 
 
-def make_network(config: Config, spec: ImageSpec) -> EncoderAndHead:
+def make_network(config: Config, spec: ImageSpec | TextSpec) -> EncoderAndHead:
     """The network of a run with its initial weights; the global generator stays as it is."""
     with torch.random.fork_rng(devices=[]):
         return EncoderAndHead(*build_encoder(config, spec))
 
 
-def fresh_network(config: Config, spec: ImageSpec, head: str) -> EncoderAndHead:
+def fresh_network(config: Config, spec: ImageSpec | TextSpec, head: str) -> EncoderAndHead:
     """The network of a run with its initial weights, without its head where a file has none."""
     network = make_network(config, spec)
     return EncoderAndHead(network.backbone, nn.Identity()) if head == "none" else network
+
+
+def initial_network(config: Config, spec: ImageSpec | TextSpec) -> EncoderAndHead:
+    """The encoder of a run as it began, with weights that were trained before, and no head. Raises: SparseheadError."""
+    network = make_network(config, spec)
+    initial_encoder(config, spec).put_into(network.backbone)
+    return EncoderAndHead(network.backbone, nn.Identity())
 
 
 def with_head(network: EncoderAndHead, head: str, weights: Mapping[str, Tensor]) -> EncoderAndHead:
@@ -217,7 +233,7 @@ def require_own_folder(path: Path, identity: dict[str, object]) -> None:
         raise SparseheadError(f"{path} is not the checkpoint of the run that its folder is named after. Move it to another folder.")
 
 
-def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec, path: Path, head: str = "full") -> None:
+def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec | TextSpec, path: Path, head: str = "full") -> None:
     """Raises: SparseheadError where weights are not those of the settings' network, before a number of it is made.
 
     Code of somebody's own may not know how to be made without numbers; its weights are compared once it is made. Of a head that is
@@ -238,12 +254,10 @@ def require_fitting(weights: dict[str, Tensor], config: Config, spec: ImageSpec,
     require_weights(weights, expected, path, MEASURED)
 
 
-def spec_of(state: dict, config: Config, data_dir: Path) -> ImageSpec:
+def spec_of(state: dict, config: Config, data_dir: Path) -> ImageSpec | TextSpec:
     """What the network was told of its training views; older checkpoints leave that to the data set."""
-    if "input" in state:
-        kept = state["input"]
-        channels, size, _ = kept["image"]
-        return ImageSpec((), channels, size, Normalisation(tuple(kept["mean"]), tuple(kept["std"])))
+    if spec := spec_in(state):
+        return spec
     info = dataset_info(config.dataset, data_dir)
     return ImageSpec((), info.channels, config.image_size or info.size, info.normalise)
 

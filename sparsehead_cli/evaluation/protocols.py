@@ -9,13 +9,16 @@ Somebody's own protocol is such a function, too, which the user names as module:
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
+from torch import Tensor
 
 from sparsehead_cli.data.factors import CLASSES, changed_by, code, factors_of, numbers_of
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.evaluation.sentences import sts
 from sparsehead_cli.evaluation.sgd import end_to_end, linear_sgd, semi_finetune
-from sparsehead_cli.evaluation.task import Outcome, Task, classified, few_labels, held_out_tenth
+from sparsehead_cli.evaluation.task import FOLDS, Outcome, Predictions, Task, classified, few_labels, held_out_tenth, in_folds
 from sparsehead_cli.measure.factors import linear_cka, rank_correlation, read_out
 from sparsehead_cli.measure.head import Reading, mean_response
 from sparsehead_cli.measure.intervals import wilson
@@ -29,24 +32,37 @@ KS = (1, 5, 20, 200)
 def knn(task: Task) -> Iterator[Outcome]:
     """k nearest neighbours among all training images; a k beyond their number is left out."""
     bank, test = task.features()
-    ks = [k for k in KS if k <= len(bank)]
+    learnt = len(bank) * (FOLDS - 1) // FOLDS if task.data.folds else len(bank)
     for name in task.subject.features:
         for distance in DISTANCES:
-            predictions = knn_predict(bank[name], bank.labels, test[name], classes=task.classes, ks=ks, distance=distance)
+            settings = {"classes": task.classes, "ks": [k for k in KS if k <= learnt], "distance": distance}
+            predictions = in_folds(task, name, partial(knn_predict, **settings))
             for (k, vote), predicted in predictions.items():
-                columns = {"n_train": len(bank), "n_val": 0, "k": k, "distance": distance, "vote": vote}
+                columns = {**said(task), "n_train": learnt, "n_val": 0, "k": k, "distance": distance, "vote": vote}
                 yield classified(task, name, predicted, test.labels, **columns)
+
+
+def said(task: Task) -> dict[str, str]:
+    """The column that says where a protocol is cross-validated."""
+    return {"protocol": f"{task.protocol}, ten-fold"} if task.data.folds else {}
 
 
 def linear(task: Task) -> Iterator[Outcome]:
     """Logistic regression to convergence on all training images; its L2 strength is chosen on a tenth held out of them."""
-    train, test = task.features()
-    held_out = held_out_tenth(train)
+    _, test = task.features()
+
+    def predict(f: Tensor, y: Tensor, queries: Tensor) -> Predictions:
+        held_out = held_out_tenth(y)
+        predicted, found = linear_probe((f[~held_out], y[~held_out]), (f[held_out], y[held_out]), queries, task.classes)
+        chosen.update(found, n_train=len(y), n_val=int(held_out.sum()))
+        return {"": predicted}
+
     for name in task.subject.features:
-        f, y = train[name], train.labels
-        predicted, chosen = linear_probe((f[~held_out], y[~held_out]), (f[held_out], y[held_out]), test[name], task.classes)
-        columns = {"l2": chosen["l2"], "val_accuracy": chosen["val_accuracy"]}
-        yield classified(task, name, predicted, test.labels, n_train=len(train), n_val=int(held_out.sum()), **columns)
+        chosen: dict[str, float] = {}
+        predicted = in_folds(task, name, predict)[""]
+        strength = {} if task.data.folds else {"l2": chosen["l2"], "val_accuracy": chosen["val_accuracy"]}  # one a fold
+        sizes = {key: int(chosen[key]) for key in ("n_train", "n_val")}
+        yield classified(task, name, predicted, test.labels, **said(task), **sizes, **strength)
 
 
 def semi_linear(task: Task) -> Iterator[Outcome]:
@@ -75,7 +91,7 @@ def factors(task: Task) -> Iterator[Outcome]:
             f"the protocol factors measures known factors, which {task.data.name} has not got: --dataset factors."
         )
     train, test = task.features()
-    held_out = held_out_tenth(train)
+    held_out = held_out_tenth(train.labels)
     of_train, of_test = factors_of(train=True), factors_of(train=False)
     parts = {name: (train[name], test[name]) for name in task.subject.features}
     if "z" in parts:
@@ -109,7 +125,12 @@ NUMBERS = FACTORS[2:]
 RESPONDING = 2_000  # images whose mean response says what the head reads
 
 # the settings that each protocol reads, by the beginnings of their names
-READS = {"linear-sgd": ("sgd_",), "finetune": ("finetune_",), "semi-finetune": ("finetune_batch", "finetune_lr", "semi_epochs")}
+READS = {
+    "sts": ("sts",),
+    "linear-sgd": ("sgd_",),
+    "finetune": ("finetune_",),
+    "semi-finetune": ("finetune_batch", "finetune_lr", "semi_epochs"),
+}
 
 PROTOCOLS: dict[str, Callable[[Task], Iterator[Outcome]]] = {
     "knn": knn,
@@ -119,4 +140,5 @@ PROTOCOLS: dict[str, Callable[[Task], Iterator[Outcome]]] = {
     "semi-finetune": semi_finetune,
     "finetune": end_to_end,
     "factors": factors,
+    "sts": sts,
 }

@@ -126,7 +126,7 @@ def linear_sgd(task: Task) -> Iterator[Outcome]:
     images predicts the test images.
     """
     train, test = task.features()
-    held_out = held_out_tenth(train)
+    held_out = held_out_tenth(train.labels)
     rest = task.data.train.take((~held_out).nonzero().flatten())
     schedule = Schedule(task.settings.sgd_epochs, task.settings.sgd_batch)
     for name, heads in trained_heads(task, rest, {name: test[name].shape[1] for name in task.subject.features}, schedule).items():

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import ImageViews
-from sparsehead_cli.data.contract import GLOBAL, Inputs, Source, View, Views, joined
+from sparsehead_cli.data.contract import GLOBAL, Inputs, Source, View, Views, each, joined
 from sparsehead_cli.data.datasets import dataset_info, held_out_mask
-from sparsehead_cli.data.prepare import with_channels
+from sparsehead_cli.data.prepare import laid_out
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.feature_files import FeatureTask
@@ -290,9 +290,8 @@ class SpectrumTask:
         few = self.shuffled.take(torch.arange(min(images, len(self.source))))
         for i, part in enumerate(few.batches(batch)):
             generator = torch.Generator().manual_seed(stable_seed(what, self.request.seed, i))
-            inputs = with_channels(part.inputs, self.subject.prepare.image[0])
-            views = several(self.subject.views, inputs, count, generator)
-            features = self.subject.network(joined(views).contiguous(memory_format=torch.channels_last))
+            views = several(self.subject.views, self.subject.prepare.for_views(part.inputs), count, generator)
+            features = self.subject.network(each(laid_out, joined(views)))
             yield {name: f.unflatten(0, (count, len(part.labels))).transpose(0, 1) for name, f in features.items()}
 
     def invariances(self) -> Iterator[Row]:

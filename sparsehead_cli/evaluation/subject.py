@@ -16,9 +16,13 @@ from sparsehead_cli.data.datasets import DATASETS, fingerprint_of, load_split
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.looks import look
 from sparsehead_cli.data.prepare import Prepare
+from sparsehead_cli.data.text import TextSpec
+from sparsehead_cli.data.text_views import TextViews
+from sparsehead_cli.data.tokens import tokenised
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.foreign.assumptions import Assumption, in_words
 from sparsehead_cli.measure.features import BATCH, EncoderAndHead, Pixels
+from sparsehead_cli.measure.words import Words
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.folder import is_other
 from sparsehead_cli.runs.settings import require_in_range
@@ -57,12 +61,12 @@ class LoadOptions:
 class Subject:
     """A network with the view that it expects, and where it comes from.
 
-    `model` is "checkpoint", "untrained" or "pixels"; `columns` begin every row about it; `digest` is a hash of its weights.
-    `dataset`, `views` and `temperature` are those it was trained with: a data set is None, and the others are the usual ones,
-    where the file does not say. `report` has a line for each thing that was found in a file of somebody else's.
-    `fresh()` is the same architecture with its initial weights; `config` holds the settings of a run of ours, and `stored` what
-    its checkpoint says of it (identity, step, total_steps, input, trained_on). `assumed` are the facts that the shapes in
-    somebody else's file do not show, each with what it rests on.
+    `model` is "checkpoint", or a base line: "initial", "untrained", "pixels" or "words"; `columns` begin every row about it;
+    `digest` is a hash of its weights. `dataset`, `views` and `temperature` are those it was trained with: a data set is None,
+    and the others are the usual ones, where the file does not say. `report` has a line for each thing that was found in a file
+    of somebody else's. `fresh()` is the same architecture with its initial weights; `config` holds the settings of a run of
+    ours, and `stored` what its checkpoint says of it (identity, step, total_steps, input, trained_on); a network of sentences
+    has a `vocabulary`. `assumed` are the facts that the shapes in somebody else's file do not show, each with what it rests on.
     """
 
     model: str
@@ -78,13 +82,15 @@ class Subject:
     report: tuple[str, ...] = ()
     config: Config | None = None
     stored: Mapping[str, object] = field(default_factory=dict)
+    vocabulary: str = ""
+    initial: Callable[[], EncoderAndHead] | None = None
     assumed: tuple[Assumption, ...] = ()
 
     @property
     def features(self) -> tuple[str, ...]:
         """The features to evaluate: r and z, or r alone where z is r."""
-        if isinstance(self.network, Pixels):
-            return ("pixels",)
+        if not isinstance(self.network, EncoderAndHead):
+            return self.network.names
         return ("r",) if isinstance(self.network.projector, nn.Identity) else ("r", "z")
 
     def load_split(self, name: str, part: str, options: LoadOptions) -> Source:
@@ -92,6 +98,12 @@ class Subject:
 
         They stream and are cut. Where `takes_squares_whole`, squares of one size stay whole, in memory up to what "auto" keeps.
         """
+        if self.vocabulary:
+            sentences = load_split(name, part, options.data_dir)
+            require_readable(self, name, sentences.spec)
+            return tokenised(
+                sentences, self.vocabulary, others=isinstance(self.views, TextViews) and self.views.kind == "pairs"
+            ).to(self.device)
         source = load_split(
             name,
             part,
@@ -119,6 +131,13 @@ class Subject:
     def cache(self) -> str:
         """How images from files are kept, one of CACHES."""
         return "auto" if self.takes_squares_whole else "none"
+
+
+def require_readable(subject: Subject, dataset: str, spec: object) -> None:
+    """Raises: SparseheadError for images where the network reads sentences, and the other way round."""
+    if isinstance(spec, TextSpec) != bool(subject.vocabulary):
+        has, reads = ("sentences", "images") if isinstance(spec, TextSpec) else ("images", "sentences")
+        raise SparseheadError(f"{dataset} has {has}, and {subject.columns['run']} reads {reads}. Choose another --dataset.")
 
 
 def with_other_images_told(subject: Subject, dataset: str, options: LoadOptions) -> Subject:
@@ -160,6 +179,18 @@ def untrained(subject: Subject, images: Source) -> Subject:
         norm.momentum = 0.1
     digest = digest_of(network, subject.prepare, subject.assumed)
     return dataclasses.replace(subject, model="untrained", network=network, digest=digest)
+
+
+def initial(subject: Subject) -> Subject:
+    """The encoder with the trained weights that its run began with, and no head. Raises: SparseheadError where they are gone."""
+    network = ready(subject.initial(), subject.device)
+    return dataclasses.replace(subject, model="initial", network=network, digest=digest_of(network, subject.prepare))
+
+
+def words(subject: Subject, train: Source) -> Subject:
+    """TF-IDF of the sentences, fitted on the training sentences that it is measured with."""
+    network = Words(train).to(subject.device)
+    return dataclasses.replace(subject, model="words", network=network, digest=digest_of(network, subject.prepare))
 
 
 def pixels(subject: Subject, channels: int) -> Subject:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from sparsehead_cli.measure.intervals import wilson
 from sparsehead_cli.runs.config import MOST_WORKERS
 from sparsehead_cli.runs.settings import setting
 
+Predictions = dict[object, Tensor]  # by setting, int64 [N] each
+FOLDS = 10
 MOST_SEEDS = 1_000  # of semi
 SHARES = (0.01, 0.1)  # of the labels, that semi-supervised evaluation knows
 
@@ -29,6 +32,7 @@ class Settings:
     finetune_epochs: int = setting(10, "Passes of finetune over the training images.", least=1)
     finetune_batch: int = setting(128, "Images a step of finetune and semi.", least=1)
     finetune_lr: float = setting(0.1, "Peak learning rate of finetune and semi.", above=0)
+    sts: Path = setting(Path("data/sts"), "Folder of sts: tables of score, sentence1, sentence2, or SentEval's downstream.")
     semi_seeds: int = setting(5, "How often semi draws the labels that it knows; each is two jobs.", least=1, most=MOST_SEEDS)
     semi_epochs: tuple[int, ...] = setting(
         (60, 30),
@@ -74,13 +78,17 @@ class DetectionSettings:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A data set to evaluate on: its official training and test images, on the device; `digests` are hashes of them."""
+    """A data set to evaluate on: its official training and test images, on the device; `digests` are hashes of them.
+
+    With `folds` it has no test part: both are all of it, to be measured by ten-fold cross-validation.
+    """
 
     name: str
     classes: tuple[str, ...]
     train: Source
     test: Source
     digests: tuple[str, str]
+    folds: bool = False
 
     @property
     def digest(self) -> str:
@@ -132,10 +140,25 @@ def classified(task: Task, features: str, predicted: Tensor, truth: Tensor, **co
     return Outcome({"features": features, "n_test": len(truth), **columns, **accuracy}, right, count)
 
 
-def held_out_tenth(train: Features) -> Tensor:
-    """The mask of the held-out tenth, bool [N]; where classes are too small to have one, every tenth image."""
-    mask = torch.from_numpy(held_out_mask(train.labels.cpu().numpy())).to(train.labels.device)
-    return mask if mask.any() else torch.arange(len(train), device=mask.device) % 10 == min(9, len(train) - 1)
+def in_folds(task: Task, features: str, predict: Callable[[Tensor, Tensor, Tensor], Predictions]) -> Predictions:
+    """What `predict(features, labels, queries)` says of the test part, int64 [N] by setting; each fold from the other nine, where
+    the data set has no test part: every tenth input of each class, in the order of the file.
+    """
+    train, test = task.features()
+    if not task.data.folds:
+        return predict(train[features], train.labels, test[features])
+    fold = torch.from_numpy(place_in_class(train.labels.cpu().numpy()) % FOLDS).to(train.labels.device)
+    found: Predictions = {}
+    for k in range(FOLDS):
+        for setting_, predicted in predict(train[features][fold != k], train.labels[fold != k], train[features][fold == k]).items():
+            found.setdefault(setting_, torch.empty_like(train.labels))[fold == k] = predicted
+    return found
+
+
+def held_out_tenth(labels: Tensor) -> Tensor:
+    """The mask of the held-out tenth of labels [N], bool [N]; where classes are too small to have one, every tenth image."""
+    mask = torch.from_numpy(held_out_mask(labels.cpu().numpy())).to(labels.device)
+    return mask if mask.any() else torch.arange(len(labels), device=mask.device) % 10 == min(9, len(labels) - 1)
 
 
 def few_labels(labels: Tensor, classes: int, share: float, seed: int) -> Tensor:

@@ -61,6 +61,7 @@ class Pixels(nn.Module):
     """
 
     SIDE = 32
+    names = ("pixels",)
 
     def forward(self, view: Tensor) -> dict[str, Tensor]:
         if max(view.shape[2:]) > self.SIDE:
@@ -120,7 +121,7 @@ class Waiting:
 def widths_of(network: nn.Module, prepare: Prepare, device: torch.device) -> dict[str, int]:
     """The width of each of the features that a network with a size of its own makes, by name."""
     with eval_mode(network):
-        features = network(prepare(torch.zeros(1, *prepare.image, dtype=torch.uint8, device=device)))
+        features = network(prepare(prepare.example(device)))
     return {name: values.shape[1] for name, values in features.items()}
 
 

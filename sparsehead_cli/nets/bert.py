@@ -24,13 +24,17 @@ class Shape(NamedTuple):
     hidden: int
     positions: int = 512
     dropout: float = 0.1
+    types: int = 2
+    eps: float = 1e-12  # of its norms
+    first_position: int = 0
 
 
 class Bert(nn.Module):
     """Tokens {"input_ids", "attention_mask"} [B, T] -> r [B, D] by `pooling`. `vocabulary` is the JSON of its tokenizer.
 
-    The vocabulary is a buffer, so that a checkpoint has it. Dropout is of rows with a "seed" int32 [B], in training mode; a row's masks
-    are functions of its seed alone. On a CPU what is padding in all rows is left out first.
+    The vocabulary is a buffer, so that a checkpoint has it. Dropout is of views whose rows have a "seed" int32 [B]: a row's masks
+    are functions of its seed alone, and without seeds there is none, whether it trains or not. On a CPU rows of like length pass
+    together, and what is padding in all of them is left out.
     """
 
     def __init__(self, shape: Shape, vocabulary: str, pooling: str = "mean") -> None:
@@ -38,17 +42,26 @@ class Bert(nn.Module):
         if pooling not in POOLINGS:
             raise unknown("pooling", pooling, POOLINGS)
         self.dim, self.pooling = shape.width, pooling
-        self.register_buffer("vocabulary", torch.frombuffer(bytearray(vocabulary.encode()), dtype=torch.uint8))
+        self.register_buffer("vocabulary", torch.tensor(list(vocabulary_bytes(vocabulary)), dtype=torch.uint8))
         self.embeddings, self.encoder = Embeddings(shape), Layers(shape)
         self.pooler = nn.Linear(shape.width, shape.width) if pooling == "cls-mlp" else None
         self.apply(initialise)
 
     def forward(self, inputs: Inputs) -> Tensor:
-        ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        if ids.device.type == "cpu":  # elsewhere one would wait for the answer
-            length = int(mask.sum(dim=1).max())
-            ids, mask = ids[:, :length], mask[:, :length]
-        seeds = inputs.get("seed") if self.training else None
+        mask = inputs["attention_mask"]
+        if mask.device.type != "cpu":  # to know the lengths one would wait for it
+            return self.encode(inputs)
+        lengths = mask.sum(dim=1, dtype=torch.int64)
+        order = lengths.argsort(stable=True)
+        parts = []
+        for rows in order.split(ROWS):
+            width = int(lengths[rows[-1]])
+            parts.append(self.encode({n: x[rows, :width] if x.ndim == 2 else x[rows] for n, x in inputs.items()}))
+        return torch.cat(parts)[order.argsort()]
+
+    def encode(self, inputs: Inputs) -> Tensor:
+        """r [B, D] of tokens that are all of one width."""
+        ids, mask, seeds = inputs["input_ids"], inputs["attention_mask"], inputs.get("seed")
         x = self.encoder(self.embeddings(ids.long(), seeds), mask.bool(), seeds)
         if self.pooling == "mean":
             weight = mask.unsqueeze(2).to(x.dtype)
@@ -67,11 +80,13 @@ class Embeddings(nn.Module):
         super().__init__()
         self.word_embeddings = nn.Embedding(shape.words, shape.width)
         self.position_embeddings = nn.Embedding(shape.positions, shape.width)
-        self.token_type_embeddings = nn.Embedding(2, shape.width)
-        self.LayerNorm, self.dropout = nn.LayerNorm(shape.width, eps=1e-12), Dropout(shape.dropout, 0)
+        self.token_type_embeddings = nn.Embedding(shape.types, shape.width)
+        self.LayerNorm, self.dropout = nn.LayerNorm(shape.width, eps=shape.eps), Dropout(shape.dropout, 0)
+        self.first = shape.first_position
 
     def forward(self, ids: Tensor, seeds: Tensor | None) -> Tensor:
-        x = self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]] + self.token_type_embeddings.weight[0]
+        positions = self.position_embeddings.weight[self.first : self.first + ids.shape[1]]
+        x = self.word_embeddings(ids) + positions + self.token_type_embeddings.weight[0]
         return self.dropout(self.LayerNorm(x), seeds)
 
 
@@ -127,7 +142,7 @@ class Output(nn.Module):
     def __init__(self, inputs: int, shape: Shape, number: int) -> None:
         super().__init__()
         self.dense, self.dropout = nn.Linear(inputs, shape.width), Dropout(shape.dropout, number)
-        self.LayerNorm = nn.LayerNorm(shape.width, eps=1e-12)
+        self.LayerNorm = nn.LayerNorm(shape.width, eps=shape.eps)
 
     def forward(self, x: Tensor, residual: Tensor, seeds: Tensor | None) -> Tensor:
         return self.LayerNorm(self.dropout(self.dense(x), seeds) + residual)
@@ -170,7 +185,21 @@ def initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def vocabulary_bytes(vocabulary: str) -> bytes:
+    """A vocabulary as its buffer has it."""
+    return vocabulary.encode()
+
+
+def vocabulary_from(buffer: Tensor) -> str:
+    """The vocabulary in a buffer uint8 [n]."""
+    return bytes(buffer.cpu().numpy()).decode()
+
+
 STRIDE = 4_099  # more than any axis has places
 ODD, MIXERS = -1_640_531_535, (-2_048_144_789, -1_028_477_387)  # of int32: the golden ratio, and MurmurHash3's factors
-MINILM = Shape(words=30_522, width=384, depth=6, heads=12, hidden=1536)
-MINI = Shape(words=8_000, width=256, depth=4, heads=4, hidden=1024, positions=128)
+ROWS = 32  # that pass together on a CPU
+VOCABULARY = "backbone.vocabulary"  # where a checkpoint has it
+BERTS: dict[str, Shape] = {
+    "minilm": Shape(words=30_522, width=384, depth=6, heads=12, hidden=1536),
+    "bert-mini": Shape(words=8_000, width=256, depth=4, heads=4, hidden=1024, positions=128),
+}

@@ -36,7 +36,7 @@ def also(name: str) -> tuple[str, ...]:
     """A note on what else a setting may be than a name of its table."""
     stated = FIELDS[name]
     more = [stated.others] if stated.others else []
-    more += [f"{stated.prefix}NAME"] if stated.prefix else []
+    more += stated.prefixes
     more += ["MODULE:NAME, code of your own"] if stated.plug_in else []
     return (f"or {', or '.join(more)}",) if more else ()
 
@@ -79,11 +79,16 @@ def backbones(experiments: Path | None) -> list[Table]:
 
 def datasets(experiments: Path | None) -> list[Table]:
     """The data sets that have a name."""
+    from sparsehead_cli.data.contract import ImageSpec
     from sparsehead_cli.data.datasets import DATASETS
+    from sparsehead_cli.data.text import described
 
     table = names_table("data sets", "images", "classes", notes=also("dataset"))
     for name, info in DATASETS.items():
-        images = f"{info.size} x {info.size}, {'grey' if info.channels == 1 else 'colour'}"
+        if isinstance(info, ImageSpec):
+            images = f"{info.size} x {info.size}, {'grey' if info.channels == 1 else 'colour'}"
+        else:
+            images, info = "sentences", described(name, info.read)
         table.add(Cell(name), Cell(images), Cell(len(info.classes) or "–"), Cell(sentences(info.read or info.layout)))
     return [table]
 
@@ -118,7 +123,8 @@ CHANCES = {"grey": "grey_p", "blur": "blur_p", "solarize": "solarize_p", "flip":
 
 def protocols(experiments: Path | None) -> list[Table]:
     """What a checkpoint can be measured by, and the settings that each reads."""
-    from sparsehead_cli.evaluation.evaluate import ASKABLE, COMPOSED, DETECTION_PREFIX
+    from sparsehead_cli.evaluation.evaluate import DETECTION_PREFIX
+    from sparsehead_cli.evaluation.plan import ASKABLE, COMPOSED
     from sparsehead_cli.evaluation.protocols import PROTOCOLS, READS
     from sparsehead_cli.evaluation.task import DetectionSettings, Settings
 

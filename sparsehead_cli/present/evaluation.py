@@ -7,9 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from sparsehead_cli.data.text import noun_of
 from sparsehead_cli.errors import one_line
-from sparsehead_cli.evaluation.evaluate import Job, JobProgress
+from sparsehead_cli.evaluation.evaluate import JobProgress
+from sparsehead_cli.evaluation.plan import Job
 from sparsehead_cli.evaluation.protocols import KS
+from sparsehead_cli.evaluation.sentences import MEAN
 from sparsehead_cli.foreign.assumptions import guesses_in
 from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table, progress_bar
 from sparsehead_cli.present.pretrain import LINE_SECONDS, counted
@@ -23,7 +26,9 @@ MODELS = {  # (model, features) in evaluations.csv -> heading
     ("checkpoint", "z"): "z",
     ("untrained", "r"): "untrained r",
     ("untrained", "z"): "untrained z",
+    ("initial", "r"): "r at the start",
     ("pixels", "pixels"): "pixels",
+    ("words", "words"): "TF-IDF",
 }
 NEIGHBOURS = 20  # of the kNN that classes are shown of, or the nearest to it
 
@@ -31,7 +36,7 @@ NEIGHBOURS = 20  # of the kNN that classes are shown of, or the nearest to it
 def accuracy_table(dataset: str, rows: list[Row]) -> Table:
     """Accuracies on one data set, rows of evaluations.csv: a line a protocol, a column for r and z of each model."""
     largest = max(rows, key=lambda row: int(row["n_train"]))
-    sizes = f"{int(largest['n_test']):,} test images, {int(largest['n_train']):,} for training"
+    sizes = f"{int(largest['n_test']):,} test {noun_of(dataset)}, {int(largest['n_train']):,} for training"
     accuracies = shown(rows)
     measured = set(zip(accuracies["model"], accuracies["features"], strict=True))
     models = [pair for pair in MODELS if pair in measured]
@@ -80,6 +85,22 @@ def precision_table(rows: list[Row]) -> Table:
     values = {(row["metric"], row["model"]): row["value"] for row in rows}
     for metric in dict.fromkeys(row["metric"] for row in rows):
         table.add(Cell(metric), *(Cell(values.get((metric, model))) for model in models))
+    return table
+
+
+def sts_table(rows: list[Row]) -> Table:
+    """Correlations with people's scores, rows of evaluations.csv: a line a set of pairs, a column for r and z of each model."""
+    measured = {(row["model"], row["features"]) for row in rows}
+    models = [pair for pair in MODELS if pair in measured]
+    columns = [Column("set", text=True), Column("pairs"), *(Column(MODELS[pair], digits=1, scale=100) for pair in models)]
+    notes = ("100 × Spearman's ρ of cosine similarity and people's scores, all pairs of a set together; 95 % intervals over pairs",)
+    table = Table("sts: similarity as people see it", columns, wide=WIDE, notes=notes)
+    values = {(row["eval_dataset"], row["model"], row["features"]): row for row in rows}
+    for name in dict.fromkeys(row["eval_dataset"] for row in rows):
+        of_set = [values.get((name, *pair)) for pair in models]
+        count = int(next(row for row in of_set if row)["n_test"])
+        cells = [Cell(row["value"], low=row["low"] or None, high=row["high"] or None) if row else UNDEFINED_CELL for row in of_set]
+        table.add(Cell(name), UNDEFINED_CELL if name == MEAN else Cell(count, text=f"{count:,}"), *cells)
     return table
 
 
@@ -165,7 +186,11 @@ def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: li
         table = factor_table(of_factors)
         print_table(console, table)
         print_notes(console, [table])
-    precisions = [row for row in rows if row["metric"] != "accuracy" and row["protocol"] != "factors"]
+    if of_sts := [row for row in rows if row["protocol"] == "sts"]:
+        table = sts_table(of_sts)
+        print_table(console, table)
+        print_notes(console, [table])
+    precisions = [row for row in rows if row["metric"] != "accuracy" and row["protocol"] not in ("factors", "sts")]
     if precisions:
         print_table(console, precision_table(precisions))
     for note in notes(rows):
@@ -178,12 +203,13 @@ def notes(rows: list[Row]) -> Iterator[str]:
     """What a reader of the tables has to know."""
     if any(row["metric"] == "accuracy" for row in rows):
         semi = "; ± is the standard deviation over the seeds of semi" if any(row["label_share"] for row in rows) else ""
-        yield f"in %, with the 95 % Wilson interval over test images{semi}"
+        nouns = dict.fromkeys(noun_of(row["eval_dataset"]) for row in rows if row["metric"] == "accuracy")
+        yield f"in %, with the 95 % Wilson interval over test {' and '.join(nouns)}{semi}"
     if any(row["k"] for row in rows):
         yield "kNN     cosine, votes weighted (temperature 0.1); Euclidean and majority votes are in evaluations.csv"
     for name, bank in {row["eval_dataset"]: int(row["n_train"]) for row in rows if row["k"]}.items():
         if bank < max(KS):
-            yield f"kNN     {name} has {bank:,} training images: a k beyond is left out"
+            yield f"kNN     {name} has {bank:,} training {noun_of(name)}: a k beyond is left out"
     if guesses := guesses_in(rows[0].get("assumed") or ""):
         yield f"guessed {', '.join(guesses)}: if wrong, so are these numbers; --assume KEY=VALUE"
     first = rows[0]

@@ -11,14 +11,15 @@ from sparsehead_cli.errors import printable
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.launch import command_alone, twin_command
 from sparsehead_cli.measure.dimensions import is_collapsed
-from sparsehead_cli.present.console import Console, Display, print_table, progress_bar
+from sparsehead_cli.present.console import Console, Display, print_notes, print_table, progress_bar
 from sparsehead_cli.present.table import Cell, Column, Table
+from sparsehead_cli.present.tasks import task_tables
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.readable import duration, number, readable
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
-from sparsehead_cli.runs.tables import SPECTRA
+from sparsehead_cli.runs.tables import LAYERS, METRICS, SPECTRA, TASKS
 from sparsehead_cli.runs.views import described, idle
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import Result, pretrain
@@ -107,6 +108,7 @@ def describe(run: Run) -> list[tuple[str, str]]:
     strength = f"{config.lam:g}"
     if config.lam_schedule != "constant":
         strength += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
+    noun = getattr(run.spec, "noun", "images")
     head = describe_head(config, backbone.dim)
     stem = f"{backbone.stem} stem, " if hasattr(backbone, "stem") else ""
     one_class = "; one class: accuracy is not defined" if len(run.spec.classes) == 1 else ""
@@ -116,7 +118,7 @@ def describe(run: Run) -> list[tuple[str, str]]:
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}{parts}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
-        ("data", f"{config.dataset}: {len(run.train):,} images, {len(run.val):,} held out{one_class}"),
+        ("data", f"{config.dataset}: {len(run.train):,} {noun}, {len(run.val):,} held out{one_class}"),
         *describe_images(run),
         ("views", views_line(run)),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
@@ -223,7 +225,7 @@ RESULT = {  # numbers in metrics.csv that the end of a run shows, and what they 
     "active_features": (Column("features of r the head reads, by norm"), "n_features"),
     "functional_features": (Column("features of r the head needs (z within 1 %)"), "n_features"),
 }
-LAYERS = {  # numbers in layers.csv
+OF_LAYER = {  # numbers in layers.csv
     "inputs": Column("inputs"),
     "active_inputs": Column("active"),
     "functional_inputs": Column("needed"),
@@ -247,10 +249,10 @@ def result_table(result: Result) -> Table:
 
 def layer_table(layers: list[Row]) -> Table:
     """The head's linear layers at the last epoch that `layers` (rows of layers.csv) has."""
-    table = Table("the head's linear layers at the end", [Column("layer", text=True), *LAYERS.values()])
+    table = Table("the head's linear layers at the end", [Column("layer", text=True), *OF_LAYER.values()])
     for row in layers:
         if row["epoch"] == layers[-1]["epoch"]:
-            table.add(Cell(row["layer"]), *(Cell(row[name]) for name in LAYERS))
+            table.add(Cell(row["layer"]), *(Cell(row[name]) for name in OF_LAYER))
     return table
 
 
@@ -260,11 +262,16 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
     print_table(console, result_table(result))
     if result.layers:
         print_table(console, layer_table(result.layers))
+    if of_tasks := result.tables.get(TASKS):
+        tables = task_tables(of_tasks)
+        for table in tables:
+            print_table(console, table)
+        print_notes(console, tables)
     for features in collapsed(result.rows[-1]):
         console.print(collapse_text(features, result.rows[-1]), soft_wrap=True)
     seconds = sum(float(row["seconds"]) for row in result.rows)
     tracked = (run.folder / SPECTRA).exists()
-    tables = ["metrics.csv", *(["layers.csv"] if result.layers else []), *([SPECTRA] if tracked else [])]
+    tables = [name for name in (METRICS, LAYERS, SPECTRA, TASKS) if (run.folder / name).exists()]
     lines = [
         f" trained  in {seconds:,.0f} s, the measurements after each epoch included",
         f" files    {run.folder}/: checkpoint.pt, {', '.join(tables)}, config.yaml",

@@ -9,10 +9,13 @@ from typing import TypeVar
 import torch
 from torch import nn
 
-from sparsehead_cli.data.augment import ImageViews
+from sparsehead_cli.data.augment import RECIPES, ImageViews
 from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views, fingerprint
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.prepare import Prepare
+from sparsehead_cli.data.text import TextSpec
+from sparsehead_cli.data.text_views import TEXT_VIEWS, TextViews
+from sparsehead_cli.data.tokens import tokenised
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.device import choose_device, choose_precision, compile_mode
@@ -23,16 +26,18 @@ from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.nets.norms import join_batch_norms
 from sparsehead_cli.nets.optim import make_optimizer, parameter_groups
 from sparsehead_cli.nets.sharding import shard_heads, shardable, synchronised
-from sparsehead_cli.runs.backbone import build_backbone, call
+from sparsehead_cli.runs.backbone import build_backbone, call, vocabulary_of
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.initial import Initial, initial_encoder
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.runs.run import Phase, Run
 from sparsehead_cli.runs.settled import settled
-from sparsehead_cli.runs.views import strengths_of
+from sparsehead_cli.runs.tasks import Tasks, in_tasks
+from sparsehead_cli.runs.views import name_of, strengths_of
 from sparsehead_cli.sparse.penalties import GROUPS
 from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
+from sparsehead_cli.ssl.cassle import cassle
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
 
@@ -45,7 +50,7 @@ def build(config: Config) -> Run:
     device = choose_device(config.device)
     distributed.start(device)
     identity = run_identity(config)
-    phases = phases_of(config, device)
+    phases, tasks = phases_of(config, device)
     spec = spec_of_views(phases[0].train.spec, config)
     views = make_views(config, spec)
     initial = initial_encoder(config, spec)
@@ -78,16 +83,19 @@ def build(config: Config) -> Run:
         prepare=plain_views(views, spec),
         trained_on=fingerprint([*(phase.train for phase in phases), *(phase.val for phase in phases)]),
         initial=initial.words,
+        tasks=tasks,
+        each_phase=tasks is not None,
     )
 
 
-def phases_of(config: Config, device: torch.device) -> tuple[Phase, ...]:
-    """The phases of a run: one, or one a task where a data set of somebody's own gives a list of sources, one a task.
+def phases_of(config: Config, device: torch.device) -> tuple[tuple[Phase, ...], Tasks | None]:
+    """The phases of a run, and what is measured of its tasks: one phase, or one a task of the settings, or of a data set of
+    somebody's own that gives a list of sources, one a task.
 
     Raises: SparseheadError for inputs without labels where the method reads them, and for fewer inputs than a batch has.
     """
-    sources = [load(config, split) for split in ("pretrain", "val")]
-    trains, vals = (source if isinstance(source, list) else [source] for source in sources)
+    sources = as_read(config, [load(config, split) for split in ("pretrain", "val")])
+    (trains, vals), tasks = in_tasks(config, load, sources)
     if not trains or len(trains) != len(vals):
         raise SparseheadError(
             f"{config.dataset} has {len(trains)} tasks to train on and {len(vals)} held out: give both, one a task."
@@ -95,7 +103,17 @@ def phases_of(config: Config, device: torch.device) -> tuple[Phase, ...]:
     for train in trains:
         check_labels(config, train)
         check_batch(config, len(train))
-    return tuple(Phase(train.to(device), val.to(device), config.epochs) for train, val in zip(trains, vals, strict=True))
+    if tasks:
+        tasks = tasks._replace(sources=tuple(source.to(device) for source in tasks.sources))
+    return tuple(Phase(train.to(device), val.to(device), config.epochs) for train, val in zip(trains, vals, strict=True)), tasks
+
+
+def as_read(config: Config, sources: list[Source]) -> list[Source]:
+    """Sources as the backbone reads them: sentences become tokens of its vocabulary. Raises: SparseheadError without `text`."""
+    if not isinstance(getattr(sources[0], "spec", None), TextSpec):
+        return sources
+    vocabulary = vocabulary_of(config, sources[0])
+    return [tokenised(source, vocabulary, others=config.views == "pairs") for source in sources]
 
 
 def method_on_device(config: Config, spec: object, device: torch.device, initial: Initial | None = None) -> Method:
@@ -174,11 +192,22 @@ def spec_of_views(spec: object, config: Config) -> object:
 
 
 def make_views(config: Config, spec: object) -> Views:
-    """The views of this run: some of ours, written ones, or what `module:make` returns when it is called with the spec."""
-    strengths = strengths_of(config.views)
-    if strengths is None:
+    """The views of this run: some of ours, written ones, or what `module:make` returns when it is called with the spec.
+
+    Raises: SparseheadError for views of images where there are sentences, and the other way round.
+    """
+    strengths, part = strengths_of(config.views), (distributed.rank(), distributed.world())
+    ours = strengths is not None or config.views in TEXT_VIEWS
+    if ours and isinstance(spec, TextSpec) != (strengths is None):
+        given, others = ("sentences", TEXT_VIEWS) if isinstance(spec, TextSpec) else ("images", RECIPES)
+        raise SparseheadError(
+            f"views {name_of(config.views)} are not of {given}, which {config.dataset} has. "
+            f"Leave --set views out, or choose one of {', '.join(others)}."
+        )
+    if not ours:
         return call("views", config.views, plugin("views", config.views), spec)
-    part = (distributed.rank(), distributed.world())
+    if strengths is None:
+        return TextViews(config.views, part)
     return ImageViews(strengths, spec.normalise, spec.size, part)
 
 
@@ -206,7 +235,8 @@ def build_method(config: Config, spec: object, initial: Initial | None = None) -
         if initial:
             initial.put_into(backbone)
         settings = method_settings(config.method, config.method_settings)
-        return named("method", config.method, METHODS)(backbone, projector, **settings)
+        kind = named("method", config.method, METHODS)
+        return (cassle(kind) if config.continual == "cassle" else kind)(backbone, projector, **settings)
 
 
 def outline(make: Callable[[Config, object], T], config: Config, spec: object) -> T:

@@ -72,12 +72,13 @@ class Config:
         "{names}. fashion10k is embedded.",
         names="data.datasets:DATASETS",
         plug_in=True,
-        others="the path of images: a folder (with train/CLASS/ and test/CLASS/, or without labels), a table.csv, tar shards",
+        others="the path of images: a folder (with train/CLASS/ and test/CLASS/, or without labels), a table.csv, tar shards; "
+        "or of sentences: a .txt, or a .tsv or .csv with a column text",
     )
     views: str | tuple = setting(
         "grey-small",
-        "The views that are made of an image: {names}; in YAML also a list of their strengths. Without it what suits the images.",
-        names="data.augment:RECIPES",
+        "The views of an image or a sentence: {names}; in YAML also a list of strengths. Without it what suits the data.",
+        names="data.augment:RECIPES data.text_views:TEXT_VIEWS",
         plug_in=True,
     )
     image_size: int | None = setting(
@@ -89,11 +90,23 @@ class Config:
         names="data.datasets:CACHES",
         identity=False,  # but a run whose images are in memory is another one: runs/settled.py
     )
+    tasks: str = setting(
+        "",
+        "One task after the other: into how many the classes are shared, or data sets with commas between, as in cifar10,svhn.",
+    )
+    continual: str = setting("none", "Against forgetting earlier tasks: {names}.", names="runs.tasks:REMEDIES")
+    replay: int = setting(0, "Inputs of earlier tasks, drawn once, that each task trains on as well.", least=0)
+    between_tasks: str = setting("keep", "What begins anew with a task: {names}.", names="runs.tasks:BETWEEN")
     skip_bad_images: bool = setting(False, "Train without images that cannot be read: a new run.")
     # network; None: the backbone's own
     backbone: str = setting(
-        "narrow", "The network that makes r: {names}.", names="nets.backbones:BACKBONES", prefix="timm:", plug_in=True
+        "narrow",
+        "The network that makes r, of images or of sentences: {names}.",
+        names="nets.backbones:BACKBONES nets.bert:BERTS",
+        prefixes=("timm:NAME", "hf:PATH"),
+        plug_in=True,
     )
+    pooling: str = setting("mean", "How a network of sentences makes r of its tokens: {names}.", names="nets.bert:POOLINGS")
     widths: tuple[int, ...] | None = setting(None, "Channels of each stage.", least=NARROWEST)
     blocks: tuple[int, ...] | None = setting(None, "Residual blocks of each stage.", least=1, together=DEEPEST)
     init: Path | None = setting(

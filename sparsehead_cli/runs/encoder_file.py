@@ -14,8 +14,12 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
+from sparsehead_cli.data.augment import Normalisation
+from sparsehead_cli.data.contract import ImageSpec
+from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.archive import finite
+from sparsehead_cli.nets.bert import VOCABULARY, vocabulary_from
 from sparsehead_cli.runs.checkpoint import FIELDS
 
 KEY = "sparsehead"
@@ -44,6 +48,17 @@ def describe_encoder(
     of_run = {name: state[name] for name in OF_RUN if name in state}
     named = {name: columns[name] for name in ("experiment", "run")}
     return {"format": FORMAT, **named, **of_run, "head": head, "digest": digest_of(tensors)}
+
+
+def spec_in(state: Mapping[str, Mapping[str, object]]) -> ImageSpec | TextSpec | None:
+    """What a network of ours was told of its training views; None of old checkpoints, which leave that to the data set."""
+    if VOCABULARY in state["method"]:
+        return TextSpec(vocabulary=vocabulary_from(state["method"][VOCABULARY]))
+    if not state.get("input"):
+        return None
+    kept = state["input"]
+    channels, size, _ = kept["image"]
+    return ImageSpec((), channels, size, Normalisation(tuple(kept["mean"]), tuple(kept["std"])))
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

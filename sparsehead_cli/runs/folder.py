@@ -25,7 +25,7 @@ from sparsehead_cli.runs.identity import SCHEMA, all_settings, is_same_run
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.settings import plug_ins_of
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import LAYERS, METRICS, PUT_BACK, SPECTRA, penalty_name
+from sparsehead_cli.runs.tables import LAYERS, METRICS, PUT_BACK, SPECTRA, TASKS, penalty_name
 
 CONFIG, LOCK = "config.yaml", ".lock"
 
@@ -81,7 +81,7 @@ def kept_tables(run: Run, epochs_done: int) -> dict[str, list[Row]]:
     Raises: SparseheadError for tables that are damaged, lack epochs, or are another run's.
     """
     tables = {}
-    for name in (METRICS, LAYERS, SPECTRA):
+    for name in (METRICS, LAYERS, SPECTRA, TASKS):
         path = run.folder / name
         if path.is_symlink() and not path.exists():  # a table was there, and what it said is not to be taken for nothing
             raise SparseheadError(f"{path} is a link to {os.readlink(path)}, which is not there. {PUT_BACK}")
@@ -120,7 +120,8 @@ def require_of_run(state: dict, run: Run, path: Path) -> None:
             f"{path} is of a run of {state.get('total_steps', state['step']):,} steps, which would have {run.total_steps:,} now: "
             f"the images of {run.config.dataset} have changed. Put them back, or move the file away to start anew."
         )
-    if any(list(value) != list(input_of(run)[key]) for key, value in state.get("input", {}).items() if key in input_of(run)):
+    expected = input_of(run.spec)
+    if any(list(value) != list(expected[key]) for key, value in state.get("input", {}).items() if key in expected):
         raise SparseheadError(
             f"{path} was trained on images of another size or normalisation than {run.config.dataset} has now. "
             "Move it away to start anew."
@@ -163,7 +164,7 @@ def save(run: Run, progress: Progress) -> None:
             "total_steps": run.total_steps,
             "skipped": progress.skipped,
             "sums": {name: value.cpu() for name, value in progress.sums.items()},
-            "input": input_of(run),
+            **({"input": known} if (known := input_of(run.spec)) else {}),
             "trained_on": run.trained_on,
             "method": method,
             "optimizer": optimizer,
@@ -171,12 +172,9 @@ def save(run: Run, progress: Progress) -> None:
     )
 
 
-def input_of(run: Run) -> dict[str, tuple]:
-    """What a view of the run looks like: of images the (channels, height, width) and the normalisation."""
-    if not isinstance(run.spec, ImageSpec):
-        return {}
-    normalise = run.spec.normalise
-    return {"image": run.spec.image, "mean": normalise.mean, "std": normalise.std}
+def input_of(spec: object) -> dict[str, tuple]:
+    """What a checkpoint says of the views of a run: of images the (channels, height, width) and the normalisation."""
+    return {"image": spec.image, "mean": spec.normalise.mean, "std": spec.normalise.std} if isinstance(spec, ImageSpec) else {}
 
 
 def keep_config(run: Run, *, begun: bool) -> None:

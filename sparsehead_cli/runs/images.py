@@ -1,14 +1,15 @@
-"""What suits the images of a run where nothing else was said: their views, and the entry of experiments.yaml for their kind.
+"""What suits the data of a run where nothing else was said: its views, and the entry of experiments.yaml for its kind.
 
-The kinds are grey-small, grey-large, colour-small and colour-large. Imports torch.
+The kinds are grey-small, grey-large, colour-small and colour-large of images, and sentences. Imports torch.
 """
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS, dataset_info, is_own, load_split, require_known
+from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.experiments import Layer
 
@@ -37,9 +38,7 @@ class Images(NamedTuple):
 
     def fitting(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """The built-in recipe of a method, for these images: without what was fitted to the small grey ones that are embedded."""
-        if self.kind == EMBEDDED:
-            return layers
-        return tuple(replace(layer, settings=without_fitted(layer.settings)) if layer.built_in else layer for layer in layers)
+        return layers if self.kind == EMBEDDED else unfitted(layers)
 
     def views(self, method: str) -> str:
         """The name of the views that suit these images; of large colour images those that the method's paper has."""
@@ -48,13 +47,34 @@ class Images(NamedTuple):
         return "asymmetric-blur" if method in ASYMMETRIC else "symmetric"
 
 
+@dataclass(frozen=True)
+class Sentences:
+    """What decides which views suit sentences: nothing but that they are."""
+
+    kind = words = "sentences"
+
+    def fitting(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+        """The built-in recipe of a method, without what was fitted to the embedded images."""
+        return unfitted(layers)
+
+    def views(self, method: str) -> str:
+        """The name of the views that suit them."""
+        return "dropout"
+
+
+def unfitted(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """A built-in recipe without the settings that hold for the embedded images alone."""
+    return tuple(replace(layer, settings=without_fitted(layer.settings)) if layer.built_in else layer for layer in layers)
+
+
 def without_fitted(settings: dict[str, object]) -> dict[str, object]:
     """Settings without those that hold for the embedded images alone."""
     return {key: value for key, value in settings.items() if key not in FITTED}
 
 
-def images_of(dataset: str, data_dir: Path, image_size: int | None) -> Images | None:
-    """What is known of a data set's images before they are read; None for what is no image, and for a name that nobody knows.
+def images_of(dataset: str, data_dir: Path, image_size: int | None) -> Images | Sentences | None:
+    """What is known of a data set's images before they are read, or that it has sentences; None for what is neither, and for a
+    name that nobody knows.
 
     Raises: SparseheadError for a data set that cannot be read.
     """
@@ -67,4 +87,6 @@ def images_of(dataset: str, data_dir: Path, image_size: int | None) -> Images | 
         spec = (source[0] if isinstance(source, list) and source else source).spec
     else:
         spec = DATASETS.get(dataset) or dataset_info(dataset, data_dir)
+    if isinstance(spec, TextSpec):
+        return Sentences()
     return Images(spec.channels, image_size or spec.size) if isinstance(spec, ImageSpec) else None

@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.data.contract import ImageSpec
+from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.foreign.berts import is_pretrained, weights_of
 from sparsehead_cli.foreign.facts import Facts
 from sparsehead_cli.foreign.file import read_file
 from sparsehead_cli.foreign.networks import Search, on_meta
@@ -24,7 +25,7 @@ from sparsehead_cli.nets.backbones import BACKBONES, ResNet
 from sparsehead_cli.runs.backbone import build_backbone
 from sparsehead_cli.runs.checkpoint import checkpoint_file, is_checkpoint, load_checkpoint
 from sparsehead_cli.runs.config import FIELDS, Config
-from sparsehead_cli.runs.encoder_file import is_encoder_file, load_encoder_file
+from sparsehead_cli.runs.encoder_file import is_encoder_file, load_encoder_file, spec_in
 from sparsehead_cli.runs.identity import config_in
 
 REMEDY = "Choose another file for --init."
@@ -61,7 +62,7 @@ def initial_encoder(config: Config, spec: object) -> Initial:
     Raises: SparseheadError for a file that holds no encoder, or one of another architecture, with what differs.
     """
     if config.init is None:
-        return Initial({}, "")
+        return trained_before(config, spec)
     path = checkpoint_file(config.init)
     own = is_checkpoint(path) or is_encoder_file(path)
     found = in_our_file(path, config) if own else in_their_file(path, config, spec)
@@ -78,6 +79,14 @@ def initial_encoder(config: Config, spec: object) -> Initial:
         )
     note = f"; {border[0]}, so that the border of images counts otherwise" if border else ""
     return Initial(found.weights, f"{found.words}, of {path}{note}")
+
+
+def trained_before(config: Config, spec: object) -> Initial:
+    """The weights that a backbone comes with, of which `minilm` and hf:PATH are; none of others. Raises: SparseheadError."""
+    if not (isinstance(spec, TextSpec) and is_pretrained(config.backbone)):
+        return Initial({}, "")
+    shapes = {name: value.shape for name, value in on_meta(lambda: build_backbone(config, spec)).state_dict().items()}
+    return Initial(weights_of(config.backbone, spec.vocabulary, shapes), f"the trained weights of {config.backbone}")
 
 
 def of_file(backbone: nn.Module) -> nn.Module:
@@ -106,11 +115,11 @@ def in_our_file(path: Path, config: Config) -> Found:
                 f"Choose --backbone {theirs.backbone}, if you trust it."
             )
         return Found(weights, None, f"a {theirs.backbone} by {theirs.method}")
-    if "input" not in state:  # of versions that left the images' size to the data set
+    spec = spec_in(state)
+    if spec is None:  # of versions that left the images' size to the data set
         return Found(weights, None, f"a {theirs.backbone} by {theirs.method}")
-    channels, size, _ = state["input"]["image"]
     try:
-        network = on_meta(lambda: build_backbone(theirs, ImageSpec((), channels, size, None)))
+        network = on_meta(lambda: build_backbone(theirs, spec))
     except SparseheadError as error:
         raise SparseheadError(f"{path}: {error}") from None
     name = theirs.backbone.removeprefix(TIMM)

@@ -16,6 +16,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.optim import lr_at
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tasks import Tasks
 from sparsehead_cli.sparse.sparse_head import SparseHead
 from sparsehead_cli.ssl.contract import Method
 
@@ -55,7 +56,8 @@ class Phase(NamedTuple):
 class Training:
     """All that `fit` needs. `forward` is the method, wrapped where several processes train together.
 
-    `batch_size` is that of all processes, `local_batch` that of this one. `lam` is λ of a step. A loss that is
+    `batch_size` is that of all processes, `local_batch` that of this one. `lam` is λ of a step. The schedule of the learning rate
+    is one for all phases, or one for `each_phase`. A loss that is
     no longer finite ends the training, unless it need not be; `advice` says what may be done about it.
     """
 
@@ -73,6 +75,7 @@ class Training:
     warmup_steps: int = 0
     sparse: SparseHead | None = None
     lam: Callable[[int], float] = lambda step: 0.0
+    each_phase: bool = False
     must_be_finite: bool = True
     advice: Callable[[], str] = lambda: ""
 
@@ -109,6 +112,14 @@ class Training:
         """How many epochs, over all phases, are finished after so many steps."""
         return self.epochs if step == self.total_steps else self.place(step)[1]
 
+    def phases_done(self, step: int) -> int:
+        """How many phases are finished after so many steps."""
+        return sum(step >= self.steps_of_phases(number) for number in range(1, len(self.phases) + 1))
+
+    def steps_of_phases(self, count: int) -> int:
+        """The steps of the first phases together."""
+        return sum(phase.epochs * self.steps_of(phase) for phase in self.phases[:count])
+
     def steps_until(self, epoch: int) -> int:
         """How many steps are done when an epoch, counted from 1 over all phases, is over."""
         lengths = [self.steps_of(phase) for phase in self.phases for _ in range(phase.epochs)]
@@ -120,7 +131,12 @@ class Training:
 
     def lr(self, step: int, peak: float | None = None) -> float:
         """The learning rate of a step, for parameters whose highest is `peak` (without it the training's)."""
-        return lr_at(step, total=self.total_steps, warmup=self.warmup_steps, lr=self.peak_lr if peak is None else peak)
+        first, last = 0, self.total_steps
+        if self.each_phase:
+            done = self.phases_done(step)
+            first, last = (self.steps_of_phases(number) for number in (done, done + 1))
+        peak = self.peak_lr if peak is None else peak
+        return lr_at(step - first, total=last - first, warmup=self.warmup_steps, lr=peak)
 
     def autocast(self) -> torch.autocast:
         """The context for every forward pass of the network."""
@@ -133,7 +149,7 @@ class Run(Training):
 
     `spec` is what the encoder was told of the inputs, `prepare` makes inputs what is measured: views without augmentation.
     `trained_on` is the fingerprint of the inputs, "" where somebody's own have none. `initial` says where the weights of the
-    encoder came from, "" where they were drawn from the seed.
+    encoder came from, "" where they were drawn from the seed. Of a sequence of tasks `tasks` are measured.
     """
 
     config: Config
@@ -143,6 +159,7 @@ class Run(Training):
     prepare: Callable[[Inputs], Inputs]
     trained_on: str = ""
     initial: str = ""
+    tasks: Tasks | None = None
 
     @property
     def name(self) -> str:

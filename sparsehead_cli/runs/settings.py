@@ -37,11 +37,11 @@ Values = dict[str, object]
 class Setting:
     """What is stated of a setting; `name` is as in `--set`.
 
-    `names` is the place of the table with the names that it may have, such as "ssl.methods:METHODS", which stand for "{names}" in
-    its `help`; `also` are names before those, `prefix` is what other names begin with, `others` says what else it may be, and
-    with `plug_in` it may be anybody's "module:attribute". `words` say what it must be where those of its kind do not fit, and
-    `parts` how long a list may be. `identity` is False for what changes no result, and `content` is True for
-    a path that stands for what is in its file.
+    `names` is the place of the table with the names that it may have, such as "ssl.methods:METHODS", or several places with spaces
+    between; they stand for "{names}" in its `help`. `also` are names before those, `prefixes` are what other names begin with, such
+    as "timm:NAME", `others` says what else it may be, and with `plug_in` it may be anybody's "module:attribute". `words` say
+    what it must be where those of its kind do not fit, and `parts` how long a list may be. `identity` is False for what changes no
+    result, and `content` is True for a path that stands for what is in its file.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Setting:
     bounds: Range = UNBOUNDED
     names: str = ""
     also: tuple[str, ...] = ()
-    prefix: str = ""
+    prefixes: tuple[str, ...] = ()
     others: str = ""
     plug_in: bool = False
     words: str = ""
@@ -65,7 +65,7 @@ class Setting:
         text = self.help
         if self.names:
             names = [*self.also, *names_in(self.names)]
-            names += [f"{self.prefix}NAME"] if self.prefix else []
+            names += self.prefixes
             names += ["MODULE:NAME"] if self.plug_in else []
             names += [self.others] if self.others else []
             text = text.replace("{names}", f"{', '.join(names[:-1])} or {names[-1]}")
@@ -92,7 +92,7 @@ class Setting:
 
     def has_prefix(self, value: object) -> bool:
         """Whether `value` is one of the other names, such as timm:resnet18."""
-        return bool(self.prefix) and str(value).startswith(self.prefix)
+        return str(value).startswith(tuple(prefix[: prefix.index(":") + 1] for prefix in self.prefixes))
 
     def is_plug_in(self, value: object) -> bool:
         """Whether `value` names somebody's own code."""
@@ -261,18 +261,22 @@ def path_text(name: str, text: str) -> str:
 
 
 def table_at(place: str) -> Mapping[str, object] | tuple[str, ...]:
-    """The table at a place such as "ssl.methods:METHODS", imported."""
+    """The table at a place such as "ssl.methods:METHODS", imported; those at several places, joined."""
+    if " " in place:
+        return {name: value for one in place.split() for name, value in table_at(one).items()}
     module, _, table = place.partition(":")
     return getattr(import_module(f"sparsehead_cli.{module}"), table)
 
 
 @cache
 def names_in(place: str) -> tuple[str, ...]:
-    """The names of the table at a place such as "ssl.methods:METHODS", in its order, read off the source of its module.
+    """The names of the table at a place such as "ssl.methods:METHODS", or at several, in order, read off the source of its module.
 
     The table is a literal dict or tuple that begins a line and ends with the first line that closes it; it may unpack another
     one of the same module.
     """
+    if " " in place:
+        return tuple(name for one in place.split() for name in names_in(one))
     module, _, table = place.partition(":")
     source = PACKAGE.joinpath(*module.split(".")).with_suffix(".py").read_text(encoding="utf-8")
     literal = re.search(rf"^{table}\b[^\n]*?= (\([^\n]*\)$|{{[^\n]*}}$|.*?^[)}}])", source, re.MULTILINE | re.DOTALL)[1]

@@ -101,8 +101,14 @@ COLUMNS = {
     "effective_lr": Column(
         "amount", "", "lr over the square of weight_norm: how far a step of SGD turns a weight that BatchNorm follows"
     ),
+    # ------------------------------------------------------------------------------- sequences of tasks
+    "after_task": Column("whole", "tasks", "how many tasks had been trained on, one after the other; 0: untrained"),
+    "on_task": Column("text", "", "the task whose classes were measured, counted from 1, or all"),
+    "linear_accuracy": Column("share", "", "linear evaluation of r on held-out images, of the classes of on_task alone"),
+    "support_kept": Column("share", "", "of the inputs that the head read one task before, those that it still reads, by norm"),
+    "support": Column("text", "", "inputs that the head reads, by norm: bits of a hexadecimal number, input 0 the lowest"),
     # ------------------------------------------------------------------------------- what was measured of what
-    "model": Column("text", "", "checkpoint, untrained or pixels"),
+    "model": Column("text", "", "checkpoint, or a base line: initial, untrained, pixels or words"),
     "protocol": Column("text", "", "how r or z was evaluated"),
     "features": Column("text", "", "what the row is about: r, z, a hidden layer, pixels, the head or its response"),
     "eval_dataset": Column("text", "", "data set of the measurement"),
@@ -197,7 +203,7 @@ SWEEP = Table(
     remedy="Mend or remove that line; its trial is then run again, if its folder is gone, too.",
 )
 
-METRICS, LAYERS, SPECTRA = "metrics.csv", "layers.csv", "spectrum_epochs.csv"  # of a run's folder
+METRICS, LAYERS, SPECTRA, TASKS = "metrics.csv", "layers.csv", "spectrum_epochs.csv", "tasks.csv"  # of a run's folder
 FILE = "file"  # the column `split` of features that came in a file
 
 TABLES = {
@@ -222,6 +228,15 @@ TABLES = {
         repeats="epoch",
         remedy=PUT_BACK,
     ),
+    TASKS: Table(
+        (
+            *(*RUN, "epoch", "after_task", "on_task", "linear_accuracy", "knn_accuracy", "n_test", *RANKS),
+            *("active_inputs", "support_kept", "support"),
+        ),
+        empty=("linear_accuracy", "knn_accuracy", *RANKS, "active_inputs", "support_kept", "support"),
+        key=("run", "after_task", "on_task"),
+        remedy=PUT_BACK,
+    ),
     SPECTRA: Table(
         (*RUN, "epoch", "features", "index", "eigenvalue"),
         key=("run", "epoch", "features", "index"),
@@ -237,7 +252,7 @@ TABLES = {
         ),
         empty=PERHAPS,
         added=("assumed", "skipped_images", "waiting_share"),
-        key=("task", "features", "metric", "k", "distance", "vote"),
+        key=("task", "eval_dataset", "features", "metric", "k", "distance", "vote"),
         renamed=OLD_EVALUATION,
         remedy=AGAIN,
     ),

@@ -14,6 +14,13 @@ from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import Count, Method, Needs, output_dim, own_rows
 
 
+def image_of(backbone: nn.Module, method: str) -> tuple[int, int, int]:
+    """(C, h, w) of the images that a backbone is made for. Raises: SparseheadError for one that reads none."""
+    if not hasattr(backbone, "image"):
+        raise SparseheadError(f"{method} rebuilds images, and its backbone reads none. Choose another --method.")
+    return backbone.image
+
+
 class Autoencoder(Method):
     """Rebuild a view from its embedding, given the view with Gaussian noise. Source: Vincent et al. 2010 (denoising).
 
@@ -25,7 +32,7 @@ class Autoencoder(Method):
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, noise: Annotated[float, Range(least=0)] = 0.5) -> None:
         super().__init__(backbone, projector)
         self.noise = noise
-        self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
+        self.decoder = Decoder(output_dim(projector, backbone.dim), image_of(backbone, "an autoencoder"))
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         x = joined(views)
@@ -55,11 +62,12 @@ class MAE(Method):
         standardise: bool = True,
     ) -> None:
         super().__init__(backbone, projector)
-        side = max(backbone.image[1:])
+        image = image_of(backbone, "mae")
+        side = max(image[1:])
         if patch >= side:
             raise SparseheadError(f"method.patch must be smaller than the image, which has {side} pixels, given {patch}.")
         self.patch, self.masked, self.standardise = patch, masked, standardise
-        self.decoder = Decoder(output_dim(projector, backbone.dim), backbone.image)
+        self.decoder = Decoder(output_dim(projector, backbone.dim), image)
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         x = joined(views)

@@ -17,8 +17,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from sparsehead_cli.errors import Busy, SparseheadError, Stopped, printable
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.evaluate import evaluate
 from sparsehead_cli.evaluation.load import own_code
+from sparsehead_cli.evaluation.plan import EvaluateRequest
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.runs.build import build

@@ -25,7 +25,7 @@ from sparsehead_cli.runs.run import Phase, Progress, Run, Training, diverged
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.files import RunFiles
-from sparsehead_cli.training.probe import Probe
+from sparsehead_cli.training.probe import measuring
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def pretrain(run: Run, callbacks: Sequence[Callback] = ()) -> Result:
 
     Raises: SparseheadError for whatever the user can mend; Interrupted, after saving, for SIGINT and SIGTERM.
     """
-    everybody = [Probe(), *callbacks, RunFiles()]
+    everybody = [*measuring(run), *callbacks, RunFiles()]
     with distributed.deserted(), locked(run.folder):
         progress = resume(run)
         share_progress(progress, run.device)

@@ -9,8 +9,9 @@ import torch
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.evaluate import evaluate
 from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.plan import EvaluateRequest
 from sparsehead_cli.evaluation.subject import LoadOptions, untrained
 from sparsehead_cli.foreign.layouts import CIFAR100, IMAGENET, STL10
 from tests.foreign.definitions import head_state, resnet_state, under

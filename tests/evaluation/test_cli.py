@@ -8,7 +8,8 @@ import time
 import pytest
 import torch
 
-from sparsehead_cli.evaluation.evaluate import Job, JobProgress, tables_of
+from sparsehead_cli.evaluation.evaluate import JobProgress, tables_of
+from sparsehead_cli.evaluation.plan import Job
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.evaluation import EvaluateDisplay

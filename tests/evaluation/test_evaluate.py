@@ -8,7 +8,8 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import evaluate as module
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, Job, evaluate, plan, read_settings, require_labels
+from sparsehead_cli.evaluation.evaluate import Evaluation, evaluate, read_settings, require_labels
+from sparsehead_cli.evaluation.plan import EvaluateRequest, Job, plan
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
 from sparsehead_cli.evaluation.subject import LoadOptions, digest_of
 from sparsehead_cli.evaluation.task import Settings, few_labels

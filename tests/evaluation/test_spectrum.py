@@ -9,8 +9,9 @@ import torch
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import spectrum
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.evaluate import evaluate
 from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.plan import EvaluateRequest
 from sparsehead_cli.evaluation.spectrum import TABLES, SpectrumRequest, spectra
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.measure import definitions

@@ -13,8 +13,9 @@ from sparsehead_cli.data import datasets
 from sparsehead_cli.data.augment import RECIPES, Normalisation
 from sparsehead_cli.data.datasets import DATASETS, load_split
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, Evaluation, evaluate
+from sparsehead_cli.evaluation.evaluate import Evaluation, evaluate
 from sparsehead_cli.evaluation.load import for_channels, load_subject
+from sparsehead_cli.evaluation.plan import EvaluateRequest
 from sparsehead_cli.evaluation.spectrum import SpectrumRequest, SpectrumTask
 from sparsehead_cli.evaluation.subject import LoadOptions, untrained
 from sparsehead_cli.evaluation.task import Settings

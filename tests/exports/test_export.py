@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.evaluate import EvaluateRequest, evaluate
+from sparsehead_cli.evaluation.evaluate import evaluate
+from sparsehead_cli.evaluation.plan import EvaluateRequest
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.exports import formats
 from sparsehead_cli.exports.export import ExportRequest, export

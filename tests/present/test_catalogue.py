@@ -9,7 +9,7 @@ import pytest
 from sparsehead_cli.data.augment import RECIPES
 from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.evaluate import ASKABLE
+from sparsehead_cli.evaluation.plan import ASKABLE
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.present.catalogue import KINDS, sentences, strengths
 from sparsehead_cli.runs.config import FIELDS, SWEEP, read_experiments

@@ -160,9 +160,7 @@ def evaluate(
 ) -> Evaluation:
     """`sparsehead evaluate`: what a checkpoint's representation r and embedding z are good for.
 
-    Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
-
-    Raises: SparseheadError.
+    Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again. Raises: SparseheadError.
     """
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
     from sparsehead_cli.evaluation.evaluate import read_settings

@@ -70,7 +70,7 @@ def test_files_and_functions_are_short_and_named_for_readers(path):
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_only_cli_and_its_display_print(path):
     calls = [n.func.id for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)]
-    assert "print" not in calls or path.name in ("cli.py", "fashion10k.py")
+    assert "print" not in calls or path.name in ("cli.py", "fashion10k.py", "wordnet10k.py")
 
 
 def test_help_and_config_import_no_torch():

@@ -11,7 +11,7 @@ from sparsehead_cli.data.contract import GLOBAL, Inputs, View
 Draw = Callable[..., Tensor]  # shape of a row -> uniforms [B, *shape] of this process's rows
 DELETED = 0.3  # of the words
 READ = ("input_ids", "attention_mask")  # by an encoder
-KEPT = 0.5  # of the words, at least, that a crop has
+KEPT = 0.5  # of the words, at least, that a span has
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def deletion(inputs: Inputs, draw: Draw) -> list[Inputs]:
     return [without(inputs, draw(int(inputs["word"].shape[1])) < DELETED) for _ in range(2)]
 
 
-def crop(inputs: Inputs, draw: Draw) -> list[Inputs]:
+def span(inputs: Inputs, draw: Draw) -> list[Inputs]:
     """Twice, a stretch of at least half of the words."""
     return [without(inputs, ~stretch(inputs["word"], draw(2))) for _ in range(2)]
 
@@ -110,4 +110,4 @@ def widened(tokens: Inputs, width: int) -> Inputs:
     return {name: torch.nn.functional.pad(table, (0, width - table.shape[1])) for name, table in tokens.items()}
 
 
-TEXT_VIEWS = {"dropout": dropout, "deletion": deletion, "crop": crop, "pairs": pairs}
+TEXT_VIEWS = {"dropout": dropout, "deletion": deletion, "span": span, "pairs": pairs}

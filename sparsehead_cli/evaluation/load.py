@@ -123,7 +123,6 @@ def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subje
     network.load_state_dict(weights)
     views = make_views(config, spec)
     network, prepare = ready(network, device), plain_views(views, spec)
-    kept_input = {"input": known} if (known := input_of(spec)) else {}
     digest = digest_of(network, prepare)
     remove_dust(network.projector)  # the digest is that of the file
     step = {"step": state["step"], "total_steps": state.get("total_steps", "")}
@@ -139,7 +138,7 @@ def own_subject(path: Path, device: torch.device, options: LoadOptions) -> Subje
         dataset=config.dataset,
         temperature=temperature_of(config),
         config=config,
-        stored={**{name: state[name] for name in OF_RUN if name in state}, **kept_input},
+        stored={**{name: state[name] for name in OF_RUN if name in state}, **input_of(spec)},
         initial=partial(initial_network, config, spec) if config.init or is_pretrained(config.backbone) else None,
         vocabulary=getattr(spec, "vocabulary", ""),
     )

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from sparsehead_cli.data.contract import Inputs
 from sparsehead_cli.errors import unknown
 
-POOLINGS = ("mean", "cls", "cls-mlp")  # over the tokens of a sentence; of its first, as it is or behind a layer with tanh
+# over the tokens of a sentence; of its first, as it is or behind a layer with tanh
+POOLINGS = ("mean", "cls", "cls-mlp")
 
 
 class Shape(NamedTuple):

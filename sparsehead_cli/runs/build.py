@@ -52,14 +52,12 @@ def build(config: Config) -> Run:
     identity = run_identity(config)
     phases, tasks = phases_of(config, device)
     spec = spec_of_views(phases[0].train.spec, config)
-    views = make_views(config, spec)
-    initial = initial_encoder(config, spec)
+    views, initial = make_views(config, spec), initial_encoder(config, spec)
     method = method_on_device(config, spec, device, initial)
     method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     steps_per_epoch = len(phases[0].train) // config.batch_size
     precision, folder = choose_precision(config.precision, device), run_folder(config, identity)
-    config = replace(config, experiment=folder.parent.name)  # an older version may have filed the run elsewhere
     return Run(
         method=method,
         forward=synchronised(method),
@@ -76,12 +74,12 @@ def build(config: Config) -> Run:
         sparse=build_sparse_head(config, method.projector),
         lam=lam_schedule(config, steps_per_epoch),
         advice=partial(advice, config, method, folder, precision),
-        config=config,
+        config=replace(config, experiment=folder.parent.name),  # an older version may have filed the run elsewhere
         identity=identity,
         folder=folder,
         spec=spec,
         prepare=plain_views(views, spec),
-        trained_on=fingerprint([*(phase.train for phase in phases), *(phase.val for phase in phases)]),
+        trained_on=fingerprint(tasks.sources if tasks else [*(p.train for p in phases), *(p.val for p in phases)]),
         initial=initial.words,
         tasks=tasks,
         each_phase=tasks is not None,

@@ -120,7 +120,7 @@ def require_of_run(state: dict, run: Run, path: Path) -> None:
             f"{path} is of a run of {state.get('total_steps', state['step']):,} steps, which would have {run.total_steps:,} now: "
             f"the images of {run.config.dataset} have changed. Put them back, or move the file away to start anew."
         )
-    expected = input_of(run.spec)
+    expected = input_of(run.spec).get("input", {})
     if any(list(value) != list(expected[key]) for key, value in state.get("input", {}).items() if key in expected):
         raise SparseheadError(
             f"{path} was trained on images of another size or normalisation than {run.config.dataset} has now. "
@@ -164,7 +164,7 @@ def save(run: Run, progress: Progress) -> None:
             "total_steps": run.total_steps,
             "skipped": progress.skipped,
             "sums": {name: value.cpu() for name, value in progress.sums.items()},
-            **({"input": known} if (known := input_of(run.spec)) else {}),
+            **input_of(run.spec),
             "trained_on": run.trained_on,
             "method": method,
             "optimizer": optimizer,
@@ -172,9 +172,11 @@ def save(run: Run, progress: Progress) -> None:
     )
 
 
-def input_of(spec: object) -> dict[str, tuple]:
-    """What a checkpoint says of the views of a run: of images the (channels, height, width) and the normalisation."""
-    return {"image": spec.image, "mean": spec.normalise.mean, "std": spec.normalise.std} if isinstance(spec, ImageSpec) else {}
+def input_of(spec: object) -> dict[str, dict[str, tuple]]:
+    """What a checkpoint says of a run's views: {"input": …} with the (channels, height, width) of images and the normalisation."""
+    if not isinstance(spec, ImageSpec):
+        return {}
+    return {"input": {"image": spec.image, "mean": spec.normalise.mean, "std": spec.normalise.std}}
 
 
 def keep_config(run: Run, *, begun: bool) -> None:

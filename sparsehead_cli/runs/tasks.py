@@ -11,7 +11,8 @@ from sparsehead_cli.data.tasks import Classes, chained, class_groups, of_classes
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import Config
 
-REMEDIES = ("none", "cassle", "joint")  # against forgetting: nothing, distillation, or all tasks at once
+# against forgetting: nothing, distillation, or all tasks at once
+REMEDIES = ("none", "cassle", "joint")
 BETWEEN = ("keep", "new-head", "new-optimizer")
 
 

@@ -15,6 +15,41 @@ from sparsehead_cli.ssl.contract import Method, objective, predictor_of, teacher
 HIDDEN = 2048  # of the predictor, as the authors have it
 
 
+class Distilling(Method):
+    """What CaSSLe adds to a method, of which it is a base class beside this one: see `cassle`."""
+
+    tasks_done = 0
+
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        with outputs_of(self.projector) as seen:
+            loss, terms = super().forward(views, batch)
+        if not self.tasks_done:  # the predictor gets a gradient, 0, as the optimizer and several processes want of all weights
+            return loss + 0 * sum(parameter.sum() for parameter in self.distiller.parameters()), terms
+        z = torch.cat(seen)  # of all views, or of the first where the others go through a teacher
+        with torch.no_grad():
+            known = torch.cat([self.embed(view.inputs, self.before)[1] for view in views])[: len(z)]
+        function, names = DISTILLATIONS.get(type(self).__name__, OTHERS)
+        numbers = {name: getattr(self, name) for name in names}
+        distilled = objective(function, self.distiller(z), known, **numbers)
+        return loss + distilled, {**terms, "distillation": distilled}
+
+    def end_task(self) -> None:
+        """What is known now is what the next task's embedding is to predict."""
+        self.before.load_state_dict(nn.Sequential(self.backbone, self.projector).state_dict())
+        self.tasks_done += 1
+
+    def train(self, mode: bool = True) -> Method:
+        super().train(mode)
+        self.before.eval()  # what was known does not move, BatchNorm's statistics included
+        return self
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.tasks_done)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.tasks_done = int(state)
+
+
 def cassle(kind: type[Method]) -> type[Method]:
     """A method that after its first task adds the loss of predicting, from its embedding, that of the network before the task.
 
@@ -22,46 +57,13 @@ def cassle(kind: type[Method]) -> type[Method]:
     and for all others the distance of directions.
     """
 
-    class CaSSLe(kind):
-        @wraps(kind.__init__)
-        def __init__(self, backbone: nn.Module, projector: nn.Module, **settings: object) -> None:
-            super().__init__(backbone, projector, **settings)
-            self.before = teacher_of(backbone, projector).eval()
-            self.distiller = predictor_of(backbone, projector, HIDDEN)
-            self.tasks_done = 0
+    @wraps(kind.__init__)
+    def make(self: Distilling, backbone: nn.Module, projector: nn.Module, **settings: object) -> None:
+        kind.__init__(self, backbone, projector, **settings)
+        self.before = teacher_of(backbone, projector).eval()
+        self.distiller = predictor_of(backbone, projector, HIDDEN)
 
-        def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-            with outputs_of(self.projector) as seen:
-                loss, terms = super().forward(views, batch)
-            if not self.tasks_done:  # the predictor gets a gradient, 0, as the optimizer and several processes want of all weights
-                return loss + 0 * sum(parameter.sum() for parameter in self.distiller.parameters()), terms
-            z = torch.cat(seen)  # of all views, or of the first where the others go through a teacher
-            with torch.no_grad():
-                known = torch.cat([self.embed(view.inputs, self.before)[1] for view in views])[: len(z)]
-            function, names = DISTILLATIONS.get(kind.__name__, OTHERS)
-            numbers = {name: getattr(self, name) for name in names}
-            distilled = objective(function, self.distiller(z), known, **numbers)
-            return loss + distilled, {**terms, "distillation": distilled}
-
-        def end_task(self) -> None:
-            """What is known now is what the next task's embedding is to predict."""
-            own = nn.Sequential(self.backbone, self.projector)
-            self.before.load_state_dict(own.state_dict())
-            self.tasks_done += 1
-
-        def train(self, mode: bool = True) -> Method:
-            super().train(mode)
-            self.before.eval()  # what was known does not move, BatchNorm's statistics included
-            return self
-
-        def get_extra_state(self) -> Tensor:
-            return torch.tensor(self.tasks_done)
-
-        def set_extra_state(self, state: Tensor) -> None:
-            self.tasks_done = int(state)
-
-    CaSSLe.__name__ = CaSSLe.__qualname__ = kind.__name__
-    return CaSSLe
+    return type(kind.__name__, (Distilling, kind), {"__init__": make})
 
 
 @contextmanager

@@ -87,10 +87,10 @@ def test_dropout_views_are_the_sentence_twice(tokens):
         assert all(torch.equal(view.inputs[name], tokens.inputs[name]) for name in READ)
 
 
-def test_deletion_leaves_out_three_words_of_ten_and_crops_keep_a_stretch(vocabulary, tokens):
+def test_deletion_leaves_out_three_words_of_ten_and_spans_are_a_stretch(vocabulary, tokens):
     rows = [{name: table[i] for name, table in tokens.inputs.items()} for i in range(len(tokens))]
     originals = [words_of(vocabulary, row) for row in rows]
-    for kind, low, high in (("deletion", 0.66, 0.74), ("crop", 0.72, 0.82)):
+    for kind, low, high in (("deletion", 0.66, 0.74), ("span", 0.72, 0.82)):
         view = TextViews(kind)(tokens.inputs, torch.Generator().manual_seed(0))[0].inputs
         kept = [words_of(vocabulary, {name: view[name][i] for name in READ}) for i in range(len(tokens))]
         assert all(kept)  # one word is always left
@@ -98,7 +98,7 @@ def test_deletion_leaves_out_three_words_of_ten_and_crops_keep_a_stretch(vocabul
         for some, all_ in zip(kept, originals, strict=True):
             rest = iter(all_)
             assert all(piece in rest for piece in some)  # in their order
-            if kind == "crop":
+            if kind == "span":
                 assert " ".join(some) in " ".join(all_)
 
 

@@ -85,7 +85,7 @@ def test_what_suits_sentences_where_nothing_is_said(small):
     [
         ({"backbone": "narrow"}, r"backbone narrow reads images, and .* has sentences\. Choose --backbone minilm, bert-mini"),
         ({"dataset": "fashion1k", "views": "grey-small"}, r"backbone bert-tiny reads sentences, and fashion1k has none"),
-        ({"views": "grey-small"}, r"views grey-small are not of sentences, .*choose one of dropout, deletion, crop, pairs"),
+        ({"views": "grey-small"}, r"views grey-small are not of sentences, .*choose one of dropout, deletion, span, pairs"),
         ({"dataset": "fashion1k", "backbone": "narrow"}, "views dropout are not of images"),
         ({"method": "autoencoder"}, r"an autoencoder rebuilds images, and its backbone reads none"),
         ({"backbone": "hf:nowhere"}, "backbone hf:nowhere: cannot read tokenizer.json"),

@@ -116,6 +116,7 @@ def pretrain(
     penalty: Annotated[str | None, option("penalty")] = None,
     solver: Annotated[str | None, option("solver")] = None,
     dataset: Annotated[str | None, option("dataset")] = None,
+    tasks: Annotated[str | None, option("tasks")] = None,
     data_dir: Annotated[Path | None, option("data_dir")] = None,
     image_size: Annotated[int | None, option("image_size")] = None,
     workers: Workers = None,

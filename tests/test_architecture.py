@@ -76,3 +76,30 @@ def test_only_cli_and_its_display_print(path):
 def test_help_and_config_import_no_torch():
     code = "import sys, sparsehead_cli.cli, sparsehead_cli.runs.config; sys.exit(bool({'torch', 'rich.table'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+KNOW_NEITHER = [
+    *(PACKAGE / "training" / name for name in ("loop.py", "callbacks.py", "files.py")),
+    *(PACKAGE / "ssl" / name for name in ("contract.py", "methods.py", "losses.py")),
+    *(PACKAGE / "sparse").glob("*.py"),
+    *(PACKAGE / "evaluation").glob("spectrum*.py"),
+    *(PACKAGE / "sweeps").glob("*.py"),
+]
+
+
+@pytest.mark.parametrize("path", KNOW_NEITHER, ids=lambda p: p.name)
+def test_what_is_common_knows_neither_sentences_nor_sequences_of_tasks(path):
+    imported = " ".join(imports(path))
+    for room_of_its_own in (
+        "data.text",
+        "data.tokens",
+        "data.tasks",
+        "data.sts",
+        "nets.bert",
+        "foreign.berts",
+        "ssl.cassle",
+        "runs.tasks",
+    ):
+        assert room_of_its_own not in imported
+    code = path.read_text().lower()
+    assert not [word for word in ("sentence ", "vocabulary", "tokeniz", "input_ids", "cassle", "continual") if word in code]

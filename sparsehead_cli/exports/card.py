@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+from sparsehead_cli.data.tokens import LONGEST
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.subject import Subject
 from sparsehead_cli.exports.formats import Encoder
@@ -26,7 +27,7 @@ def model_card(encoder: Encoder, file: Path, lines: tuple[str, ...], folder: Pat
     subject = encoder.subject
     parts = [
         f"# {one_line(str(subject.columns['run']))}",
-        f"An image encoder, {encoder.name}, that turns {' x '.join(map(str, encoder.image))} images into representations r of "
+        f"An encoder, {encoder.name}, that turns {what_it_reads(encoder)} into representations r of "
         f"{encoder.backbone.dim} numbers. {trained_in_words(subject)}",
         table([("", ""), *facts(encoder, file, folder)]),
         "## To load it",
@@ -36,9 +37,14 @@ def model_card(encoder: Encoder, file: Path, lines: tuple[str, ...], folder: Pat
         *accuracies(subject, folder),
         *recipe(subject),
         "## Licence",
-        "Not stated: who hands these weights on says under which terms, and minds those of the images that they were trained on.",
+        "Not stated: who hands these weights on says under which terms, and minds those of the data that they were trained on.",
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def what_it_reads(encoder: Encoder) -> str:
+    """Images with their shape, or sentences."""
+    return "sentences" if encoder.reads_text else f"{' x '.join(map(str, encoder.image))} images"
 
 
 def trained_in_words(subject: Subject) -> str:
@@ -53,8 +59,7 @@ def trained_in_words(subject: Subject) -> str:
 def facts(encoder: Encoder, file: Path, folder: Path) -> Iterator[tuple[str, str]]:
     """The rows of the first table."""
     subject = encoder.subject
-    columns, normalise = subject.columns, subject.prepare.normalise
-    backbone = encoder.backbone
+    columns, backbone = subject.columns, encoder.backbone
     stem = f", {backbone.stem} stem" if isinstance(backbone, ResNet) else ""
     yield "file", f"`{file.name}`"
     yield "network", f"{encoder.name}{stem}, D = {backbone.dim}, {sum(p.numel() for p in backbone.parameters()):,} parameters"
@@ -71,9 +76,13 @@ def facts(encoder: Encoder, file: Path, folder: Path) -> Iterator[tuple[str, str
         epochs_done = [row for row in read_csv(folder / METRICS) if row["run"] == columns["run"]]
         if epochs_done:
             yield "trained by", f"sparsehead, commit {epochs_done[-1]['commit']}"
-    yield "images", f"{' x '.join(map(str, encoder.image))} (channels, height, width), in [0, 1] before they are normalised"
-    yield "mean", ", ".join(f"{value:.6g}" for value in normalise.mean)
-    yield "std", ", ".join(f"{value:.6g}" for value in normalise.std)
+    if encoder.reads_text:
+        yield "sentences", f"tokens of its own vocabulary, at most {LONGEST} of a sentence"
+    else:
+        normalise = subject.prepare.normalise
+        yield "images", f"{' x '.join(map(str, encoder.image))} (channels, height, width), in [0, 1] before they are normalised"
+        yield "mean", ", ".join(f"{value:.6g}" for value in normalise.mean)
+        yield "std", ", ".join(f"{value:.6g}" for value in normalise.std)
     if subject.assumed:
         yield "assumed", one_line("; ".join(map(str, subject.assumed)), 1000)
     yield "exported by", f"sparsehead, commit {columns['commit']}"
@@ -81,7 +90,10 @@ def facts(encoder: Encoder, file: Path, folder: Path) -> Iterator[tuple[str, str
 
 
 def input_in_words(encoder: Encoder) -> Iterator[str]:
-    """How images are made what the network reads."""
+    """How images or sentences are made what the network reads."""
+    if encoder.reads_text:
+        yield "`sparsehead_cli.load(...).transform` makes a sentence, or a list of them, the tokens that it reads."
+        return
     channels, side, _ = encoder.image
     kind = "RGB" if channels == 3 else "grey"
     yield (

@@ -15,8 +15,12 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from sparsehead_cli.data.decoding import decode
+from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.data.reading import middle
+from sparsehead_cli.data.text import TEXT, TextSpec, encoded
+from sparsehead_cli.data.text_views import PlainTokens
+from sparsehead_cli.data.tokens import tokenised
 from sparsehead_cli.errors import SparseheadError, of_system, one_line, shown
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.subject import LoadOptions
@@ -82,17 +86,35 @@ class Transform:
 
 
 @dataclass(frozen=True)
-class Model:
-    """A trained encoder, images -> r [B, D], and its head, r -> z [B, E]; both in eval mode, without gradients.
+class SentenceTransform:
+    """A sentence, or a list of them -> the tokens that an encoder reads, on its device.
 
-    `transform` makes images what the encoder reads. `report` has a line for each thing that was found in a file of somebody
-    else's, or guessed about it; it is empty for a run of ours.
+    Raises: SparseheadError for anything else.
+    """
+
+    vocabulary: str
+    device: torch.device
+
+    def __call__(self, sentences: str | Sequence[str]) -> dict[str, Tensor]:
+        sentences = [sentences] if isinstance(sentences, str) else list(sentences)
+        if not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
+            raise SparseheadError(f"a sentence is text, or several are a list of such, given {shown(sentences)}.")
+        source = Memory({TEXT: encoded(sentences)}, torch.full((len(sentences),), -1), TextSpec())
+        return PlainTokens()(tokenised(source, self.vocabulary).to(self.device).inputs)
+
+
+@dataclass(frozen=True)
+class Model:
+    """A trained encoder, images or sentences -> r [B, D], and its head, r -> z [B, E]; both in eval mode, without gradients.
+
+    `transform` makes images, or sentences, what the encoder reads. `report` has a line for each thing that was found in a file
+    of somebody else's, or guessed about it; it is empty for a run of ours.
     """
 
     name: str
     encoder: nn.Module
     head: nn.Module
-    transform: Transform
+    transform: Transform | SentenceTransform
     report: tuple[str, ...] = ()
 
 
@@ -104,7 +126,11 @@ def load(checkpoint: str | Path, options: LoadOptions) -> Model:
     Raises: SparseheadError as `sparsehead evaluate`.
     """
     subject = load_subject(checkpoint, options)
-    network, transform = subject.network, Transform(subject.prepare, subject.device, subject.takes_squares_whole)
+    network = subject.network
+    if subject.vocabulary:
+        transform = SentenceTransform(subject.vocabulary, subject.device)
+    else:
+        transform = Transform(subject.prepare, subject.device, subject.takes_squares_whole)
     return Model(str(subject.columns["run"]), network.backbone, network.projector, transform, subject.report)
 
 

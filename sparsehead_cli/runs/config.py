@@ -240,6 +240,9 @@ def checked(values: dict[str, Value], entries: Entries) -> Config:
     read_values, wrong = read(FIELDS, given)
     if problems or wrong:
         raise SparseheadError("\n".join(problems + wrong))
+    named = str(read_values.get("tasks", "")).partition(",")[0].strip()
+    if named and not named.isdigit():
+        read_values.setdefault("dataset", named)  # of data sets in turn it is the first
     if "dataset" in read_values:
         read_values["dataset"] = plain_path(read_values["dataset"])
     return Config(method_settings=method_settings, **read_values, **views)

@@ -42,6 +42,11 @@ def in_tasks(
     groups: tuple[Classes, ...] = ()
     if not config.tasks.isdigit():
         names = [name.strip() for name in config.tasks.split(",")]
+        if names[0] != config.dataset or len(names) < 2:
+            raise SparseheadError(
+                f"tasks {config.tasks}: data sets in turn are two or more, of which --dataset ({config.dataset}) is the first. "
+                "Leave --dataset out."
+            )
         others = [[load(replace(config, dataset=name), split) for name in names[1:]] for split in ("pretrain", "val")]
         chains = [chained([source, *more], names) for source, more in zip(sources, others, strict=True)]
         sources, groups = [source for source, _ in chains], chains[0][1]

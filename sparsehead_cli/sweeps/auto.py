@@ -14,7 +14,7 @@ from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.nets.optim import lr_at
-from sparsehead_cli.runs.build import (
+from sparsehead_cli.runs.build import as_read, (
     build_method,
     build_sparse_head,
     check_batch,
@@ -44,7 +44,7 @@ def auto_lams(config: Config, read: Callable[[str, Path], list[Source]] = read_t
     Raises: SparseheadError where the settings make no run, or a projector without weights to penalise.
     """
     check_names(config)
-    tasks = read(config.dataset, config.data_dir)
+    tasks = as_read(config, read(config.dataset, config.data_dir))
     for train in tasks:
         check_labels(config, train)
         check_batch(config, len(train))

@@ -12,7 +12,10 @@ from sparsehead_cli.evaluation.evaluate import evaluate
 from sparsehead_cli.evaluation.plan import EvaluateRequest
 from sparsehead_cli.evaluation.sentences import spearman
 from sparsehead_cli.evaluation.spectrum import SpectrumRequest, spectra
+from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.evaluation.task import Settings
+from sparsehead_cli.exports.export import ExportRequest, export
+from sparsehead_cli.exports.model import load
 from sparsehead_cli.measure.words import Words
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
@@ -130,6 +133,23 @@ def test_spectra_and_what_the_head_reads(run, tmp_path):
     found = {(row["features"], row["metric"]): row["value"] for row in numbers}
     assert float(found["z", "alignment"]) > 0  # of two dropout passes, which evaluation has as well
     assert float(found["head", "probe_r"]) > 0.4
+
+
+def test_an_encoder_of_sentences_is_exported_and_loaded(run, tmp_path):
+    pytest.importorskip("safetensors")
+    trained, _ = run
+    exported = export(ExportRequest(checkpoint=trained.folder, to="safetensors", out=tmp_path / "encoder.safetensors", head="full"))
+    assert "sentences into representations r of 16 numbers" in exported.card.read_text()
+    models = [load(path, LoadOptions()) for path in (trained.folder, exported.path)]
+    features = [model.encoder(model.transform(["a dog runs", "wine from grapes"])) for model in models]
+    assert features[0].shape == (2, 16)
+    assert torch.equal(*features)
+    torch.testing.assert_close(models[0].encoder(models[0].transform("a dog runs")), features[0][:1])
+    with pytest.raises(SparseheadError, match="a sentence is text, or several are a list of such"):
+        models[0].transform(3 * [""])
+    for kind in ("onnx", "timm", "torchvision"):
+        with pytest.raises(SparseheadError, match="bert-tiny reads sentences, and this format is of encoders of images"):
+            export(ExportRequest(checkpoint=trained.folder, to=kind))
 
 
 def test_what_trains_on_images_is_refused(run):

@@ -134,6 +134,7 @@ def test_data_sets_in_turn(tiny):
     [
         ({"tasks": "1"}, "tasks must be from 2 to the 10 classes that there are, given 1"),
         ({"tasks": "11"}, "given 11"),
+        ({"tasks": "fashion10k,fashion1k"}, r"two or more, of which --dataset \(fashion1k\) is the first"),
         ({"tasks": "fashion1k,cifar12"}, "cifar12"),
         ({"tasks": "fashion1k,factors"}, "must be images in memory, all of one size"),
         ({"continual": "cassle"}, r"continual: that is of a sequence of tasks\. Say of which: --tasks 5"),

@@ -14,7 +14,8 @@ from sparsehead_cli.data.contract import Source
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.nets.optim import lr_at
-from sparsehead_cli.runs.build import as_read, (
+from sparsehead_cli.runs.build import (
+    as_read,
     build_method,
     build_sparse_head,
     check_batch,

@@ -10,25 +10,30 @@ from matplotlib.figure import Figure
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.present.confirmation import FIGURE as CONFIRMATION
 from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, show_confirmation
-from sparsehead_cli.present.console import Console, print_table
+from sparsehead_cli.present.console import Console, print_notes, print_table
 from sparsehead_cli.present.figures import drawn, in_bands, over_time_figure, save_figure, spectra_figure
 from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
+from sparsehead_cli.present.figures_tasks import tasks_figure
 from sparsehead_cli.present.page import Drawing, Section, drawing, render
 from sparsehead_cli.present.spectrum import by_lam_tables, show_spectra, spectra_tables
 from sparsehead_cli.present.summary import show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
+from sparsehead_cli.present.tasks import sequence_table
 from sparsehead_cli.runs.table_files import Row, replace_csv
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.confirm import sentences
+from sparsehead_cli.study.continual import by_lam_of_tasks, mean_matrices, sequences
 from sparsehead_cli.study.labels import groups, measured_on
 from sparsehead_cli.study.results import (
     BY_LAM,
     CONFIRMATION_CSV,
+    CONTINUAL_CSV,
     CURVES_CSV,
     EIGENVALUES_CSV,
     FIGURE,
     METRICS_CSV,
     PRUNED_CSV,
+    SEQUENCES,
     SUMMARY_CSV,
     SWEEP_CSV,
 )
@@ -58,6 +63,7 @@ def write_study(study: Study) -> list[Path]:
     folder, figures = study.folder, spectra_figures(study)  # before anything is written
     judged = study.confirmation.rows if study.confirmation else []
     tables = {SUMMARY_CSV: study.summary, CURVES_CSV: study.curves, BY_LAM: study.lams, CONFIRMATION_CSV: judged}
+    tables[CONTINUAL_CSV] = sequences(study.sequences)
     files = [folder / name for name, rows in tables.items() if rows]
     for path in files:
         replace_csv(path, tables[path.name])
@@ -74,10 +80,15 @@ def write_study(study: Study) -> list[Path]:
     for number, figure in enumerate(figures, 1):
         files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(figures) > 1 else SPECTRA))
         spectra.append(files[-1].read_bytes())
+    tasks: list[bytes] = []
+    if study.sequences:
+        files += save_figure(tasks_figure(mean_matrices(study.sequences)), folder / SEQUENCES)
+        tasks = [files[-1].read_bytes()]
     sections = [
         *plan_sections(study, planned),
         *sweep_sections(study, swept),
         *spectra_sections(study, spectra),
+        *tasks_sections(study, tasks),
         csv_section(study),
     ]
     replace_file(folder / PAGE, render(title_of(study), lead_of(study), facts_of(study), sections))
@@ -93,6 +104,10 @@ def show_report(console: Console, study: Study, files: list[Path]) -> None:
         show_confirmation(console, study.confirmation)
     elif study.trials:
         show_summary(console, study.summary, study.pruned)
+    if study.sequences:
+        table = sequence_table(by_lam_of_tasks(sequences(study.sequences)))
+        print_table(console, table)
+        print_notes(console, [table])
     if study.metrics:
         show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams, others)
     else:
@@ -115,7 +130,8 @@ def spectra_figures(study: Study) -> list[Figure]:
 
 def title_of(study: Study) -> str:
     """The experiments that the rows name, or the folder's name."""
-    return ", ".join(values(study.trials or study.metrics, "experiment")) or study.folder.resolve().name
+    rows = study.trials or study.metrics or sequences(study.sequences)
+    return ", ".join(values(rows, "experiment")) or study.folder.resolve().name
 
 
 def lead_of(study: Study) -> str:
@@ -136,7 +152,7 @@ def lead_of(study: Study) -> str:
 
 def facts_of(study: Study) -> list[tuple[str, str]]:
     """(name, value) of what was trained, and by which commits."""
-    rows = study.trials or study.metrics
+    rows = study.trials or study.metrics or sequences(study.sequences)
     lams = [f"{lam:g}" for lam in sorted({float(lam) for lam in values(rows, "lam")})]
     facts = {
         "data set": values(rows, "dataset"),
@@ -229,6 +245,15 @@ def spectra_sections(study: Study, files: list[bytes]) -> list[Section]:
             over_time.append(drawing(file, f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}."))
         sections.append(Section("over-time", "Spectra over training", figures=over_time))
     return sections
+
+
+def tasks_sections(study: Study, files: list[bytes]) -> list[Section]:
+    """Sequences of tasks: the figure, of which this is the SVG, and the means of their numbers."""
+    if not study.sequences:
+        return []
+    caption = "Accuracy on each task after each, the mean over seeds; below, on the tasks seen so far."
+    tables = [sequence_table(by_lam_of_tasks(sequences(study.sequences)))]
+    return [Section("tasks", "Sequences of tasks", wide=True, figures=[drawing(files[0], "tasks", caption)], tables=tables)]
 
 
 def csv_section(study: Study) -> Section:

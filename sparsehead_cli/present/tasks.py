@@ -4,6 +4,14 @@ from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.study.continual import ALL, continual, matrix_of
 
+SHORT = {
+    "average_accuracy": "average",
+    "forgetting": "forgetting",
+    "backward_transfer": "backward",
+    "forward_transfer": "forward",
+    "accuracy_all": "all classes",
+}
+JUDGED = ("average", "forgetting")  # of which the table has the change from λ 0 as well
 MEANINGS = {
     "average_accuracy": "average accuracy at the end",
     "forgetting": "forgetting, from each task's best",
@@ -35,3 +43,34 @@ def task_tables(rows: list[Row]) -> list[Table]:
     for name, value in continual(matrix)._asdict().items():
         numbers.add(Cell(MEANINGS[name]), Cell(value))
     return [table, numbers]
+
+
+def sequence_table(rows: list[Row]) -> Table:
+    """Means over seeds of the numbers of sequences, and what changes from λ 0, rows of `by_lam_of_tasks`: a line a λ."""
+    differing = [name for name in ("penalty", "solver") if len({row[name] for row in rows}) > 1]
+    settings = ("method", *differing, "lam")
+    columns = [*(Column(name, text=True) for name in settings), Column("runs")]
+    for name in SHORT.values():
+        columns.append(Column(name, digits=1, scale=100, minor=name in ("backward", "forward")))
+        columns += [Column("from λ 0", digits=1, scale=100, sign="+")] * (name in JUDGED)
+    note = "points of linear accuracy, mean ± half of the 95 % interval over seeds (Student's t); from λ 0: the same seeds, paired"
+    table = Table("sequences of tasks", columns, notes=(note,), wide=100)
+    lines: dict[tuple[str, ...], dict[str, Row]] = {}
+    for row in rows:
+        lines.setdefault(tuple(str(row[name]) for name in settings), {})[str(row["metric"])] = row
+    for line, numbers in lines.items():
+        cells = [Cell(value) for value in line] + [Cell(next(iter(numbers.values()))["runs"])]
+        for name in SHORT:
+            cells.append(interval(numbers[name], ""))
+            cells += [interval(numbers[name], "difference")] * (SHORT[name] in JUDGED)
+        table.add(*cells)
+    return table
+
+
+def interval(row: Row, of: str) -> Cell:
+    """A mean, or a mean difference, with half of its interval; undefined where there is none."""
+    names = ("difference", "difference_low", "difference_high") if of else ("mean", "low", "high")
+    mean, low, high = (row[name] for name in names)
+    if mean == "":
+        return UNDEFINED_CELL
+    return Cell(mean, half=(high - low) / 2) if high == high else Cell(mean)

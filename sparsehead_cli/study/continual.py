@@ -2,7 +2,12 @@
 
 import statistics
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import NamedTuple
+
+from sparsehead_cli.runs.table_files import Row, read_csv
+from sparsehead_cli.runs.tables import KIND, RUN, TASKS
+from sparsehead_cli.study.stats import paired_columns
 
 Matrix = tuple[tuple[float, ...], ...]
 ALL = "all"
@@ -45,3 +50,53 @@ def matrix_of(rows: Iterable[Mapping[str, str]], accuracy: str = "linear_accurac
     if tasks < 2 or any(cells.get(place) in (None, "") for row in places for place in row):
         return None
     return tuple(tuple(float(cells[place]) for place in row) for row in places)
+
+
+def runs_of_tasks(folder: Path) -> list[list[Row]]:
+    """The rows of tasks.csv of each run in a folder whose sequence is finished. Raises: SparseheadError for a damaged table."""
+    tables = [read_csv(path) for path in sorted(folder.glob(f"*/{TASKS}"))]
+    return [rows for rows in tables if matrix_of(rows)]
+
+
+def sequences(runs: list[list[Row]]) -> list[Row]:
+    """A row of continual.csv for each finished sequence: its numbers, and the accuracy on all classes at the end."""
+    found = []
+    for rows in runs:
+        last = [row for row in rows if row["on_task"] == ALL][-1]
+        numbers = continual(matrix_of(rows))._asdict() | {"accuracy_all": float(last["linear_accuracy"])}
+        found.append({**{name: last[name] for name in RUN}, "tasks": int(last["after_task"]), **numbers})
+    return found
+
+
+def by_lam_of_tasks(rows: list[Row]) -> list[Row]:
+    """Means of continual.csv over seeds, a row a setting, λ and number, and the paired differences to the same seeds at λ 0."""
+    values: dict[tuple[str, ...], dict[str, dict[int, Row]]] = {}
+    for row in rows:
+        values.setdefault(tuple(row[name] for name in KIND), {}).setdefault(row["lam"], {})[int(row["seed"])] = row
+    found = []
+    for setting, lams in values.items():
+        for lam in sorted(lams, key=float):
+            for name in (*Continual._fields, "accuracy_all"):
+                at, zero = ({seed: float(row[name]) for seed, row in lams.get(which, {}).items()} for which in (lam, zero_of(lams)))
+                columns = paired_columns(at, zero if float(lam) else {})
+                found.append({**dict(zip(KIND, setting, strict=True)), "lam": lam, "metric": name, "runs": len(at), **columns})
+    return found
+
+
+def zero_of(lams: Iterable[str]) -> str:
+    """The λ of 0, as it is written; "" where there is none."""
+    return next((lam for lam in lams if not float(lam)), "")
+
+
+def mean_matrices(runs: list[list[Row]]) -> dict[str, list[list[float]]]:
+    """R as the mean over seeds, by what tells the settings apart: the method where there are several, and λ."""
+    methods = {rows[0]["method"] for rows in runs}
+    by_name: dict[str, list[Matrix]] = {}
+    for rows in sorted(runs, key=lambda rows: (rows[0]["method"], float(rows[0]["lam"]))):
+        first = rows[0]
+        name = (f"{first['method']}, " if len(methods) > 1 else "") + f"λ {float(first['lam']):g}"
+        by_name.setdefault(name, []).append(matrix_of(rows))
+    return {
+        name: [[statistics.fmean(cell) for cell in zip(*row, strict=True)] for row in zip(*matrices, strict=True)]
+        for name, matrices in by_name.items()
+    }

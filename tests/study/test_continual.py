@@ -2,7 +2,7 @@
 
 import pytest
 
-from sparsehead_cli.study.continual import continual, matrix_of
+from sparsehead_cli.study.continual import by_lam_of_tasks, continual, matrix_of, mean_matrices, sequences
 
 R = (
     (0.30, 0.20, 0.25),  # untrained
@@ -44,3 +44,31 @@ def test_the_matrix_is_read_from_a_table_that_is_whole():
     assert matrix_of(empty) is None
     with pytest.raises(ValueError, match="are no matrix of two tasks or more"):
         continual(R[:2])
+
+
+RUN = dict.fromkeys(("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "commit"), "x")
+
+
+def run_of(lam, seed, shift):
+    """The rows of a run on three tasks, all of whose accuracies but the untrained ones are shifted."""
+    moved = (R[0], *(tuple(value + shift for value in row) for row in R[1:]))
+    rows = [{**RUN, "run": f"{lam}{seed}", "lam": lam, "seed": str(seed), **row} for row in rows_of(moved)]
+    last = {"after_task": "3", "on_task": "all", "linear_accuracy": str(0.6 + shift)}
+    return [*rows[:-1], {**rows[-1], **last}]
+
+
+def test_means_over_seeds_and_paired_differences():
+    runs = [run_of(lam, seed, shift + 0.01 * seed) for lam, shift in (("0.0", 0.0), ("0.001", 0.03)) for seed in range(3)]
+    rows = sequences(runs)
+    assert [row["tasks"] for row in rows] == [3] * 6
+    assert rows[0]["accuracy_all"] == pytest.approx(0.6)
+    found = {(row["lam"], row["metric"]): row for row in by_lam_of_tasks(rows)}
+    at = found["0.001", "average_accuracy"]
+    assert at["mean"] == pytest.approx(0.8 + 0.03 + 0.01)
+    assert at["difference"] == pytest.approx(0.03)
+    assert at["difference_low"] == pytest.approx(0.03)  # the seeds agree
+    assert found["0.0", "average_accuracy"]["difference"] == ""
+    assert found["0.001", "forgetting"]["difference"] == pytest.approx(0, abs=1e-12)
+    matrices = mean_matrices(runs)
+    assert list(matrices) == ["λ 0", "λ 0.001"]
+    assert matrices["λ 0.001"][3][2] == pytest.approx(0.95 + 0.03 + 0.01)

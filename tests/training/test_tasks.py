@@ -171,3 +171,19 @@ def test_kill_nine_between_tasks_changes_nothing(tasks, tmp_path, moment):
     parts = pretrain(build(config))
     assert outcome(parts.run.folder) == outcome(whole.run.folder)
     assert table(parts.run.folder) == table(whole.run.folder)
+
+
+def test_a_report_shows_sequences(tasks, sparsehead):
+    for lam in (0.0, 1e-2):
+        folder = pretrain(build(tasks(lam=lam, experiment="sequence"))).run.folder
+    _, shown, _ = sparsehead("report", str(folder.parent))
+    assert "sequences of tasks" in shown
+    assert "forgetting" in shown
+    assert [row["lam"] for row in read_csv(folder.parent / "continual.csv")] == ["0.0", "0.01"]
+    assert (folder.parent / "tasks.png").stat().st_size > 10_000
+    assert "Sequences of tasks" in (folder.parent / "report.html").read_text()
+    printed = sparsehead(
+        "pretrain", "--tasks", "3", "--epochs", "1", "--set", "widths=8,8,8,8", "--results", str(folder.parents[1])
+    )
+    assert "what is known after each task" in printed
+    assert "forgetting, from each task's best" in printed

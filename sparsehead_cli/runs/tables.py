@@ -107,7 +107,7 @@ COLUMNS = {
     "linear_accuracy": Column("share", "", "linear evaluation of r on held-out images, of the classes of on_task alone"),
     "support_kept": Column("share", "", "of the inputs that the head read one task before, those that it still reads, by norm"),
     "support": Column("text", "", "inputs that the head reads, by norm: bits of a hexadecimal number, input 0 the lowest"),
-    "tasks": Column("whole", "tasks", "tasks of the sequence"),
+    "n_tasks": Column("whole", "tasks", "tasks of the sequence"),
     "average_accuracy": Column("share", "", "mean of linear_accuracy over the tasks, after the last"),
     "forgetting": Column("number", "", "mean over tasks of the best linear_accuracy before the last task, less that after it"),
     "backward_transfer": Column("number", "", "mean over tasks of linear_accuracy after the last task, less that after its own"),
@@ -244,7 +244,7 @@ TABLES = {
         remedy=PUT_BACK,
     ),
     "continual.csv": Table(
-        (*RUN, "tasks", "average_accuracy", "forgetting", "backward_transfer", "forward_transfer", "accuracy_all"), key=("run",)
+        (*RUN, "n_tasks", "average_accuracy", "forgetting", "backward_transfer", "forward_transfer", "accuracy_all"), key=("run",)
     ),
     SPECTRA: Table(
         (*RUN, "epoch", "features", "index", "eigenvalue"),

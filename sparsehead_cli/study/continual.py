@@ -64,7 +64,7 @@ def sequences(runs: list[list[Row]]) -> list[Row]:
     for rows in runs:
         last = [row for row in rows if row["on_task"] == ALL][-1]
         numbers = continual(matrix_of(rows))._asdict() | {"accuracy_all": float(last["linear_accuracy"])}
-        found.append({**{name: last[name] for name in RUN}, "tasks": int(last["after_task"]), **numbers})
+        found.append({**{name: last[name] for name in RUN}, "n_tasks": int(last["after_task"]), **numbers})
     return found
 
 

@@ -66,8 +66,8 @@ def test_without_the_package_and_damaged(photographs, tmp_path, monkeypatch):
     (tmp_path / "one" / "state.json").write_text("{")
     with pytest.raises(SparseheadError, match=r"one is damaged or not complete: .*Save it again"):
         load(tmp_path / "one")
-    datasets.Dataset.from_dict({"text": ["a"]}).save_to_disk(tmp_path / "text")
-    with pytest.raises(SparseheadError, match="has no column of images, and one is needed; its columns are text"):
+    datasets.Dataset.from_dict({"caption": ["a"]}).save_to_disk(tmp_path / "text")
+    with pytest.raises(SparseheadError, match="has no column of images, and one is needed; its columns are caption"):
         load(tmp_path / "text")
     real = builtins.__import__
     monkeypatch.delitem(sys.modules, "datasets")

@@ -60,7 +60,7 @@ def run_of(lam, seed, shift):
 def test_means_over_seeds_and_paired_differences():
     runs = [run_of(lam, seed, shift + 0.01 * seed) for lam, shift in (("0.0", 0.0), ("0.001", 0.03)) for seed in range(3)]
     rows = sequences(runs)
-    assert [row["tasks"] for row in rows] == [3] * 6
+    assert [row["n_tasks"] for row in rows] == [3] * 6
     assert rows[0]["accuracy_all"] == pytest.approx(0.6)
     found = {(row["lam"], row["metric"]): row for row in by_lam_of_tasks(rows)}
     at = found["0.001", "average_accuracy"]

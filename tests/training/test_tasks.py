@@ -182,8 +182,7 @@ def test_a_report_shows_sequences(tasks, sparsehead):
     assert [row["lam"] for row in read_csv(folder.parent / "continual.csv")] == ["0.0", "0.01"]
     assert (folder.parent / "tasks.png").stat().st_size > 10_000
     assert "Sequences of tasks" in (folder.parent / "report.html").read_text()
-    printed = sparsehead(
-        "pretrain", "--tasks", "3", "--epochs", "1", "--set", "widths=8,8,8,8", "--results", str(folder.parents[1])
-    )
+    settings = ("--tasks", "3", "--epochs", "1", "--set", "widths=8,8,8,8", "--results", folder.parents[1])
+    _, printed, _ = sparsehead("pretrain", *settings)
     assert "what is known after each task" in printed
     assert "forgetting, from each task's best" in printed

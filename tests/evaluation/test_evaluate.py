@@ -201,7 +201,7 @@ def test_the_network_stays_bit_for_bit_what_it_was(run_folder):
     before = (run_folder / "checkpoint.pt").read_bytes()
     evaluation = Evaluation(ask(run_folder, *EVERYTHING))
     state = {k: v.clone() for k, v in evaluation.subject.network.state_dict().items()}
-    for protocol in [name for name in PROTOCOLS if name != "factors"]:  # of images that have such: test_factors.py
+    for protocol in [name for name in PROTOCOLS if name not in ("factors", "sts")]:  # of other data: tests of their own
         evaluation.run(Job(protocol, "fashion1k", "checkpoint", share=0.1), lambda step, total, loss=0.0: None)
         after = evaluation.subject.network.state_dict()
         assert all(torch.equal(state[k], after[k]) for k in state), protocol
@@ -235,7 +235,9 @@ def test_transfer_to_colour_images_of_another_size(run_folder, photographs, prot
 
 def test_a_plan_keeps_what_belongs_together_together():
     jobs = plan(
-        ask(run_folder_name := __import__("pathlib").Path("x"), "linear", "transfer", transfer_to=("a", "b"), baselines=True), "own"
+        ask(run_folder_name := __import__("pathlib").Path("x"), "linear", "transfer", transfer_to=("a", "b"), baselines=True),
+        "own",
+        ("untrained", "pixels"),
     )
     assert run_folder_name
     order = [(job.dataset, job.model) for job in jobs]

@@ -69,7 +69,7 @@ def pairs_in(path: Path) -> Iterator[tuple[str, str, float]]:
 
 def rows_in(path: Path) -> Iterator[list[str]]:
     """[first, second, score] of each line. Raises: OSError, KeyError, ValueError."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     lines = text.splitlines()
     if path.name.startswith("STS.input."):
         scores = path.with_name(path.name.replace(".input.", ".gs.")).read_text(encoding="utf-8").splitlines()

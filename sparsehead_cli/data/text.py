@@ -145,7 +145,7 @@ def is_text(name: str) -> bool:
 def header(path: Path) -> list[str]:
     """The names of a table's columns, in small letters; [] where it cannot be read."""
     try:
-        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
             return [name.strip().lower() for name in next(csv.reader(file, delimiter=delimiter(path)), [])]
     except (OSError, csv.Error):
         return []
@@ -171,9 +171,9 @@ def read_file(path: Path) -> Texts:
     """Sentences of a .txt, one a line, or of a table .tsv or .csv. Raises: SparseheadError for one without, or that is damaged."""
     try:
         if path.suffix.lower() == ".txt":
-            return texts_of([{TEXT: line} for line in path.read_text(encoding="utf-8").splitlines()], str(path))
+            return texts_of([{TEXT: line} for line in path.read_text(encoding="utf-8-sig").splitlines()], str(path))
         quoting = csv.QUOTE_MINIMAL if delimiter(path) == "," else csv.QUOTE_NONE  # a lone quotation mark is common in text
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, header(path), delimiter=delimiter(path), quoting=quoting)
             return texts_of([dict(row) for row in rows][1:], str(path))
     except (OSError, UnicodeDecodeError, csv.Error) as error:

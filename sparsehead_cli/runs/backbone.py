@@ -62,6 +62,8 @@ def require_reading(config: Config, spec: object) -> None:
             f"backbone {config.backbone} reads images, and {config.dataset} has sentences. Choose --backbone {', '.join(BERTS)}, "
             "or hf:PATH, a folder of a Hugging Face encoder."
         )
+    if isinstance(spec, TextSpec) and config.image_size is not None:
+        raise SparseheadError(f"image_size {config.image_size}: {config.dataset} has sentences. Leave it out.")
     if reads_text and not isinstance(spec, TextSpec):
         raise SparseheadError(
             f"backbone {config.backbone} reads sentences, and {config.dataset} has none. Choose --dataset wordnet10k."

@@ -46,7 +46,7 @@ def test_bytes_and_sentences_are_each_others_inverse():
 
 def test_files_of_sentences(tmp_path):
     lines = tmp_path / "lines.txt"
-    lines.write_text("one sentence\n\n  another   one \n" + "more\n" * 20)
+    lines.write_text("one sentence\n\n  another   one \n" + "more\n" * 20, encoding="utf-8-sig")  # as some editors begin a file
     info = dataset_info(str(lines), DATA)
     assert (info.classes, info.labelled, info.tested) == (("sentences",), False, False)
     assert decoded(load_split(str(lines), "train+val", DATA).inputs[TEXT])[:2] == ["one sentence", "another one"]

@@ -26,9 +26,9 @@ def task_tables(rows: list[Row]) -> list[Table]:
     tasks = list(dict.fromkeys(row["on_task"] for row in rows))
     names = ["all" if name == ALL else f"task {name}" for name in tasks]
     columns = [Column("after", text=True), *(Column(name, digits=1, scale=100) for name in names), Column("rank r", digits=1)]
-    columns += [Column("rank z", digits=1), Column("inputs read"), Column("still read", digits=0, scale=100)]
+    columns += [Column("rank z", digits=1), Column("inputs read", minor=True), Column("still read", scale=100, minor=True)]
     note = "linear evaluation of r in %, of each task's classes alone and of all, on held-out inputs; rank: effective rank"
-    table = Table("what is known after each task", columns, notes=(note,))
+    table = Table("what is known after each task", columns, notes=(note,), wide=100)
     for after in dict.fromkeys(row["after_task"] for row in rows):
         moment = {row["on_task"]: row for row in rows if row["after_task"] == after}
         whole = moment[ALL]

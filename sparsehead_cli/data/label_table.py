@@ -8,6 +8,8 @@ import csv
 import difflib
 import functools
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -95,9 +97,8 @@ def rows_of(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
     Raises: SparseheadError for a file that is no such table.
     """
-    csv.field_size_limit(LONGEST)
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
+        with long_fields(), open(path, encoding="utf-8-sig", newline="") as file:
             reader = csv.DictReader(file, strict=True)
             reader.fieldnames = columns = columns_of(path, list(reader.fieldnames or ()))
             rows = []
@@ -110,6 +111,16 @@ def rows_of(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SparseheadError(f"cannot read the table {path}: {getattr(error, 'strerror', None) or error}.") from None
     return [name for name in columns if name and name not in COLUMNS], rows
+
+
+@contextmanager
+def long_fields() -> Iterator[None]:
+    """Within it, `csv` reads fields of LONGEST characters; its limit belongs to the process, and other tables have a shorter one."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
 
 
 def columns_of(path: Path, given: list[str]) -> list[str]:

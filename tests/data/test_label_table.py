@@ -1,5 +1,6 @@
 """A table of labels: what it says is what is read, and what is wrong with it is said with its line."""
 
+import csv
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,12 @@ def test_a_table_is_read_like_the_folder(damageable):
         assert (ours.labels.tolist(), ours.digest()) == (theirs.labels.tolist(), theirs.digest())
     info = dataset_info(str(table), Path("."))
     assert (info.classes, info.size, info.labelled, info.tested, info.notes) == (("bird", "cat", "dog"), 40, True, True, ())
+
+
+def test_other_tables_keep_the_limit_of_their_fields(damageable):
+    before = csv.field_size_limit()
+    dataset_info(str(write_table(damageable, rows(damageable))), Path("."))
+    assert csv.field_size_limit() == before
 
 
 def test_images_without_a_label_are_trained_on_alone(damageable):

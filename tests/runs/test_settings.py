@@ -31,7 +31,7 @@ PLACES = sorted({entry.names for settings in STATED.values() for entry in settin
 @pytest.mark.parametrize("place", PLACES)
 def test_the_names_in_a_source_are_those_of_the_table(place):
     names = PUBLISHED if place == "data.datasets:DATASETS" else tuple(table_at(place))
-    assert names_in(place) == names
+    assert names_in(place) == tuple(name for name in names if name != "bert-tiny")  # which tests add
 
 
 def test_a_table_may_unpack_another_one():

@@ -115,7 +115,7 @@ def rows_of(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 @contextmanager
 def long_fields() -> Iterator[None]:
-    """Within it, `csv` reads fields of LONGEST characters; its limit belongs to the process, and other tables have a shorter one."""
+    """Within it, `csv` reads fields of LONGEST characters: its limit is the process's, and other tables have a shorter one."""
     before = csv.field_size_limit(LONGEST)
     try:
         yield

@@ -21,6 +21,7 @@ from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training.callbacks import CALLBACKS
 from sparsehead_cli.training.loop import pretrain
 from tests.data.detection_sets import write_voc
+from tests.texts import write_table
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -170,8 +171,14 @@ SWEEPS = {name for name, entry in read_experiments(ROOT / "experiments.yaml").it
 @pytest.mark.parametrize("experiment", sorted(set(read_experiments(ROOT / "experiments.yaml")) - NAMED - SWEEPS))
 def test_experiments(sparsehead, tmp_path, monkeypatch, experiment):
     monkeypatch.chdir(ROOT)
-    narrow = ["--set", "projector_out=256"] if experiment == "imagenet-barlow" else []  # 8192 take a minute
-    code, out, err = sparsehead("pretrain", "--experiment", experiment, *SHORT, *narrow, "--results", tmp_path)
+    short = [*SHORT, *(["--set", "projector_out=256"] if experiment == "imagenet-barlow" else [])]  # 8192 take a minute
+    if experiment.startswith("sentences"):
+        pytest.importorskip("all_minilm_l6_v2")
+        table = write_table(tmp_path / "few.tsv", each=12)
+        short = ["--epochs", "1", "--batch-size", "4", "--set", "warmup_epochs=0", "--dataset", table]
+    if experiment.startswith("tasks"):
+        short = [*SHORT, "--batch-size", "100"]
+    code, out, err = sparsehead("pretrain", "--experiment", experiment, *short, "--results", tmp_path)
     assert (code, err) == (0, "")
     assert f"{tmp_path}/{experiment}/" in out.replace("\n", "")
 

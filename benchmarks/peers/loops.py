@@ -54,7 +54,7 @@ class Parts:
     def __init__(self, setting: Setting) -> None:
         config = settled(setting.config())
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        train = phases_of(config, torch.device("cpu"))[0].train
+        train = phases_of(config, torch.device("cpu"))[0][0].train
         self.images, self.labels = train.inputs, train.labels
         self.mean, self.std = ([value] * 3 for (value,) in (train.spec.normalise.mean, train.spec.normalise.std))  # equal channels
         method = build_method(config, train.spec).to(self.device)

@@ -12,7 +12,7 @@ INPUTS = """
 from tests.torture.inputs import fuzz
 from tests.torture.kinds import KINDS
 
-counts = dict.fromkeys(KINDS, 60) | {"our checkpoints, odd": 20, "image folders": 20}
+counts = dict.fromkeys(KINDS, 40) | {"our checkpoints, odd": 14, "image folders": 14}
 table = fuzz(counts, 20, lambda kind, line: print(f"{kind}: {line}"))
 print(f"{table[['read', 'refused', 'badly']].to_numpy().sum()} inputs, {table['badly'].sum()} of them ended badly")
 """
@@ -28,7 +28,7 @@ def last_line(*arguments):
 
 def test_faults_end_well():
     names = ["pretrain", "evaluate", "spectrum", "report"]  # a sweep takes half a minute a case
-    arguments = ["-m", "tests.torture.faults", "--seed", "20", "--count", "12", "--commands", *names]
+    arguments = ["-m", "tests.torture.faults", "--seed", "20", "--count", "8", "--commands", *names]
     assert last_line(*arguments) == "12 faults, 0 of them ended badly"
 
 

@@ -79,10 +79,10 @@ def test_peers_are_measured_where_they_are_installed_and_named_where_not(tmp_pat
 
 @pytest.mark.slow
 def test_growth_measures_each_step_on_each_axis(tmp_path):
-    run("growth.py", "--quick", "--out", tmp_path, "--axes", "batch", "width")
-    run("growth.py", "--quick", "--out", tmp_path, "--axes", "trials", "processes")  # the others stay
+    run("growth.py", "--quick", "--out", tmp_path, "--axes", "batch", "processes")
+    run("growth.py", "--quick", "--out", tmp_path, "--axes", "width")  # the others stay
     rows, exponents = (read_csv(tmp_path / name) for name in ("growth.csv", "exponents.csv"))
-    assert {row["axis"] for row in rows} == {"batch", "width", "trials", "processes"}
+    assert {row["axis"] for row in rows} == {"batch", "width", "processes"}
     steps = {(row["axis"], row["what"]) for row in rows}
     assert {(row["axis"], row["what"]) for row in exponents} == steps
     assert len(rows) == 2 * len(steps)
@@ -122,7 +122,7 @@ def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
 def test_what_a_reader_has_to_follow_does_not_grow():
     """The functions and files of one training step and of one `pretrain`; the limits are what was measured last."""
     counts = [tuple(map(int, pair)) for pair in re.findall(r": (\d+) functions in (\d+) files", run("calls.py"))]
-    for (functions, files), (most_functions, most_files) in zip(counts, ((404, 70), (59, 16)), strict=True):
+    for (functions, files), (most_functions, most_files) in zip(counts, ((406, 70), (59, 16)), strict=True):
         assert functions <= most_functions
         assert files <= most_files
 

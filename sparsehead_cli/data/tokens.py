@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.data.memory import Memory
-from sparsehead_cli.data.text import TEXT, decoded
+from sparsehead_cli.data.text import TEXT, TextSpec, decoded, encoded
 from sparsehead_cli.errors import SparseheadError
 
 if TYPE_CHECKING:
@@ -41,6 +41,11 @@ def tokenised(source: Memory, vocabulary: str, *, others: bool = False) -> Memor
         for column, values in zip(OF_TOKENS, arrays(tokenizer, sentences), strict=True):
             inputs[prefix + column] = values
     return Memory(inputs, source.labels, replace(source.spec, vocabulary=vocabulary), source.fingerprint())
+
+
+def tokens_of(sentences: list[str], vocabulary: str) -> Memory:
+    """Sentences of no data set as tokens, without labels. Raises: SparseheadError as `tokenised`."""
+    return tokenised(Memory({TEXT: encoded(sentences)}, torch.full((len(sentences),), -1), TextSpec()), vocabulary)
 
 
 def arrays(tokenizer: "Tokenizer", sentences: list[str]) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.sts import read_sts
-from sparsehead_cli.data.text import TEXT, TextSpec, encoded
-from sparsehead_cli.data.tokens import tokenised
+from sparsehead_cli.data.tokens import tokens_of
 from sparsehead_cli.evaluation.task import Outcome, Task
 from sparsehead_cli.measure.features import extract
 
@@ -25,8 +23,7 @@ def sts(task: Task) -> Iterator[Outcome]:
     found: dict[str, list[float]] = {}
     for pairs in read_sts(task.settings.sts):
         sentences = list(dict.fromkeys((*pairs.first, *pairs.second)))
-        source = Memory({TEXT: encoded(sentences)}, torch.full((len(sentences),), -1), TextSpec())
-        features = extract(subject.network, tokenised(source, subject.vocabulary).to(subject.device), subject.prepare)
+        features = extract(subject.network, tokens_of(sentences, subject.vocabulary).to(subject.device), subject.prepare)
         place = {sentence: i for i, sentence in enumerate(sentences)}
         for name in subject.features:
             directions = nn.functional.normalize(features[name].double(), dim=1)

@@ -60,6 +60,8 @@ def export(request: ExportRequest) -> Exported:
     check(request)
     subject = load_subject(request.checkpoint, replace(request.options, device="cpu"))
     encoder, report = encoder_of(subject, request)
+    if encoder.reads_text and request.to != "safetensors":
+        raise SparseheadError(f"{encoder.name} reads sentences, and this format is of encoders of images. --to safetensors")
     made = FORMATS[request.to](encoder)
     path = request.out or request.folder / default_name(request, subject)
     lines = tuple(line.replace("{file}", str(path)) for line in made.lines)

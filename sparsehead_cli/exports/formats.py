@@ -39,9 +39,7 @@ class Encoder:
 
     @property
     def image(self) -> tuple[int, int, int]:
-        """(C, h, w) of the images that it is made for. Raises: SparseheadError for an encoder of sentences."""
-        if self.reads_text:
-            raise SparseheadError(f"{self.name} reads sentences, and this format is of encoders of images. --to safetensors")
+        """(C, h, w) of the images that it is made for; an encoder of sentences has none."""
         return self.subject.prepare.image
 
     @property
@@ -64,14 +62,12 @@ class Made:
 
 def to_torchvision(encoder: Encoder) -> Made:
     """A state_dict for torchvision's ResNet. Raises: SparseheadError where torchvision has no such network."""
-    _ = encoder.image
     counterpart = torchvision_counterpart(encoder.backbone, encoder.name)
     return compared(encoder, counterpart, "torchvision's network", "import torch, torchvision")
 
 
 def to_timm(encoder: Encoder) -> Made:
     """A state_dict for timm's model. Raises: SparseheadError where timm has no such network, or is not installed."""
-    _ = encoder.image
     return compared(encoder, timm_counterpart(encoder.backbone, encoder.name), "timm's model", "import timm, torch")
 
 
@@ -165,7 +161,7 @@ def to_onnx(encoder: Encoder) -> Made:
         import onnxruntime
     except ImportError as error:
         raise SparseheadError(f"--to onnx needs {error.name}, which is not installed: pip install 'sparsehead[onnx]'") from None
-    _, outputs = encoder.image, ["r", "z"] if encoder.head else ["r"]
+    outputs = ["r", "z"] if encoder.head else ["r"]
     network = (Both(encoder.backbone, encoder.head) if encoder.head else encoder.backbone).eval()
     graph = onnx.load_from_string(traced(network, encoder.image, outputs))
     normalise = encoder.subject.prepare.normalise

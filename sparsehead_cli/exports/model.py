@@ -15,12 +15,10 @@ from PIL import Image, ImageOps
 from torch import Tensor, nn
 
 from sparsehead_cli.data.decoding import decode
-from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.data.reading import middle
-from sparsehead_cli.data.text import TEXT, TextSpec, encoded
 from sparsehead_cli.data.text_views import PlainTokens
-from sparsehead_cli.data.tokens import tokenised
+from sparsehead_cli.data.tokens import tokens_of
 from sparsehead_cli.errors import SparseheadError, of_system, one_line, shown
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.subject import LoadOptions
@@ -99,8 +97,7 @@ class SentenceTransform:
         sentences = [sentences] if isinstance(sentences, str) else list(sentences)
         if not sentences or not all(isinstance(sentence, str) and sentence.strip() for sentence in sentences):
             raise SparseheadError(f"a sentence is text, or several are a list of such, given {shown(sentences)}.")
-        source = Memory({TEXT: encoded(sentences)}, torch.full((len(sentences),), -1), TextSpec())
-        return PlainTokens()(tokenised(source, self.vocabulary).to(self.device).inputs)
+        return PlainTokens()(tokens_of(sentences, self.vocabulary).to(self.device).inputs)
 
 
 @dataclass(frozen=True)

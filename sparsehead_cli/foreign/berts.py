@@ -20,7 +20,6 @@ PREFIX = "hf:"
 MINILM = "minilm"
 PACKAGE, INSIDE = "all_minilm_l6_v2", "model.zip"
 KINDS = {"bert": 0, "roberta": 2, "xlm-roberta": 2}  # model_type -> the number of the first position
-OUTSIDE = ("pooler.", "cls.", "lm_head.")  # of what a file may have beside the encoder; and positions that are only numbers
 SIZES = ("vocab_size", "hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "max_position_embeddings")
 Read = Callable[[str], bytes]  # the bytes of a file by its name. Raises: OSError, KeyError
 

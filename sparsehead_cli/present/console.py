@@ -6,6 +6,7 @@ What it is given is text: no markup, no emoji names, no colours of its own.
 from types import TracebackType
 from typing import Self
 
+import rich.box
 import rich.console
 import rich.table
 from rich.cells import cell_len
@@ -94,7 +95,10 @@ def terminal_table(table: Table, width: int) -> rich.table.Table:
         natural.append(longest([*title.split("\n"), *cells.split("\n")]))
     room = width - 3 * len(columns) - 1
     drawn.pad_edge = sum(least) <= room
-    widths = shared(least, natural, room if drawn.pad_edge else room + 2)
+    room += 0 if drawn.pad_edge else 2
+    if sum(least) > room:  # lines from top to bottom are the first thing that a narrow table can do without
+        drawn.box, drawn.show_edge, drawn.padding, room = rich.box.HORIZONTALS, False, (0, 1, 0, 0), width - 2 * len(columns) + 1
+    widths = shared(least, natural, room)
     for (column, title), space in zip(columns, widths, strict=True):
         drawn.add_column(title, width=space, justify="left" if column.text else "right", overflow="fold")
     name = ""

@@ -11,13 +11,13 @@ from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.pretrain import counted, describe
+from sparsehead_cli.present.pretrain import describe
 from sparsehead_cli.present.recipe import show_values
 from sparsehead_cli.runs.build import build, memory_needed
 from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.folder import require_of_run
 from sparsehead_cli.runs.origins import resolve
-from sparsehead_cli.runs.readable import duration
+from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.settings import Values
 from sparsehead_cli.training.rehearsal import rehearse

@@ -15,8 +15,9 @@ from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.evaluation.sentences import MEAN
 from sparsehead_cli.foreign.assumptions import guesses_in
 from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table, progress_bar
-from sparsehead_cli.present.pretrain import LINE_SECONDS, counted
+from sparsehead_cli.present.pretrain import LINE_SECONDS
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
+from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row, frame
 
 WIDE = 110  # columns of a console on which all base lines have room, intervals behind the numbers

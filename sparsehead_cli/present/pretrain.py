@@ -16,7 +16,7 @@ from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.present.tasks import task_tables
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
-from sparsehead_cli.runs.readable import duration, number, readable
+from sparsehead_cli.runs.readable import counted, duration, number, readable
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.runs.tables import LAYERS, METRICS, SPECTRA, TASKS
@@ -146,11 +146,6 @@ def describe_images(run: Run) -> list[tuple[str, str]]:
     kind = f"{size} x {size} pixels, {'grey' if info.channels == 1 else 'colour'}"
     place = f"decoded, in memory as {info.cached / 1e6:,.0f} MB" if info.cached else "read from files while it trains"
     return [("images", f"{kind}; {place}"), *(("note", note) for note in info.notes)]
-
-
-def counted(number: float, name: str) -> str:
-    """A number of things: "1 epoch", "2.5 epochs"."""
-    return f"{number:g} {name}{'' if number == 1 else 's'}"
 
 
 def describe_head(config: Config, dim: int) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from sparsehead_cli.present.console import Console, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
-from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.summary import SETTING, name_of, verdicts
 
@@ -40,14 +40,17 @@ def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
     """Rows of sweep_summary.csv and pruned.csv -> one table per setting, one line per λ. A pruned λ has no numbers."""
     if not summary:
         return []
-    columns = [Column("λ"), Column("chosen", text=True), Column("seeds"), *(column for _, column, _ in SUMMARY)]
     accuracies = [row for row in summary if row["metric"] == "accuracy"]
     pruned_lams: dict[tuple[str, ...], set[float]] = {}
     for row in pruned:
         pruned_lams.setdefault(tuple(str(row[column]) for column in SETTING), set()).add(number(row["lam"]))
     tables = []
     for setting, rows in frame(summary, text=SETTING).groupby(list(SETTING), sort=False):
-        table = Table(name_of(rows.iloc[0], accuracies), columns, wide=math.inf, ruled=True)
+        counts = sorted({int(seeds) for seeds in rows["seeds"]})  # said once where it is one number
+        of_seeds = [Column("seeds")] if len(counts) > 1 else []
+        columns = [Column("λ"), Column("chosen", text=True), *of_seeds, *(column for _, column, _ in SUMMARY)]
+        name = name_of(rows.iloc[0], accuracies) + ("" if of_seeds else f", {counted(counts[0], 'seed')}")
+        table = Table(name, columns, wide=math.inf, ruled=True)
         by_lam = {lam: of_lam.set_index("metric").to_dict("index") for lam, of_lam in rows.groupby("lam")}
         without_numbers = pruned_lams.get(setting, set())
         for lam in sorted({*by_lam, *without_numbers}):
@@ -57,7 +60,7 @@ def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
             row_of = by_lam[lam]  # metric -> its row; what is chosen and the seeds are the same in all of them
             chosen, seeds = row_of["accuracy"]["chosen"], row_of["accuracy"]["seeds"]
             cells = [cell_of(row_of[metric]) for metric, _, cell_of in SUMMARY]
-            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), Cell(seeds), *cells, marked=chosen != "")
+            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), *[Cell(seeds)] * len(of_seeds), *cells, marked=chosen != "")
         tables.append(table)
     return tables
 

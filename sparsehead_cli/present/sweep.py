@@ -13,11 +13,11 @@ from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, terminal_table
 from sparsehead_cli.present.figures import save_figure
 from sparsehead_cli.present.figures_sweep import sweep_figure
-from sparsehead_cli.present.pretrain import StepLines, counted, epoch_line
+from sparsehead_cli.present.pretrain import StepLines, epoch_line
 from sparsehead_cli.present.summary import show_summary
 from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.folder import locked
-from sparsehead_cli.runs.readable import duration
+from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
@@ -177,8 +177,9 @@ def draw_sweep(folder: Path) -> None:
     if plan_above(folder):
         return
     trials = without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV))
-    if trials:
-        save_figure(sweep_figure(trials, frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")), folder / FIGURE)
+    summary = frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")
+    if trials and summary:  # what ended the sweep may have come before its tables
+        save_figure(sweep_figure(trials, summary), folder / FIGURE)
 
 
 def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row]) -> None:

@@ -22,6 +22,11 @@ def share(part: object, whole: object) -> float:
     return parts / wholes if wholes else math.nan
 
 
+def counted(number: float, name: str) -> str:
+    """A number of things: "1 epoch", "2.5 epochs"."""
+    return f"{number:g} {name}{'' if number == 1 else 's'}"
+
+
 def duration(seconds: float) -> str:
     """A number of seconds as people say it: 80 s, 5 minutes, 2.5 hours, 3.1 days."""
     if seconds < 90:

@@ -15,7 +15,7 @@ from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.equal import AT_EQUAL, RANKS, at_equal
 from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan, require_pilot
 from sparsehead_cli.study.results import CONFIRM, PRUNED_CSV, read_sweep
-from sparsehead_cli.study.stats import holm, mean_interval, sign_flip_test, t_test
+from sparsehead_cli.study.stats import deviation, holm, mean_interval, sign_flip_test, t_test
 from sparsehead_cli.study.summary import without_pruned
 
 CONTRASTS = {  # name in confirmation.csv -> (arm, the arm that it is compared with)
@@ -128,7 +128,7 @@ def statistics_of(pairs: list[tuple[float, float]]) -> Row:
     """Means, the paired difference with its 95 % interval, both tests, and Cohen's d of the differences (mean over sd)."""
     paired = [value - reference for value, reference in pairs]
     difference, low, high = mean_interval(paired)
-    sd = statistics.stdev(paired) if len(paired) > 1 else 0.0
+    sd = deviation(paired)
     return {
         "seeds": len(pairs),
         "mean": statistics.fmean(value for value, _ in pairs),

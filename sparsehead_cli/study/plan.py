@@ -18,7 +18,7 @@ from sparsehead_cli.machine.files import read_regular, replace_file
 from sparsehead_cli.machine.yaml_reader import read_yaml
 from sparsehead_cli.runs.table_files import Row, cell
 from sparsehead_cli.study.results import PLAN
-from sparsehead_cli.study.stats import detectable, differences
+from sparsehead_cli.study.stats import detectable, deviation, differences
 from sparsehead_cli.study.summary import CHOOSE_BY, SETTING, by_setting
 
 OUTCOMES = ("accuracy", "effective_rank_r", "effective_rank_z")  # primary: each method's are one family with all others'
@@ -142,7 +142,7 @@ def spread(trials: pd.DataFrame, metric: str) -> tuple[float, float]:
     if not paired:
         return math.nan, 0.0
     freedom = sum(len(values) - 1 for values in paired)
-    squares = sum(statistics.variance(values) * (len(values) - 1) for values in paired)
+    squares = sum(deviation(values) ** 2 * (len(values) - 1) for values in paired)
     return math.sqrt(squares / freedom), freedom / (1 + (len(paired) - 1) / 4)
 
 

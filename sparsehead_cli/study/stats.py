@@ -2,10 +2,20 @@
 
 import math
 import statistics
+from collections.abc import Collection
 from functools import cache
 
 import numpy as np
 import scipy.special
+
+
+def deviation(values: Collection[float]) -> float:
+    """The standard deviation of a sample of n values, over n - 1; NaN for a single one, and where any is not finite.
+
+    (Python's own raises for a NaN, which the rank of a collapsed embedding is.)
+    """
+    finite = len(values) > 1 and all(map(math.isfinite, values))
+    return statistics.stdev(values) if finite else math.nan
 
 
 def mean_interval(values: list[float]) -> tuple[float, float, float]:
@@ -16,7 +26,7 @@ def mean_interval(values: list[float]) -> tuple[float, float, float]:
     mean = statistics.fmean(values)
     if len(values) < 2:
         return mean, math.nan, math.nan
-    half = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * statistics.stdev(values) / math.sqrt(len(values))
+    half = float(scipy.special.stdtrit(len(values) - 1, 0.975)) * deviation(values) / math.sqrt(len(values))
     return mean, mean - half, mean + half
 
 
@@ -58,7 +68,7 @@ def t_test(values: list[float]) -> float:
     """The two-sided p of Student's t test that n paired differences have mean 0; NaN for a single one, 1 where all are 0."""
     if len(values) < 2:
         return math.nan
-    mean, error = statistics.fmean(values), statistics.stdev(values) / math.sqrt(len(values))
+    mean, error = statistics.fmean(values), deviation(values) / math.sqrt(len(values))
     if error == 0:
         return 1.0 if mean == 0 else 0.0
     return float(2 * scipy.special.stdtr(len(values) - 1, -abs(mean) / error))

@@ -8,7 +8,7 @@ import pandas as pd
 
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.runs.tables import HEAD, KIND
-from sparsehead_cli.study.stats import bootstrap_interval, differences, paired_columns
+from sparsehead_cli.study.stats import bootstrap_interval, deviation, differences, paired_columns
 
 SETTING = (*KIND, *HEAD)
 SHARED = ("penalty", "solver")  # of which λ 0 is none: its trials belong to all
@@ -80,13 +80,13 @@ def choose(by_lam: dict[float, list[float]]) -> tuple[float, float]:
     best = max(means, key=lambda lam: (means[lam], -lam))
     if most < 2:
         return best, best
-    error = statistics.stdev(by_lam[best]) / math.sqrt(most)
+    error = deviation(by_lam[best]) / math.sqrt(most)
     return best, max(lam for lam in means if means[lam] >= means[best] - error)
 
 
 def compare(values: dict[float, float], zero: dict[float, float]) -> dict[str, object]:
     """seed -> one number at some λ, and at λ 0 -> its columns of sweep_summary.csv; for λ 0 itself give no zero."""
-    sd = statistics.stdev(values.values()) if len(values) > 1 else math.nan
+    sd = deviation(values.values())
     paired = differences(values, zero)
     low, high = bootstrap_interval(paired) if paired else ("", "")
     columns = paired_columns(values, zero)

@@ -5,8 +5,9 @@ import pytest
 
 from sparsehead_cli.machine.launch import twin_command
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, counted, epoch_line
+from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, epoch_line
 from sparsehead_cli.runs.build import build
+from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.callbacks import Callback
 

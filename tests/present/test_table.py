@@ -8,7 +8,7 @@ from sparsehead_cli.present.console import Console, print_table
 from sparsehead_cli.present.page import Section, render
 from sparsehead_cli.present.spectrum import by_lam_tables
 from sparsehead_cli.present.summary import summary_tables
-from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.summary import SETTING, summarise
 from tests.study.test_by_lam import row as spectrum_row
@@ -73,6 +73,19 @@ def test_a_narrow_terminal_has_intervals_below_and_breaks_texts_not_numbers(caps
         ["", "6.0–8.0", "collapsed"],
         ["", "-2.0", ""],
     ]
+
+
+def test_a_terminal_too_narrow_for_lines_between_columns_has_none_and_breaks_no_number(capsys, monkeypatch):
+    columns = [Column("λ"), Column("chosen", text=True), *(Column("effective\nrank", digits=1) for _ in range(5))]
+    table = Table("as wide as a summary gets", columns)
+    table.add(
+        lam_cell(1660),
+        Cell("best, sparsest"),
+        *(Cell(value, half=half) for value, half in ((44.6, 14.6), (43.2, 18.5), (-78.3, 53.2), (184.6, 12.3), (9.1, 0.2))),
+    )
+    lines = printed(table, 80, capsys, monkeypatch)
+    assert max(map(len, lines.splitlines())) <= 80
+    assert all(number in lines for number in ("1660", "44.6 ± 14.6", "43.2 ± 18.5", "-78.3 ± 53.2", "184.6 ± 12.3", "9.1 ± 0.2"))
 
 
 def test_the_page_has_a_column_for_what_stands_below_and_sorts_by_numbers():

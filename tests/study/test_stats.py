@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sparsehead_cli.study.stats import DRAWN, detectable, holm, mean_interval, sign_flip_test, t_test
+from sparsehead_cli.study.stats import DRAWN, detectable, deviation, holm, mean_interval, sign_flip_test, t_test
 
 
 def test_the_interval_is_scipys():
@@ -18,6 +18,12 @@ def test_paired_differences_are_scipys_paired_test():
     a, b = [1.0, 2.5, 3.1], [0.4, 2.4, 2.2]
     low, high = scipy.stats.ttest_rel(a, b).confidence_interval(0.95)
     assert mean_interval([x - y for x, y in zip(a, b, strict=True)])[1:] == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize("values", [[math.nan, 1.0], [math.nan] * 3, [1.0, math.inf], [1.0], []])
+def test_what_is_not_defined_has_no_deviation(values):
+    assert math.isnan(deviation(values))
+    assert not values or all(map(math.isnan, mean_interval(values)[1:]))
 
 
 def test_one_value_has_no_interval():

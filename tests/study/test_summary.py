@@ -33,6 +33,17 @@ def test_differences_are_paired_by_seed_and_scipys():
     assert (found["mean"], found["sd"], found["seeds"]) == pytest.approx((np.mean(thin), np.std(thin, ddof=1), 4))
 
 
+def test_a_number_that_no_seed_has_is_not_defined_and_the_others_are():
+    """As of a head all of whose inputs died: how many of them a batch needs is nothing."""
+    dead = rows({1e-1: [0.5, 0.6]}, effective_rank_z="", functional_features_share="")
+    summary = summarise(rows({0.0: [0.8, 0.9]}) + dead)
+    for metric in ("effective_rank_z", "functional_features_share"):
+        undefined = of(summary, 1e-1, metric)
+        assert all(np.isnan(undefined[column]) for column in ("mean", "sd", "low", "difference", "bootstrap_low"))
+    assert of(summary, 1e-1)["mean"] == pytest.approx(0.55)
+    assert verdicts(summary)[0].startswith("simclr: no λ is better than 0")
+
+
 def test_the_bootstrap_is_scipys_percentile_bootstrap():
     values = list(np.random.default_rng(0).normal(size=12))
     expected = scipy.stats.bootstrap((values,), np.mean, method="percentile", rng=np.random.default_rng(1)).confidence_interval

@@ -83,7 +83,9 @@ def test_a_terminal_too_narrow_for_lines_between_columns_has_none_and_breaks_no_
         Cell("best, sparsest"),
         *(Cell(value, half=half) for value, half in ((44.6, 14.6), (43.2, 18.5), (-78.3, 53.2), (184.6, 12.3), (9.1, 0.2))),
     )
-    lines = printed(table, 80, capsys, monkeypatch)
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(Console(), table)
+    lines = capsys.readouterr().out
     assert max(map(len, lines.splitlines())) <= 80
     assert all(number in lines for number in ("1660", "44.6 ± 14.6", "43.2 ± 18.5", "-78.3 ± 53.2", "184.6 ± 12.3", "9.1 ± 0.2"))
 

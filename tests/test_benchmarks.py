@@ -1,6 +1,7 @@
 """Every benchmark runs for real, with little work (--quick); what it measures then is not to be quoted."""
 
 import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -119,6 +120,24 @@ def test_the_four_answers_are_drawn_from_the_committed_tables(tmp_path):
 
 
 @pytest.mark.slow
+def test_the_claims_are_those_of_the_committed_runs_and_the_page_has_them(tmp_path):
+    """To the last digit; and each difference with its interval on docs/results.md is one of a table."""
+    committed = ROOT / "results" / "confirm-cifar10"
+    shutil.copytree(committed, tmp_path / "study", ignore=shutil.ignore_patterns("claims.csv"))
+    table, page = run("claims.py", tmp_path / "study"), (ROOT / "docs" / "results.md").read_text()
+    assert (tmp_path / "study" / "claims.csv").read_bytes() == (committed / "claims.csv").read_bytes()
+    assert table.strip() in page
+    rows = [*read_csv(committed / "claims.csv"), *read_csv(committed / "confirmation.csv")]
+    known = set()
+    for row in rows:
+        scale = 1 if "rank" in row.get("measurement", row.get("metric")) else 100
+        numbers = (scale * float(row[name]) for name in ("difference", "difference_low", "difference_high"))
+        known.add("{:+z.2f} ({:+z.2f} to {:+z.2f})".format(*numbers).replace("-", "−"))
+    stated = re.findall(r"[+−][\d.]+ \([+−][\d.]+ to [+−][\d.]+\)", page)
+    assert len(stated) > 10
+    assert set(stated) <= known
+
+
 def test_what_a_reader_has_to_follow_does_not_grow():
     """The functions and files of one training step and of one `pretrain`; the limits are what was measured last."""
     counts = [tuple(map(int, pair)) for pair in re.findall(r": (\d+) functions in (\d+) files", run("calls.py"))]

@@ -27,15 +27,15 @@ NAMES = {  # metric -> (what the table calls it, digits, scale)
     **{name: (f"rank of {rank[-1]}, equal {'kNN' if by == 'knn' else by}", 2, 1) for name, (rank, by) in AT_EQUAL.items()},
 }
 COLUMNS = [
-    *(Column("", text=True), Column("", text=True), Column("mean", text=True), Column("the\nother's", text=True)),
-    *(Column("difference", text=True), Column("d", digits=2, sign="+", minor=True), Column("p,\nt test", digits=4, minor=True)),
-    *(Column("p, signs", digits=4, minor=True), Column("p after\nHolm", digits=4), Column("found with\n80 % power", text=True)),
+    *(Column("", text=True), Column("", text=True), Column("mean"), Column("the\nother's")),
+    *(Column("difference"), Column("d", digits=2, sign="+", minor=True), Column("p,\nt test", digits=4, minor=True)),
+    *(Column("p, signs", digits=4, minor=True), Column("p after\nHolm", digits=4), Column("found with\n80 % power")),
 ]
 
 
 def show_confirmation(console: Console, found: Confirmation) -> None:
-    """Print the primary outcomes, the ranks where both are equally far, and the verdicts; the rest is in the table's file."""
-    for table in confirmation_tables(found, (*found.plan.outcomes, *AT_EQUAL)):
+    """Print the primary outcomes and the verdicts; the rest is in the table's file, and on the page."""
+    for table in confirmation_tables(found, found.plan.outcomes):
         print_table(console, table)
     for line in sentences(found):
         console.print(line, soft_wrap=True)
@@ -73,12 +73,11 @@ def cells_of(row: Row) -> list[Cell]:
         *(
             Cell(spelled(row["contrast"])),
             Cell(name),
-            Cell(written(row["mean"])),
-            Cell(written(row["reference_mean"])),
-            Cell(difference),
+            *(Cell(row[column], text=written(row[column])) for column in ("mean", "reference_mean")),
+            Cell(row["difference"], text=difference),
         ),
         *(Cell(row["effect_size"]), Cell(row["p_t"]), Cell(row["p_permutation"]), Cell(row.get("p_holm", ""))),
-        Cell(written(row["detectable"])),
+        Cell(row["detectable"], text=written(row["detectable"])),
     ]
 
 

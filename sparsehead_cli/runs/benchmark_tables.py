@@ -70,6 +70,13 @@ BENCHMARKS = {
     "protocol.csv": Table(
         ("workload", "measurement", "value", "low", "high", "studies", *MACHINE), key=("workload", "measurement")
     ),
+    "claims.csv": Table(
+        (
+            *("experiment", "method", "penalty", "lam", "measurement", "seeds", "mean", "reference_mean"),
+            *("difference", "difference_low", "difference_high", "p_t", "plan"),
+        ),
+        key=("method", "measurement"),
+    ),
     "throughput.csv": Table(
         (
             *("network", "workload", "images_per_second", "ratio", "beside", "gflops", "limit", "dtype"),

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -162,7 +162,7 @@ def sentences(found: Confirmation) -> list[str]:
         said.append(f"{choice.method}: {setting_in_words(choice)}, chosen by {pilot} pilot seeds, on {fresh} fresh ones:")
         said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes]
         if ("control - zero", "accuracy") in rows:
-            said.append(f"    {control(rows)}")
+            said += [f"    {line}" for line in control(rows, plan.outcomes)]
     return said
 
 
@@ -187,13 +187,14 @@ def verdict(row: Row, choice: Choice, plan: Plan) -> str:
     return f"{text}no change is shown; {power}."
 
 
-def control(rows: dict[tuple[str, str], Row]) -> str:
-    """What shrinking alone does to the probe, and what is left of the chosen penalty beside it."""
-    words = []
+def control(rows: dict[tuple[str, str], Row], outcomes: Iterable[str]) -> list[str]:
+    """What shrinking alone changes, and what is left of the chosen penalty beside it."""
+    words: dict[str, list[str]] = {}
     for contrast in ("control - zero", "chosen - control"):
-        row = rows[contrast, "accuracy"]
-        difference, low, high = (100 * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
-        words.append(f"{difference:+z.2f} ({low:+z.2f} to {high:+z.2f})")
-    return (
-        f"the control {CONTROL} changes the probe by {words[0]} points from λ 0; the chosen penalty is {words[1]} from the control."
-    )
+        for outcome in outcomes:
+            name, scale, unit = WORDS[outcome]
+            row = rows[contrast, outcome]
+            difference, low, high = (scale * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
+            words.setdefault(contrast, []).append(f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f})")
+    alone, beside = (", ".join(said) for said in words.values())
+    return [f"the control {CONTROL}, which only shrinks, from λ 0: {alone}.", f"the chosen penalty from the control: {beside}."]

@@ -73,10 +73,13 @@ def test_committed_runs_keep_their_names(folder):
 
 @pytest.mark.parametrize("folder", SWEPT, ids=lambda path: path.name)
 def test_committed_trials_keep_their_names(folder):
-    """The grid with the values of λ that the table has; with λ "auto" each penalty has its own."""
+    """The grid with the values of λ that the table has; with λ "auto" each penalty has its own. Of images in a folder, which may
+    not be here, what is looked up is CIFAR-10's."""
     rows = rows_of(folder / "sweep.csv")
+    dataset = rows[0]["dataset"]
+    settings = {"dataset": dataset, **({"image_size": 32, "cache": "memory"} if "/" in dataset else {})}
     lams = tuple(dict.fromkeys(float(row["lam"]) for row in rows))
-    grid = dataclasses.replace(read_grid(folder.name, None, {}, {}), lams=lams, auto=False)
+    grid = dataclasses.replace(read_grid(folder.name, None, {}, settings), lams=lams, auto=False)
     names = {folder_of(config).name for config in trials(grid, folder.name)}
     assert {row["run"] for row in rows} <= names
 

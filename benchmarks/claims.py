@@ -1,0 +1,113 @@
+"""What the paper claims beside what a fair test measured: the confirming runs of a plan, measured in every way that it speaks of.
+
+    sparsehead sweep-lambda --experiment confirm-cifar10 --dataset data/cifar10-jpeg --confirm 16
+    python benchmarks/claims.py results/confirm-cifar10      # claims.csv, and its table for docs/results.md
+
+The linear probe and the ranks are in the sweep's own tables. Beside them every run of λ 0 and of the chosen λ was evaluated by
+`sparsehead evaluate --protocol knn,semi` and on fashion10k (`--dataset fashion10k --protocol linear,knn`). The rows that are
+compared are gathered in confirm/evaluations.csv, of the runs' folders where these are still there. Differences are paired by seed,
+with the 95 % interval and the p of Student's paired t. None is corrected here; confirmation.csv corrects the plan's outcomes.
+"""
+
+import argparse
+from pathlib import Path
+
+from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
+from sparsehead_cli.study.plan import Plan, read_plan
+from sparsehead_cli.study.results import CONFIRM, read_sweep
+from sparsehead_cli.study.stats import mean_interval, t_test
+
+EVALUATIONS, CLAIMS = "evaluations.csv", "claims.csv"
+NEIGHBOURS = {"": "", "20": "cosine weighted"}  # k -> the kNN that is compared
+OF_SWEEP = {"accuracy": "linear probe", "effective_rank_r": "effective rank of r", "effective_rank_z": "effective rank of z"}
+WORDS = {"linear": "linear probe", "knn": "kNN (k = 20)", "semi-linear": "linear probe", "semi-finetune": "fine-tuning"}
+NAMES = {"simclr": "SimCLR", "byol": "BYOL"}
+PAPER = {("simclr", "linear probe"): 2.12, ("byol", "linear probe"): 1.05}  # points on ImageNet; the paper's key results
+
+
+def gathered(folder: Path) -> list[Row]:
+    """The rows of evaluations.csv that are compared: of r, and of every kNN one."""
+    found = [row for path in sorted(folder.glob(f"*/{EVALUATIONS}")) for row in read_csv(path)]
+    return [
+        row
+        for row in found
+        if row["features"] == "r" and row["k"] in NEIGHBOURS and f"{row['distance']} {row['vote']}".strip() == NEIGHBOURS[row["k"]]
+    ]
+
+
+def measurement_of(row: Row) -> str:
+    """What a row of evaluations.csv measured, in words."""
+    of_labels = f" on {100 * number(row['label_share']):g} % of the labels" if row["label_share"] else ""
+    elsewhere = "" if row["eval_dataset"] == row["dataset"] else f" on {row['eval_dataset']}"
+    return WORDS[row["protocol"]] + of_labels + elsewhere
+
+
+def measured(folder: Path) -> dict[str, dict[str, float]]:
+    """measurement -> run -> value, of every confirming run."""
+    values: dict[str, dict[str, float]] = {}
+    for row in read_csv(folder / EVALUATIONS):
+        if (row["protocol"], row["eval_dataset"]) != ("linear", row["dataset"]):  # which the sweep's table has
+            values.setdefault(measurement_of(row), {})[row["run"]] = float(row["value"])
+    for run, row in read_sweep(folder).items():
+        for column, name in OF_SWEEP.items():
+            values.setdefault(name, {})[run] = number(row[column])
+    return values
+
+
+def claims(plan: Plan, folder: Path) -> list[Row]:
+    """A row a method and measurement that all runs of both arms have: chosen λ against λ 0 of the same seeds."""
+    rows = []
+    for choice in plan.choices:
+        for measurement, values in sorted(measured(folder).items()):
+            arms = [[values.get(run) for run in choice.runs[arm]] for arm in ("chosen", "zero")]
+            if None in arms[0] + arms[1]:
+                continue
+            paired = [value - zero for value, zero in zip(*arms, strict=True)]
+            difference, low, high = mean_interval(paired)
+            means = {"mean": sum(arms[0]) / len(paired), "reference_mean": sum(arms[1]) / len(paired)}
+            interval = {"difference": difference, "difference_low": low, "difference_high": high, "p_t": t_test(paired)}
+            common = {
+                "experiment": plan.experiment,
+                "method": choice.method,
+                "penalty": choice.setting["penalty"],
+                "lam": choice.lam,
+            }
+            rows.append({**common, "measurement": measurement, "seeds": len(paired), **means, **interval, "plan": plan.hash})
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """claims.csv as a table of Markdown: accuracies in %, differences in points."""
+    lines = ["| | at λ 0 | at the chosen λ | difference (95 %) | the paper's gain is |", "|---|---|---|---|---|"]
+    for row in rows:
+        rank = "rank" in row["measurement"]
+        scale, unit = (1, "") if rank else (100, " %")
+        before, after, difference, low, high = (
+            scale * number(row[name]) for name in ("reference_mean", "mean", "difference", "difference_low", "difference_high")
+        )
+        gain = PAPER.get((row["method"], row["measurement"]))
+        verdict = "" if gain is None else f"+{gain} points: {'excluded' if high < gain else 'possible'}"
+        name = f"{NAMES[row['method']]}, {row['measurement']}"
+        lines.append(
+            f"| {name} | {before:.1f}{unit} | {after:.1f}{unit} | {difference:+z.2f} ({low:+z.2f} to {high:+z.2f}) | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path, help="that of a sweep with a plan whose runs are all there")
+    folder = parser.parse_args().folder
+    plan = read_plan(folder)
+    if plan is None:
+        raise SystemExit(f"{folder} has no plan: sparsehead sweep-lambda --confirm N writes it")
+    if found := gathered(folder / CONFIRM):
+        replace_csv(folder / CONFIRM / EVALUATIONS, found)
+    rows = claims(plan, folder / CONFIRM)
+    replace_csv(folder / CLAIMS, rows)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -91,7 +91,8 @@ def terminal_table(table: Table, width: int) -> rich.table.Table:
     least, natural = [], []
     for i, (column, title) in enumerate(columns):
         cells = "\n".join(line[i] for line in lines)
-        least.append(min(LEAST_WORD, longest(cells.split())) if column.text else longest(cells.split("\n")))
+        word = min(LEAST_WORD, longest([*title.split(), *cells.split()]))
+        least.append(word if column.text else max(word, longest(cells.split("\n"))))
         natural.append(longest([*title.split("\n"), *cells.split("\n")]))
     room = width - 3 * len(columns) - 1
     drawn.pad_edge = sum(least) <= room

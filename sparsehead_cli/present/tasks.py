@@ -1,6 +1,7 @@
 """A sequence of tasks as people see it: the matrix of accuracies, and what is read off it."""
 
-from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell
+from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.study.continual import ALL, continual, matrix_of
 
@@ -48,18 +49,21 @@ def task_tables(rows: list[Row]) -> list[Table]:
 def sequence_table(rows: list[Row]) -> Table:
     """Means over seeds of the numbers of sequences, and what changes from λ 0, rows of `by_lam_of_tasks`: a line a λ."""
     differing = [name for name in ("penalty", "solver") if len({row[name] for row in rows}) > 1]
-    settings = ("method", *differing, "lam")
-    columns = [*(Column(name, text=True) for name in settings), Column("runs")]
+    settings = ("method", *differing)
+    counts = {int(row["runs"]) for row in rows}  # said once where it is one number
+    columns = [*(Column(name, text=True) for name in settings), Column("λ"), *[Column("runs")] * (len(counts) > 1)]
     for name in SHORT.values():
         columns.append(Column(name, digits=1, scale=100, minor=name in ("backward", "forward")))
         columns += [Column("from λ 0", digits=1, scale=100, sign="+")] * (name in JUDGED)
     note = "points of linear accuracy, mean ± half of the 95 % interval over seeds (Student's t); from λ 0: the same seeds, paired"
-    table = Table("sequences of tasks", columns, notes=(note,), wide=100)
+    title = "sequences of tasks" + ("" if len(counts) > 1 else f", {counted(*counts, 'run')} each")
+    table = Table(title, columns, notes=(note,), wide=100)
     lines: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
-        lines.setdefault(tuple(str(row[name]) for name in settings), {})[str(row["metric"])] = row
+        lines.setdefault(tuple(str(row[name]) for name in (*settings, "lam")), {})[str(row["metric"])] = row
     for line, numbers in lines.items():
-        cells = [Cell(value) for value in line] + [Cell(next(iter(numbers.values()))["runs"])]
+        cells = [*map(Cell, line[:-1]), lam_cell(float(line[-1]))]
+        cells += [Cell(next(iter(numbers.values()))["runs"])] * (len(counts) > 1)
         for name in SHORT:
             cells.append(interval(numbers[name], ""))
             cells += [interval(numbers[name], "difference")] * (SHORT[name] in JUDGED)

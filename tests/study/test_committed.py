@@ -6,12 +6,14 @@ import pytest
 
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.by_lam import by_lam
+from sparsehead_cli.study.continual import runs_of_tasks, sequences
 from sparsehead_cli.study.curves import keep_curves
-from sparsehead_cli.study.results import BY_LAM, CURVES_CSV, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
+from sparsehead_cli.study.results import BY_LAM, CONTINUAL_CSV, CURVES_CSV, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.summary import summarise, without_pruned
 
 RESULTS = Path(__file__).parents[2] / "results"
 SWEEPS = sorted(path.parent.name for path in RESULTS.glob(f"*/{SUMMARY_CSV}"))
+SEQUENCES = sorted(path.parent.name for path in RESULTS.glob(f"*/{CONTINUAL_CSV}"))
 SPECTRA = sorted(path.parent.name for path in RESULTS.glob(f"*/{BY_LAM}"))
 
 
@@ -20,6 +22,12 @@ def test_the_summary_of_a_sweep(name, tmp_path):
     trials, pruned = (read_csv(RESULTS / name / table) for table in (SWEEP_CSV, PRUNED_CSV))
     replace_csv(tmp_path / SUMMARY_CSV, summarise(without_pruned(trials, pruned)))
     assert (tmp_path / SUMMARY_CSV).read_bytes() == (RESULTS / name / SUMMARY_CSV).read_bytes()
+
+
+@pytest.mark.parametrize("name", SEQUENCES)
+def test_the_numbers_of_sequences_of_tasks(name, tmp_path):
+    replace_csv(tmp_path / CONTINUAL_CSV, sequences(runs_of_tasks(RESULTS / name)))
+    assert (tmp_path / CONTINUAL_CSV).read_bytes() == (RESULTS / name / CONTINUAL_CSV).read_bytes()
 
 
 @pytest.mark.parametrize("name", ["lambda-auto", "lambda-penalties"])

@@ -51,8 +51,8 @@ def figure_of(rows: pd.DataFrame) -> Figure:
     """Features needed, and how far batches agree beyond chance, against the batch size; a column a method, a colour a λ."""
     lams, methods = sorted(rows["lam"].unique()), list(rows["method"].unique())
     numbers = {
-        "share of r's features that a batch needs": rows["features_kept"] / rows["n_features"],
-        "agreement of batches beyond chance": rows["batch_overlap"] - rows["batch_overlap_by_chance"],
+        "features of r needed, share": rows["features_kept"] / rows["n_features"],
+        "agreement beyond chance": rows["batch_overlap"] - rows["batch_overlap_by_chance"],
     }
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(1.2 + 3.1 * len(methods), 5.4), layout="constrained")

@@ -33,6 +33,70 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float) -> Tensor:
     return mean_over_anchors(of_anchors, len(z))
 
 
+def decoupled(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None = None) -> Tensor:
+    """NT-Xent without the positive in the denominator, [B, E], [B, E] -> []. Mean over the 2B anchors.
+
+    With `sigma` the positives are weighted: 2 - exp(s / sigma) over its mean over the batch, s the cosine of a pair; the weights,
+    1 in the mean, get no gradient. Source: DCL and DCLW (Yeh et al. 2022), eq. 6 and 7.
+    """
+    a, b = F.normalize(z1, dim=1), F.normalize(z2, dim=1)
+    z, cosine = torch.cat([a, b]), (a * b).sum(dim=1)
+    weight = 1.0 if sigma is None else 2 - len(a) * (cosine.detach() / sigma).softmax(dim=0)
+    own = torch.arange(len(a), device=z.device).repeat(2)  # the image of an anchor, both of whose views are no negatives
+
+    def of_anchors(rows: slice) -> Tensor:
+        similarity = (z[rows] @ z.T / temperature).masked_fill(own[rows, None] == own, -torch.inf)
+        return similarity.logsumexp(dim=1).mean()
+
+    return mean_over_anchors(of_anchors, len(z)) - (weight * cosine).mean() / temperature
+
+
+def in_batch_nce(q: Tensor, k: Tensor, temperature: float) -> Tensor:
+    """InfoNCE of queries against the keys of the batch, [B, E], [B, E] -> []. Mean over B; the keys get no gradient.
+
+    Both are normalised here. Source: van den Oord et al. 2018, eq. 4, with cosines over a temperature; MoCo v3 (Chen et al. 2021)
+    multiplies it by twice the temperature, NNCLR (Dwibedi et al. 2021, eq. 4) has nearest neighbours as keys.
+    """
+    q, k = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1)
+    return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
+
+
+def moco_v3(q1: Tensor, q2: Tensor, k1: Tensor, k2: Tensor, temperature: float) -> Tensor:
+    """Each view's prediction against the teacher's keys of the other, times 2 · temperature, summed; [B, E] each -> [].
+
+    Source: MoCo v3 (Chen et al. 2021), algorithm 1.
+    """
+    return 2 * temperature * (in_batch_nce(q1, k2, temperature) + in_batch_nce(q2, k1, temperature))
+
+
+def nnclr(p1: Tensor, p2: Tensor, n1: Tensor, n2: Tensor, temperature: float) -> Tensor:
+    """The neighbours of each view's embedding against the predictions of the other view, mean of both; [B, E] each -> [].
+
+    A neighbour has to find the prediction of its own image among those of the batch; neighbours get no gradient.
+    Source: NNCLR (Dwibedi et al. 2021), eq. 3, symmetrised as in their section 3.2.
+    """
+    pairs = ((n1, p2), (n2, p1))
+    labels = torch.arange(len(p1), device=p1.device)
+    logits = [F.normalize(n.detach(), dim=1) @ F.normalize(p, dim=1).T / temperature for n, p in pairs]
+    return sum(F.cross_entropy(scores, labels) for scores in logits) / 2
+
+
+def relations(z: Tensor, k: Tensor, queue: Tensor, temperature: float, teacher_temperature: float) -> Tensor:
+    """Cross-entropy of a view's similarities to a queue to those of the teacher's other view, [B, E], [B, E], [K, E] -> [].
+
+    Mean over B; all are normalised here, keys and queue get no gradient. Source: ReSSL (Zheng et al. 2021), eq. 4-6.
+    """
+    z, k, queue = F.normalize(z, dim=1), F.normalize(k.detach(), dim=1), F.normalize(queue, dim=1)
+    target = (k @ queue.T / teacher_temperature).softmax(dim=1)
+    return -(target * (z @ queue.T / temperature).log_softmax(dim=1)).sum(dim=1).mean()
+
+
+def nearest(z: Tensor, queue: Tensor) -> Tensor:
+    """The row of a queue with the largest cosine to each embedding, normalised, [B, E], [K, E] -> [B, E]; no gradient."""
+    queue = F.normalize(queue.detach(), dim=1)
+    return queue[(F.normalize(z.detach(), dim=1) @ queue.T).argmax(dim=1)]
+
+
 def info_nce(q: Tensor, k: Tensor, queue: Tensor, temperature: float) -> Tensor:
     """InfoNCE of queries against their keys and a queue of older keys, [B, E], [B, E], [K, E] -> []. Mean over B.
 
@@ -125,6 +189,84 @@ def vicreg(z1: Tensor, z2: Tensor, invariance: float, variance: float, covarianc
     squares = [off_diagonal_squares(z.T @ z / (batch - 1)) / dim for z in centred]
     terms = {"invariance": F.mse_loss(z1, z2), "variance": sum(hinges) / 2, "covariance": sum(squares)}
     return invariance * terms["invariance"] + variance * terms["variance"] + covariance * terms["covariance"], terms
+
+
+def vibcreg(z1: Tensor, z2: Tensor, invariance: float, variance: float, covariance: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """VICReg whose covariance term is that of correlations, so that it does not depend on z's scale; [B, E], [B, E] -> [].
+
+    Off-diagonal squared correlations are averaged over all E² entries, and summed over the views.
+    Source: VIbCReg (Lee & Aune 2021), eq. 5-7; without their iterative normalisation behind the projector.
+    """
+    _, terms = vicreg(z1, z2, invariance, variance, covariance)
+    correlations = [(z := F.normalize(view - view.mean(dim=0), dim=0)).T @ z for view in (z1, z2)]
+    terms["covariance"] = sum(off_diagonal_squares(c) / c.numel() for c in correlations)
+    return invariance * terms["invariance"] + variance * terms["variance"] + covariance * terms["covariance"], terms
+
+
+def tico(z1: Tensor, z2: Tensor, covariance: Tensor, beta: float, rho: float) -> tuple[Tensor, Tensor]:
+    """1 - cos(z, z') + rho · zᵀ C z, mean over B, for a running second moment C of z; [B, E], [B, E], [E, E] -> [].
+
+    C = beta · `covariance` + (1 - beta) · zᵀz / B, z normalised; its new part passes the gradient on. It is returned as well,
+    without gradient. z' is the teacher's, which gets none. Source: TiCo (Zhu et al. 2022), algorithm 1.
+    """
+    z1, z2 = F.normalize(z1, dim=1), F.normalize(z2.detach(), dim=1)
+    moment = beta * covariance.detach() + (1 - beta) * z1.T @ z1 / len(z1)
+    return 1 - (z1 * z2).sum(dim=1).mean() + rho * ((z1 @ moment) * z1).sum(dim=1).mean(), moment.detach()
+
+
+def mmcr(z1: Tensor, z2: Tensor, compression: float) -> Tensor:
+    """-‖C‖_* of the images' centroids C [B, E] over the views, z normalised; [B, E], [B, E] -> [].
+
+    Centroids are long where the views of an image agree, and their nuclear norm is large where they spread over all directions.
+    `compression` weighs the mean nuclear norm of an image's own views, which rather shortens their spread.
+    Source: MMCR (Yerxa et al. 2023), eq. 3; the second term is their λ.
+    """
+    views = torch.stack([F.normalize(z1, dim=1), F.normalize(z2, dim=1)], dim=1)  # [B, 2, E]
+    loss = -torch.linalg.svdvals(views.mean(dim=1)).sum()
+    return loss + compression * torch.linalg.svdvals(views).sum(dim=1).mean() if compression else loss
+
+
+def frossl(z1: Tensor, z2: Tensor, invariance: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """Σ over views of log ‖ZᵀZ / tr ZᵀZ‖_F² + invariance · 2 Σ ‖z - z̄‖² / B; [B, E], [B, E] -> [].
+
+    The columns of Z are normalised over the batch, z̄ is the mean of the views. The first term falls as z's spectrum becomes flat.
+    Source: FroSSL (Skean et al. 2024), eq. 4-6.
+    """
+    normalised = [F.normalize(z, dim=0) for z in (z1, z2)]
+    mean = sum(normalised) / 2
+    moments = [z.T @ z for z in normalised]
+    terms = {
+        "spread": sum((m / len(m)).square().sum().log() for m in moments),  # E is their trace
+        "invariance": 2 * sum((z - mean).square().sum() for z in normalised) / len(z1),
+    }
+    return terms["spread"] + invariance * terms["invariance"], terms
+
+
+def lejepa(z1: Tensor, z2: Tensor, directions: Tensor, regularisation: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """(1 - regularisation) · mean squared distance to the views' mean + regularisation · SIGReg, its mean over the views.
+
+    [B, E], [B, E], [E, M] -> []. Source: LeJEPA (Balestriero & LeCun 2025), eq. 8, algorithm 2.
+    """
+    mean = (z1 + z2) / 2
+    terms = {
+        "invariance": sum((z - mean).square().mean() for z in (z1, z2)) / 2,
+        "sigreg": sum(sigreg(z, directions) for z in (z1, z2)) / 2,
+    }
+    return (1 - regularisation) * terms["invariance"] + regularisation * terms["sigreg"], terms
+
+
+def sigreg(z: Tensor, directions: Tensor, furthest: float = 5.0, knots: int = 17) -> Tensor:
+    """How far z is from a standard normal distribution, by its sketch along M directions; [B, E], [E, M] -> [].
+
+    Along each (normalised here) the test of Epps and Pulley, B · ∫ |φ(t) - exp(-t²/2)|² exp(-t²/2) dt over [-furthest, furthest],
+    by the trapezoidal rule at `knots` places, φ the empirical characteristic function; the mean over directions.
+    Source: LeJEPA (Balestriero & LeCun 2025), section 4.3, algorithm 1.
+    """
+    t = torch.linspace(-furthest, furthest, knots, dtype=z.dtype, device=z.device)
+    normal = (-t.square() / 2).exp()
+    at = (z @ F.normalize(directions, dim=0))[:, :, None] * t  # [B, M, T]
+    away = (at.cos().mean(dim=0) - normal).square() + at.sin().mean(dim=0).square()
+    return len(z) * torch.trapezoid(away * normal, t, dim=1).mean()
 
 
 def w_mse(z1: Tensor, z2: Tensor, eps: float) -> Tensor:

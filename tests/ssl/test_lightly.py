@@ -8,10 +8,14 @@ from sparsehead_cli.ssl import losses
 pytest.importorskip("lightly", reason="pip install -e '.[peers]'")
 from lightly.loss import (
     BarlowTwinsLoss,
+    DCLLoss,
+    DCLWLoss,
     DINOLoss,
+    MMCRLoss,
     NegativeCosineSimilarity,
     NTXentLoss,
     SwaVLoss,
+    TiCoLoss,
     VICRegLoss,
     WMSELoss,
 )
@@ -102,3 +106,47 @@ def test_dino():
     constants |= {"student_temperature": 0.1, "teacher_temperature": 0.04}
     for local in ((), tensors(3, seed=8)):
         agree(lambda a, b, local=local: losses.dino(a, b, t1, t2, *local, **constants)[0], theirs, tensors(2))
+
+
+def test_dcl_and_dclw():
+    """Theirs takes embeddings as they come, and ours normalises them."""
+
+    def normalised(loss):
+        return lambda a, b: loss(torch.nn.functional.normalize(a, dim=1), torch.nn.functional.normalize(b, dim=1))
+
+    agree(lambda a, b: losses.decoupled(a, b, 0.1), normalised(DCLLoss(temperature=0.1)), tensors(2))
+    agree(lambda a, b: losses.decoupled(a, b, 0.1, sigma=0.5), normalised(DCLWLoss(temperature=0.1, sigma=0.5)), tensors(2))
+
+
+def test_tico():
+    z2, before = tensors(1, seed=3)[0], torch.eye(DIM) / DIM
+
+    def theirs(a):
+        loss = TiCoLoss(beta=0.9, rho=8.0)
+        loss.C = before
+        return loss(a, z2)
+
+    agree(lambda a: losses.tico(a, z2, before, 0.9, 8.0)[0], theirs, tensors(1))
+
+
+def test_mmcr():
+    """Theirs has other views of a teacher beside them; here each image has one view of either."""
+
+    def theirs(a, b):
+        a, b = (torch.nn.functional.normalize(z, dim=1)[:, None] for z in (a, b))
+        return MMCRLoss(lmda=0.05)(a, b)
+
+    agree(lambda a, b: losses.mmcr(a, b, 0.05), theirs, tensors(2))
+
+
+def test_frossl():
+    frossl = pytest.importorskip("lightly.loss.frossl_loss", reason="a lightly with FroSSL")
+    agree(lambda a, b: losses.frossl(a, b, 1.0)[0], lambda a, b: frossl.FroSSLLoss(1.0)([a, b]), tensors(2))
+
+
+def test_sigreg(monkeypatch):
+    lejepa = pytest.importorskip("lightly.loss.lejepa_loss", reason="a lightly with LeJEPA")
+    directions = torch.nn.functional.normalize(tensors(1, (DIM, 20), seed=4)[0], dim=0)
+    theirs = lejepa.SIGReg(knots=9, t_max=5.0, num_vectors=20)  # half of our places: it counts the others double
+    monkeypatch.setattr(theirs, "_generate_unit_vectors", lambda *_, **__: directions)
+    agree(lambda a: losses.sigreg(a, directions), theirs, tensors(1))

@@ -17,6 +17,7 @@ def embeddings(batch=6, dim=5, dtype=torch.float64, seed=0, count=2):
 
 LABELS = torch.tensor([0, 1, 0, 2, 1, 1, 0, 2])
 PROTOTYPES, TEACHER_PROTOTYPES, QUEUE = (embeddings(7, 5, seed=s)[0] for s in (5, 6, 7))
+DIRECTIONS = embeddings(5, 5, seed=9)[0]
 CENTRE = torch.linspace(-0.1, 0.1, 7, dtype=torch.float64)
 
 
@@ -50,9 +51,19 @@ OBJECTIVES = {
     "w_mse": lambda a, b: losses.w_mse(a, b, 1e-3),
     "swav": lambda a, b: swav(a, b, prototypes=of_type(PROTOTYPES, a)),
     "dino": dino_loss,
+    "decoupled": lambda a, b: losses.decoupled(a, b, 0.2),
+    "decoupled, weighted": lambda a, b: losses.decoupled(a, b, 0.2, sigma=0.5),
+    "moco_v3": lambda a, b: losses.moco_v3(a, b, a, b, 0.5),
+    "nnclr": lambda a, b: losses.nnclr(a, b, *(losses.nearest(z, of_type(QUEUE, z)) for z in (a, b)), 0.2),
+    "relations": lambda a, b: losses.relations(a, b, of_type(QUEUE, a), 0.1, 0.04),
+    "vibcreg": lambda a, b: losses.vibcreg(a, b, 25, 25, 200)[0],
+    "tico": lambda a, b: losses.tico(a, b, of_type(torch.eye(5), a)[: a.shape[1]], 0.9, 8.0)[0],
+    "mmcr": lambda a, b: losses.mmcr(a, b, 0.1),
+    "frossl": lambda a, b: losses.frossl(a, b, 1.0)[0],
+    "lejepa": lambda a, b: losses.lejepa(a, b, of_type(DIRECTIONS, a)[: a.shape[1]], 0.05)[0],
 }
-SYMMETRIC = sorted(set(OBJECTIVES) - {"info_nce"})
-WITH_STOP_GRADIENT = {"info_nce", "byol", "simsiam", "swav", "dino"}
+SYMMETRIC = sorted(set(OBJECTIVES) - {"info_nce", "relations", "tico"})
+WITH_STOP_GRADIENT = {"info_nce", "byol", "simsiam", "swav", "dino", "decoupled, weighted", "moco_v3", "nnclr", "relations", "tico"}
 
 
 @pytest.mark.parametrize("name", SYMMETRIC)
@@ -61,7 +72,7 @@ def test_views_may_be_exchanged(name):
     torch.testing.assert_close(OBJECTIVES[name](a, b), OBJECTIVES[name](b, a))
 
 
-@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"vicreg", "barlow_twins"}))
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"vicreg", "barlow_twins", "vibcreg", "lejepa"}))
 def test_scale_does_not_matter(name):
     a, b = embeddings(8)
     torch.testing.assert_close(OBJECTIVES[name](a, b), OBJECTIVES[name](7 * a, 7 * b), rtol=1e-6, atol=1e-6)
@@ -347,3 +358,119 @@ def test_standardised_patches(patch):
     corner = x[1, :, :patch, :patch]
     torch.testing.assert_close(y[1, :, :patch, :patch], (corner - corner.mean()) / corner.std(), atol=1e-5, rtol=1e-5)
     assert torch.equal(losses.standardise_patches(torch.ones(1, 1, 8, 8), 4), torch.zeros(1, 1, 8, 8))
+
+
+# ------------------------------------------------------------------------------------------------ contrastive and its kin
+
+
+def test_decoupled_is_nt_xent_without_its_positive():
+    """In words: for each anchor the logarithm of the sum over the views of other images, less the positive's similarity."""
+    a, b = (F.normalize(z, dim=1) for z in embeddings(4, 3))
+    z, total = torch.cat([a, b]), 0.0
+    for i in range(8):
+        negatives = sum(math.exp(z[i] @ z[j] / 0.2) for j in range(8) if j % 4 != i % 4)
+        total += math.log(negatives) - z[i] @ z[(i + 4) % 8] / 0.2
+    assert losses.decoupled(a, b, 0.2) == pytest.approx((total / 8).item())
+
+
+def test_weights_of_pairs_are_one_in_the_mean_and_larger_for_the_unlike():
+    a, b = (F.normalize(z, dim=1) for z in embeddings(6, 3))
+    cosine = (a * b).sum(dim=1)
+    weight = 2 - (cosine / 0.5).exp() / (cosine / 0.5).exp().mean()
+    assert weight.mean() == pytest.approx(1)
+    assert torch.equal(weight.argsort(), cosine.argsort(descending=True))
+    expected = losses.decoupled(a, b, 0.2) + ((1 - weight) * cosine).mean() / 0.2
+    torch.testing.assert_close(losses.decoupled(a, b, 0.2, sigma=0.5), expected)
+
+
+def test_moco_v3_in_words():
+    q1, q2, k1, k2 = (F.normalize(z, dim=1) for z in embeddings(4, 3, count=4))
+    total = 0.0
+    for q, k in ((q1, k2), (q2, k1)):
+        for i in range(4):
+            total -= math.log(math.exp(q[i] @ k[i] / 0.5) / sum(math.exp(q[i] @ k[j] / 0.5) for j in range(4))) / 4
+    assert losses.moco_v3(q1, q2, k1, k2, 0.5).item() == pytest.approx(2 * 0.5 * total)
+
+
+def test_the_nearest_of_a_queue():
+    queue = torch.tensor([[2.0, 0.0], [0.0, 3.0], [-1.0, 0.0]])
+    found = losses.nearest(torch.tensor([[0.1, 5.0], [1.0, 0.9], [-4.0, 1.0]]), queue)
+    assert torch.equal(found, torch.tensor([[0.0, 1.0], [1.0, 0.0], [-1.0, 0.0]]))
+
+
+def test_nnclr_in_words():
+    p1, p2, n1, n2 = (F.normalize(z, dim=1) for z in embeddings(4, 3, count=4))
+    total = 0.0
+    for n, p in ((n1, p2), (n2, p1)):
+        for i in range(4):
+            total -= math.log(math.exp(n[i] @ p[i] / 0.2) / sum(math.exp(n[i] @ p[j] / 0.2) for j in range(4))) / 8
+    assert losses.nnclr(p1, p2, n1, n2, 0.2).item() == pytest.approx(total)
+
+
+def test_relations_are_lowest_where_both_see_the_same():
+    z = embeddings(6, 5)[0]
+    same, entropy = losses.relations(z, z, QUEUE, 0.1, 0.1), 0.0
+    p = (F.normalize(z, dim=1) @ F.normalize(QUEUE, dim=1).T / 0.1).softmax(dim=1)
+    entropy = -(p * p.log()).sum(dim=1).mean()
+    torch.testing.assert_close(same, entropy)
+    assert losses.relations(embeddings(6, 5, seed=3)[0], z, QUEUE, 0.1, 0.1) > same
+
+
+# ------------------------------------------------------------------------------------------------ moments and distributions
+
+
+def test_vibcregs_covariance_term_is_of_correlations():
+    a, b = embeddings(20, 4)
+    _, terms = losses.vibcreg(a, 5 * b, 25, 25, 200)
+    expected = 0.0
+    for z in (a, b):
+        correlation = torch.corrcoef(z.T)
+        expected += (correlation.square().sum() - 4) / 16
+    torch.testing.assert_close(terms["covariance"], expected)
+
+
+def test_tico_moves_its_second_moment_and_penalises_what_is_often_there():
+    a, b = embeddings(8, 3)
+    before = torch.eye(3, dtype=torch.float64)
+    loss, after = losses.tico(a, b, before, 0.9, 8.0)
+    z, target = F.normalize(a, dim=1), F.normalize(b, dim=1)
+    torch.testing.assert_close(after, 0.9 * before + 0.1 * sum(torch.outer(x, x) for x in z) / 8)
+    expected = 1 - (z * target).sum(dim=1).mean() + 8 * sum(x @ after @ x for x in z) / 8
+    torch.testing.assert_close(loss, expected)
+
+
+def test_mmcr_is_lowest_where_views_agree_and_images_are_orthogonal():
+    basis = torch.eye(4, dtype=torch.float64)
+    assert losses.mmcr(basis, basis, 0.0).item() == pytest.approx(-4)  # four centroids of length 1, all orthogonal
+    assert losses.mmcr(basis, basis.roll(1, 0), 0.0) > -4
+    together = basis[:1].expand(4, 4)
+    assert losses.mmcr(together, together, 0.0).item() == pytest.approx(-2)  # √B, the least of any
+    assert losses.mmcr(basis, basis, 0.5).item() == pytest.approx(-4 + 0.5 * 2**0.5)  # two equal views: one singular value √2
+
+
+def test_frossl_is_lowest_for_a_flat_spectrum():
+    flat = torch.linalg.qr(embeddings(8, 4)[0]).Q
+    loss, terms = losses.frossl(flat, flat, 1.0)
+    assert loss.item() == pytest.approx(2 * math.log(1 / 4))  # Σ λ² of four eigenvalues of 1/4, twice
+    assert terms["invariance"] == 0
+    narrow = flat.clone()
+    narrow[:, 1:] = flat[:, :1]
+    assert losses.frossl(narrow, narrow, 1.0)[0].item() == pytest.approx(0, abs=1e-9)
+
+
+def test_sigreg_knows_a_standard_normal_sample_from_others():
+    z = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    directions = embeddings(3, 16, seed=1)[0]
+    normal = losses.sigreg(z, directions)
+    assert normal < 1.5  # of B · ∫ of a mean squared error of 1 / B
+    assert losses.sigreg(2 * z, directions) > 100 * normal
+    assert losses.sigreg(z + 1, directions) > 100 * normal
+    assert losses.sigreg(torch.zeros_like(z), directions) > 100 * normal
+    torch.testing.assert_close(losses.sigreg(z, 3 * directions), normal)
+
+
+def test_sigreg_of_a_point_is_the_integral():
+    """All embeddings at 0: φ = 1, and ∫ (1 - exp(-t²/2))² exp(-t²/2) dt = √2π · (1 - 2/√2 + 1/√3)."""
+    integral = math.sqrt(2 * math.pi) * (1 - math.sqrt(2) + 1 / math.sqrt(3))
+    found = losses.sigreg(torch.zeros(10, 2, dtype=torch.float64), embeddings(2, 4)[0], furthest=8.0, knots=401)
+    assert found.item() == pytest.approx(10 * integral, rel=1e-6)

@@ -40,6 +40,7 @@ from sparsehead_cli.sparse.sparse_head import SparseHead, lam_at
 from sparsehead_cli.ssl.cassle import cassle
 from sparsehead_cli.ssl.contract import Method
 from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.ssl.regularisers import added_terms, regularised
 
 T = TypeVar("T")
 
@@ -234,6 +235,7 @@ def build_method(config: Config, spec: object, initial: Initial | None = None) -
             initial.put_into(backbone)
         settings = method_settings(config.method, config.method_settings)
         kind = named("method", config.method, METHODS)
+        kind = regularised(kind, added_terms(config.regularisers))
         return (cassle(kind) if config.continual == "cassle" else kind)(backbone, projector, **settings)
 
 

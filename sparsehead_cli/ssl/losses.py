@@ -236,7 +236,8 @@ def frossl(z1: Tensor, z2: Tensor, invariance: float) -> tuple[Tensor, dict[str,
     mean = sum(normalised) / 2
     moments = [z.T @ z for z in normalised]
     terms = {
-        "spread": sum((m / len(m)).square().sum().log() for m in moments),  # E is their trace
+        # E is their trace; only the moment of embeddings that are all 0 is 0
+        "spread": sum((m / len(m)).square().sum().clamp(min=torch.finfo(m.dtype).tiny).log() for m in moments),
         "invariance": 2 * sum((z - mean).square().sum() for z in normalised) / len(z1),
     }
     return terms["spread"] + invariance * terms["invariance"], terms

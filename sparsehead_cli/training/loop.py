@@ -17,6 +17,7 @@ from torch import Tensor
 from sparsehead_cli.data.contract import Batch
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine import distributed
+from sparsehead_cli.machine.memory import keep_freed_memory
 from sparsehead_cli.machine.seeds import stable_seed
 from sparsehead_cli.machine.signals import Interrupted, Stop, catch_signals
 from sparsehead_cli.measure.features import Waiting
@@ -67,6 +68,8 @@ def fit(run: Training, callbacks: Sequence[Callback], progress: Progress, stop: 
 
     Raises: SparseheadError for an epoch whose numbers are not finite, and Interrupted where `stop` was asked for.
     """
+    if run.device.type == "cpu":
+        keep_freed_memory()
     for callback in callbacks:
         callback.on_start(run, progress)
     proximal = run.sparse is not None and run.sparse.solver == "proximal" and progress.step < run.total_steps

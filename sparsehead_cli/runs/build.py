@@ -235,7 +235,7 @@ def build_method(config: Config, spec: object, initial: Initial | None = None) -
             initial.put_into(backbone)
         settings = method_settings(config.method, config.method_settings)
         kind = named("method", config.method, METHODS)
-        kind = regularised(kind, added_terms(config.regularisers))
+        kind = regularised(kind, added_terms(config.regularisers or ()))
         return (cassle(kind) if config.continual == "cassle" else kind)(backbone, projector, **settings)
 
 

@@ -66,8 +66,8 @@ class Config:
     lam_ramp_epochs: float = setting(
         10.0, "How long λ rises.", unit="epochs", above=0, note=": a λ schedule cannot have zero length"
     )
-    regularisers: tuple[str, ...] = setting(
-        (),
+    regularisers: tuple[str, ...] | None = setting(
+        None,
         "Added to the objective, each with its strength, as in koleo:0.1,covariance:1: terms of z, of r or of the head's weights, "
         "{names}.",
         names="ssl.regularisers:REGULARISERS",

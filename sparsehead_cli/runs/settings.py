@@ -100,7 +100,7 @@ class Setting:
 
     def unknown_name(self, value: object) -> str:
         """A sentence where `value` is none of the names that it may have, else ""."""
-        if not self.names or self.others or self.is_plug_in(value) or self.has_prefix(value) or isinstance(value, tuple):
+        if not self.names or self.others or self.is_plug_in(value) or self.has_prefix(value) or isinstance(value, tuple | None):
             return ""
         names = (*self.also, *table_at(self.names))
         return "" if value in names else str(unknown(self.name, value, names))

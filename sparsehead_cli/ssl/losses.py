@@ -206,12 +206,12 @@ def vibcreg(z1: Tensor, z2: Tensor, invariance: float, variance: float, covarian
 def tico(z1: Tensor, z2: Tensor, covariance: Tensor, beta: float, rho: float) -> tuple[Tensor, Tensor]:
     """1 - cos(z, z') + rho · zᵀ C z, mean over B, for a running second moment C of z; [B, E], [B, E], [E, E] -> [].
 
-    C = beta · `covariance` + (1 - beta) · zᵀz / B, z normalised; its new part passes the gradient on. It is returned as well,
-    without gradient. z' is the teacher's, which gets none. Source: TiCo (Zhu et al. 2022), algorithm 1.
+    C = beta · `covariance` + (1 - beta) · zᵀz / B, z normalised; it gets no gradient, and is returned as well. z' is the teacher's,
+    which gets none either. Source: TiCo (Zhu et al. 2022), algorithm 1.
     """
     z1, z2 = F.normalize(z1, dim=1), F.normalize(z2.detach(), dim=1)
-    moment = beta * covariance.detach() + (1 - beta) * z1.T @ z1 / len(z1)
-    return 1 - (z1 * z2).sum(dim=1).mean() + rho * ((z1 @ moment) * z1).sum(dim=1).mean(), moment.detach()
+    moment = (beta * covariance + (1 - beta) * z1.T @ z1 / len(z1)).detach()
+    return 1 - (z1 * z2).sum(dim=1).mean() + rho * ((z1 @ moment) * z1).sum(dim=1).mean(), moment
 
 
 def mmcr(z1: Tensor, z2: Tensor, compression: float) -> Tensor:

@@ -1,4 +1,4 @@
-"""What there is, as tables: methods, penalties, backbones, data sets, views, protocols, experiments and settings.
+"""What there is, as tables: methods, penalties, regularisers, backbones, data sets, views, protocols, experiments and settings.
 
 A sentence about an entry is that of the code itself: its docstring, the help of a setting, the comment in experiments.yaml. What
 needs torch is imported where it is listed: experiments and a run's settings come at once.
@@ -61,6 +61,17 @@ def penalties(experiments: Path | None) -> list[Table]:
     table = names_table("penalties", notes=also("penalty"))
     for name, penalty in PENALTIES.items():
         table.add(Cell(name), Cell(sentences(penalty.value)))
+    return [table]
+
+
+def regularisers(experiments: Path | None) -> list[Table]:
+    """Other cures for collapse, which are added to an objective."""
+    from sparsehead_cli.ssl.regularisers import REGULARISERS
+
+    note = "written --set regularisers=NAME:STRENGTH,NAME:STRENGTH; of z, of r, or of the weights of the head's linear layers"
+    table = names_table("regularisers", "of", notes=(note,))
+    for name, regulariser in REGULARISERS.items():
+        table.add(Cell(name), Cell(regulariser.of), Cell(sentences(regulariser.term)))
     return [table]
 
 
@@ -197,6 +208,7 @@ def show_list(console: Console, kind: str | None, experiments: Path | None) -> N
 KINDS: dict[str, Callable[[Path | None], list[Table]]] = {
     "methods": methods,
     "penalties": penalties,
+    "regularisers": regularisers,
     "backbones": backbones,
     "datasets": datasets,
     "views": views,

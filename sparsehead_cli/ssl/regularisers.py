@@ -114,6 +114,16 @@ class Regularised(Method):
 
     strengths: Mapping[str, float]
 
+    def check(self, roles: tuple[str, ...], batch: int) -> None:
+        super().check(roles, batch)
+        of_weights = [name for name in self.strengths if REGULARISERS[name].of == "weights"]
+        if of_weights and not self.layers():
+            raise SparseheadError(f"regulariser {of_weights[0]} is of the head's weights, and this head has none. Leave it out.")
+
+    def layers(self) -> list[nn.Linear]:
+        """The head's linear layers that learn."""
+        return [m for m in self.projector.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]
+
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         seen: dict[str, list[Tensor]] = {"r": [], "z": []}
 
@@ -136,7 +146,7 @@ class Regularised(Method):
     def added(self, regulariser: Regulariser, embeddings: Mapping[str, Sequence[Tensor]]) -> Tensor:
         """One term: the mean over the views, of the batch of all processes; of weights the sum over the head's linear layers."""
         if regulariser.of == "weights":
-            return sum(regulariser.term(m.weight) for m in self.projector.modules() if isinstance(m, nn.Linear))
+            return sum(regulariser.term(layer.weight) for layer in self.layers())
         views = embeddings[regulariser.of]
         return sum(objective(regulariser.term, view) for view in views) / len(views)
 

@@ -7,7 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from sparsehead_cli.data.contract import GLOBAL
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.nets.backbones import make_backbone
+from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.ssl import regularisers
 from sparsehead_cli.ssl.cassle import cassle
 from sparsehead_cli.ssl.methods import METHODS
@@ -106,6 +109,14 @@ def test_of_all_linear_layers_of_the_head():
     layers = [m.weight for m in method.projector.modules() if isinstance(m, nn.Linear)]
     assert len(layers) == 2
     torch.testing.assert_close(method(views, batch)[1]["decay_added"], sum(w.square().sum() for w in layers) / 2)
+
+
+@pytest.mark.parametrize("kind", ["none", "orthogonal", "direct"])
+def test_a_head_without_weights_that_learn_has_none_to_regularise(kind):
+    backbone = make_backbone("narrow", channels=1, image_size=16, widths=(8, 8), blocks=(1, 1))
+    method = regularised(METHODS["simclr"], {"spectral": 1.0})(backbone, make_projector(backbone.dim, [], 4, kind=kind))
+    with pytest.raises(SparseheadError, match="regulariser spectral is of the head's weights, and this head has none"):
+        method.check((GLOBAL, GLOBAL), 8)
 
 
 def test_beside_distillation():

@@ -10,6 +10,7 @@ with the 95 % interval and the p of Student's paired t. None is corrected here; 
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 from sparsehead_cli.runs.readable import number
@@ -62,6 +63,9 @@ def claims(plan: Plan, folder: Path) -> list[Row]:
         for measurement, values in sorted(measured(folder).items()):
             arms = [[values.get(run) for run in choice.runs[arm]] for arm in ("chosen", "zero")]
             if None in arms[0] + arms[1]:
+                there = [sum(value is not None for value in arm) for arm in arms]
+                left_out = f"{choice.method}, {measurement}: {there[0]} runs of the chosen λ have it and {there[1]} of λ 0"
+                print(f"left out: {left_out}", file=sys.stderr)
                 continue
             paired = [value - zero for value, zero in zip(*arms, strict=True)]
             difference, low, high = mean_interval(paired)
@@ -79,7 +83,7 @@ def claims(plan: Plan, folder: Path) -> list[Row]:
 
 def table(rows: list[Row]) -> str:
     """claims.csv as a table of Markdown: accuracies in %, differences in points."""
-    lines = ["| | at λ 0 | at the chosen λ | difference (95 %) | the paper's gain is |", "|---|---|---|---|---|"]
+    lines = ["| | at λ 0 | at the chosen λ | difference (95 %) | the paper's gain on ImageNet is |", "|---|---|---|---|---|"]
     for row in rows:
         rank = "rank" in row["measurement"]
         scale, unit = (1, "") if rank else (100, " %")

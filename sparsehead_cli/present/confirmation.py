@@ -84,7 +84,7 @@ def cells_of(row: Row) -> list[Cell]:
 def confirmation_figure(found: Confirmation) -> Figure:
     """A panel a primary outcome: paired differences with their 95 % intervals, a line a method and contrast.
 
-    Grey: changes too small to be found with 80 % power, for chosen - zero.
+    Grey: changes smaller than those that the plan promised to find with 80 % power, for chosen - zero.
     """
     plan = found.plan
     with matplotlib.rc_context(STYLE):
@@ -104,7 +104,7 @@ def confirmation_figure(found: Confirmation) -> Figure:
         axes[0].set_yticks(range(len(lines)), [f"{choice.method}: {spelled(contrast)}" for choice, contrast in lines])
         axes[0].set_ylim(len(lines) - 0.4, -0.6)
         figure.suptitle(
-            f"Differences over {len(plan.seeds)} fresh seeds, 95 % intervals; grey: too small to be found with 80 % power"
+            f"Differences over {len(plan.seeds)} fresh seeds, 95 % intervals; grey: less than the plan promised to find"
         )
     return figure
 

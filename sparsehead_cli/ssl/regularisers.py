@@ -74,8 +74,8 @@ def orthogonal(weight: Tensor) -> Tensor:
 
 
 def spectral(weight: Tensor) -> Tensor:
-    """The largest singular value, [out, in] -> []. Source: Yoshida & Miyato 2017, eq. 3, whose power iteration ours is not."""
-    return torch.linalg.matrix_norm(weight, 2)
+    """½ σ², σ the largest singular value, [out, in] -> []. Source: Yoshida & Miyato 2017, eq. 5; here σ is exact."""
+    return torch.linalg.matrix_norm(weight, 2).square() / 2
 
 
 def decay(weight: Tensor) -> Tensor:

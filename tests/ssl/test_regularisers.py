@@ -55,7 +55,7 @@ def test_terms_of_weights():
     q = torch.linalg.qr(some(6, 4)).Q
     for weight in (q, q.T):
         assert regularisers.orthogonal(weight).item() == pytest.approx(0, abs=1e-9)
-        assert regularisers.spectral(3 * weight).item() == pytest.approx(3)
+        assert regularisers.spectral(3 * weight).item() == pytest.approx(4.5)
         assert regularisers.decay(weight).item() == pytest.approx(2)  # half of four columns of length 1
     assert regularisers.orthogonal(2 * q).item() == pytest.approx(4 * 9)
 

@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sparsehead_cli.data.augment import RECIPES, Augmentation
 from sparsehead_cli.data.contract import joined
 from sparsehead_cli.data.datasets import DATASETS, DatasetInfo
+from sparsehead_cli.machine.memory import keep_freed_memory
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.run import Run
@@ -177,6 +178,7 @@ def step_gflop(run: Run) -> float:
 def measure(backbone: str, dataset: str, batch_size: int, rounds: int) -> list[dict[str, object]]:
     """The rows of one network."""
     network = backbone if dataset == "fashion10k" else f"{backbone}, colour"
+    keep_freed_memory()  # as training does
     run = make_run(backbone, dataset, batch_size)
     gflop = step_gflop(run)
     convolutions = [alone(conv, shape, run.precision, images=i == 0) for i, (conv, shape) in enumerate(shapes_of(run))]

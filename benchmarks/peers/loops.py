@@ -18,6 +18,7 @@ from throughput import pipeline_step
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import RECIPES
+from sparsehead_cli.machine.memory import keep_freed_memory
 from sparsehead_cli.nets.backbones import BACKBONES, BasicBlock
 from sparsehead_cli.nets.convolution import Conv2d
 from sparsehead_cli.runs.build import build, build_method, phases_of
@@ -92,7 +93,8 @@ def endless(loader: torch.utils.data.DataLoader) -> Iterator:
 
 
 def sparsehead(setting: Setting, turn: Turn, *, precision: str, compile: bool = False) -> None:
-    """Everything that `sparsehead pretrain` does for a batch."""
+    """Everything that `sparsehead pretrain` does for a batch, in a process that keeps freed memory, as its training does."""
+    keep_freed_memory()
     step = pipeline_step(build(setting.config(precision, compile)))
     while True:
         step()

@@ -343,13 +343,14 @@ def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of RGB images by `shift` [B, 1, 1, 1] of the circle, in HSV; [B, 3, h, w] in [0, 1]."""
     value, low = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
     chroma = value - low
-    r, g, b = ((value - x) / chroma.clamp(min=1e-12)).unbind(dim=1)
-    r_is_max, g_is_max = r == 0, g == 0
-    sixths = torch.where(r_is_max, b - g, torch.where(g_is_max, 2 + r - b, 4 + g - r))[:, None]
-    sixths = sixths + 6 * shift
-    corner = 5.0 - 2 * torch.arange(3, device=x.device)[:, None, None]
-    k = (corner + sixths).remainder(6)
-    return value - chroma * torch.minimum(k, 4 - k).clamp_(0, 1)
+    r, g, b = x.split(1, dim=1)
+    r_is_max, g_is_max = r == value, g == value
+    sixths = torch.where(r_is_max, g - b, torch.where(g_is_max, b - r, r - g)).div_(chroma.clamp(min=1e-12))
+    sixths += torch.where(r_is_max, 0.0, torch.where(g_is_max, 2.0, 4.0))
+    sixths = sixths.add_(6 * shift).remainder_(6)
+    of_channel = 2.0 * torch.arange(3, device=x.device)[:, None, None]  # the hue where red, green or blue is largest
+    away = (sixths - of_channel).abs_()  # 3 - |away - 3| on the circle: below 1 the channel is the largest, above 2 the least
+    return value - chroma * away.sub_(3).abs_().neg_().add_(2).clamp_(0, 1)
 
 
 # The strengths live here and nowhere else. One-channel images: a colour step that cannot act is left out.

@@ -334,12 +334,12 @@ def test_a_click_sorts_and_a_second_one_turns_it_round(browser, page):
     browser.click(button.format(1))
     browser.click(button.format(1))
     assert column(browser, 0, "λ") == [["0.002", "0.0001", "1e-05", "0"], "descending"]
-    browser.click(button.format(3))  # seeds, of which all have two: the order stays
-    assert column(browser, 0, "seeds") == [["2"] * 4, "ascending"]
+    browser.click(button.format(7))  # which is the same in all: the order stays
+    assert column(browser, 0, "kNN of r, %") == [["100.0 ± 0.0"] * 4, "ascending"]
     assert column(browser, 0, "λ") == [["0.002", "0.0001", "1e-05", "0"], None]
-    browser.click(button.format(5))  # the difference, which λ 0 does not have
+    browser.click(button.format(4))  # the difference, which λ 0 does not have
     assert column(browser, 0, "from λ 0, points") == [["−0.2 ± 0.0", "0.0 ± 0.0", "0.0 ± 0.0", "–"], "ascending"]
-    browser.click(button.format(5))
+    browser.click(button.format(4))
     assert column(browser, 0, "from λ 0, points") == [["0.0 ± 0.0", "0.0 ± 0.0", "−0.2 ± 0.0", "–"], "descending"]
     browser.press(button.format(1), "\ue007")  # Enter
     assert column(browser, 0, "λ") == [["0", "1e-05", "0.0001", "0.002"], "ascending"]

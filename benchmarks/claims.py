@@ -13,28 +13,26 @@ import argparse
 import sys
 from pathlib import Path
 
+from answers import NAMES
+
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
+from sparsehead_cli.study.confirm import statistics_of
 from sparsehead_cli.study.plan import Plan, read_plan
 from sparsehead_cli.study.results import CONFIRM, read_sweep
-from sparsehead_cli.study.stats import mean_interval, t_test
 
 EVALUATIONS, CLAIMS = "evaluations.csv", "claims.csv"
-NEIGHBOURS = {"": "", "20": "cosine weighted"}  # k -> the kNN that is compared
+COMPARED = (("", "", ""), ("20", "cosine", "weighted"))  # k, distance and vote: of all but kNN, and the kNN that is compared
+STATISTICS = ("seeds", "mean", "reference_mean", "difference", "difference_low", "difference_high", "p_t")
 OF_SWEEP = {"accuracy": "linear probe", "effective_rank_r": "effective rank of r", "effective_rank_z": "effective rank of z"}
 WORDS = {"linear": "linear probe", "knn": "kNN (k = 20)", "semi-linear": "linear probe", "semi-finetune": "fine-tuning"}
-NAMES = {"simclr": "SimCLR", "byol": "BYOL"}
 PAPER = {("simclr", "linear probe"): 2.12, ("byol", "linear probe"): 1.05}  # points on ImageNet; the paper's key results
 
 
 def gathered(folder: Path) -> list[Row]:
-    """The rows of evaluations.csv that are compared: of r, and of every kNN one."""
+    """The rows of evaluations.csv that are compared: of r, and one of each run's kNN."""
     found = [row for path in sorted(folder.glob(f"*/{EVALUATIONS}")) for row in read_csv(path)]
-    return [
-        row
-        for row in found
-        if row["features"] == "r" and row["k"] in NEIGHBOURS and f"{row['distance']} {row['vote']}".strip() == NEIGHBOURS[row["k"]]
-    ]
+    return [row for row in found if row["features"] == "r" and (row["k"], row["distance"], row["vote"]) in COMPARED]
 
 
 def measurement_of(row: Row) -> str:
@@ -58,26 +56,23 @@ def measured(folder: Path) -> dict[str, dict[str, float]]:
 
 def claims(plan: Plan, folder: Path) -> list[Row]:
     """A row a method and measurement that all runs of both arms have: chosen λ against λ 0 of the same seeds."""
-    rows = []
+    rows, every = [], sorted(measured(folder).items())
     for choice in plan.choices:
-        for measurement, values in sorted(measured(folder).items()):
+        for measurement, values in every:
             arms = [[values.get(run) for run in choice.runs[arm]] for arm in ("chosen", "zero")]
             if None in arms[0] + arms[1]:
                 there = [sum(value is not None for value in arm) for arm in arms]
                 left_out = f"{choice.method}, {measurement}: {there[0]} runs of the chosen λ have it and {there[1]} of λ 0"
                 print(f"left out: {left_out}", file=sys.stderr)
                 continue
-            paired = [value - zero for value, zero in zip(*arms, strict=True)]
-            difference, low, high = mean_interval(paired)
-            means = {"mean": sum(arms[0]) / len(paired), "reference_mean": sum(arms[1]) / len(paired)}
-            interval = {"difference": difference, "difference_low": low, "difference_high": high, "p_t": t_test(paired)}
+            numbers = statistics_of(list(zip(*arms, strict=True)))
             common = {
                 "experiment": plan.experiment,
                 "method": choice.method,
                 "penalty": choice.setting["penalty"],
                 "lam": choice.lam,
             }
-            rows.append({**common, "measurement": measurement, "seeds": len(paired), **means, **interval, "plan": plan.hash})
+            rows.append({**common, "measurement": measurement, **{name: numbers[name] for name in STATISTICS}, "plan": plan.hash})
     return rows
 
 

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from functools import wraps
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsehead_cli.data.contract import Batch, View
@@ -82,8 +81,7 @@ def contrast(predicted: Tensor, known: Tensor, temperature: float) -> Tensor:
 
     Cosine similarities over the temperature, mean over the B views. Source: CaSSLe, the contrastive row of its table 1.
     """
-    logits = F.normalize(predicted, dim=1) @ F.normalize(known, dim=1).T / temperature
-    return F.cross_entropy(logits, torch.arange(len(logits), device=logits.device))
+    return losses.in_batch_nce(predicted, known, temperature)
 
 
 def decorrelation(predicted: Tensor, known: Tensor, off_diagonal: float, scale: float) -> Tensor:

@@ -72,6 +72,10 @@ class Method(nn.Module):
     def after_step(self, progress: float) -> None:
         """Move what the optimizer does not (EMA, queue, centre). `progress` is the share of the run that is over."""
 
+    def move_teacher(self, momentum: float) -> None:
+        """Let the teacher, of a method that has one, follow backbone and projector: see `move`."""
+        move(self.teacher, nn.Sequential(self.backbone, self.projector), momentum)
+
     def check(self, roles: tuple[str, ...], batch: int) -> None:
         """Raises: SparseheadError where views of these roles, or (in subclasses) a joined batch of this size, cannot be used."""
         name, views = type(self).__name__, roles.count(GLOBAL)

@@ -13,7 +13,6 @@ from sparsehead_cli.ssl.contract import (
     Needs,
     Positive,
     Share,
-    move,
     objective,
     output_dim,
     predictor_of,
@@ -42,7 +41,7 @@ class SimCLR(Method):
         return objective(losses.nt_xent, *z.chunk(2), temperature=self.temperature), {}
 
 
-class SupCon(Method):
+class SupCon(SimCLR):
     """SimCLR that knows the labels: all views of an image's class are its positives. The supervised upper line.
 
     Source: Khosla et al. 2020, without their linear classifier on top.
@@ -51,11 +50,7 @@ class SupCon(Method):
     needs = Needs(labels=True)
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: Positive = 0.1) -> None:
-        super().__init__(backbone, projector)
-        self.temperature = temperature
-
-    def suspects(self) -> list[str]:
-        return too_low(temperature=self.temperature)
+        super().__init__(backbone, projector, temperature=temperature)
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(joined(views))
@@ -128,21 +123,17 @@ class MoCo(Queued):
         return total / len(directions), {}
 
     def after_step(self, progress: float) -> None:
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), self.momentum)
+        self.move_teacher(self.momentum)
         super().after_step(progress)
 
 
-class DCL(Method):
+class DCL(SimCLR):
     """SimCLR without the positive among the negatives, so that small batches lose no gradient. Source: Yeh et al. 2022."""
 
     sigma: float | None = None  # of no weights
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, temperature: Positive = 0.1) -> None:
-        super().__init__(backbone, projector)
-        self.temperature = temperature
-
-    def suspects(self) -> list[str]:
-        return too_low(temperature=self.temperature)
+        super().__init__(backbone, projector, temperature=temperature)
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         _, z = self.embed(joined(views))
@@ -191,7 +182,7 @@ class MoCoV3(Method):
         return objective(losses.moco_v3, *queries, *keys, temperature=self.temperature), {}
 
     def after_step(self, progress: float) -> None:
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), rising(self.momentum, progress))
+        self.move_teacher(rising(self.momentum, progress))
 
 
 class NNCLR(Queued):
@@ -258,5 +249,5 @@ class ReSSL(Queued):
         return objective(losses.relations, z, keys, queue=self.queue, **self.temperatures), {}
 
     def after_step(self, progress: float) -> None:
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), self.momentum)
+        self.move_teacher(self.momentum)
         super().after_step(progress)

@@ -14,7 +14,6 @@ from sparsehead_cli.ssl.contract import (
     Method,
     Positive,
     Share,
-    move,
     objective,
     output_dim,
     reads,
@@ -141,7 +140,7 @@ class TiCo(Method):
 
     @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), rising(self.momentum, progress))
+        self.move_teacher(rising(self.momentum, progress))
         self.moment.copy_(self.new_moment)
 
 

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsehead_cli.data.contract import Batch, View, joined
@@ -73,7 +74,7 @@ class MAE(Method):
         x = joined(views)
         hidden = torch.cat([self.hidden_pixels(view.inputs) for view in views])
         _, z = self.embed(x * (1 - hidden))
-        target = losses.standardise_patches(x, self.patch) if self.standardise else x
+        target = standardise_patches(x, self.patch) if self.standardise else x
         error = losses.reconstruction(self.decoder(z).float(), target, hidden)
         return all_gather(error).mean(), {}
 
@@ -85,3 +86,15 @@ class MAE(Method):
         count = min(max(1, round(self.masked * rows * columns)), rows * columns - 1)  # something to see, something to rebuild
         hidden = (order < count).to(view.dtype).view(batch, 1, rows, columns)
         return nn.functional.interpolate(hidden, scale_factor=self.patch)[:, :, :height, :width]
+
+
+def standardise_patches(x: Tensor, patch: int) -> Tensor:
+    """Every patch x patch square to zero mean and unit variance over its pixels and channels, [B, C, h, w] -> same shape.
+
+    A square at the border may be smaller. Source: MAE (He et al. 2022), section 3, "reconstruction target".
+    """
+    height, width = x.shape[2:]
+    grid = F.pad(x, (0, -width % patch, 0, -height % patch), mode="replicate")
+    squares = F.pixel_unshuffle(grid, patch)  # [B, C·patch², rows, columns]
+    mean, var = squares.mean(dim=1, keepdim=True), squares.var(dim=1, keepdim=True)
+    return F.pixel_shuffle((squares - mean) / (var + 1e-6).sqrt(), patch)[:, :, :height, :width]

@@ -52,21 +52,22 @@ def decoupled(z1: Tensor, z2: Tensor, temperature: float, sigma: float | None = 
 
 
 def in_batch_nce(q: Tensor, k: Tensor, temperature: float) -> Tensor:
-    """InfoNCE of queries against the keys of the batch, [B, E], [B, E] -> []. Mean over B; the keys get no gradient.
+    """InfoNCE of queries against the keys of the batch, [B, E], [B, E] -> []. Mean over B.
 
-    Both are normalised here. Source: van den Oord et al. 2018, eq. 4, with cosines over a temperature; MoCo v3 (Chen et al. 2021)
-    multiplies it by twice the temperature, NNCLR (Dwibedi et al. 2021, eq. 4) has nearest neighbours as keys.
+    Both are normalised here. Which of them gets no gradient, the objectives say that are made of it.
+    Source: van den Oord et al. 2018, eq. 4, with cosines over a temperature.
     """
-    q, k = F.normalize(q, dim=1), F.normalize(k.detach(), dim=1)
-    return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q), device=q.device))
+    logits = F.normalize(q, dim=1) @ F.normalize(k, dim=1).T / temperature
+    return F.cross_entropy(logits, torch.arange(len(q), device=q.device))
 
 
 def moco_v3(q1: Tensor, q2: Tensor, k1: Tensor, k2: Tensor, temperature: float) -> Tensor:
     """Each view's prediction against the teacher's keys of the other, times 2 · temperature, summed; [B, E] each -> [].
 
-    Source: MoCo v3 (Chen et al. 2021), algorithm 1.
+    Keys get no gradient. Source: MoCo v3 (Chen et al. 2021), algorithm 1.
     """
-    return 2 * temperature * (in_batch_nce(q1, k2, temperature) + in_batch_nce(q2, k1, temperature))
+    pairs = ((q1, k2), (q2, k1))
+    return 2 * temperature * sum(in_batch_nce(q, k.detach(), temperature) for q, k in pairs)
 
 
 def nnclr(p1: Tensor, p2: Tensor, n1: Tensor, n2: Tensor, temperature: float) -> Tensor:
@@ -75,10 +76,7 @@ def nnclr(p1: Tensor, p2: Tensor, n1: Tensor, n2: Tensor, temperature: float) ->
     A neighbour has to find the prediction of its own image among those of the batch; neighbours get no gradient.
     Source: NNCLR (Dwibedi et al. 2021), eq. 3, symmetrised as in their section 3.2.
     """
-    pairs = ((n1, p2), (n2, p1))
-    labels = torch.arange(len(p1), device=p1.device)
-    logits = [F.normalize(n.detach(), dim=1) @ F.normalize(p, dim=1).T / temperature for n, p in pairs]
-    return sum(F.cross_entropy(scores, labels) for scores in logits) / 2
+    return sum(in_batch_nce(n.detach(), p, temperature) for n, p in ((n1, p2), (n2, p1))) / 2
 
 
 def relations(z: Tensor, k: Tensor, queue: Tensor, temperature: float, teacher_temperature: float) -> Tensor:
@@ -176,18 +174,48 @@ def barlow_twins(z1: Tensor, z2: Tensor, off_diagonal: float) -> tuple[Tensor, d
     return terms["on_diagonal"] + off_diagonal * terms["off_diagonal"], terms
 
 
-def vicreg(z1: Tensor, z2: Tensor, invariance: float, variance: float, covariance: float) -> tuple[Tensor, dict[str, Tensor]]:
+def variance_hinge(z: Tensor) -> Tensor:
+    """max(0, 1 - √(var + 1e-4)), unbiased, mean over dimensions, [B, E] -> []. Source: VICReg (Bardes et al. 2022), eq. 1 and 2."""
+    variances = (z - z.mean(dim=0)).square().sum(dim=0) / (len(z) - 1)
+    return F.relu(1 - (variances + 1e-4).sqrt()).mean()
+
+
+def covariances(z: Tensor) -> Tensor:
+    """Squared off-diagonal covariances, unbiased, over E, [B, E] -> []. Source: VICReg (Bardes et al. 2022), eq. 3 and 4."""
+    return off_diagonal_squares(covariance_matrix(z)) / z.shape[1]
+
+
+def correlations(z: Tensor) -> Tensor:
+    """Squared off-diagonal correlations over E², [B, E] -> []. Source: VIbCReg (Lee & Aune 2021), eq. 7."""
+    z = F.normalize(z - z.mean(dim=0), dim=0)
+    return off_diagonal_squares(z.T @ z) / z.shape[1] ** 2
+
+
+def covariance_matrix(z: Tensor) -> Tensor:
+    """Unbiased, [B, E] -> [E, E]."""
+    z = z - z.mean(dim=0)
+    return z.T @ z / (len(z) - 1)
+
+
+def vicreg(
+    z1: Tensor,
+    z2: Tensor,
+    invariance: float,
+    variance: float,
+    covariance: float,
+    redundancy: Callable[[Tensor], Tensor] = covariances,
+) -> tuple[Tensor, dict[str, Tensor]]:
     """Weighted sum of the mean squared distance, the variance hinge and the covariance term, [B, E], [B, E] -> [].
 
     The hinge max(0, 1 - √(var + 1e-4)) is averaged over dimensions and over the two views; the squared off-diagonal
     covariances are divided by E and summed over the views. Variances are unbiased. Source: VICReg (Bardes et al. 2022), eq. 1-6;
-    the halved hinge as in the authors' code.
+    the halved hinge as in the authors' code. Another `redundancy` may stand in place of the covariance term.
     """
-    batch, dim = z1.shape
-    centred = [z - z.mean(dim=0) for z in (z1, z2)]
-    hinges = [F.relu(1 - (z.square().sum(dim=0) / (batch - 1) + 1e-4).sqrt()).mean() for z in centred]
-    squares = [off_diagonal_squares(z.T @ z / (batch - 1)) / dim for z in centred]
-    terms = {"invariance": F.mse_loss(z1, z2), "variance": sum(hinges) / 2, "covariance": sum(squares)}
+    terms = {
+        "invariance": F.mse_loss(z1, z2),
+        "variance": sum(variance_hinge(z) for z in (z1, z2)) / 2,
+        "covariance": sum(redundancy(z) for z in (z1, z2)),
+    }
     return invariance * terms["invariance"] + variance * terms["variance"] + covariance * terms["covariance"], terms
 
 
@@ -197,10 +225,7 @@ def vibcreg(z1: Tensor, z2: Tensor, invariance: float, variance: float, covarian
     Off-diagonal squared correlations are averaged over all E² entries, and summed over the views.
     Source: VIbCReg (Lee & Aune 2021), eq. 5-7; without their iterative normalisation behind the projector.
     """
-    _, terms = vicreg(z1, z2, invariance, variance, covariance)
-    correlations = [(z := F.normalize(view - view.mean(dim=0), dim=0)).T @ z for view in (z1, z2)]
-    terms["covariance"] = sum(off_diagonal_squares(c) / c.numel() for c in correlations)
-    return invariance * terms["invariance"] + variance * terms["variance"] + covariance * terms["covariance"], terms
+    return vicreg(z1, z2, invariance, variance, covariance, redundancy=correlations)
 
 
 def tico(z1: Tensor, z2: Tensor, covariance: Tensor, beta: float, rho: float) -> tuple[Tensor, Tensor]:
@@ -372,15 +397,3 @@ def reconstruction(decoded: Tensor, target: Tensor, weight: Tensor) -> Tensor:
     """Mean squared error over the pixels that `weight` [B, 1, h, w] selects with 1, a number a sample, [B, C, h, w] -> [B]."""
     error = (decoded - target).square().mean(dim=1, keepdim=True)
     return (error * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))
-
-
-def standardise_patches(x: Tensor, patch: int) -> Tensor:
-    """Every patch x patch square to zero mean and unit variance over its pixels and channels, [B, C, h, w] -> same shape.
-
-    A square at the border may be smaller. Source: MAE (He et al. 2022), section 3, "reconstruction target".
-    """
-    height, width = x.shape[2:]
-    grid = F.pad(x, (0, -width % patch, 0, -height % patch), mode="replicate")
-    squares = F.pixel_unshuffle(grid, patch)  # [B, C·patch², rows, columns]
-    mean, var = squares.mean(dim=1, keepdim=True), squares.var(dim=1, keepdim=True)
-    return F.pixel_shuffle((squares - mean) / (var + 1e-6).sqrt(), patch)[:, :, :height, :width]

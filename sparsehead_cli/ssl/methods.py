@@ -26,7 +26,6 @@ from sparsehead_cli.ssl.contract import (
     Prototypes,
     Share,
     embed_by_size,
-    move,
     objective,
     output_dim,
     predictor_of,
@@ -60,7 +59,7 @@ class BYOL(Method):
         return objective(losses.byol, *predictions, *targets), {}
 
     def after_step(self, progress: float) -> None:
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), rising(self.momentum, progress))
+        self.move_teacher(rising(self.momentum, progress))
 
 
 class NNBYOL(Queued):
@@ -91,7 +90,7 @@ class NNBYOL(Queued):
         return objective(losses.byol, *predictions, *(losses.nearest(key, self.queue) for key in keys)), {}
 
     def after_step(self, progress: float) -> None:
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), rising(self.momentum, progress))
+        self.move_teacher(rising(self.momentum, progress))
         super().after_step(progress)
 
 
@@ -198,7 +197,7 @@ class DINO(Method):
     def after_step(self, progress: float) -> None:
         momentum = rising(self.momentum, progress)
         self.prototypes.after_step(progress)
-        move(self.teacher, nn.Sequential(self.backbone, self.projector), momentum)
+        self.move_teacher(momentum)
         self.teacher_prototypes.lerp_(self.prototypes.directions, 1 - momentum)
         self.centre.lerp_(self.mean_scores, 1 - self.centre_momentum)
 

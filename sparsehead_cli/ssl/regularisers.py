@@ -20,17 +20,6 @@ from sparsehead_cli.ssl.contract import Method, objective
 DIRECTIONS = 256  # that a step looks along for `sigreg`
 
 
-def variance(z: Tensor) -> Tensor:
-    """max(0, 1 - √(var + 1e-4)), mean over dimensions, [B, E] -> []. Source: VICReg (Bardes et al. 2022), eq. 1."""
-    return F.relu(1 - (z.var(dim=0) + 1e-4).sqrt()).mean()
-
-
-def covariance(z: Tensor) -> Tensor:
-    """Squared off-diagonal covariances over E, unbiased, [B, E] -> []. Source: VICReg (Bardes et al. 2022), eq. 3 and 4."""
-    centred = z - z.mean(dim=0)
-    return losses.off_diagonal_squares(centred.T @ centred / (len(z) - 1)) / z.shape[1]
-
-
 def correlation(z: Tensor) -> Tensor:
     """Squared off-diagonal correlations over E, [B, E] -> []. Source: Barlow Twins (Zbontar et al. 2021), eq. 1, within a view."""
     standardised = losses.standardise(z)
@@ -61,8 +50,7 @@ def whiteness(z: Tensor) -> Tensor:
 
     What W-MSE (Ermolov et al. 2021) has exactly, asked for softly.
     """
-    centred = z - z.mean(dim=0)
-    c = centred.T @ centred / (len(z) - 1)
+    c = losses.covariance_matrix(z)
     identity = torch.eye(len(c), dtype=c.dtype, device=c.device)
     return (c / (c.diagonal().mean() + 1e-12) - identity).square().sum() / len(c)
 
@@ -91,14 +79,14 @@ class Regulariser(NamedTuple):
 
 
 REGULARISERS: dict[str, Regulariser] = {
-    "variance": Regulariser(variance, "z"),
-    "covariance": Regulariser(covariance, "z"),
+    "variance": Regulariser(losses.variance_hinge, "z"),
+    "covariance": Regulariser(losses.covariances, "z"),
     "correlation": Regulariser(correlation, "z"),
     "sigreg": Regulariser(sigreg, "z"),
     "koleo": Regulariser(koleo, "z"),
     "whiteness": Regulariser(whiteness, "z"),
-    "r-variance": Regulariser(variance, "r"),
-    "r-covariance": Regulariser(covariance, "r"),
+    "r-variance": Regulariser(losses.variance_hinge, "r"),
+    "r-covariance": Regulariser(losses.covariances, "r"),
     "r-correlation": Regulariser(correlation, "r"),
     "r-sigreg": Regulariser(sigreg, "r"),
     "r-koleo": Regulariser(koleo, "r"),

@@ -175,11 +175,10 @@ def setting_in_words(choice: Choice) -> str:
 
 def verdict(row: Row, choice: Choice, plan: Plan) -> str:
     """What the fresh seeds say of one primary outcome."""
-    name, scale, unit = WORDS[row["metric"]]
-    difference, low, high = (scale * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
-    text = f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f}, of it alone), p {float(row['p_holm']):.2g} after Holm: "
+    _, scale, _ = WORDS[row["metric"]]
+    text = f"{change(row, ', of it alone')}, p {float(row['p_holm']):.2g} after Holm: "
     if is_shown(row, plan):
-        return text + ("a rise is shown." if difference > 0 else "a fall is shown.")
+        return text + ("a rise is shown." if float(row["difference"]) > 0 else "a fall is shown.")
     smallest = choice.detectable.get(row["metric"])
     if smallest is None:
         return f"{text}no change is shown."
@@ -187,14 +186,16 @@ def verdict(row: Row, choice: Choice, plan: Plan) -> str:
     return f"{text}no change is shown; {power}."
 
 
+def change(row: Row, of: str = "") -> str:
+    """A row's difference with its interval, in the unit of its metric; `of` says what the interval is of."""
+    name, scale, unit = WORDS[row["metric"]]
+    difference, low, high = (scale * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
+    return f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f}{of})"
+
+
 def control(rows: dict[tuple[str, str], Row], outcomes: Iterable[str]) -> list[str]:
     """What shrinking alone changes, and what is left of the chosen penalty beside it."""
-    words: dict[str, list[str]] = {}
-    for contrast in ("control - zero", "chosen - control"):
-        for outcome in outcomes:
-            name, scale, unit = WORDS[outcome]
-            row = rows[contrast, outcome]
-            difference, low, high = (scale * float(row[column]) for column in ("difference", "difference_low", "difference_high"))
-            words.setdefault(contrast, []).append(f"{name} {difference:+z.2f}{unit} ({low:+z.2f} to {high:+z.2f})")
-    alone, beside = (", ".join(said) for said in words.values())
+    alone, beside = (
+        ", ".join(change(rows[contrast, outcome]) for outcome in outcomes) for contrast in ("control - zero", "chosen - control")
+    )
     return [f"the control {CONTROL}, which only shrinks, from λ 0: {alone}.", f"the chosen penalty from the control: {beside}."]

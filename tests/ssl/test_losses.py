@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from sparsehead_cli.ssl import losses
+from sparsehead_cli.ssl.generative import standardise_patches
 from sparsehead_cli.ssl.losses import nt_xent
 
 
@@ -353,11 +354,11 @@ def test_reconstruction_is_the_mean_over_the_chosen_pixels():
 @pytest.mark.parametrize("patch", [1, 3, 4, 7])
 def test_standardised_patches(patch):
     x = 5 + 3 * torch.randn(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
-    y = losses.standardise_patches(x, patch)
+    y = standardise_patches(x, patch)
     assert y.shape == x.shape
     corner = x[1, :, :patch, :patch]
     torch.testing.assert_close(y[1, :, :patch, :patch], (corner - corner.mean()) / corner.std(), atol=1e-5, rtol=1e-5)
-    assert torch.equal(losses.standardise_patches(torch.ones(1, 1, 8, 8), 4), torch.zeros(1, 1, 8, 8))
+    assert torch.equal(standardise_patches(torch.ones(1, 1, 8, 8), 4), torch.zeros(1, 1, 8, 8))
 
 
 # ------------------------------------------------------------------------------------------------ contrastive and its kin

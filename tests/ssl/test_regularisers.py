@@ -11,7 +11,7 @@ from sparsehead_cli.data.contract import GLOBAL
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import make_projector
-from sparsehead_cli.ssl import regularisers
+from sparsehead_cli.ssl import losses, regularisers
 from sparsehead_cli.ssl.cassle import cassle
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.ssl.regularisers import REGULARISERS, added_terms, regularised
@@ -26,9 +26,9 @@ def test_moments_in_closed_form():
     z = some() @ torch.diag(torch.tensor([2.0, 1.0, 0.5, 0.1, 0.0], dtype=torch.float64))
     variances = z.numpy().var(axis=0, ddof=1)
     expected = sum(max(0.0, 1 - math.sqrt(v + 1e-4)) for v in variances) / 5
-    assert regularisers.variance(z).item() == pytest.approx(expected)
+    assert losses.variance_hinge(z).item() == pytest.approx(expected)
     c = torch.cov(z.T)
-    torch.testing.assert_close(regularisers.covariance(z), (c.square().sum() - c.diagonal().square().sum()) / 5)
+    torch.testing.assert_close(losses.covariances(z), (c.square().sum() - c.diagonal().square().sum()) / 5)
     z = some()
     correlations = torch.corrcoef(z.T)
     torch.testing.assert_close(regularisers.correlation(z), (correlations.square().sum() - 5) / 5, rtol=1e-3, atol=1e-6)

@@ -7,7 +7,8 @@ Network, head, images, batch of 256 and view recipe are the same for all; README
 the peers it measures ours alone. `ratio` is how many times as fast as the peer; the rows of a peer hold one.
 
 Each loop runs in a process of its own, which is stopped with its workers while it is not its turn. Turns alternate, a few
-batches at a time, so a machine whose speed drifts slows all alike, and no worker prepares views in another's time.
+batches at a time, so a machine whose speed drifts slows all alike, and no worker prepares views in another's time. One peer is
+measured after the other, ours beside each, so that no more than six loops hold their memory at once.
 """
 
 import argparse
@@ -131,7 +132,7 @@ def measure(setting: Setting, contenders: dict[str, Loop], rounds: int, block: i
 
 
 def compare(network: str, method: str, batch_size: int, seconds: dict[str, list[float]]) -> list[dict[str, object]]:
-    """The rows of each peer, and of ours beside it; where there is no peer, of ours beside its first."""
+    """The rows of each of a peer's loops, and of ours beside it; where there is no peer, of ours beside its first."""
     ours = {name: times for name, times in seconds.items() if name.startswith("sparsehead")}
     rows = []
     for peer in [name for name in seconds if name not in ours] or list(ours)[:1]:
@@ -157,13 +158,13 @@ def fast_in_bfloat16() -> bool:
     return has_fast_bfloat16(choose_device("auto"))
 
 
-def loops_of(peers: Iterable[str]) -> dict[str, Loop]:
-    """The loops of these peers, in the precisions that this machine is fast in."""
+def loops_of(peers: Iterable[str]) -> list[dict[str, Loop]]:
+    """The loops of each of these peers, in the precisions that this machine is fast in."""
     with FORK.Pool(1) as pool:  # a GPU that this process has opened could not be used by those that it forks
         fast = pool.apply(fast_in_bfloat16)
     if not fast:
         print("This machine emulates bfloat16: the peers are measured in float32 alone, and our auto chooses it, too.")
-    return {name: loop for peer in peers for name, loop in (PEERS[peer][0] | (PEERS[peer][1] if fast else {})).items()}
+    return [PEERS[peer][0] | (PEERS[peer][1] if fast else {}) for peer in peers]
 
 
 def main() -> None:
@@ -187,7 +188,8 @@ def main() -> None:
     for network, method, rounds, block in QUICK if options.quick else FULL:
         print(f"{method}, {network}, batches of {batch_size}")
         setting = Setting(network, method, batch_size)
-        rows += compare(network, method, batch_size, measure(setting, {**peers, **ours}, rounds, block))
+        for beside in peers or [{}]:
+            rows += compare(network, method, batch_size, measure(setting, {**beside, **ours}, rounds, block))
     print("the views alone, in one process")
     setting = Setting("narrow32", "simclr", batch_size)
     views = {name: loop for name, (library, loop) in VIEWS.items() if library in there}

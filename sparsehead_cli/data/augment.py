@@ -24,7 +24,6 @@ from sparsehead_cli.data.contract import GLOBAL, LOCAL, Inputs, View
 from sparsehead_cli.machine.ranges import Range
 
 ATTEMPTS = 10  # boxes tried before the fall-back, as torchvision does
-NO_BLUR = 1e-2  # a sigma in pixels whose kernel is 1 in the middle and 0 elsewhere, exactly
 
 
 def strength(default: object, help: str, names: str = "", **bounds: object) -> typing.Any:
@@ -158,12 +157,14 @@ def make_view(
     x = flip(images, view, draw) if cropped else random_resized_crop(images, view, size, draw)
     x = jitter(x, view, draw)
     if view.grey_p and x.shape[1] == 3:
-        x = torch.where(draw.happens(view.grey_p), luma(x), x)
+        greyed = draw.chosen(view.grey_p)
+        x.index_copy_(0, greyed, luma(x[greyed]).expand(-1, 3, -1, -1))
     if view.blur_p:
-        sigma = torch.where(draw.happens(view.blur_p), draw.uniform(*view.blur_sigma), NO_BLUR)
-        x = gaussian_blur(x, sigma.flatten(), view.blur_sigma[1])
+        blurred, sigma = draw.chosen(view.blur_p), draw.uniform(*view.blur_sigma).flatten()
+        x.index_copy_(0, blurred, gaussian_blur(x[blurred], sigma[blurred], view.blur_sigma[1]))
     if view.solarize_p:
-        x = torch.where(draw.happens(view.solarize_p) & (x >= 0.5), 1 - x, x)
+        inverted = draw.chosen(view.solarize_p)
+        x.index_copy_(0, inverted, solarize(x[inverted]))
     return x
 
 
@@ -182,8 +183,7 @@ class Draw:
         number, of = part
         table = torch.rand(count, of, batch // count, self.COLUMNS, generator=generator)[:, number].flatten(0, 1)
         self.order = torch.randperm(4, generator=generator).tolist()  # of the colour steps; from the CPU: no wait
-        self._table = (table.pin_memory() if device.type == "cuda" else table).to(device, non_blocking=True)
-        self._next = 0
+        self._drawn, self._table, self._next = table, without_waiting(table, device), 0
 
     def unit(self, columns: int = 1) -> Tensor:
         """Uniform on [0, 1), [B, columns]."""
@@ -195,9 +195,16 @@ class Draw:
         """Uniform on [low, high), [B, 1, 1, 1]."""
         return (low + (high - low) * self.unit())[:, :, None, None]
 
-    def happens(self, p: float) -> Tensor:
-        """True with probability p, bool [B, 1, 1, 1]."""
-        return self.unit()[:, :, None, None] < p
+    def chosen(self, p: float) -> Tensor:
+        """The rows to which it happens, each with probability p, int64 [n]. A step is done for these alone."""
+        self.unit()
+        rows = (self._drawn[:, self._next - 1] < p).nonzero().squeeze(1)  # on the processor, so that a device is not waited for
+        return without_waiting(rows, self._table.device)
+
+
+def without_waiting(x: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the processor, copied to a device which gets there when it does."""
+    return (x.pin_memory() if device.type == "cuda" else x).to(device, non_blocking=True)
 
 
 # ---------------------------------------------------------------------------------------------- geometry
@@ -212,7 +219,8 @@ def random_resized_crop(images: Tensor, view: Augmentation, size: int, draw: Dra
         a_y, a_x = resize_weights(starts, lengths, height, size).chunk(2)
     else:
         a_y, a_x = resize_weights(top, rows, height, size), resize_weights(left, columns, width, size)
-    a_x = torch.where(draw.unit()[:, :, None] < view.flip_p, a_x.flip(1), a_x)
+    flipped = draw.chosen(view.flip_p)
+    a_x.index_copy_(0, flipped, a_x[flipped].flip(1))
     x = images.reshape(batch, channels * height, width).float().mul_(1 / 255)
     return separable(x.view_as(images), a_y, a_x).clamp_(0, 1)  # bicubic overshoots
 
@@ -220,7 +228,8 @@ def random_resized_crop(images: Tensor, view: Augmentation, size: int, draw: Dra
 def flip(crops: Tensor, view: Augmentation, draw: Draw) -> Tensor:
     """uint8 [B, C, h, w] -> the same, each flipped with probability flip_p, float32 in [0, 1]."""
     x = crops.float().mul_(1 / 255)
-    return torch.where(draw.happens(view.flip_p), x.flip(3), x)
+    flipped = draw.chosen(view.flip_p)
+    return x.index_copy_(0, flipped, x[flipped].flip(3))
 
 
 def random_boxes(view: Augmentation, height: int, width: int, draw: Draw) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -295,28 +304,26 @@ def blur_weights(sigma: Tensor, size: int, sigma_max: float) -> Tensor:
 def separable(x: Tensor, a_y: Tensor, a_x: Tensor) -> Tensor:
     """A_y · x · A_xᵀ for every sample and channel, [B, C, H, W], [B, h, H], [B, w, W] -> [B, C, h, w]."""
     batch, channels, height, width = x.shape
-    rows, columns = a_y.shape[1], a_x.shape[1]
-    x = torch.bmm(x.reshape(batch, channels * height, width), a_x.transpose(1, 2))
-    x = x.view(batch, channels, height, columns).transpose(1, 2).reshape(batch, height, channels * columns)
-    return torch.bmm(a_y, x).view(batch, rows, channels, columns).transpose(1, 2).contiguous()
+    x = torch.bmm(x.reshape(batch, channels * height, width), a_x.transpose(1, 2))  # all channels of an image at once
+    return a_y[:, None].matmul(x.view(batch, channels, height, a_x.shape[1]))
 
 
 # ---------------------------------------------------------------------------------------------- colour
 
 
 def jitter(x: Tensor, view: Augmentation, draw: Draw) -> Tensor:
-    """Brightness, contrast, saturation and hue with probability jitter_p, in a random order; [B, C, h, w] in [0, 1].
+    """Brightness, contrast, saturation and hue with probability jitter_p, in a random order and in place; [B, C, h, w] in [0, 1].
 
     Saturation and hue do nothing to a one-channel image and are skipped. Factors are uniform on
     [max(0, 1 - strength), 1 + strength], hue shifts on [-hue, hue] of the colour circle.
     """
-    apply = draw.happens(view.jitter_p)
+    chosen = draw.chosen(view.jitter_p)
     strengths = (view.brightness, view.contrast, view.saturation)
-    ranges = [(max(0.0, 1 - s), 1 + s, 1.0) for s in strengths] + [(-view.hue, view.hue, 0.0)]
     # a step that does nothing has its draws nevertheless, so that those of the others stay what they are
     *factors, shift = [
-        torch.where(apply, draw.uniform(low, high), rest) if low < high else draw.unit() for low, high, rest in ranges
+        draw.uniform(low, high)[chosen] for low, high in [*((max(0.0, 1 - s), 1 + s) for s in strengths), (-view.hue, view.hue)]
     ]
+    images, x = x, x[chosen]
     for step in draw.order:
         if step == 0 and view.brightness:
             x = (x * factors[0]).clamp_(0, 1)
@@ -326,7 +333,12 @@ def jitter(x: Tensor, view: Augmentation, draw: Draw) -> Tensor:
             x = blend(x, luma(x), factors[2])
         elif step == 3 and view.hue and x.shape[1] == 3:
             x = shift_hue(x, shift)
-    return x
+    return images.index_copy_(0, chosen, x)
+
+
+def solarize(x: Tensor) -> Tensor:
+    """What is lighter than half is inverted."""
+    return torch.minimum(x, 1 - x)
 
 
 def blend(x: Tensor, other: Tensor, factor: Tensor) -> Tensor:
@@ -341,12 +353,16 @@ def luma(x: Tensor) -> Tensor:
 
 def shift_hue(x: Tensor, shift: Tensor) -> Tensor:
     """Turn the hue of RGB images by `shift` [B, 1, 1, 1] of the circle, in HSV; [B, 3, h, w] in [0, 1]."""
-    value, low = x.amax(dim=1, keepdim=True), x.amin(dim=1, keepdim=True)
-    chroma = value - low
     r, g, b = x.split(1, dim=1)
-    r_is_max, g_is_max = r == value, g == value
-    sixths = torch.where(r_is_max, g - b, torch.where(g_is_max, b - r, r - g)).div_(chroma.clamp(min=1e-12))
-    sixths += torch.where(r_is_max, 0.0, torch.where(g_is_max, 2.0, 4.0))
+    most, least = torch.maximum(g, b), torch.minimum(g, b)
+    value, low = torch.maximum(r, most), torch.minimum(r, least)
+    chroma = value - low
+    # Sixths of the circle from red, (g - b), (b - r) or (r - g) over the chroma behind the place of the largest channel, without a
+    # choice an element, which takes torch ten times as long as a minimum does: as |turn + (second - least) / chroma| where `second`
+    # is the lesser of red and `most`, and `turn` is 0 or -6 where red is largest, by the sign of g - b, -2 and 4 where it is not.
+    turn = (g < b).float().mul_(-6)
+    turn += (r < most).float().mul_((turn + 1).mul_(-2))
+    sixths = (torch.minimum(r, most) - least).div_(chroma.clamp(min=1e-12)).add_(turn).abs_()
     sixths = sixths.add_(6 * shift).remainder_(6)
     of_channel = 2.0 * torch.arange(3, device=x.device)[:, None, None]  # the hue where red, green or blue is largest
     away = (sixths - of_channel).abs_()  # 3 - |away - 3| on the circle: below 1 the channel is the largest, above 2 the least

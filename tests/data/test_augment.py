@@ -91,6 +91,15 @@ def test_hue_is_torchvisions(rgb, shift):
     torch.testing.assert_close(ours, TF.adjust_hue(rgb, shift), atol=2e-5, rtol=0)
 
 
+def test_hue_of_equal_channels_is_torchvisions():
+    """Of 64 colours, among them all greys and those whose largest or smallest channels are two."""
+    levels = torch.tensor([0, 0.25, 0.5, 1.0])
+    colours = torch.cartesian_prod(levels, levels, levels)[:, :, None, None]
+    for shift in (-0.5, -0.2, 0.0, 0.1):
+        ours = shift_hue(colours, torch.full((64, 1, 1, 1), shift))
+        torch.testing.assert_close(ours, TF.adjust_hue(colours, shift), atol=2e-5, rtol=0)
+
+
 @pytest.mark.parametrize("factor", [0.2, 1.0, 1.7])
 def test_contrast_and_saturation_are_torchvisions(rgb, factor):
     f = torch.full((16, 1, 1, 1), factor)
@@ -114,7 +123,7 @@ def test_jitter_is_distributed_as_color_jitter_with_probability():
     """Each image's mean per channel after jitter, ours and torchvision's, over a few hundred batches and orders."""
     image = torch.rand(3, 6, 6, generator=generator(3))
     view = Augmentation(brightness=0.4, contrast=0.4, saturation=0.4, hue=0.1, jitter_p=0.8)
-    ours = torch.cat([jitter(image.expand(8, -1, -1, -1), view, Draw(8, generator(s), CPU)) for s in range(300)])
+    ours = torch.cat([jitter(image.repeat(8, 1, 1, 1), view, Draw(8, generator(s), CPU)) for s in range(300)])
     torch.manual_seed(0)
     reference = T.RandomApply([T.ColorJitter(0.4, 0.4, 0.4, 0.1)], p=0.8)
     theirs = torch.stack([reference(image) for _ in range(2400)])

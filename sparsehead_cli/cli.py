@@ -13,7 +13,6 @@ from typing import Annotated
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from sparsehead_cli import __version__
 from sparsehead_cli.api import names
 from sparsehead_cli.cli_export import export
 from sparsehead_cli.ending import tell
@@ -97,6 +96,8 @@ def _sparsehead(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     if version:
+        from sparsehead_cli import __version__
+
         print(f"sparsehead {__version__}")
         raise typer.Exit
     command = context.invoked_subcommand

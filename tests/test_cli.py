@@ -4,6 +4,7 @@ import os
 import pty
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,7 @@ def test_help_names_what_there_is(command, option, table):
 
 
 def test_version(sparsehead):
-    assert sparsehead("--version")[:2] == (0, "sparsehead 0.1.0\n")
+    assert sparsehead("--version")[:2] == (0, f"sparsehead {version('sparsehead')}\n")
 
 
 def test_a_run_from_start_to_table(pretrain, tmp_path):

@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
@@ -235,7 +234,6 @@ def code_version() -> str:
             return git("describe", "--always", "--abbrev=10", "--exclude=*") + ("-dirty" if changed else "")
         except (FileNotFoundError, subprocess.CalledProcessError):  # no git, or one that does not trust this folder
             pass
-    try:
-        return f"v{version('sparsehead')}"
-    except PackageNotFoundError:
-        return "unknown"
+    from sparsehead_cli import __version__  # not above: looking it up takes its time
+
+    return f"v{__version__}"

@@ -18,6 +18,7 @@ from sparsehead_cli.sparse.sparse_head import LAYERS, SCHEDULES, SOLVERS
 from sparsehead_cli.sweeps.sweep import ENGINES
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+FEW = 3  # tables, at most, that are named beside a column
 MADE = "*Made from the code by `python -m website.reference`.*"
 CODE = (
     "name",
@@ -163,8 +164,9 @@ def columns() -> str:
     """Every column of every table."""
     tables = {name: [table for table, stated in TABLES.items() if name in stated.columns] for name in COLUMNS}
     kinds = {"whole": "whole number", "amount": "number ≥ 0", "share": "number in [0, 1]", "truth": "True or False"}
+    where = {name: ", ".join(map(code, found)) if len(found) <= FEW else f"{len(found)} tables" for name, found in tables.items()}
     lines = [
-        [code(name), kinds.get(column.kind, column.kind), column.unit, escaped(column.meaning), ", ".join(map(code, tables[name]))]
+        [code(name), kinds.get(column.kind, column.kind), column.unit, escaped(column.meaning), where[name]]
         for name, column in COLUMNS.items()
     ]
     parts = [
@@ -218,7 +220,7 @@ def api() -> str:
         parts += [f"## {heading}", sentence, *(f"::: sparsehead_cli.{name}" for name in names)]
     return page(
         "Python",
-        "The public classes and functions; the site puts signatures and docstrings in place of the lines with `:::`.",
+        "The public classes and functions with their docstrings. (On the site; elsewhere a line with `:::` stands for each.)",
         *parts,
     )
 

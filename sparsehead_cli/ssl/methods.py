@@ -3,7 +3,7 @@
 Those that tell images from each other are in `contrastive.py`, those that shape what a batch looks like as a whole in
 `decorrelation.py`, those that rebuild images in `generative.py`, the others here.
 
-To add one: its objective in `losses.py`, a class, an entry in METHODS, its recipe in experiments.yaml. Its numbers are keyword
+To add one: its objective in `losses/`, a class, an entry in METHODS, its recipe in experiments.yaml. Its numbers are keyword
 arguments of `__init__` with the paper's defaults and their range; `--set method.<name>=<value>` is checked against them. All that a
 method remembers between steps (teacher, queue, centre) is a buffer or a submodule, so it is in the checkpoint.
 """

@@ -84,7 +84,7 @@ def test_few_anchors_at_a_time_have_the_value_and_the_gradient_of_all(monkeypatc
     labels = torch.arange(300) % 7
 
     def found(most):
-        monkeypatch.setattr(losses, "MOST_SIMILARITIES", most)
+        monkeypatch.setattr(losses.contrastive, "MOST_SIMILARITIES", most)
         z1, z2 = (z.requires_grad_() for z in embeddings(300, 16, torch.float32))
         loss = losses.nt_xent(z1, z2, 0.2) if name == "nt_xent" else losses.sup_con(z1, z2, labels, 0.1)
         loss.backward()
@@ -100,14 +100,14 @@ def test_few_anchors_at_a_time_have_the_value_and_the_gradient_of_all(monkeypatc
 @pytest.mark.parametrize("name", ["nt_xent", "sup_con"])
 def test_few_anchors_at_a_time_take_less_memory(monkeypatch, name):
     """No similarity is kept for the backward pass: what is kept is of the size of the embeddings."""
-    monkeypatch.setattr(losses, "MOST_SIMILARITIES", 600 * 70)
-    largest, real = [], losses.checkpoint
+    monkeypatch.setattr(losses.contrastive, "MOST_SIMILARITIES", 600 * 70)
+    largest, real = [], losses.contrastive.checkpoint
 
     def watched(of_anchors, rows, **settings):
         largest.append(rows.stop - rows.start)
         return real(of_anchors, rows, **settings)
 
-    monkeypatch.setattr(losses, "checkpoint", watched)
+    monkeypatch.setattr(losses.contrastive, "checkpoint", watched)
     z1, z2 = (z.requires_grad_() for z in embeddings(300, 16, torch.float32))
     with torch.autograd.graph.saved_tensors_hooks(lambda x: largest.append(x.numel() // 16) or x, lambda x: x):
         losses.nt_xent(z1, z2, 0.2) if name == "nt_xent" else losses.sup_con(z1, z2, torch.arange(300) % 7, 0.1)

@@ -63,6 +63,18 @@ def vicreg(
     return invariance * terms["invariance"] + variance * terms["variance"] + covariance * terms["covariance"], terms
 
 
+def nearest_places(a: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` places of one map that have the nearest place in another, and these; [B, L, E], [B, M, E] -> [B, count, E] twice.
+
+    Each of an image for itself, by Euclidean distance. Source: VICRegL (Bardes et al. 2022b), feature-based matching.
+    """
+    with torch.no_grad():
+        distances, nearest = torch.cdist(a, b).min(dim=2)
+        chosen = distances.topk(count, dim=1, largest=False).indices
+        matched = nearest.gather(1, chosen)
+    return tuple(z.gather(1, places[:, :, None].expand(-1, -1, z.shape[2])) for z, places in ((a, chosen), (b, matched)))
+
+
 def vibcreg(z1: Tensor, z2: Tensor, invariance: float, variance: float, covariance: float) -> tuple[Tensor, dict[str, Tensor]]:
     """VICReg whose covariance term is that of correlations, so that it does not depend on z's scale; [B, E], [B, E] -> [].
 

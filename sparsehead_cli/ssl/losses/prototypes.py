@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+MOST_SCORES = 2**24  # of rows and prototypes that are held at once, 64 MB
+
 
 def prototype_scores(z: Tensor, prototypes: Tensor) -> Tensor:
     """Cosines of embeddings and prototypes, [B, E], [P, E] -> [B, P]."""
@@ -62,3 +64,34 @@ def dino(
         log_p = (prototype_scores(z, prototypes) / student_temperature).log_softmax(dim=1)
         losses.append(-(target * log_p.repeat(2, 1)).sum(dim=1))
     return torch.cat(losses).mean(), teacher.mean(dim=0)
+
+
+def deepcluster(*views: Tensor, prototypes: Tensor, assigned: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of all views to the prototype that their image is assigned to, mean over views, images and clusterings.
+
+    Views [B, E] each, prototypes of M clusterings [M, P, E], assigned [M, B] -> []. An image that is assigned to -1 counts in no
+    mean. Prototypes are normalised already, and get no gradient. Source: DeepCluster-v2 (SwAV, Caron et al. 2020, appendix).
+    """
+    scores = [torch.einsum("be,mpe->mbp", F.normalize(z, dim=1), prototypes.detach()) / temperature for z in views]
+    counted = (assigned >= 0).sum().clamp(min=1)
+    entropies = (F.cross_entropy(s.flatten(0, 1), assigned.flatten(), ignore_index=-1, reduction="sum") for s in scores)
+    return sum(entropies) / (counted * len(views))
+
+
+@torch.no_grad()
+def spherical_kmeans(z: Tensor, prototypes: Tensor, iterations: int) -> tuple[Tensor, Tensor]:
+    """Clusters of directions, [N, E], [P, E] -> their means, normalised, [P, E], and which each row is nearest to, int64 [N].
+
+    z is normalised already; rows of zeros are not known, and are nearest to -1. A cluster that nobody is near stays where it is.
+    Rows are looked at so many at a time that at most MOST_SCORES are held at once. Source: DeepCluster-v2, as above.
+    """
+    parts = z.split(max(1, MOST_SCORES // len(prototypes)))
+    for _ in range(iterations):
+        sums = torch.zeros_like(prototypes)
+        for part in parts:
+            members = F.one_hot((part @ prototypes.T).argmax(dim=1), len(prototypes)).to(z.dtype)
+            sums += members.T @ part  # not index_add, whose order of adding is by chance on a GPU
+        lengths = sums.norm(dim=1, keepdim=True)
+        prototypes = torch.where(lengths > 0, sums / lengths.clamp(min=torch.finfo(z.dtype).tiny), prototypes)
+    nearest = torch.cat([(part @ prototypes.T).argmax(dim=1) for part in parts])
+    return prototypes, nearest.where(z.any(dim=1), -1)

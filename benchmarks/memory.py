@@ -69,7 +69,7 @@ def objective_steps(name: str, quick: bool) -> dict[str, Step]:
     """Value and gradient of an objective by how many similarities are held at once."""
     import torch
 
-    from sparsehead_cli.ssl import losses
+    from sparsehead_cli.ssl.losses import contrastive
 
     images = 256 if quick else IMAGES
     generator = torch.Generator().manual_seed(0)
@@ -77,11 +77,11 @@ def objective_steps(name: str, quick: bool) -> dict[str, Step]:
     constants = {"temperature": 0.2}
     if name == "sup_con":
         constants["labels"] = torch.randint(10, (images,), generator=generator)
-    at_once = {"all": 4 * images**2, "limit": images**2 if quick else losses.MOST_SIMILARITIES}
+    at_once = {"all": 4 * images**2, "limit": images**2 if quick else contrastive.MOST_SIMILARITIES}
 
     def step(value: str) -> None:
-        losses.MOST_SIMILARITIES = at_once[value]
-        getattr(losses, name)(z1, z2, **constants).backward()
+        contrastive.MOST_SIMILARITIES = at_once[value]
+        getattr(contrastive, name)(z1, z2, **constants).backward()
 
     return {value: partial(step, value) for value in WORKLOADS[name][1]}
 

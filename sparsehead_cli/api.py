@@ -255,6 +255,7 @@ def sweep(
     solvers: Names | None = None,
     dims: Names | int | Sequence[int] | None = None,
     batch_norm: Names | bool | Sequence[bool] | None = None,
+    regularisers: Names | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
     engine: str = "local",

@@ -283,6 +283,7 @@ def sweep_lambda(
     solvers: Annotated[str | None, option("solvers", of=Grid, default=OF_EXPERIMENT)] = None,
     dims: Annotated[str | None, option("dims", of=Grid, default=OF_EXPERIMENT)] = None,
     batch_norm: Annotated[str | None, option("batch_norm", of=Grid, default=OF_EXPERIMENT)] = None,
+    regularisers: Annotated[str | None, option("regularisers", of=Grid, default=OF_EXPERIMENT)] = None,
     seeds: Annotated[int | None, option("seeds", of=Grid, default=OF_EXPERIMENT)] = None,
     epochs: Annotated[int | None, option("epochs", default=OF_EXPERIMENT)] = None,
     engine: Engine = "local",

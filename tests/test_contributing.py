@@ -26,7 +26,7 @@ def test_the_worked_example_adds_a_method(tmp_path):
     for name in ("sparsehead_cli", "tests", "experiments.yaml", "pyproject.toml"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, tmp_path / name)
-    losses, methods = (tmp_path / "sparsehead_cli" / "ssl" / name for name in ("losses.py", "methods.py"))
+    losses, methods = (tmp_path / "sparsehead_cli" / "ssl" / name for name in ("losses/decorrelation.py", "methods.py"))
     losses.write_text(losses.read_text() + "\n\n" + objective)
     before, table = methods.read_text().split("METHODS: dict[str, type[Method]] = {\n")
     methods.write_text(f"{before}{method}\n\nMETHODS: dict[str, type[Method]] = {{\n{entry}{table}")

@@ -44,11 +44,11 @@ def shard_heads(method: nn.Module, dim: int) -> None:
 
 
 def synchronised(method: nn.Module) -> nn.Module:
-    """The method, wrapped where several processes train together; its sharded layers keep themselves in step."""
+    """The method, wrapped where several processes train together; what is sharded, and what is `alike`, keeps itself in step."""
     if distributed.world() == 1:
         return method
     sharded = [name for name, parameter in method.named_parameters() if distributed.is_sharded(parameter)]
-    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(method, sharded)
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(method, [*sharded, *getattr(method, "alike", ())])
     return DistributedDataParallel(method, gradient_as_bucket_view=True)  # without it the gradients lie in memory twice
 
 

@@ -17,7 +17,7 @@ from matplotlib.ticker import MaxNLocator
 
 from sparsehead_cli.present.figures import OKABE_ITO, STYLE
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.study.summary import SETTING, by_setting, name_of
+from sparsehead_cli.study.summary import BEST, SETTING, by_setting, name_of
 
 
 class Marks(NamedTuple):
@@ -193,12 +193,13 @@ def equal_axes(columns: list[list[Axes]]) -> None:
 
 def sweep_column(panels: list[Axes], places: dict[float, float], trials: pd.DataFrame, summary: pd.DataFrame) -> None:
     """The panels of one setting, one below the other."""
-    best = summary.loc[summary["chosen"].isin(["best", "both"]), "lam"].iloc[0]
+    best = summary.loc[summary["chosen"].isin(BEST), "lam"]
     marked = ticks(list(trials["lam"].unique()))
     for ax, marks_of_panel in zip(panels, SWEPT.values(), strict=True):
         for marks in marks_of_panel:
             over_lam(ax, places, trials, summary[summary["metric"] == marks.metric], marks)
-        mark_chosen(ax, places[best])
+        for lam in best[:1]:  # of each number there is one
+            mark_chosen(ax, places[lam])
         names = [f"{lam:g}" for lam in marked] if ax is panels[-1] else []
         at = [places.get(lam, math.log10(lam or 1)) for lam in marked]
         ax.set_xticks(at, names, rotation=45, ha="right", fontsize=7.5)

@@ -12,6 +12,7 @@ from sparsehead_cli.present.confirmation import FIGURE as CONFIRMATION
 from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, show_confirmation
 from sparsehead_cli.present.console import Console, print_notes, print_table
 from sparsehead_cli.present.figures import drawn, in_bands, over_time_figure, save_figure, spectra_figure
+from sparsehead_cli.present.figures_map import has_map, map_figure
 from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
 from sparsehead_cli.present.figures_tasks import tasks_figure
 from sparsehead_cli.present.page import Drawing, Section, drawing, render
@@ -31,6 +32,7 @@ from sparsehead_cli.study.results import (
     CURVES_CSV,
     EIGENVALUES_CSV,
     FIGURE,
+    MAP,
     METRICS_CSV,
     PRUNED_CSV,
     SEQUENCES,
@@ -71,11 +73,8 @@ def write_study(study: Study) -> list[Path]:
     if judged:
         files += save_figure(confirmation_figure(study.confirmation), folder / CONFIRMATION)
         planned = [files[-1].read_bytes()]
-    swept: list[bytes] = []
-    if study.averaged:
-        files += save_figure(sweep_figure(study.averaged, study.summary), folder / FIGURE)
-        sheets = len(by_setting(study.averaged)) > COLUMNS
-        swept = svgs(sweep_figures(study.averaged, study.summary)) if sheets else [files[-1].read_bytes()]
+    drawn_files, at_a_glance, swept = draw_sweep(study)
+    files += drawn_files
     spectra: list[bytes] = []
     for number, figure in enumerate(figures, 1):
         files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(figures) > 1 else SPECTRA))
@@ -86,13 +85,26 @@ def write_study(study: Study) -> list[Path]:
         tasks = [files[-1].read_bytes()]
     sections = [
         *plan_sections(study, planned),
-        *sweep_sections(study, swept),
+        *sweep_sections(study, swept, at_a_glance),
         *spectra_sections(study, spectra),
         *tasks_sections(study, tasks),
         csv_section(study),
     ]
     replace_file(folder / PAGE, render(title_of(study), lead_of(study), facts_of(study), sections))
     return [*files, folder / PAGE]
+
+
+def draw_sweep(study: Study) -> tuple[list[Path], list[bytes], list[bytes]]:
+    """Draw the figures of a sweep: their files, and for the page the SVGs of the map and of the numbers against λ."""
+    files, at_a_glance, swept = [], [], []
+    if has_map(study.summary):
+        files += save_figure(map_figure(study.summary), study.folder / MAP)
+        at_a_glance = [files[-1].read_bytes()]
+    if study.averaged:
+        files += save_figure(sweep_figure(study.averaged, study.summary), study.folder / FIGURE)
+        sheets = len(by_setting(study.averaged)) > COLUMNS
+        swept = svgs(sweep_figures(study.averaged, study.summary)) if sheets else [files[-1].read_bytes()]
+    return files, at_a_glance, swept
 
 
 def show_report(console: Console, study: Study, files: list[Path]) -> None:
@@ -178,8 +190,8 @@ def svgs(figures: list[Figure]) -> list[bytes]:
     return [drawn(figure, "svg") for figure in figures]
 
 
-def sweep_sections(study: Study, swept: list[bytes]) -> list[Section]:
-    """What λ does: verdicts, the figure, of which these are the SVGs, the means, and how they came."""
+def sweep_sections(study: Study, swept: list[bytes], at_a_glance: list[bytes]) -> list[Section]:
+    """What λ does: verdicts, the map and the figure, of which these are the SVGs, the means, and how they came."""
     if not study.trials:
         return []
     over_epochs = svgs(curves_figures(study.averaged, study.curves, study.summary))
@@ -187,10 +199,11 @@ def sweep_sections(study: Study, swept: list[bytes]) -> list[Section]:
     judged = [] if study.confirmation else verdicts(study.summary, study.pruned)  # a pilot judges nothing
     sections = [
         Section("verdicts", "Verdicts", JUDGED, sentences=judged),
+        Section("map", "At a glance", figures=drawings(at_a_glance, "map", "What λ changes, a line a setting; noise is grey")),
         Section("lams", "Against λ", figures=drawings(swept, "sweep", "Numbers against λ, a column a setting")),
         Section("summary", "Means and differences", SUMMARY_NOTE, wide=True, tables=summary_tables(study.summary, study.pruned)),
     ]
-    sections = [section for section in sections if section.name != "verdicts" or judged]
+    sections = [section for section in sections if section.sentences or section.figures or section.tables]
     if curves:
         having = len(set(values(study.curves, "run")) & set(values(study.trials, "run")))
         few = f"{having} of {len(study.trials)} trials have curves." if having < len(study.trials) else ""

@@ -7,7 +7,8 @@ from sparsehead_cli.present.console import Console, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.study.summary import SETTING, name_of, verdicts
+from sparsehead_cli.runs.tables import NO_REGULARISER
+from sparsehead_cli.study.summary import COLLAPSED, SETTING, name_of, verdicts
 
 CHOSEN = {"both": "best, sparsest"}  # what is written for a λ chosen as "both"; "best" and "sparsest" are written as they are
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
@@ -60,7 +61,8 @@ def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
             row_of = by_lam[lam]  # metric -> its row; what is chosen and the seeds are the same in all of them
             chosen, seeds = row_of["accuracy"]["chosen"], row_of["accuracy"]["seeds"]
             cells = [cell_of(row_of[metric]) for metric, _, cell_of in SUMMARY]
-            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), *[Cell(seeds)] * len(of_seeds), *cells, marked=chosen != "")
+            marked = chosen not in ("", COLLAPSED)
+            table.add(lam_cell(lam), Cell(CHOSEN.get(chosen, chosen)), *[Cell(seeds)] * len(of_seeds), *cells, marked=marked)
         tables.append(table)
     return tables
 
@@ -71,10 +73,11 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
         print_table(console, table)
     for line in verdicts(summary, pruned):
         console.print(line, soft_wrap=True)
+    base = "λ 0" if {row["regularisers"] for row in summary} <= {NO_REGULARISER} else "λ 0 without regularisers"
     console.print(
-        " mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to λ 0;\n"
+        f" mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to {base};\n"
         " linear probe: on test images; best: on held-out ones; sparsest: the largest λ within a standard error of it (of two\n"
-        " seeds or more)\n"
+        " seeds or more); collapsed: r or z has one dimension, or none, in some seed, and cannot be chosen\n"
         " active: norm above 1 % of the largest, which says little where all are small (curves.csv has the penalty's value)",
         style="dim",
         soft_wrap=True,

@@ -11,7 +11,8 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, terminal_table
-from sparsehead_cli.present.figures import save_figure
+from sparsehead_cli.present.figures import FORMATS, save_figure
+from sparsehead_cli.present.figures_map import has_map, map_figure
 from sparsehead_cli.present.figures_sweep import sweep_figure
 from sparsehead_cli.present.pretrain import StepLines, epoch_line
 from sparsehead_cli.present.summary import show_summary
@@ -22,8 +23,8 @@ from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.runs.views import described
-from sparsehead_cli.study.results import CURVES_CSV, FIGURE, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
-from sparsehead_cli.study.summary import SETTING, without_pruned
+from sparsehead_cli.study.results import CURVES_CSV, FIGURE, MAP, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
+from sparsehead_cli.study.summary import SETTING, has_collapsed, without_pruned
 from sparsehead_cli.sweeps.engines import Task, default_jobs
 from sparsehead_cli.sweeps.on_slurm import array_jobs
 from sparsehead_cli.sweeps.request import SweepRequest
@@ -107,8 +108,8 @@ def running_title(state: SweepState, left: float | None) -> str:
 def running_table(state: SweepState, running: dict[str, Reached], left: float | None) -> Table:
     """How far each running trial is, under a title that says how far all are."""
     title = running_title(state, left)
-    if state.rows:
-        best = max(state.rows.values(), key=lambda row: float(row["val_accuracy"]))
+    if rows := [row for row in state.rows.values() if not has_collapsed([row])]:
+        best = max(rows, key=lambda row: float(row["val_accuracy"]))
         title += f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}"
     table = Table(title, [Column("running", text=True), Column("epochs", text=True), *RUNNING.values()])
     for name, reached in running.items():
@@ -180,6 +181,8 @@ def draw_sweep(folder: Path) -> None:
     summary = frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")
     if trials and summary:  # what ended the sweep may have come before its tables
         save_figure(sweep_figure(trials, summary), folder / FIGURE)
+    if has_map(summary):
+        save_figure(map_figure(summary), folder / MAP)
 
 
 def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row]) -> None:
@@ -190,7 +193,8 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
     fewest = min((row["seeds"] for row in summary), default=0)
     if fewest < ENOUGH_SEEDS:
         console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim")
-    files = f"{SWEEP_CSV} ({len(rows)} trials), {SUMMARY_CSV}, {CURVES_CSV}, sweep.png, sweep.svg"
+    figures = [f"{name}.{kind}" for name in (FIGURE, *[MAP] * has_map(summary)) for kind in FORMATS[:2]]
+    files = f"{SWEEP_CSV} ({len(rows)} trials), {', '.join([SUMMARY_CSV, CURVES_CSV, *figures])}"
     console.print(f" files   {state.folder}/: {files}", soft_wrap=True)
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
     require_all(state)

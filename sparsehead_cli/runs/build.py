@@ -54,7 +54,7 @@ def build(config: Config) -> Run:
     phases, tasks = phases_of(config, device)
     spec = spec_of_views(phases[0].train.spec, config)
     views, initial = make_views(config, spec), initial_encoder(config, spec)
-    method = method_on_device(config, spec, device, initial)
+    method = method_on_device(config, spec, device, phases, initial)
     method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     steps_per_epoch = len(phases[0].train) // config.batch_size
@@ -115,10 +115,14 @@ def as_read(config: Config, sources: list[Source]) -> list[Source]:
     return [tokenised(source, vocabulary, others=config.views == "pairs") for source in sources]
 
 
-def method_on_device(config: Config, spec: object, device: torch.device, initial: Initial | None = None) -> Method:
+def method_on_device(
+    config: Config, spec: object, device: torch.device, phases: tuple[Phase, ...], initial: Initial | None = None
+) -> Method:
     """The method as it is trained: on the device, its norms joined over the processes; compiled and sharded where that is set."""
     require_memory(config, spec, device)
     method = join_batch_norms(build_method(config, spec, initial), device)
+    if method.needs.memory:
+        prepare(config, method, phases)
     method = method.to(device=device, memory_format=torch.channels_last)
     method.parts = config.accumulate
     if config.checkpoint_activations:
@@ -129,6 +133,16 @@ def method_on_device(config: Config, spec: object, device: torch.device, initial
     if config.shard_head and distributed.world() > 1:
         shard_heads(method, groups_dim(config))
     return method
+
+
+def prepare(config: Config, method: Method, phases: tuple[Phase, ...]) -> None:
+    """Tell a method of the images. Raises: SparseheadError for one that remembers each of them, and tasks that have others."""
+    if method.needs.memory and len(phases) > 1:
+        raise SparseheadError(
+            f"{config.method} remembers each image from one epoch to the next, and a task has others. Choose another --method."
+        )
+    images = len(phases[0].train)
+    method.prepare(images, images // config.batch_size)
 
 
 def checkpoint_activations(config: Config, backbone: nn.Module) -> None:

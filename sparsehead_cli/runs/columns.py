@@ -21,8 +21,9 @@ class Table:
     `empty` names columns whose cells may be empty, `added` those that files of older versions lack. Columns of numbers that
     are not declared (a method's loss terms) may follow directly behind `extra`. No two rows agree in all columns of `key`.
     `counts`, one of `key`, goes 1, 2, 3, … among rows that agree in the rest of it, so that a lost line is noticed; `falls`
-    never rises meanwhile. All values of `repeats`, one of `key`, have the same rows otherwise. `renamed` has names of older
-    versions; `remedy` says what to do about a damaged line.
+    never rises meanwhile. All values of `repeats`, one of `key`, have the same rows otherwise. `usual` has values of columns that
+    stand in a file only where a row has another one. `renamed` has names of older versions; `remedy` says what to do about a
+    damaged line.
     """
 
     columns: tuple[str, ...]
@@ -33,6 +34,7 @@ class Table:
     counts: str = ""
     falls: str = ""
     repeats: str = ""
+    usual: dict[str, str] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     remedy: str = "Mend or remove that line."
 

@@ -30,6 +30,7 @@ PACKAGE = Path(__file__).parents[1]
 MOST_WHOLE = 2**31 - 1  # of any setting that is a whole number
 MOST_NUMBER = 3e38  # of any other number: float32, in which tensors are computed, ends at 3.4e38
 MOST_PARTS = 64  # of a list, where its setting says nothing else
+NONE = "none"  # no value, of a setting that may have none
 Values = dict[str, object]
 
 
@@ -109,7 +110,7 @@ class Setting:
 def written(value: object) -> str:
     """A value of a setting as it is written for `--set`: 0.001, true, 8,16, a path or a name; "none" where there is none."""
     if value is None:
-        return "none"
+        return NONE
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple | list):
@@ -201,7 +202,7 @@ def typed(stated: Setting, value: object) -> object:
     """
     kind, value = stated.kind, of_python(value)
     if typing.get_origin(kind) in UNIONS:
-        if value is None and types.NoneType in typing.get_args(kind):
+        if value in (None, NONE) and types.NoneType in typing.get_args(kind):
             return None
         kind = next(part for part in typing.get_args(kind) if part is not types.NoneType)
     try:

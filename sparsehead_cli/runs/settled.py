@@ -12,6 +12,7 @@ from sparsehead_cli.data.looks import LARGEST
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.settings import unknown_names
+from sparsehead_cli.ssl.regularisers import added_terms
 
 
 def settled(config: Config) -> Config:
@@ -33,9 +34,10 @@ def settled(config: Config) -> Config:
 def check_names(config: Config) -> None:
     """Raises: SparseheadError that lists every setting whose value is in none of our tables."""
     problems = unknown_names(config)
-    try:
-        require_known(config.dataset)
-    except SparseheadError as problem:
-        problems.append(str(problem))
+    for check, value in ((require_known, config.dataset), (added_terms, config.regularisers or ())):
+        try:
+            check(value)
+        except SparseheadError as problem:
+            problems.append(str(problem))
     if problems:
         raise SparseheadError("\n".join(problems))

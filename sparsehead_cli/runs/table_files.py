@@ -22,8 +22,8 @@ Row = dict[str, object]  # column -> value: text as `read_csv` gives it, or what
 def replace_csv(path: Path, rows: list[Row], name: str = "") -> None:
     """Write rows as the table that the file is called after (or as the one called `name`), atomically.
 
-    Columns are in their declared order; of those in `added`, the ones that no row has are left out. What is not defined (None, NaN,
-    infinite) is empty.
+    Columns are in their declared order; of those in `added`, the ones that no row has are left out, and of those in `usual` the
+    ones in which all rows have that value. What is not defined (None, NaN, infinite) is empty.
 
     Raises: SparseheadError for a row that `read_csv` would refuse, and when the file cannot be written; the old one stays.
     """
@@ -33,14 +33,20 @@ def replace_csv(path: Path, rows: list[Row], name: str = "") -> None:
     if others and not table.extra:
         raise SparseheadError(f"cannot write {path}: {', '.join(others)} is not declared for this table.")
     columns = [column for column in table.columns if column in used or column not in table.added]
+    columns = [column for column in columns if column not in table.usual or any(is_unusual(table, column, row) for row in rows)]
     if others:
         behind = columns.index(table.extra) + 1
         columns[behind:behind] = others
-    cells = [[cell(row.get(column, "")) for column in columns] for row in rows]
+    cells = [[cell(row.get(column, table.usual.get(column, ""))) for column in columns] for row in rows]
     require_rows(path, table, columns, cells, "It is our mistake; please report it.")
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([columns, *cells])
     replace_witnessed(path, text.getvalue().encode())
+
+
+def is_unusual(table: Table, column: str, row: Row) -> bool:
+    """Whether a row has another value than the usual one of this column."""
+    return row.get(column, table.usual[column]) != table.usual[column]
 
 
 def cell(value: object) -> str:
@@ -67,7 +73,8 @@ def read_csv(path: Path, name: str = "") -> list[Row]:
         raise SparseheadError(f"{path} has no rows. {remedy_of_all(table)}")
     require_rows(path, table, columns, cells, table.remedy)
     require_as_written(path, table, text)
-    return [dict(zip(columns, row, strict=True)) for row in cells]
+    absent = {column: value for column, value in table.usual.items() if column not in columns}
+    return [dict(zip(columns, row, strict=True)) | absent for row in cells]
 
 
 def frame(rows: list[Row] | Path, text: Sequence[str] = ()) -> "pd.DataFrame":
@@ -150,7 +157,7 @@ def of_today(table: Table, columns: list[str], cells: list[list[str]]) -> tuple[
 
 def require_columns(path: Path, table: Table, columns: list[str]) -> None:
     """Raises: SparseheadError for columns that are missing, twice there, or not of this table."""
-    missing = [column for column in table.columns if column not in columns and column not in table.added]
+    missing = [column for column in table.columns if column not in (*columns, *table.added, *table.usual)]
     if missing:
         few = ", ".join(missing[:3]) + (" …" if len(missing) > 3 else "")
         raise SparseheadError(
@@ -178,7 +185,7 @@ def require_rows(path: Path, table: Table, columns: list[str], cells: list[list[
         raise damaged(path, table, 1 + min(wrong), wrong[min(wrong)], remedy)
     if not table.key:
         return
-    places = [columns.index(column) for column in table.key]
+    places = [columns.index(column) for column in table.key if column in columns]  # all rows may have the usual value
     keys = [tuple(row[place] for place in places) for row in cells]
     require_sequence(path, table, keys, remedy)
     if table.falls:

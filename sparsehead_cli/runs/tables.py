@@ -4,6 +4,8 @@ A column is declared once for all tables, so that a name means one thing whereve
 not defined (an effective rank without variance, an interval over one seed) is an empty cell, never a number.
 """
 
+from collections.abc import Sequence
+
 from sparsehead_cli.runs.benchmark_tables import BENCHMARK_COLUMNS, BENCHMARKS
 from sparsehead_cli.runs.columns import Column, Table
 
@@ -26,6 +28,17 @@ def penalty_settings(name: str) -> dict[str, str]:
     return {"penalty": name, **settings}
 
 
+def regularisers_name(regularisers: Sequence[str] | None) -> str:
+    """Terms that are added to the objective, as tables and --regularisers write them: koleo:0.1+covariance:1, or none."""
+    return "+".join(regularisers or (NO_REGULARISER,))
+
+
+def regularisers_setting(name: str) -> tuple[str, ...] | None:
+    """The setting that a name of `regularisers_name` stands for."""
+    return None if name == NO_REGULARISER else tuple(name.split("+"))
+
+
+NO_REGULARISER = "none"
 ENDINGS = {  # of a penalty's name, in this order -> the setting that it stands for
     "-output": ("groups", "output"),
     "-first": ("layers", "first"),
@@ -52,6 +65,9 @@ COLUMNS = {
     "batch_norm": Column("truth", "", "whether the head has BatchNorm"),
     "projector_out": Column("whole", "", "E, the width of the embedding"),
     "epochs": Column("whole", "epochs", "length of the pretraining"),
+    "regularisers": Column(
+        "text", "", "terms added to the objective and their strengths, such as koleo:0.1; none where it is absent"
+    ),
     "sum_lr": Column("amount", "", "sum of the learning rates of all steps"),
     "trained_on": Column("text", "", "digest of the images and labels of the pretraining"),
     # ------------------------------------------------------------------------------- where in it
@@ -153,10 +169,10 @@ COLUMNS = {
     "batch_loss_kept": Column("number", "", "NT-Xent of the batch with features_kept of them"),
     # ------------------------------------------------------------------------------- over seeds
     "seeds": Column("whole", "seeds", "how many the mean is over"),
-    "chosen": Column("text", "", "best, sparsest or both, for a λ that held-out images chose"),
+    "chosen": Column("text", "", "best, sparsest or both, for a λ that held-out images chose; collapsed for one that they may not"),
     "mean": Column("number", "", "mean over seeds"),
     "sd": Column("amount", "", "standard deviation over seeds"),
-    "difference": Column("number", "", "mean paired difference to λ 0"),
+    "difference": Column("number", "", "mean paired difference to λ 0 without regularisers"),
     "difference_low": Column("number", "", "lower end of its 95 % interval, Student's t"),
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
@@ -175,7 +191,8 @@ COLUMNS = {
 RUN = ("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "commit")
 FOREIGN = ("experiment", "dataset", "penalty", "solver", "lam", "seed", "step", "total_steps")  # that other people's files lack
 KIND = ("experiment", "method", "dataset", "backbone", "penalty", "solver")
-HEAD = ("batch_norm", "projector_out", "epochs")
+VARIED = ("batch_norm", "projector_out", "epochs", "regularisers")  # what tells a sweep's trials apart, beside RUN
+USUAL = {"regularisers": NO_REGULARISER}
 RANKS = ("effective_rank_r", "effective_rank_z")
 COUNTS = ("penalty_value", "n_groups", "active_groups", "n_features", "active_features", "functional_features")
 SHARES = ("active_groups_share", "active_features_share", "functional_features_share")
@@ -199,11 +216,12 @@ AGAIN = "Remove all lines of that task, and measure it again."
 
 SWEEP = Table(
     (
-        *(*RUN, *HEAD, "sum_lr", "val_accuracy", "accuracy", "accuracy_z", "knn_accuracy", *RANKS, *SHARES, "loss"),
+        *(*RUN, *VARIED, "sum_lr", "val_accuracy", "accuracy", "accuracy_z", "knn_accuracy", *RANKS, *SHARES, "loss"),
         *("train_seconds", "trained_on"),
     ),
     empty=(*RANKS, *SHARES, "trained_on"),
     added=("sum_lr", "loss", "train_seconds", "trained_on"),
+    usual=USUAL,
     key=("run",),
     renamed=OLD_SHARES,
     remedy="Mend or remove that line; its trial is then run again, if its folder is gone, too.",
@@ -307,30 +325,34 @@ TABLES = {
     "sweep.csv": SWEEP,
     "trial.csv": Table(**{**vars(SWEEP), "remedy": "Remove the file: the trial is then evaluated again."}),
     "sweep_summary.csv": Table(
-        (*KIND, *HEAD, "lam", "seeds", "chosen", "metric", "mean", "sd", "low", "high", *DIFFERENCES, *BOOTSTRAP),
+        (*KIND, *VARIED, "lam", "seeds", "chosen", "metric", "mean", "sd", "low", "high", *DIFFERENCES, *BOOTSTRAP),
         empty=("chosen", "mean", "sd", "low", "high", *DIFFERENCES, *BOOTSTRAP),
-        key=(*KIND, *HEAD, "lam", "metric"),
+        usual=USUAL,
+        key=(*KIND, *VARIED, "lam", "metric"),
         remedy="Remove the file: it is made of sweep.csv.",
     ),
     "confirmation.csv": Table(
         (
-            *(*KIND, *HEAD, "lam", "contrast", "metric", "seeds", "mean", "reference_mean", *DIFFERENCES),
+            *(*KIND, *VARIED, "lam", "contrast", "metric", "seeds", "mean", "reference_mean", *DIFFERENCES),
             *("effect_size", "p_t", "p_permutation", "p_holm", "detectable", "plan"),
         ),
         empty=("difference_low", "difference_high", "effect_size", "p_t", "p_holm", "detectable"),
+        usual=USUAL,
         key=("method", "contrast", "metric"),
         remedy="Remove the file: it is made of plan.yaml and of the confirming runs.",
     ),
     "curves.csv": Table(
-        (*RUN, *HEAD, "epoch", "loss", "knn_accuracy", *RANKS, "penalty_value", "active_groups_share", "active_features_share"),
+        (*RUN, *VARIED, "epoch", "loss", "knn_accuracy", *RANKS, "penalty_value", "active_groups_share", "active_features_share"),
         empty=(*RANKS, "active_groups_share", "active_features_share"),
+        usual=USUAL,
         key=("run", "epoch"),
         counts="epoch",
         renamed=OLD_SHARES,
         remedy="Remove all lines of that run; if its folder is there, they come back.",
     ),
     "pruned.csv": Table(
-        (*RUN, *HEAD, "epoch", "mean_knn_accuracy", "best_knn_accuracy"),
+        (*RUN, *VARIED, "epoch", "mean_knn_accuracy", "best_knn_accuracy"),
+        usual=USUAL,
         key=("run",),
         renamed={"knn_accuracy": "mean_knn_accuracy"},
     ),

@@ -28,6 +28,7 @@ class Needs(NamedTuple):
     views: int | None = 2  # how many global views; None: any number
     local: bool = False  # whether it can use local views
     labels: bool = False  # whether it needs the labels of all inputs
+    memory: bool = False  # whether it remembers each input from one epoch to the next
 
 
 class Method(nn.Module):
@@ -42,6 +43,7 @@ class Method(nn.Module):
 
     needs = Needs()
     parts = 1
+    alike: tuple[str, ...] = ()  # large buffers that every process fills by itself, and nobody has to send around
 
     def __new__(cls, *modules: nn.Module, **settings: object) -> Self:
         """Look at the numbers before `__init__` uses them. Raises: SparseheadError for those out of the range that it states."""
@@ -68,6 +70,9 @@ class Method(nn.Module):
         backbone, projector = (self.backbone, self.projector) if teacher is None else teacher
         r = in_parts(backbone, inputs, self.parts)
         return r, projector(r)
+
+    def prepare(self, images: int, steps: int) -> None:
+        """Take note of how many training images there are, which `batch.index` counts, and how many steps an epoch has."""
 
     def after_step(self, progress: float) -> None:
         """Move what the optimizer does not (EMA, queue, centre). `progress` is the share of the run that is over."""

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from sparsehead_cli.data.contract import Batch, View
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.ranges import Range
+from sparsehead_cli.nets.heads import mlp
+from sparsehead_cli.nets.recompute import in_parts
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import (
     Count,
@@ -16,7 +18,6 @@ from sparsehead_cli.ssl.contract import (
     Share,
     objective,
     output_dim,
-    reads,
     rising,
     teacher_of,
 )
@@ -57,40 +58,54 @@ class VICReg(Method):
         return objective(losses.vicreg, *(self.embed(view.inputs)[1] for view in views), **self.weights)
 
 
-class WMSE(Method):
-    """Near views after whitening over the batch. Source: Ermolov et al. 2021.
+class VICRegL(VICReg):
+    """VICReg of whole images, and of the places of their maps that are alike in both views. Source: Bardes et al. 2022b.
 
-    `eps` mixes the identity into the covariance. The whole joined batch is whitened at once, without sub-batches, so it must
-    be larger than the embedding is wide; twice as large is their choice. Without `eps` the embedding must not be wider than what
-    the head's last layer reads.
+    `whole` is the first one's weight, 1 - `whole` the second's, in which each image has up to `places` pairs of places, nearest by
+    an embedding of their own, `place_width` wide. Pairs by where the crops lay in the image, which views do not say, are left out.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: Share = 0.0) -> None:
-        super().__init__(backbone, projector)
-        self.eps = eps
-        self.dim = output_dim(projector, backbone.dim)
-
-    def check(self, roles: tuple[str, ...], batch: int) -> None:
-        super().check(roles, batch)
-        if batch <= self.dim:
-            raise SparseheadError(
-                f"wmse whitens a batch in {self.dim} dimensions and needs more than {self.dim} images in it, given {batch}. "
-                f"Choose a larger --batch-size or --set projector_out={max(1, batch // 2)}."
-            )
-        rank = reads(self.projector)
-        if self.dim > rank and self.eps == 0:
-            raise SparseheadError(
-                f"wmse cannot whiten {self.dim} dimensions of z: the head's last layer reads {rank}, so their covariance is "
-                f"singular. Choose --set projector_out={rank} or less (half of it whitens well), or --set method.eps=0.01."
-            )
-
-    def suspects(self) -> list[str]:
-        if self.eps:
-            return []
-        return [f"the covariance of z in {self.dim} dimensions (singular? try a smaller projector_out, or --set method.eps=0.01)"]
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        whole: Share = 0.75,
+        places: Count = 20,
+        place_width: Count = 512,
+        invariance: Positive = 25.0,
+        variance: Positive = 25.0,
+        covariance: Positive = 1.0,
+    ) -> None:
+        super().__init__(backbone, projector, invariance=invariance, variance=variance, covariance=covariance)
+        if not hasattr(backbone, "maps"):
+            raise SparseheadError("vicregl reads maps, and this backbone gives none. Choose one of ours, such as resnet18.")
+        self.whole, self.places = whole, places
+        self.place_projector = mlp(backbone.dim, [place_width], place_width)
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        return objective(losses.w_mse, *(self.embed(view.inputs)[1] for view in views), eps=self.eps), {}
+        maps = [in_parts(Maps(self.backbone), view.inputs, self.parts) for view in views]  # [B, L, D]
+        loss, terms = objective(losses.vicreg, *(self.projector(places.mean(dim=1)) for places in maps), **self.weights)
+        a, b = (self.place_projector(places.flatten(0, 1)).view(*places.shape[:2], -1).float() for places in maps)
+        local = [self.of_places(*pair) for pair in ((a, b), (b, a))]
+        terms["places"] = sum(local) / 2
+        return self.whole * loss + (1 - self.whole) * terms["places"], terms
+
+    def of_places(self, a: Tensor, b: Tensor) -> Tensor:
+        """VICReg of the places of one view and their nearest in the other, all pairs of all images being one batch."""
+        pairs = losses.nearest_places(a, b, min(self.places, a.shape[1]))
+        return objective(losses.vicreg, *(z.flatten(0, 1) for z in pairs), **self.weights)[0]
+
+
+class Maps(nn.Module):
+    """Images -> the last maps of a backbone, place by place, [B, C, h, w] -> [B, L, D]."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.backbone.maps(x).flatten(2).mT
 
 
 class VIbCReg(Method):

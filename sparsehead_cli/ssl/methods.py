@@ -1,9 +1,10 @@
 """Self-supervised methods: nn.Modules on one contract (`contract.py`), which is all that the training loop knows of them.
 
 Those that tell images from each other are in `contrastive.py`, those that shape what a batch looks like as a whole in
-`decorrelation.py`, those that rebuild images in `generative.py`, the others here.
+`decorrelation.py` and `whitening.py`, one that predicts clusters in `clustering.py`, those that rebuild images in `generative.py`,
+the others here.
 
-To add one: its objective in `losses.py`, a class, an entry in METHODS, its recipe in experiments.yaml. Its numbers are keyword
+To add one: its objective in `losses/`, a class, an entry in METHODS, its recipe in experiments.yaml. Its numbers are keyword
 arguments of `__init__` with the paper's defaults and their range; `--set method.<name>=<value>` is checked against them. All that a
 method remembers between steps (teacher, queue, centre) is a buffer or a submodule, so it is in the checkpoint.
 """
@@ -18,6 +19,7 @@ from sparsehead_cli.data.contract import Batch, View, joined
 from sparsehead_cli.machine.distributed import all_gather
 from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.ssl import losses
+from sparsehead_cli.ssl.clustering import DeepCluster
 from sparsehead_cli.ssl.contract import (
     Count,
     Method,
@@ -34,8 +36,9 @@ from sparsehead_cli.ssl.contract import (
     too_low,
 )
 from sparsehead_cli.ssl.contrastive import DCL, DCLW, NNCLR, MoCo, MoCoV3, Queued, ReSSL, SimCLR, SupCon
-from sparsehead_cli.ssl.decorrelation import MMCR, WMSE, BarlowTwins, FroSSL, LeJEPA, TiCo, VIbCReg, VICReg
+from sparsehead_cli.ssl.decorrelation import MMCR, BarlowTwins, FroSSL, LeJEPA, TiCo, VIbCReg, VICReg, VICRegL
 from sparsehead_cli.ssl.generative import MAE, Autoencoder
+from sparsehead_cli.ssl.whitening import WMSE, IterNorm, ShuffledDBN
 
 
 class BYOL(Method):
@@ -224,6 +227,10 @@ METHODS: dict[str, type[Method]] = {
     "mmcr": MMCR,
     "frossl": FroSSL,
     "lejepa": LeJEPA,
+    "deepcluster": DeepCluster,
+    "vicregl": VICRegL,
+    "shuffleddbn": ShuffledDBN,
+    "iternorm": IterNorm,
     "autoencoder": Autoencoder,
     "mae": MAE,
 }

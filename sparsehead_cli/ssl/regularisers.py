@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparsehead_cli.data.contract import Batch, View
 from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.machine.distributed import whole
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import Method, objective
 
@@ -134,7 +135,7 @@ class Regularised(Method):
     def added(self, regulariser: Regulariser, embeddings: Mapping[str, Sequence[Tensor]]) -> Tensor:
         """One term: the mean over the views, of the batch of all processes; of weights the sum over the head's linear layers."""
         if regulariser.of == "weights":
-            return sum(regulariser.term(layer.weight) for layer in self.layers())
+            return sum(regulariser.term(whole(layer.weight)) for layer in self.layers())
         views = embeddings[regulariser.of]
         return sum(objective(regulariser.term, view) for view in views) / len(views)
 

@@ -11,17 +11,20 @@ import pandas as pd
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
+from sparsehead_cli.runs.tables import NO_REGULARISER
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.equal import AT_EQUAL, RANKS, at_equal
 from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan, require_pilot
 from sparsehead_cli.study.results import CONFIRM, PRUNED_CSV, read_sweep
 from sparsehead_cli.study.stats import deviation, holm, mean_interval, sign_flip_test, t_test
-from sparsehead_cli.study.summary import without_pruned
+from sparsehead_cli.study.summary import REGULARISERS, without_pruned
 
 CONTRASTS = {  # name in confirmation.csv -> (arm, the arm that it is compared with)
     "chosen - zero": ("chosen", "zero"),
     "control - zero": ("control", "zero"),
     "chosen - control": ("chosen", "control"),
+    "regularisers - zero": ("regularisers", "zero"),
+    "chosen - regularisers": ("chosen", "regularisers"),
 }
 PRIMARY = next(iter(CONTRASTS))
 OTHERS = ("val_accuracy", "accuracy_z", "knn_accuracy", *AT_EQUAL)
@@ -85,16 +88,18 @@ def require_planned(plan: Plan, trials: list[Row]) -> None:
     rows = {row["run"]: row for row in trials}
     for choice in plan.choices:
         for arm, names in choice.runs.items():
-            wanted = {"method": choice.method, "lam": 0.0 if arm == "zero" else choice.lam}
-            wanted |= {"penalty": choice.setting["penalty"]} if arm == "chosen" else {}
+            wanted = {"method": choice.method, "lam": 0.0 if arm in ("zero", "regularisers") else choice.lam}
+            wanted |= {"penalty": choice.setting["penalty"]} if arm == "chosen" and choice.lam else {}
+            wanted |= {REGULARISERS: choice.regularisers} if arm != "zero" else {}
             for name, seed in zip(names, plan.seeds, strict=True):
                 if (row := rows.get(name)) is None:
                     continue
-                of_row = {"method": row["method"], "penalty": row["penalty"], "lam": float(row["lam"]), "seed": int(row["seed"])}
+                of_row = row | {"lam": float(row["lam"]), "seed": int(row["seed"])}
                 if any(of_row[column] != value for column, value in (wanted | {"seed": seed}).items()):
                     raise SparseheadError(
                         f"{name} is not the run of the plan: it has method {row['method']}, λ {row['lam']}, penalty "
-                        f"{row['penalty']} and seed {row['seed']}. Put the table back (git checkout), or remove that line."
+                        f"{row['penalty']}, regularisers {row[REGULARISERS]} and seed {row['seed']}. Put the table back (git "
+                        "checkout), or remove that line."
                     )
 
 
@@ -163,6 +168,8 @@ def sentences(found: Confirmation) -> list[str]:
         said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes]
         if ("control - zero", "accuracy") in rows:
             said += [f"    {line}" for line in control(rows, plan.outcomes)]
+        if ("regularisers - zero", "accuracy") in rows:
+            said += [f"    {line}" for line in beside(choice, rows, plan.outcomes)]
     return said
 
 
@@ -170,7 +177,9 @@ def setting_in_words(choice: Choice) -> str:
     """What was chosen."""
     head = "with BatchNorm" if choice.setting["batch_norm"] == "True" else "without BatchNorm"
     wide = choice.setting["projector_out"]
-    return f"λ {choice.lam:g} of {choice.setting['penalty']} ({choice.setting['solver']}), head {head}, E = {wide}"
+    of_penalty = f" of {choice.setting['penalty']} ({choice.setting['solver']})" if choice.lam else ""
+    regularised = f", regularisers {choice.regularisers}" if choice.regularisers != NO_REGULARISER else ""
+    return f"λ {choice.lam:g}{of_penalty}{regularised}, head {head}, E = {wide}"
 
 
 def verdict(row: Row, choice: Choice, plan: Plan) -> str:
@@ -195,7 +204,16 @@ def change(row: Row, of: str = "") -> str:
 
 def control(rows: dict[tuple[str, str], Row], outcomes: Iterable[str]) -> list[str]:
     """What shrinking alone changes, and what is left of the chosen penalty beside it."""
-    alone, beside = (
-        ", ".join(change(rows[contrast, outcome]) for outcome in outcomes) for contrast in ("control - zero", "chosen - control")
-    )
-    return [f"the control {CONTROL}, which only shrinks, from λ 0: {alone}.", f"the chosen penalty from the control: {beside}."]
+    alone, left = changes(rows, outcomes, "control - zero"), changes(rows, outcomes, "chosen - control")
+    return [f"the control {CONTROL}, which only shrinks, from λ 0: {alone}.", f"the chosen penalty from the control: {left}."]
+
+
+def beside(choice: Choice, rows: dict[tuple[str, str], Row], outcomes: Iterable[str]) -> list[str]:
+    """What the regularisers alone change, and what the chosen penalty adds to them."""
+    alone, added = changes(rows, outcomes, "regularisers - zero"), changes(rows, outcomes, "chosen - regularisers")
+    return [f"{choice.regularisers} alone, from λ 0 without: {alone}.", f"λ {choice.lam:g} beside it, from it alone: {added}."]
+
+
+def changes(rows: dict[tuple[str, str], Row], outcomes: Iterable[str], contrast: str) -> str:
+    """The changes of all outcomes in a contrast, with commas between."""
+    return ", ".join(change(rows[contrast, outcome]) for outcome in outcomes)

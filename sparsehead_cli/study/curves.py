@@ -4,7 +4,7 @@ from pathlib import Path
 
 from sparsehead_cli.runs.readable import share
 from sparsehead_cli.runs.table_files import Row, cell, read_csv, replace_csv
-from sparsehead_cli.runs.tables import HEAD, RUN
+from sparsehead_cli.runs.tables import RUN, VARIED
 from sparsehead_cli.study.results import CURVES_CSV
 
 MEASURED = ("epoch", "loss", "knn_accuracy", "effective_rank_r", "effective_rank_z", "penalty_value")
@@ -42,7 +42,7 @@ def curves_of(path: Path, trial: Row) -> list[Row]:
     return [
         {column: row[column] for column in RUN}
         | {"penalty": trial["penalty"]}  # older versions named it without its groups
-        | {column: trial[column] for column in HEAD}
+        | {column: trial[column] for column in VARIED}
         | {column: row[column] for column in MEASURED}
         | {f"{part}_share": cell(share(row[part], row[whole])) for part, whole in SHARES.items()}
         for row in read_csv(path)

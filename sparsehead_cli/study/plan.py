@@ -17,12 +17,15 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.machine.files import read_regular, replace_file
 from sparsehead_cli.machine.yaml_reader import read_yaml
 from sparsehead_cli.runs.table_files import Row, cell
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL
 from sparsehead_cli.study.results import PLAN
 from sparsehead_cli.study.stats import detectable, deviation, differences
-from sparsehead_cli.study.summary import CHOOSE_BY, SETTING, by_setting
+from sparsehead_cli.study.summary import CHOOSE_BY, REGULARISERS, SETTING, base_lines, by_setting, has_collapsed
 
 OUTCOMES = ("accuracy", "effective_rank_r", "effective_rank_z")  # primary: each method's are one family with all others'
 CONTROL, CONTROLLED = "l2-matched", "l21"  # the control, and the penalty that it is matched to: others have none
+ARMS = ("zero", "chosen", "control", "regularisers")  # the last two only where there is such a control, or λ beside regularisers
+BASE = -1.0  # stands for the base line among the values of λ of a setting that has another λ 0
 LEVEL, POWER = 0.05, 0.8
 MOST_CHARACTERS = 2_000_000  # of a plan
 FIRST_SEED = 1000  # seeds of pilots are smaller; those of confirming runs begin beyond, each plan's elsewhere
@@ -55,6 +58,11 @@ class Choice:
         """Its name, which no other choice of a plan has."""
         return self.setting["method"]
 
+    @property
+    def regularisers(self) -> str:
+        """Their names and strengths; plans of older versions have none."""
+        return self.setting.get(REGULARISERS, NO_REGULARISER)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,32 +93,43 @@ class Plan:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A setting and λ of a pilot: the names of its trials and of those at λ 0 by seed, and its mean held-out accuracy."""
+    """A setting and λ of a pilot: the names of its trials and of the base line's by seed, and its mean held-out accuracy.
+
+    `alone` are the trials of its regularisers without λ, where it has both.
+    """
 
     setting: dict[str, str]
     lam: float
     held_out: float
     runs: dict[int, str]
     zeros: dict[int, str]
-    trials: pd.DataFrame  # all of its setting
+    alone: dict[int, str]
+    trials: pd.DataFrame  # all of its setting, and the base line's
 
 
 def candidates(rows: list[Row]) -> list[Candidate]:
-    """What a pilot's rows of sweep.csv let choose: settings and λ above 0 that have as many seeds as any of their method, and λ 0.
+    """What a pilot's rows of sweep.csv let choose: settings and λ, other than the base line, with the base line's seeds, as many as
+    any of their method, none of which has collapsed.
 
-    The control is none: it is what the chosen one is compared with.
+    The control is none: it is what the chosen one is compared with. Regularisers without λ are one.
     """
     every: list[Candidate] = []
+    base_line = base_lines(rows)
     for setting, trials in by_setting(rows).items():
-        named = dict(zip(SETTING, setting, strict=True))
+        named, base = dict(zip(SETTING, setting, strict=True)), base_line(setting)
         by_lam = {float(lam): of_lam.set_index("seed") for lam, of_lam in trials.groupby("lam")}
-        if named["penalty"].startswith(CONTROL) or 0.0 not in by_lam:
+        if named["penalty"].startswith(CONTROL) or base.empty:
             continue
-        zeros = runs_of(by_lam[0.0])
+        zeros = runs_of(base.set_index("seed"))
+        itself = named[REGULARISERS] in set(base[REGULARISERS])
+        if not itself:
+            trials = pd.concat([base.assign(lam=BASE), trials])
         for lam, of_lam in by_lam.items():
-            if lam > 0 and zeros.keys() == runs_of(of_lam).keys():
+            is_base = lam == 0 and itself
+            if not is_base and zeros.keys() == runs_of(of_lam).keys() and not has_collapsed(of_lam):
+                alone = runs_of(by_lam[0.0]) if lam and not itself and 0.0 in by_lam else {}
                 held_out = statistics.fmean(of_lam[CHOOSE_BY])
-                every.append(Candidate(named, lam, held_out, runs_of(of_lam), zeros, trials))
+                every.append(Candidate(named, lam, held_out, runs_of(of_lam), zeros, alone, trials))
     most: dict[str, int] = {}
     for one in every:
         most[one.setting["method"]] = max(len(one.runs), most.get(one.setting["method"], 0))
@@ -137,7 +156,8 @@ def spread(trials: pd.DataFrame, metric: str) -> tuple[float, float]:
     which costs degrees of freedom (Satterthwaite 1946). (NaN, 0) where nothing is there twice.
     """
     by_lam = {lam: of_lam.set_index("seed")[metric].to_dict() for lam, of_lam in trials.groupby("lam")}
-    paired = [differences(values, by_lam.get(0.0, {})) for lam, values in by_lam.items() if lam > 0]
+    base = min(by_lam)
+    paired = [differences(values, by_lam[base]) for lam, values in by_lam.items() if lam > base]
     paired = [values for values in paired if len(values) > 1]
     if not paired:
         return math.nan, 0.0
@@ -176,7 +196,8 @@ def first_seed(pilot: str, count: int) -> int:
 
 def digest_of(rows: list[Row]) -> str:
     """Of a table's rows, whatever their order and whether they were written yet."""
-    lines = sorted(json.dumps({name: cell(value) for name, value in row.items()}, sort_keys=True) for row in rows)
+    stated = [{name: cell(value) for name, value in row.items() if name not in USUAL or value != USUAL[name]} for row in rows]
+    lines = sorted(json.dumps(row, sort_keys=True) for row in stated)
     return f"sha256-{hashlib.sha256(chr(10).join(lines).encode()).hexdigest()[:16]}"
 
 
@@ -219,9 +240,9 @@ def is_sound(plan: Plan) -> bool:
         and all(type(seed) is int for seed in (*plan.seeds, *plan.pilot_seeds))
         and len(plan.choices) > 0
         and all(
-            choice.setting.keys() == set(SETTING)
+            set(SETTING) - set(USUAL) <= choice.setting.keys() <= set(SETTING)
             and choice.detectable.keys() == set(OUTCOMES)
-            and {"zero", "chosen"} <= choice.runs.keys() <= {"zero", "chosen", "control"}
+            and {"zero", "chosen"} <= choice.runs.keys() <= set(ARMS)
             and all(len(names) == len(plan.seeds) for names in choice.runs.values())
             for choice in plan.choices
         )

@@ -6,6 +6,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.table_files import Row, read_csv
 
 SWEEP_CSV, SUMMARY_CSV, CURVES_CSV, PRUNED_CSV, FIGURE = "sweep.csv", "sweep_summary.csv", "curves.csv", "pruned.csv", "sweep"
+MAP = "sweep_map"  # of several settings, beside FIGURE
 BATCHES_CSV, EIGENVALUES_CSV, METRICS_CSV = "spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv"
 BY_LAM = "spectrum_by_lam.csv"
 CONTINUAL_CSV, SEQUENCES = "continual.csv", "tasks"  # of sequences of tasks: a row a run, and the figure

@@ -2,22 +2,26 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from sparsehead_cli.measure.dimensions import COLLAPSED_RANK
+from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.runs.tables import HEAD, KIND
+from sparsehead_cli.runs.tables import KIND, NO_REGULARISER, VARIED
 from sparsehead_cli.study.stats import bootstrap_interval, deviation, differences, paired_columns
 
-SETTING = (*KIND, *HEAD)
+SETTING = (*KIND, *VARIED)
 SHARED = ("penalty", "solver")  # of which λ 0 is none: its trials belong to all
+REGULARISERS = "regularisers"
 NUMBERS = (
     *("accuracy", "accuracy_z", "knn_accuracy", "val_accuracy", "effective_rank_r", "effective_rank_z"),
     *("active_groups_share", "active_features_share", "functional_features_share"),
 )
 CHOOSE_BY = "val_accuracy"  # of held-out images: the test images must not choose
 JUDGE_BY = "accuracy"  # of test images
+BEST, SPARSEST, COLLAPSED = ("best", "both"), ("sparsest", "both"), "collapsed"  # what is written under `chosen`
 
 
 def by_setting(rows: list[Row]) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -38,6 +42,34 @@ def unshared(setting: tuple[str, ...]) -> list[str]:
     return [value for column, value in zip(SETTING, setting, strict=True) if column not in SHARED]
 
 
+def base_lines(rows: list[Row]) -> Callable[[tuple[str, ...]], pd.DataFrame]:
+    """Rows of sweep.csv -> what gives the trials that a setting is compared with: those of its kind with nothing against collapse.
+
+    That is λ 0 without regularisers, so that a regulariser alone is compared with it as well. Where all trials have some, as by
+    `--set regularisers=…`, these are not what is compared, and it is λ 0 with the setting's own.
+    """
+    unpenalised = frame([row for row in rows if not float(row["lam"])], text=SETTING)
+
+    def of(setting: tuple[str, ...]) -> pd.DataFrame:
+        alike = unpenalised
+        for column, value in zip(SETTING, setting, strict=True):
+            if len(alike) and column not in (*SHARED, REGULARISERS):
+                alike = alike[alike[column] == value]
+        if alike.empty:
+            return alike
+        bare = alike[alike[REGULARISERS] == NO_REGULARISER]
+        own = alike[alike[REGULARISERS] == setting[SETTING.index(REGULARISERS)]]
+        return (bare if len(bare) else own).drop_duplicates("seed", keep="last")
+
+    return of
+
+
+def has_collapsed(trials: pd.DataFrame | Sequence[Row]) -> bool:
+    """Whether r or z of any of these rows of sweep.csv has fully collapsed: next to no second dimension, or no variance."""
+    rows = trials.to_dict("records") if isinstance(trials, pd.DataFrame) else trials
+    return any(not number(row[f"effective_rank_{of}"]) >= COLLAPSED_RANK for row in rows for of in ("r", "z"))
+
+
 def without_pruned(trials: list[Row], pruned: list[Row]) -> list[Row]:
     """The rows of sweep.csv that may be averaged: none of a value of λ that pruned.csv has in any seed, which would flatter it."""
 
@@ -51,32 +83,41 @@ def without_pruned(trials: list[Row], pruned: list[Row]) -> list[Row]:
 def summarise(rows: list[Row]) -> list[Row]:
     """Rows of sweep.csv -> one a setting, λ and number of NUMBERS.
 
-    mean, sd, low and high (Student's t) over the seeds; difference to the λ 0 trial of the same seed with its 95 % interval by
-    Student's t and by bootstrap; chosen: "best" for the λ of the best mean on held-out images, "sparsest" for the largest λ
-    within one standard error of it, "both" where it is one, else "".
+    mean, sd, low and high (Student's t) over the seeds; difference to the trial of the same seed in the base line (`base_lines`),
+    with its 95 % interval by Student's t and by bootstrap; chosen: "best" for the λ of the best mean on held-out images,
+    "sparsest" for the largest λ within one standard error of it, "both" where it is one, "collapsed" for one that cannot be
+    chosen because r or z has collapsed in a seed, else "".
     """
-    summary = []
+    summary, base_line = [], base_lines(rows)
     for setting, trials in by_setting(rows).items():
         trials = trials.drop_duplicates(["lam", "seed"], keep="last").set_index("seed")
+        base = base_line(setting)
         by_lam = {float(lam): seeds for lam, seeds in trials.groupby("lam")}
-        best, sparsest = choose({lam: list(seeds[CHOOSE_BY]) for lam, seeds in by_lam.items()})
+        held_out = {lam: [] if has_collapsed(seeds) else list(seeds[CHOOSE_BY]) for lam, seeds in by_lam.items()}
+        most = max(map(len, by_lam.values()))
+        best, sparsest = choose(held_out, most)
         for lam, seeds in by_lam.items():
             chosen = "both" if lam == best == sparsest else "best" if lam == best else "sparsest" if lam == sparsest else ""
+            chosen = chosen if held_out[lam] else COLLAPSED
             common = {**dict(zip(SETTING, setting, strict=True)), "lam": lam, "seeds": len(seeds), "chosen": chosen}
-            zero = trials[(trials["lam"] == 0) & (lam > 0)]  # λ 0 is not compared with itself
+            is_base = lam == 0 and common[REGULARISERS] in set(base.get(REGULARISERS, ()))  # which is not compared with itself
+            zero = {} if is_base or base.empty else base.set_index("seed")[list(NUMBERS)].to_dict()
             for name in NUMBERS:
-                summary.append({**common, "metric": name, **compare(seeds[name].to_dict(), zero[name].to_dict())})
+                summary.append({**common, "metric": name, **compare(seeds[name].to_dict(), zero.get(name, {}))})
     return summary
 
 
-def choose(by_lam: dict[float, list[float]]) -> tuple[float, float]:
+def choose(by_lam: dict[float, list[float]], most: int | None = None) -> tuple[float | None, float | None]:
     """λ -> held-out accuracies of its seeds -> (the λ of the best mean, the largest λ within one standard error of it).
 
-    Of equals the smallest is the best. A λ that lacks seeds which others have is not chosen: a mean without those that failed
-    would flatter it. A single seed has no standard error, and no other λ then.
+    Of equals the smallest is the best. A λ that lacks seeds which others have, of which there are at `most` so many, is not chosen:
+    a mean without those that failed would flatter it. A single seed has no standard error, and no other λ then. (None, None) where
+    none can be chosen.
     """
-    most = max(map(len, by_lam.values()))
+    most = most or max(map(len, by_lam.values()))
     means = {lam: statistics.fmean(values) for lam, values in by_lam.items() if len(values) == most}
+    if not means:
+        return None, None
     best = max(means, key=lambda lam: (means[lam], -lam))
     if most < 2:
         return best, best
@@ -111,24 +152,42 @@ def verdicts(summary: list[Row], pruned: Sequence[Row] = ()) -> list[str]:
 
 def sentence(rows: pd.DataFrame, largest_pruned: float = 0.0) -> str:
     """What the chosen λ does to the test accuracy of one setting, from its rows of sweep_summary.csv."""
-    best = rows[rows["chosen"].isin(["best", "both"])].iloc[0]
-    sparsest = rows[rows["chosen"].isin(["sparsest", "both"])].iloc[0]
+    dead = rows.loc[rows["chosen"] == COLLAPSED, "lam"]
+    collapsed = f" At λ {', '.join(f'{lam:g}' for lam in dead)} r or z has collapsed, which is not chosen." if len(dead) else ""
+    if not rows["chosen"].isin(BEST).any():
+        return f"no λ can be chosen.{collapsed}"
+    best = rows[rows["chosen"].isin(BEST)].iloc[0]
+    sparsest = rows[rows["chosen"].isin(SPARSEST)].iloc[0]
     more = "" if sparsest["lam"] == best["lam"] else f" The sparsest within one standard error of it is λ {sparsest['lam']:g}."
-    lacking = rows.loc[rows["seeds"] < best["seeds"], "lam"]
+    lacking = rows.loc[(rows["seeds"] < best["seeds"]) & (rows["chosen"] != COLLAPSED), "lam"]
     if len(lacking):
         more += f" λ {', '.join(f'{lam:g}' for lam in lacking)} lacks seeds, and cannot be chosen."
     if best["lam"] == max(largest_pruned, rows["lam"].max()) > 0:
         more += " It is the largest λ of the grid: larger ones may be better still."
+    more += collapsed
+    alone = rows[(rows["lam"] == 0) & rows["difference"].notna()]  # a regulariser, with nothing beside it
     if best["lam"] == 0:
-        return f"no λ is better than 0 on held-out images.{more}"
+        return f"no λ is better than 0 on held-out images.{said_alone(alone)}{more}"
     if math.isnan(best["difference"]):
         return f"λ {best['lam']:g} is best on held-out images; without trials at λ 0 there is nothing to compare it with.{more}"
-    points, low, high = (100 * best[column] for column in ("difference", "difference_low", "difference_high"))
+    zero = "λ 0 without regularisers" if len(alone) else "λ 0"
+    if math.isnan(best["difference_low"]):
+        return f"λ {best['lam']:g} is {changed(best, zero)}.{said_alone(alone)}{more}"
+    return f"λ {best['lam']:g}, chosen on held-out images, is {changed(best, zero)}.{said_alone(alone)}{more}"
+
+
+def said_alone(rows: pd.DataFrame) -> str:
+    """What a regulariser does without any λ, where there is such a row."""
+    return f" The regulariser alone is {changed(rows.iloc[0], 'λ 0 without it')}." if len(rows) else ""
+
+
+def changed(row: pd.Series, zero: str) -> str:
+    """A row's difference in points from what it is compared with, called `zero`, and what that shows."""
+    points, low, high = (100 * row[column] for column in ("difference", "difference_low", "difference_high"))
     if math.isnan(low):
-        return f"λ {best['lam']:g} is {points:+z.1f} points from λ 0 in a single seed, which is no evidence.{more}"
-    interval = f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from λ 0 on test images"
+        return f"{points:+z.1f} points from {zero} in a single seed, which is no evidence"
     shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no improvement is shown"
-    return f"λ {best['lam']:g}, chosen on held-out images, is {interval}: {shown}.{more}"
+    return f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from {zero} on test images: {shown}"
 
 
 def name_of(row: Row, others: list[Row]) -> str:
@@ -141,4 +200,4 @@ def name_of(row: Row, others: list[Row]) -> str:
     return ", ".join(names)
 
 
-NAMES = {"projector_out": "E = {}", "batch_norm": "BatchNorm {}", "epochs": "{} epochs"}
+NAMES = {"projector_out": "E = {}", "batch_norm": "BatchNorm {}", "epochs": "{} epochs", REGULARISERS: "regularisers {}"}

@@ -12,7 +12,7 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, locked
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import penalty_settings
+from sparsehead_cli.runs.tables import NO_REGULARISER, penalty_settings
 from sparsehead_cli.study.confirm import Confirmation, confirmation
 from sparsehead_cli.study.plan import (
     CONTROL,
@@ -91,8 +91,13 @@ def check_confirm(request: SweepRequest) -> None:
         raise SparseheadError(f"confirm must be at least {LEAST} and at most {MOST:,} fresh seeds, given {shown(request.confirm)}.")
     if request.engine == "print":
         raise SparseheadError("--confirm runs a pilot before it knows what to confirm: --engine local, ray or slurm.")
-    if not grid.auto and (0.0 not in grid.lams or len(grid.lams) < 2):
-        raise SparseheadError("--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto.")
+    regularised = set(grid.regularisers) - {NO_REGULARISER}
+    if not grid.auto and (0.0 not in grid.lams or not (any(grid.lams) or regularised)):
+        raise SparseheadError(
+            "--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto, or --regularisers."
+        )
+    if regularised and NO_REGULARISER not in grid.regularisers:
+        raise SparseheadError("--confirm compares regularisers with none: give --regularisers none as well.")
     if all(penalty_settings(penalty)["penalty"] == CONTROL for penalty in grid.penalties):
         raise SparseheadError(f"{CONTROL} is the control that a choice is compared with: give --penalties one to choose.")
     if grid.seeds < FEWEST_PILOT:
@@ -139,8 +144,8 @@ def made_plan(request: SweepRequest, pilot: SweepState, rows: list[Row]) -> Plan
     best = chosen(candidates(rows))
     if not best:
         raise SparseheadError(
-            f"the pilot in {pilot.folder} has no λ above 0 with as many seeds as λ 0, so there is nothing to choose: "
-            "see why its trials failed, and run them again with --retry-failed."
+            f"the pilot in {pilot.folder} has nothing but λ 0 with as many seeds as λ 0 that has not collapsed, so nothing to "
+            "choose: see why its trials failed, and run them again with --retry-failed."
         )
     digest = digest_of(rows)
     first = first_seed(digest, request.confirm)
@@ -169,11 +174,15 @@ def made_plan(request: SweepRequest, pilot: SweepState, rows: list[Row]) -> Plan
 
 
 def arms(candidate: Candidate, pilot: SweepState, seeds: list[int]) -> dict[str, list[Config]]:
-    """The settings of the confirming runs of each arm, by seed: λ 0, the chosen λ, and where there is one, the control."""
+    """The settings of the confirming runs of each arm, by seed: the base line, what was chosen, and where there are such, the
+    control, and the chosen regularisers without λ.
+    """
     of_lam, of_zero = (pilot.configs[next(iter(runs.values()))] for runs in (candidate.runs, candidate.zeros))
     first = {"zero": of_zero, "chosen": of_lam}
-    if of_lam.penalty == CONTROLLED:
+    if of_lam.lam and of_lam.penalty == CONTROLLED:
         first["control"] = replace(of_lam, penalty=CONTROL)
+    if candidate.alone:
+        first["regularisers"] = pilot.configs[next(iter(candidate.alone.values()))]
     experiment = f"{of_lam.experiment}/{CONFIRM}"
     return {arm: [replace(one, seed=seed, experiment=experiment, formerly="") for seed in seeds] for arm, one in first.items()}
 

@@ -1,4 +1,4 @@
-"""What a sweep asks: λ × method × penalty × solver × shape of the head × seed -> the settings of its trials. No torch here."""
+"""What a sweep asks: λ × method × penalty × solver × regularisers × head × seed -> the settings of its trials. No torch here."""
 
 import itertools
 import math
@@ -12,7 +12,7 @@ from sparsehead_cli.machine.plain import folder_name
 from sparsehead_cli.runs.config import FIELDS, METHOD, METHOD_PREFIX, SWEEP, Config, Layers, combined, load_entries, resolve
 from sparsehead_cli.runs.experiments import Entries, Layer
 from sparsehead_cli.runs.settings import Values, read, setting, settings_of
-from sparsehead_cli.runs.tables import penalty_name, penalty_settings
+from sparsehead_cli.runs.tables import penalty_name, penalty_settings, regularisers_setting
 
 MOST = 10_000  # trials
 AUTO = "auto"
@@ -53,6 +53,12 @@ class Grid:
     )
     batch_norm: tuple[bool, ...] = setting(
         (), "Heads with BatchNorm: true, false, or both with a comma between.", words="true, false, or both with a comma between"
+    )
+    regularisers: tuple[str, ...] = setting(
+        (),
+        "Values with commas between: none, or {names}, each with its strength; a + adds several, as in none,koleo:0.1+decay:1e-3.",
+        names="ssl.regularisers:REGULARISERS",
+        words="none or NAME:strength, with commas between; + adds several",
     )
     seeds: int = setting(3, "How many; the same for every λ, so that differences are paired.", least=1)
     auto: bool = False
@@ -121,10 +127,10 @@ def contradictions(grid: Grid) -> list[str]:
     problems = []
     if "none" in grid.penalties:
         problems.append("none is no penalty to try values of λ with: λ 0 is without one.")
-    for axis, key in OF_HEAD.items():
+    for axis, key in OF_SETTING.items():
         if getattr(grid, axis) and key in grid.settings:
             problems.append(f"{key} is given twice: {axis} are its values.")
-    for axis in ("lams", "methods", "penalties", "solvers", *OF_HEAD):
+    for axis in ("lams", "methods", "penalties", "solvers", *OF_SETTING):
         values = getattr(grid, axis)
         repeated = [value for value in dict.fromkeys(values) if values.count(value) > 1]
         if repeated:
@@ -133,7 +139,8 @@ def contradictions(grid: Grid) -> list[str]:
     return problems
 
 
-OF_HEAD = {"dims": "projector_out", "batch_norm": "projector_batch_norm"}  # axes that are values of a setting
+# axes that are values of a setting
+OF_SETTING = {"dims": "projector_out", "batch_norm": "projector_batch_norm", "regularisers": "regularisers"}
 AXIS_OF = {  # settings of a run that trials are told apart by
     **{"method": "--methods", "lam": "--lams", "penalty": "--penalties", "solver": "--solvers", "seed": "--seeds"},
     "groups": "--penalties l21-output",
@@ -151,35 +158,37 @@ def trials(
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
-    axes = (grid.methods, grid.dims or (None,), grid.batch_norm or (None,), grid.penalties, grid.solvers)
+    of_setting = [getattr(grid, axis) or (None,) for axis in OF_SETTING]
+    axes = (grid.methods, *of_setting, grid.penalties, grid.solvers)
     if grid.seeds * math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
     config_of = configs_of(grid, experiment, load_entries(experiments))
-    lams = {point: auto(config_of(0, *point, 1.0)) if grid.auto else grid.lams for point in itertools.product(*axes)}
+    lams = {point: auto(config_of(0, point, 1.0)) if grid.auto else grid.lams for point in itertools.product(*axes)}
     unpenalised = (FIELDS["penalty"].default, FIELDS["solver"].default)
     configs: dict[str, Config] = {}  # equal settings are one trial
     for seed in range(grid.seeds):
         for point in lams:
             for lam in lams[point]:
-                config = config_of(seed, *(point if lam else (*point[:3], *unpenalised)), lam)
+                config = config_of(seed, point if lam else (*point[:-2], *unpenalised), lam)
                 configs[repr(config)] = config
     return list(configs.values())
 
 
 def configs_of(grid: Grid, experiment: str, entries: Entries) -> Callable[..., Config]:
-    """What makes a trial's settings of its seed, method, dimension, BatchNorm, penalty, solver and λ."""
+    """What makes a trial's settings of its seed, its point (method, a value for each of OF_SETTING, penalty, solver) and λ."""
     from sparsehead_cli.runs.images import images_of  # not above: --help has no time for torch
 
     look = cache(images_of)  # once for all trials
     layers = grid.layers or (Layer("the sweep", grid.settings),)
     of_others = tuple(replace(layer, settings=without_method(layer.settings)) for layer in layers) if grid.method else layers
 
-    def config_of(
-        seed: int, method: str, dim: int | None, batch_norm: bool | None, penalty: str, solver: str, lam: float
-    ) -> Config:
+    def config_of(seed: int, point: tuple, lam: float) -> Config:
+        method, *values, penalty, solver = point
         of_point = {"method": method, **penalty_settings(penalty), "solver": solver, "lam": lam, "seed": seed}
-        head = {"projector_out": dim, "projector_batch_norm": batch_norm}
-        settings = {**grid.given, **of_point, **{key: value for key, value in head.items() if value is not None}}
+        stated = {key: value for key, value in zip(OF_SETTING.values(), values, strict=True) if value is not None}
+        if "regularisers" in stated:
+            stated["regularisers"] = regularisers_setting(stated["regularisers"])
+        settings = {**grid.given, **of_point, **stated}
         own = method == grid.method
         recipe = () if own else entries[method if method in entries else Config.experiment]
         config = resolve(entries, settings, recipe=recipe, named=layers if own else of_others, look=look).config

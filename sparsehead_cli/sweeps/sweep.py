@@ -18,7 +18,7 @@ from sparsehead_cli.runs.folder import identity_columns, is_other
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import HEAD, METRICS, TABLES
+from sparsehead_cli.runs.tables import METRICS, TABLES, VARIED
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
@@ -106,7 +106,7 @@ def read_state(request: SweepRequest) -> SweepState:
     check_request(request)
     auto = partial(auto_lams, read=cache(read_tasks))
     configs = trials(request.grid, request.experiment, request.experiments, auto)
-    for config in {(c.method, c.penalty, c.solver, c.groups): c for c in configs}.values():
+    for config in {(c.method, c.penalty, c.solver, c.groups, c.regularisers): c for c in configs}.values():
         check_names(config)
     configs = settle_all(configs)
     named = {folder_of(config).name: config for config in configs}
@@ -184,7 +184,7 @@ def row_of_trial(path: Path, config: Config) -> Row | None:
 def require_own(path: Path, row: Row, name: str, config: Config, remedy: str) -> None:
     """Raises: SparseheadError for a row that does not have the settings of the trial whose name it has."""
     expected = {**identity_columns(config, name), **setting_columns(config)}
-    for column in ("run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", *HEAD):
+    for column in ("run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", *VARIED):
         if row[column] != str(expected[column]):
             raise SparseheadError(
                 f"{path} is another trial's: {column} is {row[column]}, that of {name} is {expected[column]}. {remedy}"

@@ -29,6 +29,7 @@ from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv
+from sparsehead_cli.runs.tables import regularisers_name
 from sparsehead_cli.sweeps.beat import BeatFile
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import pretrain
@@ -98,7 +99,12 @@ def trial_row(run: Run, metrics: list[Row], evaluations: list[Row]) -> Row:
 
 def setting_columns(config: Config) -> dict[str, object]:
     """What tells trials of a sweep apart, beside the identity columns."""
-    return {"batch_norm": config.projector_batch_norm, "projector_out": config.projector_out, "epochs": config.epochs}
+    return {
+        "batch_norm": config.projector_batch_norm,
+        "projector_out": config.projector_out,
+        "epochs": config.epochs,
+        "regularisers": regularisers_name(config.regularisers),
+    }
 
 
 def attempt(config: Config, callbacks: tuple[str, ...] = ()) -> str:

@@ -27,6 +27,7 @@ from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.ssl.methods import METHODS
+from sparsehead_cli.ssl.regularisers import REGULARISERS, regularised
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.loop import pretrain
 from tests.conftest import TINY, method_recipe
@@ -40,19 +41,25 @@ class Pool(torch.nn.Module):
         self.dim, self.image = 6, (1, 12, 12)
         self.conv = torch.nn.Conv2d(1, 6, 3)
 
+    def maps(self, x):
+        return self.conv(x).relu()
+
     def forward(self, x):
-        return self.conv(x).relu().mean(dim=(2, 3))
+        return self.maps(x).mean(dim=(2, 3))
 
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+STRENGTHS = dict.fromkeys(REGULARISERS, 0.1)  # of all terms at once
+OF_WEIGHTS = ("orthogonal:0.01", "spectral:0.01", "decay:0.01")
 
 
-def build(name):
+def build(name, strengths):
     """The method without any norm layer: BatchNorm would see different batches."""
     from sparsehead_cli.nets.heads import make_projector
 
     torch.manual_seed(0)
-    method = METHODS[name](Pool(), make_projector(6, [16], 4, batch_norm=False), **method_recipe(name))
+    method = regularised(METHODS[name], strengths)(Pool(), make_projector(6, [16], 4, batch_norm=False), **method_recipe(name))
+    method.prepare(len(LABELS), 1)
     for module in list(method.modules()):
         for key, child in module.named_children():
             if isinstance(child, torch.nn.modules.batchnorm._BatchNorm):
@@ -65,9 +72,9 @@ def joined_views():
     return [torch.randn(8, 1, 12, 12, generator=g) for _ in range(2)]
 
 
-def two_steps(name, views, labels, wrap, parts=1):
+def two_steps(name, views, labels, wrap, parts=1, strengths=()):
     """Loss, penalty and gradients of the first of two steps, and the method's whole state after the second."""
-    method = build(name)
+    method = build(name, dict(strengths))
     method.parts = parts
     sparse = SparseHead(method.projector, 0.01)
     wrapped = wrap(method)  # kept until after the backward pass: it owns the hooks
@@ -75,7 +82,7 @@ def two_steps(name, views, labels, wrap, parts=1):
     found = []
     for step in range(2):
         torch.manual_seed(step)  # as the loop does: what a method draws is drawn for the joined batch
-        batch = Batch(torch.empty(0), labels, torch.arange(len(labels)))
+        batch = Batch(torch.empty(0), labels, torch.arange(len(labels)) + distributed.rank() * len(labels))
         loss, terms = wrapped([View(view) for view in views], batch)
         penalty = sparse.penalty()
         optimizer.zero_grad()
@@ -170,6 +177,7 @@ def one_of_several(rank, world, port, folder, images):
         found["sharded"] = sharded(folder)
         labels = LABELS.chunk(2)[rank]
         found["steps"] = {name: two_steps(name, share, labels, DistributedDataParallel) for name in METHODS}
+        found["regularised"] = {name: two_steps(name, share, labels, DistributedDataParallel, strengths=STRENGTHS) for name in RUNS}
         found["in parts"] = {name: two_steps(name, share, labels, DistributedDataParallel, parts=2) for name in RUNS}
         train(settings("simclr", folder / "whole", accumulate=2))
     for method in RUNS if world == 2 else RUNS[:1]:
@@ -190,6 +198,7 @@ def sharded(folder):
         train(settings(method, folder / "sharded", shard_head=True))
     for shard_head in (False, True):
         train(settings("simclr", folder / f"lars-{shard_head}", solver="proximal", optimizer="lars", shard_head=shard_head))
+        train(settings("byol", folder / f"regularised-{shard_head}", regularisers=OF_WEIGHTS, shard_head=shard_head))
     stopped_at(STOPPED_AT, settings("simclr", folder / "sharded-parts", shard_head=True), rank=0)
     if distributed.rank() == 0:
         shutil.copytree(folder / "sharded-parts", folder / "sharded-begun")
@@ -258,8 +267,10 @@ def distance(a, b):
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_of_one(two):
     """And the same penalty, terms, and after two steps the same weights, teachers, queues and centres."""
-    for name, (values, *tables) in [item for found in two[1] for kind in ("steps", "in parts") for item in found[kind].items()]:
-        expected, *expected_tables = two_steps(name, joined_views(), LABELS, lambda m: m)
+    cases = [(kind, *case) for found in two[1] for kind in ("steps", "in parts", "regularised") for case in found[kind].items()]
+    for kind, name, (values, *tables) in cases:
+        strengths = STRENGTHS if kind == "regularised" else {}
+        expected, *expected_tables = two_steps(name, joined_views(), LABELS, lambda m: m, strengths=strengths)
         assert values == pytest.approx(expected, rel=1e-5), name
         for table, expected_table in zip(tables, expected_tables, strict=True):
             assert list(table) == list(expected_table)
@@ -341,10 +352,11 @@ def test_a_signal_to_one_process_stops_all_at_one_step_and_they_go_on(request, p
 @pytest.mark.slow
 def test_a_head_in_parts_trains_as_a_whole_one(two):
     """The same names, checkpoints of whole tensors, and losses, weights and optimizer but for rounding."""
+    others = (("regularised-False", "regularised-True"), ("whole", "sharded-parts"))
     shapes = two[1][0]["sharded"]
     assert shapes["projector.0.weight"] == shapes["teacher.1.0.weight"] == (16, 4)  # half of the columns: groups are whole
     assert {name.partition(".")[0] for name in shapes} == {"projector", "predictor", "teacher"}
-    for whole_head, in_parts in (("whole", "sharded"), ("lars-False", "lars-True"), ("whole", "sharded-parts")):
+    for whole_head, in_parts in (("whole", "sharded"), ("lars-False", "lars-True"), *others):
         expected, found = (runs(two[0] / name) for name in (whole_head, in_parts))
         assert found
         for name, (state, losses, _) in found.items():

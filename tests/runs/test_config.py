@@ -27,6 +27,14 @@ def test_default_then_experiment_then_command_line(experiments):
     assert load_config("quickstart", experiments, {}) == Config()
 
 
+@pytest.mark.parametrize("name", ["regularisers", "widths", "image_size", "init"])
+def test_none_is_read_as_it_is_written(experiments, name):
+    """Where a setting has no value, all that we print says none."""
+    config = load_config("mine", experiments, parse_set([f"{name}=none"]))
+    assert getattr(config, name) is None
+    assert run_identity(config) == run_identity(load_config("mine", experiments, {name: None}))
+
+
 def test_without_a_name_it_is_the_methods_own_recipe(tmp_path):
     path = tmp_path / "e.yaml"
     path.write_text("quickstart:\nbyol: {method: byol, epochs: 7}\nmine: {epochs: 5}\n")

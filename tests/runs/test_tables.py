@@ -79,6 +79,7 @@ def test_a_name_means_one_thing():
     meanings = Counter(column.meaning for column in COLUMNS.values() if not column.meaning.startswith("the same"))
     assert meanings.most_common(1)[0][1] == 1
     same = {"experiment", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "epochs", "projector_out", "lr"}
+    same |= {"regularisers"}
     assert {name for name in FIELDS if name in COLUMNS} <= same | {"workers"}  # a column called like a setting is that setting
 
 
@@ -98,6 +99,21 @@ def test_tables_of_older_versions_are_read_by_todays_names(tmp_path):
     found = read_csv(tmp_path / "sweep.csv")
     assert [row.pop("penalty") for row in found] == ["some", "some-output"]
     assert found == [{column: value for column, value in row.items() if column != "penalty"} for row in rows]
+
+
+def test_a_column_whose_value_is_the_usual_one_in_all_rows_is_not_written(tmp_path):
+    """So that sweeps without regularisers have the tables that they always had."""
+    path = tmp_path / "sweep.csv"
+    rows = [row | {"regularisers": "none", "run": name} for row, name in zip(rows_of("sweep.csv", 2), "ab", strict=True)]
+    replace_csv(path, rows)
+    assert "regularisers" not in path.read_text()
+    assert [row["regularisers"] for row in read_csv(path)] == ["none", "none"]
+    replace_csv(path, [{key: value for key, value in rows[0].items() if key != "regularisers"}])
+    assert read_csv(path)[0]["regularisers"] == "none"
+    rows[1]["regularisers"] = "koleo:0.1"
+    replace_csv(path, rows)
+    assert [row["regularisers"] for row in read_csv(path)] == ["none", "koleo:0.1"]
+    assert [row["regularisers"] for row in read_csv(RESULTS / "lambda-curve" / "sweep.csv")] == ["none"] * 180
 
 
 # ---- damage

@@ -20,7 +20,9 @@ def made(name, kind=None):
     torch.manual_seed(0)
     backbone = make_backbone("narrow", channels=1, image_size=16, widths=(8, 8, 8, 8), blocks=None)
     projector = make_projector(backbone.dim, [12], 8, batch_norm=True, kind="mlp")
-    return (kind or cassle(METHODS[name]))(backbone, projector, **method_recipe(name))
+    method = (kind or cassle(METHODS[name]))(backbone, projector, **method_recipe(name))
+    method.prepare(24, 3)
+    return method
 
 
 def some_views(rows=8):

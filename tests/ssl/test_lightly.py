@@ -150,3 +150,10 @@ def test_sigreg(monkeypatch):
     theirs = lejepa.SIGReg(knots=9, t_max=5.0, num_vectors=20)  # half of our places: it counts the others double
     monkeypatch.setattr(theirs, "_generate_unit_vectors", lambda *_, **__: directions)
     agree(lambda a: losses.sigreg(a, directions), theirs, tensors(1))
+
+
+def test_nearest_places():
+    nearest_neighbors = pytest.importorskip("lightly.models.utils").nearest_neighbors
+    a, b = tensors(2, (4, 9, DIM))
+    for ours, theirs in zip(losses.nearest_places(a, b, 5), nearest_neighbors(a, b, torch.cdist(a, b), 5), strict=True):
+        torch.testing.assert_close(ours, theirs)

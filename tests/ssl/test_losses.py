@@ -19,6 +19,7 @@ def embeddings(batch=6, dim=5, dtype=torch.float64, seed=0, count=2):
 LABELS = torch.tensor([0, 1, 0, 2, 1, 1, 0, 2])
 PROTOTYPES, TEACHER_PROTOTYPES, QUEUE = (embeddings(7, 5, seed=s)[0] for s in (5, 6, 7))
 DIRECTIONS = embeddings(5, 5, seed=9)[0]
+ORDER = torch.tensor([3, 0, 4, 2, 1])
 CENTRE = torch.linspace(-0.1, 0.1, 7, dtype=torch.float64)
 
 
@@ -38,6 +39,13 @@ def dino(*views, prototypes=PROTOTYPES, teacher_prototypes=TEACHER_PROTOTYPES):
 def dino_loss(a, b):
     prototypes = [of_type(p, a) for p in (PROTOTYPES, TEACHER_PROTOTYPES)]
     return dino(a, b, b.detach(), a.detach(), prototypes=prototypes[0], teacher_prototypes=prototypes[1])[0]
+
+
+def deepcluster(*views, prototypes, assigned=LABELS):
+    """Of two clusterings, the second of which has its prototypes in another order."""
+    both = F.normalize(torch.stack([prototypes, prototypes.roll(1, 0)]), dim=2)
+    assigned = torch.stack([assigned[: len(views[0])], assigned[: len(views[0])] + 1])
+    return losses.deepcluster(*views, prototypes=both, assigned=assigned, temperature=0.1)
 
 
 # two views -> the objective; embeddings of width 5 or less
@@ -62,6 +70,9 @@ OBJECTIVES = {
     "mmcr": lambda a, b: losses.mmcr(a, b, 0.1),
     "frossl": lambda a, b: losses.frossl(a, b, 1.0)[0],
     "lejepa": lambda a, b: losses.lejepa(a, b, of_type(DIRECTIONS, a)[: a.shape[1]], 0.05)[0],
+    "shuffled_dbn": lambda a, b: losses.shuffled_dbn(a, b, ORDER[: a.shape[1]].argsort(), 2, 1e-3),
+    "iter_norm": lambda a, b: losses.iter_norm(a, b, 5, 1e-3),
+    "deepcluster": lambda a, b: deepcluster(a, b, prototypes=of_type(PROTOTYPES, a)),
 }
 SYMMETRIC = sorted(set(OBJECTIVES) - {"info_nce", "relations", "tico"})
 WITH_STOP_GRADIENT = {"info_nce", "byol", "simsiam", "swav", "dino", "decoupled, weighted", "moco_v3", "nnclr", "relations", "tico"}
@@ -84,7 +95,7 @@ def test_few_anchors_at_a_time_have_the_value_and_the_gradient_of_all(monkeypatc
     labels = torch.arange(300) % 7
 
     def found(most):
-        monkeypatch.setattr(losses, "MOST_SIMILARITIES", most)
+        monkeypatch.setattr(losses.contrastive, "MOST_SIMILARITIES", most)
         z1, z2 = (z.requires_grad_() for z in embeddings(300, 16, torch.float32))
         loss = losses.nt_xent(z1, z2, 0.2) if name == "nt_xent" else losses.sup_con(z1, z2, labels, 0.1)
         loss.backward()
@@ -100,14 +111,14 @@ def test_few_anchors_at_a_time_have_the_value_and_the_gradient_of_all(monkeypatc
 @pytest.mark.parametrize("name", ["nt_xent", "sup_con"])
 def test_few_anchors_at_a_time_take_less_memory(monkeypatch, name):
     """No similarity is kept for the backward pass: what is kept is of the size of the embeddings."""
-    monkeypatch.setattr(losses, "MOST_SIMILARITIES", 600 * 70)
-    largest, real = [], losses.checkpoint
+    monkeypatch.setattr(losses.contrastive, "MOST_SIMILARITIES", 600 * 70)
+    largest, real = [], losses.contrastive.checkpoint
 
     def watched(of_anchors, rows, **settings):
         largest.append(rows.stop - rows.start)
         return real(of_anchors, rows, **settings)
 
-    monkeypatch.setattr(losses, "checkpoint", watched)
+    monkeypatch.setattr(losses.contrastive, "checkpoint", watched)
     z1, z2 = (z.requires_grad_() for z in embeddings(300, 16, torch.float32))
     with torch.autograd.graph.saved_tensors_hooks(lambda x: largest.append(x.numel() // 16) or x, lambda x: x):
         losses.nt_xent(z1, z2, 0.2) if name == "nt_xent" else losses.sup_con(z1, z2, torch.arange(300) % 7, 0.1)
@@ -292,7 +303,99 @@ def test_too_few_samples_to_whiten_give_nan():
     assert losses.w_mse(*embeddings(4, 8), 0.0).isnan()
 
 
+def test_zca_whitens_and_turns_nothing():
+    z = embeddings(50, 6)[0] @ embeddings(6, 6, seed=1)[0] + 3
+    white = losses.zca(z, 0.0)
+    torch.testing.assert_close(white.T.cov(), torch.eye(6, dtype=torch.float64))
+    across = (z - z.mean(dim=0)).T @ white  # of a symmetric map
+    torch.testing.assert_close(across, across.T)
+    torch.testing.assert_close(losses.zca(white, 0.0), white)
+    torch.testing.assert_close(losses.zca(1000 * z, 0.01), losses.zca(z, 0.01))
+    assert losses.zca(embeddings(4, 8)[0], 0.0).isnan().any()  # fewer samples than dimensions
+
+
+def test_the_gradient_of_an_inverse_root_needs_no_different_eigenvalues():
+    """At C = I it is -1/2 of the symmetric part, where the gradient of eigenvectors is infinite."""
+    weights = embeddings(4, 4)[0]
+    c = torch.eye(4, dtype=torch.float64, requires_grad=True)
+    losses.InverseRoot.apply(c).mul(weights).sum().backward()
+    torch.testing.assert_close(c.grad, -(weights + weights.T) / 4)
+
+
+def test_shuffled_dbn_sees_no_map_of_a_group_and_no_order():
+    """Whitening a group undoes any scaling of its dimensions; what is mixed over groups it sees."""
+    z = embeddings(50, 4)[0]
+    order, scale = torch.tensor([2, 0, 3, 1]), torch.tensor([1.0, 2, 3, 4], dtype=torch.float64)
+    uncorrelated = losses.zca(z, 0.0)
+    assert losses.shuffled_dbn(uncorrelated, uncorrelated * scale, order, 2, 0.0).item() == pytest.approx(0, abs=1e-9)
+    assert losses.shuffled_dbn(z, -z, order, 2, 0.0).item() == pytest.approx(4)
+    whole = losses.whitened_distance(*embeddings(50, 4), lambda z: losses.zca(z, 0.0))
+    for size in (4, 100):  # one group
+        assert losses.shuffled_dbn(*embeddings(50, 4), order, size, 0.0).item() == pytest.approx(whole.item())
+    assert losses.shuffled_dbn(*embeddings(50, 4), order, 3, 0.0).isfinite()  # the last group is of one dimension
+
+
+def test_newtons_iterations():
+    """In one dimension C over its trace is 1, and P = I the answer at once; of white embeddings P is a number's iteration."""
+    one = embeddings(20, 1)[0]
+    expected = (one - one.mean()) / one.std()
+    torch.testing.assert_close(losses.newton_whiten(one, 1, 0.0), expected)
+    white, p = losses.zca(embeddings(50, 4)[0], 0.0), 1.0
+    for _ in range(3):
+        p = (3 * p - p**3 / 4) / 2
+    torch.testing.assert_close(losses.newton_whiten(white, 3, 0.0), white * p / 2, rtol=1e-6, atol=1e-9)
+    z = embeddings(50, 6)[0] @ embeddings(6, 6, seed=1)[0]
+    torch.testing.assert_close(losses.newton_whiten(z, 60, 0.0), losses.zca(z, 0.0), rtol=1e-6, atol=1e-8)
+    few = losses.newton_whiten(embeddings(4, 8)[0], 5, 0.0)
+    assert few.isfinite().all()
+
+
+def test_the_nearest_places_of_maps():
+    """Of a map whose places are in another order all are found; of two the nearest come first."""
+    a = embeddings(9, 5)[0].view(1, 9, 5).repeat(2, 1, 1)
+    order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
+    found, matched = losses.nearest_places(a, a[:, order], 9)
+    torch.testing.assert_close(found, matched)
+    b = torch.tensor([[[0.0], [10.0], [20.0]]])
+    near, other = losses.nearest_places(b, torch.tensor([[[18.0], [0.5], [11.0]]]), 2)
+    assert (near.flatten().tolist(), other.flatten().tolist()) == ([0, 10], [0.5, 11])
+
+
 # ------------------------------------------------------------------------------------------------ prototypes
+
+
+def test_deepcluster_word_for_word():
+    views, assigned, total = embeddings(8, 5), LABELS.clone(), 0.0
+    assigned[3] = -2  # of the second clustering -1: nobody knows
+    for m, order in enumerate((0, 1)):
+        prototypes = F.normalize(PROTOTYPES.roll(order, 0), dim=1)
+        for z in views:
+            for i in range(8):
+                if i != 3:
+                    p = (F.normalize(z, dim=1)[i] @ prototypes.T / 0.1).softmax(dim=0)
+                    total -= p[assigned[i] + m].log() / (2 * 2 * 7)
+    known = assigned.where(assigned >= 0, -1)
+    both = F.normalize(torch.stack([PROTOTYPES, PROTOTYPES.roll(1, 0)]), dim=2)
+    found = losses.deepcluster(
+        *views, prototypes=both, assigned=torch.stack([known, known.where(known < 0, known + 1)]), temperature=0.1
+    )
+    torch.testing.assert_close(found, total)
+    assert losses.deepcluster(*views, prototypes=both, assigned=torch.full((2, 8), -1), temperature=0.1) == 0
+
+
+def test_spherical_kmeans_finds_directions(monkeypatch):
+    basis = torch.eye(3, dtype=torch.float64)
+    z = F.normalize(basis.repeat_interleave(10, 0) + 0.1 * embeddings(30, 3)[0], dim=1)
+    z[4] = 0  # nobody knows it
+    starts = torch.cat([z[[0, 12, 25]], -torch.ones(1, 3, dtype=torch.float64) / 3**0.5])
+    prototypes, nearest = losses.spherical_kmeans(z, starts, 10)
+    assert nearest.tolist() == [0] * 4 + [-1] + [0] * 5 + [1] * 10 + [2] * 10
+    torch.testing.assert_close(prototypes[:3], F.normalize(torch.stack([part.sum(dim=0) for part in z.split(10)]), dim=1))
+    assert torch.equal(prototypes[3], starts[3])  # near nobody
+    monkeypatch.setattr(losses.prototypes, "MOST_SCORES", 4 * 7)
+    in_parts, alike = losses.spherical_kmeans(z, starts, 10)
+    torch.testing.assert_close(in_parts, prototypes)
+    assert torch.equal(alike, nearest)
 
 
 def test_sinkhorn_shares_the_batch_equally():

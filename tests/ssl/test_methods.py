@@ -22,7 +22,9 @@ def build(name, kind="mlp", **settings):
     torch.manual_seed(0)
     backbone = make_backbone("narrow", channels=1, image_size=12, widths=(8, 8), blocks=(1, 1))
     projector = make_projector(backbone.dim, [8], 6, kind=kind)
-    return METHODS[name](backbone, projector, **{**method_recipe(name), **settings})
+    method = METHODS[name](backbone, projector, **{**method_recipe(name), **settings})
+    method.prepare(len(LABELS), 1)  # an epoch is a step
+    return method
 
 
 def views(n=2, batch=8):
@@ -103,6 +105,7 @@ def test_trains(name):
 def test_every_head_will_do(name, kind):
     method = build(name, kind=kind)
     method.check(PAIR, 16)  # r has 8 dimensions, which a batch of 8 could not whiten
+    method.prepare(16, 1)
     loss, _ = method(views(batch=16), of(LABELS.repeat(2)))
     loss.backward()
     method.after_step(1.0)
@@ -114,7 +117,7 @@ def test_all_it_remembers_is_in_its_state(name):
     """A copy that is built anew and loads the state goes on exactly as the original does."""
     method = build(name)
     steps(method, 3, RATES.get(name, 0.05))
-    other = METHODS[name](build(name).backbone, build(name).projector, **method_recipe(name))
+    other = build(name)
     other.load_state_dict(copy.deepcopy(method.state_dict()))
     lr = RATES.get(name, 0.05)
     assert steps(other, 3, lr) == steps(method, 3, lr)
@@ -133,7 +136,7 @@ def test_local_views_are_for_those_who_can_use_them(name):
     small = [View(view.inputs[:, :, :7, :7] + 1, LOCAL) for view in views(3)]
     roles = PAIR + (LOCAL,) * 3
     method = build(name)
-    if name not in ("swav", "dino"):
+    if name not in ("swav", "dino", "deepcluster"):
         with pytest.raises(SparseheadError, match="has no use for local views, of which the recipe makes 3"):
             method.check(roles, 8)
         return
@@ -360,6 +363,9 @@ def test_batches_that_do_not_suit():
         build("moco", queue=8, symmetric=True).check(PAIR, 8)
     with pytest.raises(SparseheadError, match=r"whitens a batch in 6 dimensions and needs more than 6 images in it, given 6"):
         build("wmse").check(PAIR, 6)
+    with pytest.raises(SparseheadError, match=r"whitens 6 dimensions at a time and needs more than 6 .*, given 6.*method.size=3"):
+        build("shuffleddbn").check(PAIR, 6)
+    build("shuffleddbn", size=4).check(PAIR, 6)
 
 
 def test_wmse_does_not_whiten_more_dimensions_than_the_head_can_fill():

@@ -6,11 +6,15 @@ from sparsehead_cli.study.stats import bootstrap_interval
 from sparsehead_cli.study.summary import NUMBERS, SETTING, by_setting, choose, compare, name_of, summarise, verdicts
 
 DEFAULTS = {"experiment": "e", "method": "simclr", "dataset": "fashion10k", "backbone": "narrow", "penalty": "l21"}
-DEFAULTS |= {"solver": "subgradient", "batch_norm": "True", "projector_out": "128", "epochs": "10"}
+DEFAULTS |= {"solver": "subgradient", "batch_norm": "True", "projector_out": "128", "epochs": "10", "regularisers": "none"}
 
 
 def row(lam, seed, accuracy, val=None, **changes):
-    numbers = dict.fromkeys(NUMBERS, "1.0") | {"accuracy": str(accuracy), "val_accuracy": str(accuracy if val is None else val)}
+    numbers = (
+        dict.fromkeys(NUMBERS, "1.0")
+        | {"effective_rank_r": "5.0", "effective_rank_z": "5.0"}
+        | {"accuracy": str(accuracy), "val_accuracy": str(accuracy if val is None else val)}
+    )
     return {**DEFAULTS, "lam": str(lam), "seed": str(seed), **numbers, **{k: str(v) for k, v in changes.items()}}
 
 
@@ -87,6 +91,54 @@ def test_a_lam_that_lacks_seeds_is_not_chosen():
     (verdict,) = verdicts(summarise(trials))
     assert "no λ is better than 0" in verdict
     assert "λ 0.01 lacks seeds" in verdict
+
+
+@pytest.mark.parametrize("rank", ["", "1.05"])
+def test_a_collapsed_head_is_never_the_best(rank):
+    """Its r may still be the best by chance, and one seed is enough: whoever takes it may have that one."""
+    trials = rows({0.0: [0.80, 0.80], 1e-3: [0.81, 0.82], 1e-1: [0.90, 0.90]})
+    trials[-1] |= {"effective_rank_z": rank}
+    summary = summarise(trials)
+    assert {r["lam"]: r["chosen"] for r in summary} == {0.0: "", 1e-3: "both", 1e-1: "collapsed"}
+    (text,) = verdicts(summary)
+    assert "λ 0.001, chosen on held-out images" in text
+    assert "At λ 0.1 r or z has collapsed, which is not chosen." in text
+    assert "lacks seeds" not in text
+
+
+def test_where_all_have_collapsed_none_is_chosen():
+    trials = [row | {"effective_rank_r": "1.0"} for row in rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.9]})]
+    assert {r["chosen"] for r in summarise(trials)} == {"collapsed"}
+    (text,) = verdicts(summarise(trials))
+    assert text == "simclr: no λ can be chosen. At λ 0, 0.001 r or z has collapsed, which is not chosen."
+
+
+def test_regularisers_are_compared_with_neither():
+    """λ 0 and no regulariser is the base line of all, seed by seed; the regulariser alone is compared with it, too."""
+    trials = [
+        *rows({0.0: [0.80, 0.82, 0.84], 1e-3: [0.79, 0.81, 0.83]}),
+        *rows({0.0: [0.83, 0.85, 0.872], 1e-3: [0.84, 0.86, 0.883]}, regularisers="koleo:0.1"),
+        *rows({0.0: [0.5, 0.5, 0.5]}, regularisers="koleo:0.1", method="byol"),
+    ]
+    summary = summarise(trials)
+    by = {(r["method"], r["regularisers"], r["lam"]): r for r in summary if r["metric"] == "accuracy"}
+    assert by["simclr", "none", 0.0]["difference"] == ""
+    assert by["simclr", "none", 1e-3]["difference"] == pytest.approx(-0.01)
+    assert by["simclr", "koleo:0.1", 0.0]["difference"] == pytest.approx((0.03 + 0.03 + 0.032) / 3)
+    assert by["simclr", "koleo:0.1", 1e-3]["difference"] == pytest.approx((0.04 + 0.04 + 0.043) / 3)
+    assert by["byol", "koleo:0.1", 0.0]["difference"] == ""  # without a base line it is one itself
+    plain, cured, alone = verdicts(summary)
+    assert plain.startswith("simclr, regularisers none: no λ is better than 0 on held-out images.")
+    assert "λ 0.001, chosen on held-out images, is +4.1 points" in cured
+    assert "from λ 0 without regularisers on test images: an improvement. The regulariser alone is +3.1 points" in cured
+    assert alone == "byol, regularisers koleo:0.1: no λ is better than 0 on held-out images."
+
+
+def test_regularisers_of_all_trials_are_not_what_is_compared():
+    found = summarise(rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.9]}, regularisers="koleo:0.1"))
+    assert of(found, 1e-3)["difference"] == pytest.approx(0.1)
+    assert of(found, 0.0)["difference"] == ""
+    assert "from λ 0 on test images" in verdicts(found)[0]
 
 
 def test_the_largest_lam_is_not_praised_where_larger_ones_were_pruned():

@@ -41,7 +41,8 @@ def made_up(state, effect=lambda config: 0.0, points=0.002):
     """Rows of a sweep whose seeds differ by much, and the differences within a seed by `points`; effects are of the probe."""
     rows = []
     for name, config in state.configs.items():
-        lot = np.random.default_rng([config.seed, int(config.lam * 1e6), len(config.method), len(config.penalty)])
+        point = [int(config.lam * 1e6), len(config.method), len(config.penalty), len(config.regularisers or ())]
+        lot = np.random.default_rng([config.seed, *point])
         level = 0.6 + 0.05 * np.random.default_rng(config.seed).standard_normal() + effect(config)
         numbers = {column: level + points * lot.standard_normal() for column in ("accuracy", "val_accuracy")}
         ranks = {f"effective_rank_{of}": 8 + 0.1 * lot.standard_normal() for of in "rz"}
@@ -165,6 +166,63 @@ def test_what_the_control_does_not_match_has_none(request_):
     assert not any("control" in line for line in sentences(found))
 
 
+CURED = {"penalties": "l21", "methods": "simclr", "regularisers": "none,koleo:0.1,variance:1"}
+
+
+def cured(config):
+    """Koleo is better by a point, λ 1e-2 beside it by another one."""
+    return (config.regularisers == ("koleo:0.1",)) * (0.01 + 0.01 * (config.lam == 1e-2))
+
+
+def test_regularisers_are_part_of_the_choice(request_):
+    request = request_(**CURED)
+    keep(read_state(request), made_up(read_state(request), cured))
+    pilot = read_state(request)
+    plan, _ = frozen_plan(request, pilot)
+    (choice,) = plan.choices
+    assert (choice.lam, choice.setting["regularisers"]) == (1e-2, "koleo:0.1")
+    assert set(choice.runs) == {"zero", "chosen", "control", "regularisers"}
+    state = finish(request, pilot, plan, cured)
+    by_arm = {arm: state.configs[names[0]] for arm, names in choice.runs.items()}
+    stated = {arm: (config.lam, config.penalty, config.regularisers) for arm, config in by_arm.items()}
+    assert stated == {
+        "zero": (0, "l21", None),
+        "chosen": (1e-2, "l21", ("koleo:0.1",)),
+        "control": (1e-2, CONTROL, ("koleo:0.1",)),
+        "regularisers": (0, "l21", ("koleo:0.1",)),
+    }
+    found = read_confirmation(pilot.folder)
+    rows = {row["contrast"]: row["difference"] for row in found.rows if row["metric"] == "accuracy"}
+    assert rows["chosen - zero"] == pytest.approx(0.02, abs=0.003)
+    assert rows["regularisers - zero"] == pytest.approx(0.01, abs=0.003)
+    assert rows["chosen - regularisers"] == pytest.approx(0.01, abs=0.003)
+    text = "\n".join(sentences(found))
+    assert "λ 0.01 of l21 (subgradient), regularisers koleo:0.1, head with BatchNorm" in text
+    assert "koleo:0.1 alone, from λ 0 without: linear probe of r +" in text
+    assert frozen_plan(request, read_state(request)) == (plan, False)
+
+
+def test_regularisers_alone_can_be_chosen(request_):
+    request = request_(**CURED, lams="0")
+    keep(read_state(request), made_up(read_state(request), cured))
+    pilot = read_state(request)
+    plan, _ = frozen_plan(request, pilot)
+    (choice,) = plan.choices
+    assert (choice.lam, choice.setting["regularisers"], set(choice.runs)) == (0, "koleo:0.1", {"zero", "chosen"})
+    finish(request, pilot, plan, cured)
+    assert "simclr: λ 0, regularisers koleo:0.1, head with BatchNorm" in sentences(read_confirmation(pilot.folder))[0]
+
+
+def test_what_has_collapsed_is_not_chosen(request_):
+    request = request_(methods="simclr")
+    rows = made_up(read_state(request), better)
+    for row in rows:
+        if row["lam"] == 1e-2 and row["seed"] == 1:
+            row["effective_rank_z"] = ""
+    keep(read_state(request), rows)
+    assert frozen_plan(request, read_state(request))[0].choices[0].lam == 1e-3
+
+
 def test_a_method_that_lacks_a_seed_is_not_lost(request_):
     request = request_()
     state = read_state(request)
@@ -257,7 +315,9 @@ def test_a_larger_grid_is_no_pilot_of_the_plan(planned, request_):
     )
 
 
-@pytest.mark.parametrize(("column", "value"), [("seed", "3"), ("method", "byol"), ("lam", "0.001"), ("penalty", "nuclear")])
+@pytest.mark.parametrize(
+    ("column", "value"), [("seed", "3"), ("method", "byol"), ("lam", "0.001"), ("penalty", "nuclear"), ("regularisers", "koleo:1")]
+)
 def test_a_report_judges_no_runs_but_the_plans(planned, column, value):
     request, pilot, plan = planned
     state = finish(request, pilot, plan)
@@ -299,6 +359,7 @@ def test_other_settings_than_those_of_the_plan_are_refused(planned):
         (7, {}, "confirm must be at least 8 and at most 200 fresh seeds, given 7"),
         (8, {"lams": "1e-3,1e-2"}, "give --lams with 0 and at least one value above it"),
         (8, {"lams": "0"}, "give --lams with 0 and at least one value above it"),
+        (8, {"regularisers": "koleo:1,koleo:2"}, "--confirm compares regularisers with none: give --regularisers none as well"),
         (8, {"penalties": "l2-matched,l2-matched-first"}, "l2-matched is the control that a choice is compared with"),
         (8, {"seeds": 1}, "a pilot needs at least 2 seeds"),
         (8, {"seeds": 1001}, "a pilot has at most 1,000 seeds"),

@@ -2,7 +2,7 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import load_config
-from sparsehead_cli.runs.tables import penalty_name
+from sparsehead_cli.runs.tables import penalty_name, regularisers_name
 from sparsehead_cli.sweeps.grid import Grid, read_grid, trials
 
 
@@ -79,6 +79,26 @@ def test_batch_norm_that_is_neither_or_given_twice(experiments):
     assert "projector_batch_norm is given twice: batch_norm are its values" in text
 
 
+@pytest.mark.parametrize("given", ["none, koleo:0.1, covariance:1+decay:1e-3", ["none", "koleo:0.1", "covariance:1+decay:1e-3"]])
+def test_regularisers_are_an_axis(experiments, given):
+    """λ 0 and every λ with each of them; penalties share the trials of λ 0 of each."""
+    axes = {"regularisers": given, "methods": "simclr", "penalties": "l21,l1", "seeds": 1}
+    found = trials(read_grid("two", experiments, axes, {}), "two", experiments)
+    expected = {None, ("koleo:0.1",), ("covariance:1", "decay:1e-3")}
+    assert {c.regularisers for c in found if c.lam} == {c.regularisers for c in found if not c.lam} == expected
+    assert len(found) == 3 * (1 + 2)
+    assert regularisers_name(("covariance:1", "decay:1e-3")) == "covariance:1+decay:1e-3"
+    without = trials(read_grid("two", experiments, {**axes, "regularisers": "none"}, {}), "two", experiments)
+    assert without == [c for c in found if c.regularisers is None]  # and none is what it was before
+
+
+def test_regularisers_given_twice(experiments):
+    text = told(lambda: read_grid("two", experiments, {"regularisers": "none,koleo:1,koleo:1"}, {}))
+    assert "regularisers has koleo:1 more than once" in text
+    text = told(lambda: read_grid("two", experiments, {"regularisers": "none"}, {"regularisers": "koleo:1"}))
+    assert "regularisers is given twice" in text
+
+
 def test_what_cannot_be_is_told_together(experiments):
     text = told(lambda: read_grid("two", experiments, {"lams": "1e-3,-1,0.001", "seeds": 0, "dims": "0"}, {}))
     for part in (
@@ -93,7 +113,8 @@ def test_what_cannot_be_is_told_together(experiments):
     assert "methods must be names with commas between, given ','" in empty
     text = told(lambda: read_grid("odd", experiments, {}, {}))
     assert 'unknown axis "lambdas"' in text
-    assert 'unknown axis "seed"; known: lams, methods, penalties, solvers, dims, batch_norm, seeds. Did you mean "seeds"?' in text
+    assert 'unknown axis "seed"; known: lams, methods, penalties, solvers, dims, batch_norm, regularisers, seeds.' in text
+    assert 'Did you mean "seeds"?' in text
     assert "lams must be numbers with commas between, or auto, given 'x'" in text
 
 

@@ -20,7 +20,7 @@ from sparsehead_cli.present.sweep import SweepDisplay
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
-from sparsehead_cli.runs.tables import HEAD, RUN
+from sparsehead_cli.runs.tables import RUN, VARIED
 from sparsehead_cli.sweeps import engines, on_ray, on_slurm, trial
 from sparsehead_cli.sweeps.beat import Beat
 from sparsehead_cli.sweeps.engines import UNWRITABLE, Task, outcome_of, run_local, run_task
@@ -95,6 +95,36 @@ def test_trials_run_elsewhere_become_tables_and_a_verdict(finished, sweep, folde
     assert sweep("--engine", "print")[1] == ""  # nothing is left to run
 
 
+@pytest.mark.slow
+def test_a_grid_goes_on_with_regularisers(finished, sweep, folder):
+    """What is there already has none of them, and is what they are compared with."""
+    sweep()
+    assert "regularisers" not in (folder / "sweep.csv").read_text()
+    axis = ("--regularisers", "none,koleo:0.1")
+    lines = sweep(*axis, "--engine", "print")[1].splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        assert sweep(*axis, "--trial", shlex.split(line)[-1])[0] == 0
+    code, out, err = sweep(*axis)
+    assert (code, err) == (0, "")
+    assert "simclr, regularisers koleo:0.1: " in out
+    assert "paired difference to λ 0 without regularisers" in out
+    rows = read_csv(folder / "sweep.csv")
+    assert [(row["regularisers"], row["lam"]) for row in rows[:4]] == [
+        *(("none", "0.0"), ("none", "0.03"), ("koleo:0.1", "0.0"), ("koleo:0.1", "0.03"))
+    ]
+    probe = {row["run"]: float(row["accuracy"]) for row in rows}
+    differences = [probe[rows[i + 2]["run"]] - probe[rows[i]["run"]] for i in (0, 4)]
+    alone = next(
+        row
+        for row in read_csv(folder / "sweep_summary.csv")
+        if (row["regularisers"], row["lam"], row["metric"]) == ("koleo:0.1", "0.0", "accuracy")
+    )
+    assert float(alone["difference"]) == pytest.approx(sum(differences) / 2)
+    assert (folder / "sweep_map.png").stat().st_size > 10_000
+    assert "sweep_map.svg" in out
+
+
 def test_a_row_in_sweep_csv_is_not_run_again_even_without_its_folder(finished, sweep, folder, monkeypatch):
     sweep()
     before = (folder / "sweep.csv").read_bytes()
@@ -144,6 +174,8 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
         (["--set", "seed=3"], "seed is an axis of the sweep: give --seeds"),
         (["--dims", "4,8"], "projector_out is given twice"),
         (["--penalties", "l21,none"], "none is no penalty to try values of λ with"),
+        (["--regularisers", "none,koelo:1"], 'Did you mean "koleo"?'),
+        (["--regularisers", "koleo:1+koleo:2"], "koleo is given twice"),
     ],
 )
 def test_bad_input(sweep, folder, arguments, says):
@@ -207,7 +239,7 @@ def test_a_pruned_lam_whose_named_run_finished_after_all_stays_pruned(finished, 
     """A rung at the end of a run, whose evaluation was faster than the look. Without --prune the lam is completed."""
     named = read_csv(folder / finished[1] / "trial.csv")[0]
     numbers = {"epoch": "2", "mean_knn_accuracy": "0.2", "best_knn_accuracy": "0.8"}
-    replace_csv(folder / "pruned.csv", [{column: named[column] for column in (*RUN, *HEAD)} | numbers])
+    replace_csv(folder / "pruned.csv", [{column: named[column] for column in (*RUN, *VARIED)} | numbers])
     shutil.rmtree(folder / finished[3])
     assert sweep("--prune")[0] == 0
     assert [float(row["lam"]) for row in read_csv(folder / "sweep.csv")] == [0, 3e-2, 0]

@@ -29,7 +29,7 @@ from sparsehead_cli.runs.table_files import read_csv
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.loop import pretrain
-from tests.conftest import TINY, method_recipe
+from tests.conftest import TINY, method_recipe, needs_patches, small_backbone
 
 
 class Pool(torch.nn.Module):
@@ -48,11 +48,12 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 
 def build(name):
-    """The method without any norm layer: BatchNorm would see different batches."""
+    """The method without any BatchNorm: it would see different batches."""
     from sparsehead_cli.nets.heads import make_projector
 
     torch.manual_seed(0)
-    method = METHODS[name](Pool(), make_projector(6, [16], 4, batch_norm=False), **method_recipe(name))
+    backbone = small_backbone(name, 12) if needs_patches(name) else Pool()
+    method = METHODS[name](backbone, make_projector(backbone.dim, [16], 4, batch_norm=False), **method_recipe(name))
     for module in list(method.modules()):
         for key, child in module.named_children():
             if isinstance(child, torch.nn.modules.batchnorm._BatchNorm):

@@ -6,7 +6,7 @@
 Each row is the last epoch of `sparsehead pretrain --method METHOD --lam LAM`, on the held-out images; a run is a row only once
 it has ended, and one that was interrupted goes on. "pixels" are the images themselves; "untrained" are the same measurements
 of initial weights, for three seeds, after BatchNorm has seen one epoch of views in training mode. Two one-thread runs share
-two cores.
+two cores. With `--seeds 3` each run has three seeds instead of one.
 """
 
 import argparse
@@ -61,15 +61,17 @@ def pixels(results: Path) -> dict[str, object]:
     return {**row, "knn_accuracy": accuracy, "effective_rank_r": effective_rank(spectrum.eigenvalues), "std_r": spectrum.std}
 
 
-def train(method: str, lam: float, results: Path, settings: list[str]) -> dict[str, object]:
+def train(method: str, lam: float, seed: int, results: Path, settings: list[str]) -> dict[str, object]:
     """The last row of a run that the command line trains, in a process with one thread; `settings` are other than the recipe's."""
-    command = ["-m", "sparsehead_cli", "pretrain", "--method", method, "--lam", str(lam), "--results", str(results)]
+    command = ["-m", "sparsehead_cli", "pretrain", "--method", method, "--lam", str(lam), "--seed", str(seed)]
+    command += ["--results", str(results)]
     command += [part for setting in settings for part in ("--set", setting)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, *command], env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    run = build(load_config(None, None, {"method": method, "lam": lam, "results": results, **parse_set(settings)}))
+    made = {"method": method, "lam": lam, "seed": seed, "results": results, **parse_set(settings)}
+    run = build(load_config(None, None, made))
     return read_csv(run.folder / "metrics.csv")[-1]
 
 
@@ -78,27 +80,31 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=Path("results"), help="where runs and table go")
     parser.add_argument("--jobs", type=int, default=2, help="runs at a time, one thread each")
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS))
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each method and λ")
     parser.add_argument("--quick", action="store_true", help="one method for one epoch: to see that it runs, not to quote")
     options = parser.parse_args()
     methods, seeds, settings = (["simclr"], 1, QUICK) if options.quick else (options.methods, SEEDS, [])
     table = options.results / "methods" / "methods.csv"
     table.parent.mkdir(parents=True, exist_ok=True)
     rows = read_csv(table)
-    have = {(row["method"], float(row["lam"]), int(row["seed"])) for row in rows}
+    have = {(row["method"], float(row["lam"]), int(row["seed"]), row["backbone"]) for row in rows}
+    trained = {(method, lam, seed) for method, lam, seed, _ in have}
 
     def add(row: dict[str, object]) -> None:
         rows.append(row)
         order = ["pixels", "untrained", *METHODS]
-        rows.sort(key=lambda r: (order.index(r["method"]), float(r["lam"]), int(r["seed"])))
+        rows.sort(key=lambda r: (order.index(r["method"]), r["backbone"], float(r["lam"]), int(r["seed"])))
         replace_csv(table, rows)
         print(f"{row['method']:>12}  λ {float(row['lam']):g}  kNN {100 * float(row['knn_accuracy']):.1f} %", flush=True)
 
-    if ("pixels", 0.0, 0) not in have:
+    if ("pixels", 0.0, 0) not in trained:
         add(pixels(options.results))
-    for seed in range(seeds):
-        if ("untrained", 0.0, seed) not in have:
-            add(untrained(seed, options.results, settings))
-    wanted = [(method, lam) for method in methods for lam in LAMS if (method, lam, 0) not in have]
+    for backbone in ("narrow",) if options.quick else ("narrow", "vit-mini"):
+        for seed in range(seeds):
+            if ("untrained", 0.0, seed, backbone) not in have:
+                add(untrained(seed, options.results, [f"backbone={backbone}", *settings]))
+    jobs = [(method, lam, seed) for method in methods for lam in LAMS for seed in range(options.seeds)]
+    wanted = [job for job in jobs if job not in trained]
     with ThreadPoolExecutor(options.jobs) as pool:
         for row in pool.map(lambda job: train(*job, options.results, settings), wanted):
             add(row)

@@ -14,6 +14,8 @@ import torch
 
 from sparsehead_cli.data import published
 from sparsehead_cli.data.datasets import DATASETS
+from sparsehead_cli.nets.backbones import make_backbone
+from sparsehead_cli.nets.vit import VITS, make_vit
 from sparsehead_cli.runs.config import METHOD_PREFIX, Config, read_experiments
 
 torch.set_num_threads(1)  # matrices this small gain nothing from a second thread, and wait long for it on a busy machine
@@ -101,6 +103,25 @@ def method_recipe(name):
     """The method.* settings of the method's recipe in experiments.yaml: of a size for small data."""
     settings = RECIPES.get(name, {})
     return {key.removeprefix(METHOD_PREFIX): value for key, value in settings.items() if key.startswith(METHOD_PREFIX)}
+
+
+def needs_patches(name):
+    """Whether the method hides patches of a vision transformer, which its recipe has."""
+    return RECIPES.get(name, {}).get("backbone") in VITS
+
+
+def tiny_network(name):
+    """What TINY needs beside the method: a vision transformer of its size, where the method hides patches."""
+    pooling = RECIPES.get(name, {}).get("pooling", "mean")
+    return {"backbone": "vit-mini", "pooling": pooling, "widths": (8,), "blocks": (1,)} if needs_patches(name) else {}
+
+
+def small_backbone(name, size, stages=4):
+    """A backbone of 8 channels for grey images of `size` pixels, of the kind that the method needs."""
+    if needs_patches(name):
+        own = {key: value for key, value in tiny_network(name).items() if key != "backbone"}
+        return make_vit("vit-mini", channels=1, image_size=size, **own)
+    return make_backbone("narrow", channels=1, image_size=size, widths=(8,) * stages, blocks=(1,) * stages)
 
 
 @pytest.fixture

@@ -78,6 +78,7 @@ def regularisers(experiments: Path | None) -> list[Table]:
 def backbones(experiments: Path | None) -> list[Table]:
     """The networks that make r."""
     from sparsehead_cli.nets.backbones import BACKBONES
+    from sparsehead_cli.nets.vit import VITS
 
     table = names_table("backbones", "widths", "blocks", notes=("widths and blocks can be set", *also("backbone")))
     for name, (block, blocks, widths, stem) in BACKBONES.items():
@@ -85,6 +86,9 @@ def backbones(experiments: Path | None) -> list[Table]:
         of_block = sentences(block).split(".")[0]
         text = f"ResNet with the {stems}; D = {widths[-1] * block.expansion}. A block: {of_block[0].lower()}{of_block[1:]}."
         table.add(Cell(name), Cell(written(widths)), Cell(written(blocks)), Cell(text))
+    for name, shape in VITS.items():
+        text = f"Vision transformer with {shape.heads} heads, patches of 4 pixels, of 16 on images above 64; D = {shape.width}. "
+        table.add(Cell(name), Cell(shape.width), Cell(shape.depth), Cell(text.rstrip()))
     return [table]
 
 

@@ -17,6 +17,7 @@ from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.machine.plugins import load as plugin
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
 from sparsehead_cli.nets.bert import BERTS, VOCABULARY, Bert, vocabulary_from
+from sparsehead_cli.nets.vit import VITS, make_vit
 from sparsehead_cli.runs.checkpoint import checkpoint_file, is_checkpoint, load_checkpoint
 from sparsehead_cli.runs.config import FIELDS, Config
 from sparsehead_cli.runs.encoder_file import is_encoder_file, load_encoder_file
@@ -35,6 +36,8 @@ def build_backbone(config: Config, spec: object) -> nn.Module:
     given = [f"{name} {','.join(map(str, value))}" for name, value in sizes.items() if value is not None]
     if config.backbone in BACKBONES:
         backbone = make_backbone(config.backbone, channels=spec.channels, image_size=spec.size, **sizes)
+    elif config.backbone in VITS:
+        backbone = make_vit(config.backbone, channels=spec.channels, image_size=spec.size, pooling=config.pooling, **sizes)
     elif given:
         raise SparseheadError(
             f"{' and '.join(given)}: that is of our own networks, and backbone {config.backbone} is none of them."

@@ -109,11 +109,13 @@ class Config:
     backbone: str = setting(
         "narrow",
         "The network that makes r, of images or of sentences: {names}.",
-        names="nets.backbones:BACKBONES nets.bert:BERTS",
+        names="nets.backbones:BACKBONES nets.vit:VITS nets.bert:BERTS",
         prefixes=("timm:NAME", "hf:PATH"),
         plug_in=True,
     )
-    pooling: str = setting("mean", "How a network of sentences makes r of its tokens: {names}.", names="nets.bert:POOLINGS")
+    pooling: str = setting(
+        "mean", "How a network of sentences, or a vision transformer, makes r of its tokens: {names}.", names="nets.bert:POOLINGS"
+    )
     widths: tuple[int, ...] | None = setting(None, "Channels of each stage.", least=NARROWEST)
     blocks: tuple[int, ...] | None = setting(None, "Residual blocks of each stage.", least=1, together=DEEPEST)
     init: Path | None = setting(

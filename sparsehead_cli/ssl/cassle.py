@@ -24,9 +24,10 @@ class Distilling(Method):
             loss, terms = super().forward(views, batch)
         if not self.tasks_done:  # the predictor gets a gradient, 0, as the optimizer and several processes want of all weights
             return loss + 0 * sum(parameter.sum() for parameter in self.distiller.parameters()), terms
-        z = torch.cat(seen)  # of all views, or of the first where the others go through a teacher
+        z = torch.cat(seen)  # of all views, or of the first where the others go through a teacher; and then of their patches
         with torch.no_grad():
             known = torch.cat([self.embed(view.inputs, self.before)[1] for view in views])[: len(z)]
+        z = z[: len(known)]
         function, names = DISTILLATIONS.get(type(self).__name__, OTHERS)
         numbers = {name: getattr(self, name) for name in names}
         distilled = objective(function, self.distiller(z), known, **numbers)

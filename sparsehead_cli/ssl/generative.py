@@ -11,7 +11,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.distributed import all_gather
 from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.nets.heads import Decoder
-from sparsehead_cli.ssl import losses
+from sparsehead_cli.ssl import losses, masks
 from sparsehead_cli.ssl.contract import Count, Method, Needs, output_dim, own_rows
 
 
@@ -82,9 +82,7 @@ class MAE(Method):
         """1 for the pixels of a random `masked` share of squares, 0 elsewhere, [B, C, h, w] -> [B, 1, h, w]."""
         batch, _, height, width = view.shape
         rows, columns = -(-height // self.patch), -(-width // self.patch)
-        order = own_rows(torch.rand, batch, rows * columns, device=view.device).argsort(dim=1).argsort(dim=1)
-        count = min(max(1, round(self.masked * rows * columns)), rows * columns - 1)  # something to see, something to rebuild
-        hidden = (order < count).to(view.dtype).view(batch, 1, rows, columns)
+        hidden = masks.at_random(batch, rows, columns, self.masked, view.device).unsqueeze(1).to(view.dtype)
         return nn.functional.interpolate(hidden, scale_factor=self.patch)[:, :, :height, :width]
 
 

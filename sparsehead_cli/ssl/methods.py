@@ -2,7 +2,7 @@
 
 Those that tell images from each other are in `contrastive.py`, those that shape what a batch looks like as a whole in
 `decorrelation.py` and `whitening.py`, one that predicts clusters in `clustering.py`, those that rebuild images in `generative.py`,
-the others here.
+those that hide patches of a vision transformer in `masked.py` and `masked_prototypes.py`, the others here.
 
 To add one: its objective in `losses/`, a class, an entry in METHODS, its recipe in experiments.yaml. Its numbers are keyword
 arguments of `__init__` with the paper's defaults and their range; `--set method.<name>=<value>` is checked against them. All that a
@@ -38,6 +38,8 @@ from sparsehead_cli.ssl.contract import (
 from sparsehead_cli.ssl.contrastive import DCL, DCLW, NNCLR, MoCo, MoCoV3, Queued, ReSSL, SimCLR, SupCon
 from sparsehead_cli.ssl.decorrelation import MMCR, BarlowTwins, FroSSL, LeJEPA, TiCo, VIbCReg, VICReg, VICRegL
 from sparsehead_cli.ssl.generative import MAE, Autoencoder
+from sparsehead_cli.ssl.masked import IJEPA, SimMIM
+from sparsehead_cli.ssl.masked_prototypes import IBOT, DINOv2
 from sparsehead_cli.ssl.whitening import WMSE, IterNorm, ShuffledDBN
 
 
@@ -233,4 +235,8 @@ METHODS: dict[str, type[Method]] = {
     "iternorm": IterNorm,
     "autoencoder": Autoencoder,
     "mae": MAE,
+    "simmim": SimMIM,
+    "ijepa": IJEPA,
+    "ibot": IBOT,
+    "dinov2": DINOv2,
 }

@@ -125,8 +125,8 @@ class Regularised(Method):
             loss, terms = super().forward(views, batch)
         finally:
             watching.remove()
-        rows = len(batch.labels)  # of a view: views may have gone through the head one by one, or together
-        embeddings = {name: [view for passed in of for view in passed.split(rows)] for name, of in seen.items()}
+        rows = len(batch.labels)  # of a view: views may have gone through the head one by one, or together; patches come after
+        embeddings = {name: [view for passed in of for view in passed.split(rows)][: len(views)] for name, of in seen.items()}
         for name, strength in self.strengths.items():
             added = self.added(REGULARISERS[name], embeddings)
             loss, terms = loss + strength * added, {**terms, f"{name.replace('-', '_')}_added": added}

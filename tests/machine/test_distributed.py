@@ -30,7 +30,7 @@ from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.ssl.regularisers import REGULARISERS, regularised
 from sparsehead_cli.training import loop
 from sparsehead_cli.training.loop import pretrain
-from tests.conftest import TINY, method_recipe
+from tests.conftest import TINY, method_recipe, needs_patches, small_backbone
 
 
 class Pool(torch.nn.Module):
@@ -54,11 +54,13 @@ OF_WEIGHTS = ("orthogonal:0.01", "spectral:0.01", "decay:0.01")
 
 
 def build(name, strengths):
-    """The method without any norm layer: BatchNorm would see different batches."""
+    """The method without any BatchNorm: it would see different batches."""
     from sparsehead_cli.nets.heads import make_projector
 
     torch.manual_seed(0)
-    method = regularised(METHODS[name], strengths)(Pool(), make_projector(6, [16], 4, batch_norm=False), **method_recipe(name))
+    backbone = small_backbone(name, 12) if needs_patches(name) else Pool()
+    projector = make_projector(backbone.dim, [16], 4, batch_norm=False)
+    method = regularised(METHODS[name], strengths)(backbone, projector, **method_recipe(name))
     method.prepare(len(LABELS), 1)
     for module in list(method.modules()):
         for key, child in module.named_children():

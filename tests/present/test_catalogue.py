@@ -11,6 +11,7 @@ from sparsehead_cli.data.datasets import DATASETS
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.plan import ASKABLE
 from sparsehead_cli.nets.backbones import BACKBONES, make_backbone
+from sparsehead_cli.nets.vit import VITS, make_vit
 from sparsehead_cli.present.catalogue import KINDS, sentences, strengths
 from sparsehead_cli.runs.config import FIELDS, SWEEP, read_experiments
 from sparsehead_cli.runs.experiments import comments_in, default_experiments
@@ -23,7 +24,7 @@ from tests.test_cli import assert_one_error
 NAMES = {
     "methods": [*METHODS],
     "penalties": [*PENALTIES],
-    "backbones": [*BACKBONES],
+    "backbones": [*BACKBONES, *VITS],
     "datasets": [*DATASETS],
     "views": [*RECIPES],
     "protocols": [*ASKABLE],
@@ -55,7 +56,9 @@ def test_a_sentence_is_the_codes_own():
 
 def test_the_width_of_r_is_that_of_the_network():
     for line in lines_of("backbones"):
-        assert f"D = {make_backbone(line[0].value, channels=3, image_size=32).dim}. " in line[-1].value
+        name, images = line[0].value, {"channels": 3, "image_size": 32}
+        backbone = make_vit(name, pooling="mean", **images) if name in VITS else make_backbone(name, **images)
+        assert f"D = {backbone.dim}." in line[-1].value
 
 
 def test_views_are_told_by_their_strengths():

@@ -7,18 +7,17 @@ import torch
 import torch.nn.functional as F
 
 from sparsehead_cli.data.contract import Batch, View
-from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.ssl.cassle import cassle, contrast, decorrelation, direction
 from sparsehead_cli.ssl.methods import METHODS
-from tests.conftest import method_recipe
+from tests.conftest import method_recipe, small_backbone
 
 JOINT = [name for name in METHODS if name not in ("autoencoder", "mae")]
 
 
 def made(name, kind=None):
     torch.manual_seed(0)
-    backbone = make_backbone("narrow", channels=1, image_size=16, widths=(8, 8, 8, 8), blocks=None)
+    backbone = small_backbone(name, 16)
     projector = make_projector(backbone.dim, [12], 8, batch_norm=True, kind="mlp")
     method = (kind or cassle(METHODS[name]))(backbone, projector, **method_recipe(name))
     method.prepare(24, 3)

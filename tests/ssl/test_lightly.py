@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from sparsehead_cli.ssl import losses
+from sparsehead_cli.ssl import losses, masked_prototypes, regularisers
 
 pytest.importorskip("lightly", reason="pip install -e '.[peers]'")
 from lightly.loss import (
@@ -11,6 +11,8 @@ from lightly.loss import (
     DCLLoss,
     DCLWLoss,
     DINOLoss,
+    IBOTPatchLoss,
+    KoLeoLoss,
     MMCRLoss,
     NegativeCosineSimilarity,
     NTXentLoss,
@@ -106,6 +108,31 @@ def test_dino():
     constants |= {"student_temperature": 0.1, "teacher_temperature": 0.04}
     for local in ((), tensors(3, seed=8)):
         agree(lambda a, b, local=local: losses.dino(a, b, t1, t2, *local, **constants)[0], theirs, tensors(2))
+
+
+def test_ibot():
+    """Theirs has the hidden patches alone, and each view has one: without any it divides by one, as ours does."""
+    (prototypes, teacher_prototypes), centre = tensors(2, (9, DIM), seed=5), torch.linspace(-0.2, 0.2, 9)
+    hidden = torch.rand(6, 4, 5, generator=torch.Generator().manual_seed(1)) < 0.3
+    hidden[2] = False
+    (t,) = tensors(1, (6, 20, DIM), seed=6)
+    loss = IBOTPatchLoss(output_dim=9, teacher_temp=0.04, student_temp=0.1)
+    constants = {"prototypes": prototypes, "teacher_prototypes": teacher_prototypes, "centre": centre}
+    constants |= {"student_temperature": 0.1, "teacher_temperature": 0.04}
+
+    def ours(z):
+        return masked_prototypes.ibot(z, t, hidden.flatten(1).float(), **constants)[0]
+
+    def theirs(z):
+        loss.center.value.copy_(centre)
+        scores = (losses.prototype_scores(x[hidden.flatten(1)], of) for x, of in ((t, teacher_prototypes), (z, prototypes)))
+        return loss(*scores, hidden)
+
+    agree(ours, theirs, tensors(1, (6, 20, DIM), seed=7))
+
+
+def test_koleo():
+    agree(regularisers.koleo, KoLeoLoss(), tensors(1))
 
 
 def test_dcl_and_dclw():

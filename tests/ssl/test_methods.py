@@ -12,7 +12,7 @@ from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.runs.method_settings import method_settings
 from sparsehead_cli.ssl.contract import rising
 from sparsehead_cli.ssl.methods import METHODS
-from tests.conftest import method_recipe
+from tests.conftest import method_recipe, needs_patches, small_backbone
 
 PAIR = (GLOBAL, GLOBAL)
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
@@ -20,7 +20,7 @@ LABELS = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
 
 def build(name, kind="mlp", **settings):
     torch.manual_seed(0)
-    backbone = make_backbone("narrow", channels=1, image_size=12, widths=(8, 8), blocks=(1, 1))
+    backbone = small_backbone(name, 12, stages=2)
     projector = make_projector(backbone.dim, [8], 6, kind=kind)
     method = METHODS[name](backbone, projector, **{**method_recipe(name), **settings})
     method.prepare(len(LABELS), 1)  # an epoch is a step
@@ -38,7 +38,8 @@ def of(labels):
 
 
 # of those that shift too much in a step of 0.05, or too little to be seen, and of one whose penalty grows with what it remembers
-RATES, FORGETFUL = {"vibcreg": 0.005, "lejepa": 0.5}, {"tico": {"beta": 0.0}}
+RATES, FORGETFUL = {"vibcreg": 0.005, "lejepa": 0.5, "simmim": 1.0, "ijepa": 0.02}, {"tico": {"beta": 0.0}}
+FALLS = {"simmim": 0.05, "ijepa": 0.05}  # whose objectives cannot fall by 0.1: the images are noise
 
 
 def steps(method, count, lr=0.05):
@@ -97,7 +98,7 @@ def test_objective_is_float32_under_bf16_autocast(name):
 def test_trains(name):
     """A few steps on one batch lower the objective: the gradient points where it should."""
     found = steps(build(name, **FORGETFUL.get(name, {})), 15, RATES.get(name, 0.05))
-    assert sum(found[-3:]) / 3 < found[0] - 0.1
+    assert sum(found[-3:]) / 3 < found[0] - FALLS.get(name, 0.1)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -125,7 +126,7 @@ def test_all_it_remembers_is_in_its_state(name):
         assert torch.equal(ours, theirs)
 
 
-@pytest.mark.parametrize("name", sorted(set(METHODS) - {"autoencoder", "mae"}))
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.needs.views == 2])
 def test_two_views_are_compared(name):
     with pytest.raises(SparseheadError, match="compares two views; the recipe makes 3"):
         build(name).check(PAIR + PAIR[:1], 8)
@@ -136,7 +137,7 @@ def test_local_views_are_for_those_who_can_use_them(name):
     small = [View(view.inputs[:, :, :7, :7] + 1, LOCAL) for view in views(3)]
     roles = PAIR + (LOCAL,) * 3
     method = build(name)
-    if name not in ("swav", "dino", "deepcluster"):
+    if not METHODS[name].needs.local:
         with pytest.raises(SparseheadError, match="has no use for local views, of which the recipe makes 3"):
             method.check(roles, 8)
         return
@@ -150,7 +151,7 @@ def test_local_views_are_for_those_who_can_use_them(name):
 
 
 def test_generative_methods_take_any_number_of_views():
-    for name in ("autoencoder", "mae"):
+    for name in ("autoencoder", "mae", "simmim", "ijepa"):
         method = build(name)
         method.check(PAIR[:1], 2)
         assert method(views(1), of(LABELS))[0].isfinite()
@@ -194,7 +195,8 @@ def test_parts_have_the_gradient_of_the_batch(name):
         method.load_state_dict(before)
         own_loss, own = gradients(method, parts)
         assert own_loss == pytest.approx(loss.item(), rel=1e-6)
-        assert (own - whole).norm() < 1e-6 * whole.norm()
+        rounding = 5e-6 if needs_patches(name) else 1e-6  # of sums over a batch of another size
+        assert (own - whole).norm() < rounding * whole.norm()
 
 
 @pytest.mark.parametrize("name", ["simclr", "byol", "dino"])
@@ -213,7 +215,7 @@ def test_a_part_passes_twice_through_a_student_and_once_through_a_teacher(name):
 # ------------------------------------------------------------------------------------------------ what moves after a step
 
 
-@pytest.mark.parametrize("name", ["moco", "byol", "dino"])
+@pytest.mark.parametrize("name", ["moco", "byol", "dino", "ibot", "dinov2"])
 def test_teachers_follow_slowly_and_get_no_gradient(name):
     method = build(name, momentum=0.75)
     student = [p for m in (method.backbone, method.projector) for p in m.parameters()]
@@ -265,7 +267,7 @@ def test_dinos_centre_moves_towards_the_teachers_mean():
     assert method.centre.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["swav", "dino"])
+@pytest.mark.parametrize("name", ["swav", "dino", "ibot", "dinov2"])
 def test_prototypes_have_length_one(name):
     method = build(name)
     steps(method, 2)
@@ -273,7 +275,7 @@ def test_prototypes_have_length_one(name):
     torch.testing.assert_close(directions.norm(dim=1), torch.ones(len(directions)))
 
 
-@pytest.mark.parametrize("name", ["swav", "dino"])
+@pytest.mark.parametrize("name", ["swav", "dino", "ibot", "dinov2"])
 def test_prototypes_learn_after_their_frozen_share(name):
     method = build(name, frozen=0.5)
     learns = []
@@ -347,6 +349,8 @@ def test_settings_are_checked_against_the_signature():
         ("dino", {"teacher_temperature": 0.0}, "method.teacher_temperature must be above 0"),
         ("autoencoder", {"noise": -1.0}, "method.noise must be at least 0, given -1"),
         ("autoencoder", {"noise": float("inf")}, "method.noise must be finite"),
+        ("simmim", {"unit": 3}, "method.unit must be below the 3 patches of a side, given 3"),
+        ("ibot", {"least": 0.6, "most": 0.5}, "method.least must not be above method.most, given 0.6 and 0.5"),
         ("mae", {"masked": 1.0}, "method.masked must be above 0 and below 1"),
         ("mae", {"patch": 12}, "method.patch must be smaller than the image, which has 12 pixels, given 12"),
     ],

@@ -27,7 +27,7 @@ from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training import files, loop, probe
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.loop import epoch_order, pretrain
-from tests.conftest import TIMED, method_recipe
+from tests.conftest import TIMED, method_recipe, tiny_network
 
 
 def train(config):
@@ -94,7 +94,7 @@ def stop_after(monkeypatch, stops):
 )
 def test_stopping_by_signal_and_going_on_is_bit_identical(tiny, tmp_path, monkeypatch, method, solver, stops):
     changes = {"method": method, "method_settings": method_recipe(method), "solver": solver, "lam": 1e-2, "lr": 0.05}
-    changes |= {"lam_schedule": "cosine", "lam_ramp_epochs": 1.5}
+    changes |= {"lam_schedule": "cosine", "lam_ramp_epochs": 1.5, **tiny_network(method)}
     whole = train(tiny(**changes))
     stop_after(monkeypatch, stops)
     parts = tiny(**changes, results=tmp_path / "parts")

@@ -11,7 +11,7 @@ from sparsehead_cli.runs.build import build
 from sparsehead_cli.sparse.sparse_head import SOLVERS
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.training.loop import epoch_batches, train_step
-from tests.conftest import method_recipe
+from tests.conftest import method_recipe, tiny_network
 
 # operators whose result, or whose shape, the processor has to know before it can go on
 WAITING = {
@@ -25,7 +25,8 @@ WAITING = {
         "aten::_linalg_check_errors",
     ),
 }
-VIEWS = {"swav": "grey-multi-crop", "dino": "grey-multi-crop", "autoencoder": "crop", "mae": "crop"}
+VIEWS = {name: "grey-multi-crop" for name, method in METHODS.items() if method.needs.local}
+VIEWS |= {name: "crop" for name, method in METHODS.items() if method.needs.views is None}
 
 
 class Refused(TorchDispatchMode):
@@ -50,7 +51,8 @@ def some_steps(run, watch):
 
 
 def settings_of(method):
-    return {"method": method, "method_settings": method_recipe(method), "views": VIEWS.get(method, "grey-small"), "batch_size": 50}
+    settings = {"method": method, "method_settings": method_recipe(method), "views": VIEWS.get(method, "grey-small")}
+    return {**settings, **tiny_network(method), "batch_size": 50}
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -84,7 +86,7 @@ class SynchronisationIsAnError:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", ["simclr", "byol", "barlow", "swav", "dino", "moco"])
+@pytest.mark.parametrize("method", ["simclr", "byol", "barlow", "swav", "dino", "moco", "simmim", "ijepa", "ibot", "dinov2"])
 def test_steps_on_a_gpu_run_without_synchronisation(tiny, method):
     for solver, precision in itertools.product(SOLVERS, ("float32", "auto")):
         run = build(tiny(**settings_of(method), solver=solver, precision=precision, device="cuda"))

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.augment import Normalisation, luma, resize_weights, separable
+from sparsehead_cli.data.augment import Normalisation, resize_weights, separable
+from sparsehead_cli.data.colour import luma
 
 
 @dataclass(frozen=True)

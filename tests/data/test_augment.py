@@ -16,16 +16,14 @@ from sparsehead_cli.data.augment import (
     Draw,
     ImageViews,
     Normalisation,
-    blend,
     gaussian_blur,
     jitter,
-    luma,
     make_view,
     random_boxes,
     resize_weights,
     separable,
-    shift_hue,
 )
+from sparsehead_cli.data.colour import blend, luma, shift_hue
 from sparsehead_cli.data.contract import GLOBAL
 
 CPU = torch.device("cpu")

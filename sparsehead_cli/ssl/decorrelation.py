@@ -28,6 +28,8 @@ class BarlowTwins(Method):
     `off_diagonal` is their λ; `scale` multiplies the whole objective (0.1 in solo-learn's CIFAR recipes).
     """
 
+    title = "Barlow Twins"
+
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, off_diagonal: Positive = 0.005, scale: Positive = 1.0) -> None:
         super().__init__(backbone, projector)
         self.off_diagonal, self.scale = off_diagonal, scale
@@ -64,6 +66,8 @@ class WMSE(Method):
     be larger than the embedding is wide; twice as large is their choice. Without `eps` the embedding must not be wider than what
     the head's last layer reads.
     """
+
+    title = "W-MSE"
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: Share = 0.0) -> None:
         super().__init__(backbone, projector)

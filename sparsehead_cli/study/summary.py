@@ -6,6 +6,10 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from sparsehead_cli.data.nouns import noun_of
+from sparsehead_cli.measure.dimensions import COLLAPSED_RANK
+from sparsehead_cli.runs.method_names import method_name
+from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.runs.tables import HEAD, KIND
 from sparsehead_cli.study.stats import bootstrap_interval, deviation, differences, paired_columns
@@ -18,6 +22,7 @@ NUMBERS = (
 )
 CHOOSE_BY = "val_accuracy"  # of held-out images: the test images must not choose
 JUDGE_BY = "accuracy"  # of test images
+FELL = 0.05  # below the linear probe at λ 0, from which on a higher rank is no gain
 
 
 def by_setting(rows: list[Row]) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -53,13 +58,14 @@ def summarise(rows: list[Row]) -> list[Row]:
 
     mean, sd, low and high (Student's t) over the seeds; difference to the λ 0 trial of the same seed with its 95 % interval by
     Student's t and by bootstrap; chosen: "best" for the λ of the best mean on held-out images, "sparsest" for the largest λ
-    within one standard error of it, "both" where it is one, else "".
+    within one standard error of it, "both" where it is one, else "". With all groups active in all seeds none is sparse.
     """
     summary = []
     for setting, trials in by_setting(rows).items():
         trials = trials.drop_duplicates(["lam", "seed"], keep="last").set_index("seed")
         by_lam = {float(lam): seeds for lam, seeds in trials.groupby("lam")}
-        best, sparsest = choose({lam: list(seeds[CHOOSE_BY]) for lam, seeds in by_lam.items()})
+        best, largest = choose({lam: list(seeds[CHOOSE_BY]) for lam, seeds in by_lam.items()})
+        sparsest = largest if by_lam[largest]["active_groups_share"].mean() < 1 else None
         for lam, seeds in by_lam.items():
             chosen = "both" if lam == best == sparsest else "best" if lam == best else "sparsest" if lam == sparsest else ""
             common = {**dict(zip(SETTING, setting, strict=True)), "lam": lam, "seeds": len(seeds), "chosen": chosen}
@@ -96,49 +102,71 @@ def compare(values: dict[float, float], zero: dict[float, float]) -> dict[str, o
 def verdicts(summary: list[Row], pruned: Sequence[Row] = ()) -> list[str]:
     """A sentence a setting, which claims no more than its interval allows, and one a row of pruned.csv."""
     sentences = []
-    rows = [row for row in summary if row["metric"] == JUDGE_BY]
-    for setting, of_setting in frame(rows, text=SETTING).groupby(list(SETTING), sort=False) if rows else ():
+    for setting, of_setting in frame(summary, text=SETTING).groupby(list(SETTING), sort=False) if summary else ():
         stopped = [float(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)]
-        sentences.append(f"{name_of(of_setting.iloc[0], rows)}: {sentence(of_setting, max(stopped, default=0.0))}")
+        sentences.append(f"{name_of(of_setting.iloc[0], summary)}: {sentence(of_setting, max(stopped, default=0.0))}")
     for row in pruned:
         reached, best = (100 * float(row[name]) for name in ("mean_knn_accuracy", "best_knn_accuracy"))
         sentences.append(
-            f"{name_of(row, rows)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with kNN "
-            f"at {reached:.1f} % where the best λ had {best:.1f} %. It is neither averaged nor chosen."
+            f"{name_of(row, summary)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with "
+            f"kNN at {reached:.1f} % where the best λ had {best:.1f} %. It is neither averaged nor chosen."
         )
     return sentences
 
 
-def sentence(rows: pd.DataFrame, largest_pruned: float = 0.0) -> str:
+def sentence(summary: pd.DataFrame, largest_pruned: float = 0.0) -> str:
     """What the chosen λ does to the test accuracy of one setting, from its rows of sweep_summary.csv."""
+    rows, noun = summary[summary["metric"] == JUDGE_BY], noun_of(summary["dataset"].iloc[0])
     best = rows[rows["chosen"].isin(["best", "both"])].iloc[0]
-    sparsest = rows[rows["chosen"].isin(["sparsest", "both"])].iloc[0]
-    more = "" if sparsest["lam"] == best["lam"] else f" The sparsest within one standard error of it is λ {sparsest['lam']:g}."
+    more = more_of(summary, rows, best, largest_pruned)
+    if best["lam"] == 0:
+        return f"no λ is better than 0 on held-out {noun}.{more}"
+    if math.isnan(best["difference"]):
+        return f"λ {best['lam']:g} is best on held-out {noun}; without trials at λ 0 there is nothing to compare it with.{more}"
+    points, low, high = (100 * best[column] for column in ("difference", "difference_low", "difference_high"))
+    if math.isnan(low):
+        return f"λ {best['lam']:g} is {points:+z.1f} points from λ 0 in a single seed, which is no evidence.{more}"
+    interval = f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from λ 0 on test {noun}"
+    shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no improvement is shown"
+    return f"λ {best['lam']:g}, chosen on held-out {noun}, is {interval}: {shown}.{more}"
+
+
+def more_of(summary: pd.DataFrame, rows: pd.DataFrame, best: pd.Series, largest_pruned: float) -> str:
+    """What else is to be said of a choice: sentences, each behind a space. `rows` are those of the number that judges."""
+    more = ""
+    if best["lam"] in collapsed_lams(summary, fell=math.inf):
+        more += f" But z has collapsed there (effective rank below {COLLAPSED_RANK:g}): the head passes next to nothing on."
+    for lam in rows.loc[rows["chosen"] == "sparsest", "lam"]:
+        more += f" The sparsest within one standard error of it is λ {lam:g}."
     lacking = rows.loc[rows["seeds"] < best["seeds"], "lam"]
     if len(lacking):
         more += f" λ {', '.join(f'{lam:g}' for lam in lacking)} lacks seeds, and cannot be chosen."
     if best["lam"] == max(largest_pruned, rows["lam"].max()) > 0:
         more += " It is the largest λ of the grid: larger ones may be better still."
-    if best["lam"] == 0:
-        return f"no λ is better than 0 on held-out images.{more}"
-    if math.isnan(best["difference"]):
-        return f"λ {best['lam']:g} is best on held-out images; without trials at λ 0 there is nothing to compare it with.{more}"
-    points, low, high = (100 * best[column] for column in ("difference", "difference_low", "difference_high"))
-    if math.isnan(low):
-        return f"λ {best['lam']:g} is {points:+z.1f} points from λ 0 in a single seed, which is no evidence.{more}"
-    interval = f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from λ 0 on test images"
-    shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no improvement is shown"
-    return f"λ {best['lam']:g}, chosen on held-out images, is {interval}: {shown}.{more}"
+    return more
+
+
+def collapsed_lams(summary: pd.DataFrame, fell: float = FELL) -> list[float]:
+    """The λ of a setting, by its rows of sweep_summary.csv, where a higher rank of r is no gain.
+
+    There z has collapsed (its mean effective rank is below COLLAPSED_RANK, or not defined), or the linear probe of r lies at least
+    `fell` below that at λ 0.
+    """
+    of_rank, of_probe = (summary[summary["metric"] == metric].set_index("lam") for metric in ("effective_rank_z", JUDGE_BY))
+    dead = of_rank.index[~(of_rank["mean"] >= COLLAPSED_RANK)]
+    fallen = of_probe.index[of_probe["difference"] <= -fell]
+    return sorted({*map(float, dead), *map(float, fallen)})
 
 
 def name_of(row: Row, others: list[Row]) -> str:
     """A setting by what tells it from the others; the method always."""
     differing = [column for column in SETTING if column == "method" or len({str(other[column]) for other in others}) > 1]
-    names = []
-    for column in differing:
-        name = NAMES.get(column, "{}").format(row[column])
-        names.append("1 epoch" if name == "1 epochs" else name)
-    return ", ".join(names)
+    return ", ".join(NAMES[column](row[column]) if column in NAMES else str(row[column]) for column in differing)
 
 
-NAMES = {"projector_out": "E = {}", "batch_norm": "BatchNorm {}", "epochs": "{} epochs"}
+NAMES = {  # column of SETTING -> how people write its values
+    "method": method_name,
+    "batch_norm": lambda value: "with BatchNorm" if str(value) == "True" else "without BatchNorm",
+    "projector_out": "E = {}".format,
+    "epochs": lambda value: counted(float(value), "epoch"),
+}

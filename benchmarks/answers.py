@@ -13,12 +13,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from sparsehead_cli.present.figures import GREY, OKABE_ITO, STYLE, save_figure
-from sparsehead_cli.present.figures_sweep import color_of, lam_places, mark_chosen
+from sparsehead_cli.present.figures import GREY, OKABE_ITO, STYLE, color_of, legend_below, mark, save_figure
+from sparsehead_cli.present.figures_sweep import lam_places, mark_chosen
+from sparsehead_cli.runs.method_names import method_name
 
 RESULTS = Path(__file__).parents[1] / "results"
 BLUE, ORANGE = OKABE_ITO[0], OKABE_ITO[4]
-NAMES = {"simclr": "SimCLR", "byol": "BYOL", "barlow": "Barlow Twins"}
+NAMES = {method: method_name(method) for method in ("simclr", "byol", "barlow")}
 
 
 def summary_of(study: str) -> pd.DataFrame:
@@ -29,7 +30,7 @@ def summary_of(study: str) -> pd.DataFrame:
 def at_lams(ax: Axes, places: dict[float, float]) -> None:
     """An axis of λ, 0 at its left end."""
     ax.set_xticks(list(places.values()), [f"{lam:g}" for lam in places], rotation=45, ha="right", fontsize=7)
-    ax.set_xlabel("λ")
+    ax.set_xlabel("λ (log)")
 
 
 def bars(ax: Axes, at: list[float], rows: pd.DataFrame, scale: float, *, sideways: bool = False, **look: object) -> None:
@@ -60,7 +61,7 @@ def improves() -> Figure:
 
 def spectra() -> Figure:
     """2: how the effective ranks of r and z change from λ 0, with and without BatchNorm in the head."""
-    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    figure = Figure(figsize=(7.2, 3.1), layout="constrained")
     heads = {"lambda-methods": "BatchNorm in the head", "lambda-no-batch-norm": "no BatchNorm"}
     for ax, (study, title) in zip(figure.subplots(1, 2, sharey=True), heads.items(), strict=True):
         found = pd.read_csv(RESULTS / study / "spectrum_by_lam.csv")
@@ -72,9 +73,7 @@ def spectra() -> Figure:
         ax.axvline(0, color=GREY, lw=0.8, ls=":")
         ax.set(title=title, xlabel="effective rank: change from λ 0")
         ax.set_yticks([-i for i in range(len(ROWS))], [f"{NAMES[method]}, λ {lam:g}" for method, lam in ROWS])
-    for color, marker, name in ((BLUE, "o", "r"), (ORANGE, "s", "z")):
-        figure.axes[0].plot([], [], marker, color=color, label=name)
-    figure.axes[0].legend(frameon=False, loc="lower left")
+    legend_below(figure, [mark("r", "o", BLUE), mark("z", "s", ORANGE)])
     return figure
 
 
@@ -96,9 +95,11 @@ def curve() -> Figure:
                     (summary["metric"] == metric) & (summary["solver"] == solver) & (summary["projector_out"] == dim)
                 ].sort_values("lam")
                 color, at = color_of(float(dim), [float(d) for d in dims]), [places[lam] for lam in rows["lam"]]
-                ax.plot(at, scale * rows["mean"], "o-", color=color, ms=3.5, lw=1.2, label=f"E = {dim}")
-                sem = scale * rows["sd"] / rows["seeds"] ** 0.5
-                ax.fill_between(at, scale * rows["mean"] - sem, scale * rows["mean"] + sem, color=color, alpha=0.15, lw=0)
+                joined = slice(int(rows["lam"].iloc[0] == 0), None)  # not λ 0: its place is none on a logarithmic axis
+                halves = scale * (rows["high"] - rows["mean"])
+                shifted = [place + 0.05 * (list(dims).index(dim) - (len(dims) - 1) / 2) for place in at]
+                ax.errorbar(shifted, scale * rows["mean"], halves, fmt="o", color=color, ms=3.5, lw=0.9, label=f"E = {dim}")
+                ax.plot(shifted[joined], scale * rows["mean"].iloc[joined], color=color, lw=1.2)
         line[0].set_ylabel(label)
     for ax, solver in zip(axes[0], ("subgradient", "proximal"), strict=True):
         ax.set_title(solver)

@@ -6,7 +6,7 @@
 Of each checkpoint and batch size, for BATCHES batches of two views of test images: the fewest features of r, the others at their
 mean over the batch, with which NT-Xent of the batch rises by at most 1 % (`fewest_features`: an upper bound, by bisection over an
 order by first-order influence), and how far two batches agree in theirs, beside what two random subsets of that size would. Runs
-differ in λ alone; lines are means over runs, bands the whole range.
+differ in λ alone; lines are means over runs, dots the runs.
 """
 
 import argparse
@@ -16,13 +16,14 @@ import matplotlib
 import pandas as pd
 import torch
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from sparsehead_cli.evaluation.load import load_subject
 from sparsehead_cli.evaluation.spectrum import SpectrumRequest, SpectrumTask
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.measure.head import fewest_features, overlap_of
-from sparsehead_cli.present.figures import STYLE, save_figure
-from sparsehead_cli.present.figures_sweep import color_of
+from sparsehead_cli.present.figures import STYLE, color_of, legend_below, mark, save_figure
+from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.table_files import frame, read_csv, replace_csv
 from sparsehead_cli.runs.tables import RUN
 
@@ -63,15 +64,17 @@ def figure_of(rows: pd.DataFrame) -> Figure:
                     chosen = (rows["method"] == method) & (rows["lam"] == lam)
                     by_size = values[chosen].groupby(rows["eval_batch_size"][chosen])
                     mean = by_size.mean()
-                    ax.plot(mean.index, mean, "o-", color=color_of(lam, lams), ms=3.5, lw=1.2, label=f"λ {lam:g}")
-                    ax.fill_between(mean.index, by_size.min(), by_size.max(), color=color_of(lam, lams), alpha=0.12, lw=0)
+                    color = color_of(lam, lams)
+                    ax.plot(mean.index, mean, "o-", color=color, ms=3.5, lw=1.2)
+                    ax.plot(rows["eval_batch_size"][chosen], values[chosen], ".", color=color, ms=3, alpha=0.5)
                 ax.set_xscale("log", base=2)
             line[0].set_ylabel(label)
         for ax, method in zip(axes[0], methods, strict=True):
-            ax.set_title(method)
+            ax.set_title(method_name(method))
         for ax in axes[1]:
             ax.set_xlabel("images of a batch (log)")
-        axes[0, 0].legend(frameon=False, fontsize=8)
+        named = [Line2D([], [], color=color_of(lam, lams), marker="o", ms=3.5, lw=1.2, label=f"λ {lam:g}") for lam in lams]
+        legend_below(figure, [*named, mark("a run", ".")])
     return figure
 
 

@@ -35,6 +35,7 @@ from sparsehead_cli.options import (
     Kind,
     MeasuredOn,
     Name,
+    Paper,
     Plugin,
     Protocols,
     Set,
@@ -233,6 +234,7 @@ def spectrum(
     layers: Annotated[bool, typer.Option("--layers", help="The hidden layers of the projector, too.")] = False,
     over_time: Annotated[bool, typer.Option("--over-time", help="How the spectra of a run with --track-spectrum came.")] = False,
     figure: Annotated[Path | None, typer.Option(help="Draw it: .png, .svg or .pdf; without an ending .png and .svg.")] = None,
+    paper: Paper = False,
     explain: Annotated[bool, typer.Option("--explain", help="What each number is, and where verdicts begin.")] = False,
     out: Annotated[Path, typer.Option(help="The folder of the tables.")] = Path("results/spectra"),
     weights: Weights = None,
@@ -271,7 +273,7 @@ def spectrum(
         seed=seed,
         options=options,
     )
-    return run_spectrum(Console(), request, figure, over_time=over_time)
+    return run_spectrum(Console(), request, figure, over_time=over_time, paper=paper)
 
 
 @command()
@@ -303,6 +305,7 @@ def sweep_lambda(
     experiments: Experiments = None,
     set_: Set = None,
     callback: Callback = None,
+    paper: Paper = False,
     trial: Annotated[str | None, typer.Option(hidden=True, help="Run this one trial, here.")] = None,
 ) -> None:
     """Which λ? A grid of paired runs, a table and a verdict.
@@ -322,28 +325,38 @@ def sweep_lambda(
     if confirm is not None:
         from sparsehead_cli.present.confirm import run_confirm
 
-        return run_confirm(console, request, state)
+        return run_confirm(console, request, state, paper=paper)
     if trial:
         return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":
         return show.show_commands(console, state, sys.argv[1:])
-    return show.run_sweep(console, request, state)
+    return show.run_sweep(console, request, state, paper=paper)
 
 
 @command()
 def report(
     folders: Annotated[list[Path], typer.Argument(help="Of sweeps or spectra, such as results/lambda-quick.")],
+    beside: Annotated[
+        Path | None, typer.Option(help="A page more, such as studies.html, with all of the studies beside each other.")
+    ] = None,
+    paper: Paper = False,
 ) -> None:
     """Write one page of a study from its CSVs: FOLDER/report.html.
 
     Its tables and figures are made anew, too."""
+    from sparsehead_cli.present.beside import write_beside
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.present.report import show_report, write_study
     from sparsehead_cli.study.study import read_study
 
+    console = Console()
     studies = [read_study(folder) for folder in dict.fromkeys(folders)]  # all of them before one is written
+    if beside:
+        write_beside(studies, beside)
     for study in studies:
-        show_report(Console(), study, write_study(study))
+        show_report(console, study, write_study(study, paper=paper))
+    if beside:
+        console.print(f" beside  each other: {beside}", soft_wrap=True)
 
 
 @command("list")

@@ -96,6 +96,9 @@ Callback = Annotated[
         help=f"Called while a run trains: {', '.join(names_in('training.callbacks:CALLBACKS'))} or MODULE:CLASS. May be repeated.",
     ),
 ]
+Paper = Annotated[
+    bool, typer.Option("--paper", help="Figures as for a paper: SVG and PDF, as wide as a column (3.25 in), 8 pt, no prose.")
+]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]
 Experiment = Annotated[

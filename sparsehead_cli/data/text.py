@@ -19,12 +19,11 @@ from torch import Tensor
 from sparsehead_cli.data.hugging_face import is_hugging_face, label_column, opened
 from sparsehead_cli.data.hugging_face import texts_of as texts_of_column
 from sparsehead_cli.data.memory import Memory
+from sparsehead_cli.data.nouns import ENDINGS
 from sparsehead_cli.data.splits import TEST, TRAIN, VAL, Parts, class_labels, classes_of, part_named
 from sparsehead_cli.errors import SparseheadError, one_line
 
 TEXT = "text"
-NAMES = ("wordnet10k",)
-ENDINGS = (".txt", ".tsv", ".csv")
 COLUMNS = ("text", "sentence")  # of a table: that with the text, the first that is there
 LONGEST = 1_000  # bytes of a sentence that are kept
 WORDNET = Path(__file__).with_name("wordnet10k.tsv.gz")
@@ -127,11 +126,6 @@ def texts_of(rows: list[dict[str, str]], what: str, others: tuple[str, ...] = ()
 def one_line_of(text: str | None) -> str:
     """A sentence without line breaks and doubled spaces."""
     return " ".join((text or "").split())
-
-
-def noun_of(name: str) -> str:
-    """What a data set of this name has, as far as the name says it: "sentences", or "images"."""
-    return "sentences" if name in NAMES or name.lower().endswith(ENDINGS[:2]) else "images"
 
 
 def is_text(name: str) -> bool:

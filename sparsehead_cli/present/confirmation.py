@@ -6,10 +6,13 @@ from collections.abc import Collection
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 
-from sparsehead_cli.present.console import Console, print_table
-from sparsehead_cli.present.figures import GREY, OKABE_ITO, STYLE
+from sparsehead_cli.present.console import Console, print_sentence, print_table
+from sparsehead_cli.present.figures import BAND, COLUMN, GREY, OKABE_ITO, legend_below, look
 from sparsehead_cli.present.table import Cell, Column, Table
+from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.study.confirm import CONTRASTS, PRIMARY, WORDS, Confirmation, is_shown, sentences, setting_in_words
@@ -38,14 +41,14 @@ def show_confirmation(console: Console, found: Confirmation) -> None:
     for table in confirmation_tables(found, found.plan.outcomes):
         print_table(console, table)
     for line in sentences(found):
-        console.print(line, soft_wrap=True)
+        print_sentence(console, line)
 
 
 def confirmation_tables(found: Confirmation, metrics: Collection[str] = ()) -> list[Table]:
     """A table a method: contrasts and numbers (all of them, or those in `metrics`), those of the family first."""
     tables = []
     for choice in found.plan.choices:
-        title = f"{choice.method}: {setting_in_words(choice)}; {found.done} of {found.planned} runs"
+        title = f"{method_name(choice.method)}: {setting_in_words(choice)}; {found.done} of {found.planned} runs"
         table = Table(title, COLUMNS, wide=150)
         for row in found.rows:
             if row["method"] == choice.method and (not metrics or row["metric"] in metrics):
@@ -81,17 +84,19 @@ def cells_of(row: Row) -> list[Cell]:
     ]
 
 
-def confirmation_figure(found: Confirmation) -> Figure:
+def confirmation_figure(found: Confirmation, *, paper: bool = False) -> Figure:
     """A panel a primary outcome: paired differences with their 95 % intervals, a line a method and contrast.
 
     Grey: changes smaller than those that the plan promised to find with 80 % power, for chosen - zero.
     """
     plan = found.plan
-    with matplotlib.rc_context(STYLE):
+    with matplotlib.rc_context(look(paper=paper)):
         judged = {(row["method"], row["contrast"]) for row in found.rows}  # no control where none is matched to the penalty
         lines = [(choice, contrast) for choice in plan.choices for contrast in CONTRASTS if (choice.method, contrast) in judged]
-        figure = Figure(figsize=(8.4, 1.5 + 0.32 * len(lines)), layout="constrained")
-        axes = figure.subplots(1, len(plan.outcomes), sharey=True)
+        panels, high = len(plan.outcomes), 0.32 * len(lines)
+        size, shape = ((COLUMN, 0.6 + panels * (0.5 + 0.6 * high)), (panels, 1)) if paper else ((8.4, 1.5 + high), (1, panels))
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
         for ax, outcome in zip(axes, plan.outcomes, strict=True):
             rows = {(row["method"], row["contrast"]): row for row in found.rows if row["metric"] == outcome}
             for place, (choice, contrast) in enumerate(lines):
@@ -101,12 +106,23 @@ def confirmation_figure(found: Confirmation) -> Figure:
             ax.axvline(0, color=GREY, lw=0.8)
             ax.use_sticky_edges = False  # else a grey bar begins at the edge
             ax.margins(x=0.08)
-        axes[0].set_yticks(range(len(lines)), [f"{choice.method}: {spelled(contrast)}" for choice, contrast in lines])
+        named = [f"{method_name(choice.method)}: {spelled(contrast)}" for choice, contrast in lines]
+        axes[0].set_yticks(range(len(lines)), named)
         axes[0].set_ylim(len(lines) - 0.4, -0.6)
-        figure.suptitle(
-            f"Differences over {len(plan.seeds)} fresh seeds, 95 % intervals; grey: less than the plan promised to find"
-        )
+        interval_of = f"difference over {len(plan.seeds)} fresh seeds, 95 % interval"
+        handles = [Line2D([], [], color=OKABE_ITO[0], marker="o", ms=5, lw=2, label=interval_of)]
+        if any(choice.detectable[outcome] for choice in plan.choices for outcome in plan.outcomes):
+            handles.append(Patch(color=BAND, lw=0, label="less than the plan promised to find"))
+        legend_below(figure, handles)
     return figure
+
+
+def confirmation_caption(found: Confirmation) -> str:
+    """What a reader of `confirmation_figure` has to know."""
+    return (
+        f"Paired differences over {len(found.plan.seeds)} fresh seeds with their 95 % intervals (Student's t); blue: what the plan "
+        f"judges. Grey bars: changes smaller than those that it promised to find with {100 * found.plan.power:.0f} % power."
+    )
 
 
 def interval(ax: Axes, place: int, row: Row, choice: Choice | None) -> None:
@@ -114,7 +130,7 @@ def interval(ax: Axes, place: int, row: Row, choice: Choice | None) -> None:
     scale = WORDS[row["metric"]][1]
     middle, low, high = (scale * number(row[name]) for name in ("difference", "difference_low", "difference_high"))
     if choice and (least := choice.detectable[row["metric"]]):
-        ax.barh(place, 2 * scale * least, left=-scale * least, height=0.8, color="#e6e6e6", zorder=0)
+        ax.barh(place, 2 * scale * least, left=-scale * least, height=0.8, color=BAND, zorder=0)
     color = OKABE_ITO[0] if choice else GREY
     ax.plot([low, high], [place, place], color=color, lw=2)
     ax.plot([middle], [place], "o", color=color, ms=5)

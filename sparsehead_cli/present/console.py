@@ -19,7 +19,7 @@ from sparsehead_cli.errors import Stopped, one_line, printable
 from sparsehead_cli.machine.streams import SIGPIPE, close_output
 from sparsehead_cli.present.table import Cell, Column, Table
 
-LEAST_WORD = 9  # characters of a word in a text that is not broken
+LEAST_WORD = 10  # characters of a word in a text that is not broken
 LONGEST = 1_000  # characters of a text that are shown
 
 
@@ -78,7 +78,12 @@ def print_table(console: rich.console.Console, table: Table) -> None:
 def print_notes(console: rich.console.Console, tables: list[Table]) -> None:
     """Print what a reader of the tables has to know, a line each."""
     for note in dict.fromkeys(note for table in tables for note in table.notes):
-        console.print(f" {note}", style="dim", soft_wrap=True)
+        print_sentence(console, f" {note}", "dim")
+
+
+def print_sentence(console: rich.console.Console, text: str, style: str = "") -> None:
+    """Print a sentence. A terminal would break it within a number or word where it is full; in a file it stays one line."""
+    console.print(text, style=style, soft_wrap=not console.is_terminal)
 
 
 def terminal_table(table: Table, width: int) -> rich.table.Table:

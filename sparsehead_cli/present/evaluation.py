@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from sparsehead_cli.data.text import noun_of
+from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.evaluation.evaluate import JobProgress
 from sparsehead_cli.evaluation.plan import Job

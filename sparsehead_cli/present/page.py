@@ -25,12 +25,17 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what is below it. The table of contents links to `name`; on paper, a `wide` one has landscape pages."""
+    """A heading with what is below it. The table of contents links to `name`; on paper, a `wide` one has landscape pages.
+
+    Figures are below each other, or where there is room `beside` each other. `commands` are pairs of what is done, and its line.
+    """
 
     name: str
     title: str
     note: str = ""
     wide: bool = False
+    beside: bool = False
+    commands: list[tuple[str, str]] = field(default_factory=list)
     sentences: list[str] = field(default_factory=list)
     figures: list[Drawing] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)

@@ -84,7 +84,7 @@ class PretrainDisplay(Display, Callback):
         """Print the epoch's line, and a loud one for what has collapsed."""
         self.say(epoch_line(row, run.epochs))
         for features in collapsed(row):
-            self.say(collapse_text(features, row))
+            self.say(collapse_text(features, row, run.config.lam))
 
 
 class StepLines(Callback):
@@ -198,13 +198,14 @@ def collapsed(row: Row) -> list[str]:
     return [f for f in ("r", "z") if is_collapsed(number(row[f"effective_rank_{f}"]), float(row[f"std_{f}"]))]
 
 
-def collapse_text(features: str, row: Row) -> Text:
-    """The loud line for collapsed features."""
+def collapse_text(features: str, row: Row, lam: float) -> Text:
+    """The loud line for collapsed features of a run with this λ."""
     name = {"r": "representation r", "z": "embedding z"}[features]
     rank, std = readable(row[f"effective_rank_{features}"], 2), float(row[f"std_{features}"])
+    remedy = "Lower --lam or --lr." if lam > 0 else "Lower --lr."
     return Text(
         f"COLLAPSED: the {name} has effective rank {rank} and relative standard deviation {std:.3f}. "
-        "The loss does not show it. Lower --lam or --lr.",
+        f"The loss does not show it. {remedy}",
         style="bold red",
     )
 
@@ -222,11 +223,11 @@ RESULT = {  # numbers in metrics.csv that the end of a run shows, and what they 
 }
 OF_LAYER = {  # numbers in layers.csv
     "inputs": Column("inputs"),
-    "active_inputs": Column("active"),
-    "functional_inputs": Column("needed"),
+    "active_inputs": Column("norm > 1 %\nof the\nlargest"),
+    "functional_inputs": Column("inputs needed\n(z within 1 %)"),
     "outputs": Column("outputs"),
-    "active_outputs": Column("active"),
-    "dead_outputs": Column("dead"),
+    "active_outputs": Column("norm > 1 %\nof the\nlargest"),
+    "dead_outputs": Column("constant"),
 }
 
 
@@ -234,7 +235,8 @@ def result_table(result: Result) -> Table:
     """The first and the last row of metrics.csv, side by side: a line a number."""
     shown = result.rows if len(result.rows) == 1 else [result.rows[0], result.rows[-1]]
     before = " (finished before)" if result.was_finished else ""
-    columns = [Column(f"held-out images{before}", text=True), *(Column(f"epoch {row['epoch']}") for row in shown)]
+    noun = getattr(result.run.spec, "noun", "images")
+    columns = [Column(f"held-out {noun}{before}", text=True), *(Column(f"epoch {row['epoch']}") for row in shown)]
     table = Table(result.run.name, columns)
     for metric, (column, whole) in RESULT.items():
         cells = [Cell(row[metric], of=row.get(whole, "")) for row in shown]
@@ -263,7 +265,7 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
             print_table(console, table)
         print_notes(console, tables)
     for features in collapsed(result.rows[-1]):
-        console.print(collapse_text(features, result.rows[-1]), soft_wrap=True)
+        console.print(collapse_text(features, result.rows[-1], run.config.lam), soft_wrap=True)
     seconds = sum(float(row["seconds"]) for row in result.rows)
     tracked = (run.folder / SPECTRA).exists()
     tables = [name for name in (METRICS, LAYERS, SPECTRA, TASKS) if (run.folder / name).exists()]

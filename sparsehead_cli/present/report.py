@@ -7,24 +7,29 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.machine.files import replace_file
+from sparsehead_cli.present.commands import commands_of
 from sparsehead_cli.present.confirmation import FIGURE as CONFIRMATION
-from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, show_confirmation
+from sparsehead_cli.present.confirmation import confirmation_caption, confirmation_tables, show_confirmation
 from sparsehead_cli.present.console import Console, print_notes, print_table
-from sparsehead_cli.present.figures import drawn, in_bands, over_time_figure, save_figure, spectra_figure
-from sparsehead_cli.present.figures_map import has_map, map_figure
-from sparsehead_cli.present.figures_sweep import COLUMNS, curves_figures, sweep_figure, sweep_figures
-from sparsehead_cli.present.figures_tasks import tasks_figure
+from sparsehead_cli.present.figures import drawn, save_figure, save_for_paper
+from sparsehead_cli.present.figures_curves import curves_caption
+from sparsehead_cli.present.figures_spectra import spectra_caption
+from sparsehead_cli.present.figures_sweep import sweep_caption, sweep_figures
 from sparsehead_cli.present.page import Drawing, Section, drawing, render
+from sparsehead_cli.present.sheets import COLUMNS
 from sparsehead_cli.present.spectrum import by_lam_tables, show_spectra, spectra_tables
+from sparsehead_cli.present.study_figures import CURVES, EPOCHS, SPECTRA, page_figures, paper_figures, saved_figures
 from sparsehead_cli.present.summary import show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
 from sparsehead_cli.present.tasks import sequence_table
+from sparsehead_cli.runs.method_names import method_name
+from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row, replace_csv
-from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.confirm import sentences
-from sparsehead_cli.study.continual import by_lam_of_tasks, mean_matrices, sequences
-from sparsehead_cli.study.labels import groups, measured_on
+from sparsehead_cli.study.continual import by_lam_of_tasks, sequences
+from sparsehead_cli.study.labels import measured_on
 from sparsehead_cli.study.results import (
     BY_LAM,
     CONFIRMATION_CSV,
@@ -42,69 +47,66 @@ from sparsehead_cli.study.results import (
 from sparsehead_cli.study.study import Study
 from sparsehead_cli.study.summary import by_setting, verdicts
 
-PAGE, SPECTRA = "report.html", "spectra"
-MOST_SPECTRA = 12  # groups of checkpoints in one picture: no more can be told apart
-MOST_BANDS = 6  # rows of panels that a page has room for
+PAGE = "report.html"
 MOST_LAMS = 12  # that are listed; of more there is the range
+MOST_NAMED = 5  # trials that are named where curves are missing
 JUDGED = (
-    "λ is chosen on held-out images (best: the best mean; sparsest: the largest λ within one standard error of it) and judged on "
-    "test images. Intervals are 95 % for a λ fixed beforehand: one chosen on the same networks looks a little better than it is."
+    "λ is chosen on held-out {noun} (best: the best mean; sparsest: the largest λ within one standard error of it, if groups are "
+    "inactive) and judged on test {noun}. Intervals are 95 % for a λ fixed beforehand: one chosen on the same networks looks a "
+    "little better than it is."
 )
 SUMMARY_NOTE = (
-    "Accuracies are of linear probes of r on test images where nothing else is said. ± is half of the 95 % interval over seeds "
+    "Accuracies are of linear probes of r on test {noun} where nothing else is said. ± is half of the 95 % interval over seeds "
     "(Student's t). From λ 0: the mean paired difference to the same seeds at λ 0; with few seeds its interval by bootstrap is too "
-    f"narrow. kNN accuracy and ranks are of held-out images. In full and with more numbers: {SUMMARY_CSV}."
+    f"narrow. kNN accuracy and ranks are of held-out {{noun}}. In full and with more numbers: {SUMMARY_CSV}."
 )
 
 
-def write_study(study: Study) -> list[Path]:
+def write_study(study: Study, *, paper: bool = False) -> list[Path]:
     """Write what follows from a study's tables: tables, figures and the page; what was written, the page last.
 
-    Raises: SparseheadError where the folder cannot be written.
+    With `paper` also all figures as SVG and PDF in the width of a column. Raises: SparseheadError where the folder cannot be
+    written.
     """
-    folder, figures = study.folder, spectra_figures(study)  # before anything is written
+    folder, saved, others = study.folder, saved_figures(study), page_figures(study)  # before anything is written
     judged = study.confirmation.rows if study.confirmation else []
     tables = {SUMMARY_CSV: study.summary, CURVES_CSV: study.curves, BY_LAM: study.lams, CONFIRMATION_CSV: judged}
     tables[CONTINUAL_CSV] = sequences(study.sequences)
     files = [folder / name for name, rows in tables.items() if rows]
     for path in files:
         replace_csv(path, tables[path.name])
-    planned: list[bytes] = []
-    if judged:
-        files += save_figure(confirmation_figure(study.confirmation), folder / CONFIRMATION)
-        planned = [files[-1].read_bytes()]
-    drawn_files, at_a_glance, swept = draw_sweep(study)
-    files += drawn_files
-    spectra: list[bytes] = []
-    for number, figure in enumerate(figures, 1):
-        files += save_figure(figure, folder / (f"{SPECTRA}-{number}" if len(figures) > 1 else SPECTRA))
-        spectra.append(files[-1].read_bytes())
-    tasks: list[bytes] = []
-    if study.sequences:
-        files += save_figure(tasks_figure(mean_matrices(study.sequences)), folder / SEQUENCES)
-        tasks = [files[-1].read_bytes()]
-    sections = [
-        *plan_sections(study, planned),
-        *sweep_sections(study, swept, at_a_glance),
-        *spectra_sections(study, spectra),
-        *tasks_sections(study, tasks),
-        csv_section(study),
-    ]
-    replace_file(folder / PAGE, render(title_of(study), lead_of(study), facts_of(study), sections))
+    drawings: dict[str, list[bytes]] = {name: svgs(figures) for name, figures in others.items()}
+    for name, figures in saved.items():
+        for number, figure in enumerate(figures, 1):
+            files += save_figure(figure, folder / (name if len(figures) == 1 else f"{name}-{number}"))
+            drawings.setdefault(name, []).append(files[-1].read_bytes())
+    if len(by_setting(study.averaged)) > COLUMNS:  # one below the other are too high for a page
+        drawings[FIGURE] = svgs(sweep_figures(study.averaged, study.summary))
+    if paper:
+        files += save_for_paper(paper_figures(study), folder)
+    replace_file(folder / PAGE, render(title_of(study), lead_of(study), facts_of(study), sections_of(study, drawings)))
     return [*files, folder / PAGE]
 
 
-def draw_sweep(study: Study) -> tuple[list[Path], list[bytes], list[bytes]]:
-    """Draw the figures of a sweep: their files, and for the page the SVGs of the map and of the numbers against λ."""
-    files, at_a_glance, swept = [], [], []
-    if has_map(study.summary):
-        files += save_figure(map_figure(study.summary), study.folder / MAP)
-        at_a_glance = [files[-1].read_bytes()]
-    if study.averaged:
-        files += save_figure(sweep_figure(study.averaged, study.summary), study.folder / FIGURE)
-        sheets = len(by_setting(study.averaged)) > COLUMNS
-        swept = svgs(sweep_figures(study.averaged, study.summary)) if sheets else [files[-1].read_bytes()]
-    return files, at_a_glance, swept
+def sections_of(study: Study, drawings: dict[str, list[bytes]]) -> list[Section]:
+    """The sections of a study's page: the plan and its verdict first. `drawings` are the SVGs of each figure."""
+    return [
+        *plan_sections(study, drawings.get(CONFIRMATION, [])),
+        *sweep_sections(study, drawings.get(MAP, []), drawings.get(FIGURE, []), drawings.get(CURVES, [])),
+        *spectra_sections(study, drawings.get(SPECTRA, []), drawings.get(EPOCHS, [])),
+        *tasks_sections(study, drawings.get(SEQUENCES, [])),
+        Section("commands", "The commands", COMMANDS_NOTE, commands=commands_of(study)),
+        csv_section(study),
+    ]
+
+
+MAP_CAPTION = (
+    "What λ changes, a line a setting: paired differences to λ 0 without regularisers. Grey: the 95 % interval includes 0."
+)
+COMMANDS_NOTE = (
+    "What trained, measured and wrote all of this. A run whose row or folder is there is not repeated. The settings that no table "
+    "has are those of the entry in experiments.yaml that they name."
+)
 
 
 def show_report(console: Console, study: Study, files: list[Path]) -> None:
@@ -121,23 +123,11 @@ def show_report(console: Console, study: Study, files: list[Path]) -> None:
         print_table(console, table)
         print_notes(console, [table])
     if study.metrics:
-        show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams, others)
-    else:
-        console.print(f" files   {study.folder}/: {', '.join(file.name for file in others)}", soft_wrap=True)
+        show_spectra(console, [[], study.eigenvalues, study.metrics], study.lams)
+    in_folder = [file.relative_to(study.folder) for file in others]
+    shown = dict.fromkeys(file.name if len(file.parts) == 1 else f"{file.parts[0]}/" for file in in_folder)
+    console.print(f" files   {study.folder}/: {', '.join(shown)}", soft_wrap=True)
     console.print(f" page    {page}", soft_wrap=True)
-
-
-def spectra_figures(study: Study) -> list[Figure]:
-    """Eigenvalues and effective ranks: one figure, or where that would be too full, one a setting."""
-    if not study.metrics:
-        return []
-    if len(groups(study.metrics)) <= MOST_SPECTRA or 1 < len(in_bands(study.metrics)) <= MOST_BANDS:
-        return [spectra_figure(study.eigenvalues, study.metrics)]
-    settings: dict[tuple, tuple[list[Row], list[Row]]] = {}
-    for place, rows in enumerate((study.eigenvalues, study.metrics)):
-        for row in rows:
-            settings.setdefault(tuple(row[column] for column in SETTING), ([], []))[place].append(row)
-    return [spectra_figure(eigenvalues, metrics) for eigenvalues, metrics in settings.values()]
 
 
 def title_of(study: Study) -> str:
@@ -156,9 +146,10 @@ def lead_of(study: Study) -> str:
             "seed": len(values(study.trials, "seed")),
         }
         axes = " × ".join(f"{count} {name}{'s' if count > 1 and name != 'λ' else ''}" for name, count in counts.items())
-        sentences.append(f"Which λ? {len(study.trials)} finished trial{'s' * (len(study.trials) > 1)} of {axes}.")
+        sentences.append(f"Which λ? {counted(len(study.trials), 'finished trial')} of {axes}.")
     if study.metrics:
-        sentences.append(f"Spectra of {len(values(study.metrics, 'task'))} checkpoints on {measured_on(study.metrics)}.")
+        count = counted(len(values(study.metrics, "task")), "checkpoint")
+        sentences.append(f"Spectra of {count} on {measured_on(study.metrics)}.")
     return " ".join(sentences)
 
 
@@ -169,7 +160,7 @@ def facts_of(study: Study) -> list[tuple[str, str]]:
     facts = {
         "data set": values(rows, "dataset"),
         "backbone": values(rows, "backbone"),
-        "methods": values(rows, "method"),
+        "methods": list(map(method_name, values(rows, "method"))),
         "penalties": values(rows, "penalty"),
         "solvers": values(rows, "solver"),
         "λ": lams if len(lams) <= MOST_LAMS else [f"{len(lams)} values", f"{lams[0]} to {lams[-1]}"],
@@ -178,6 +169,11 @@ def facts_of(study: Study) -> list[tuple[str, str]]:
         "code": sorted({*values(study.trials, "commit"), *values(study.metrics, "commit")}),
     }
     return [(name, ", ".join(value)) for name, value in facts.items() if value]
+
+
+def noun_in(study: Study) -> str:
+    """What a study's data sets have: images or sentences."""
+    return " and ".join(dict.fromkeys(map(noun_of, values(study.trials or study.metrics, "dataset")))) or "images"
 
 
 def values(rows: list[Row], column: str) -> list[str]:
@@ -190,25 +186,42 @@ def svgs(figures: list[Figure]) -> list[bytes]:
     return [drawn(figure, "svg") for figure in figures]
 
 
-def sweep_sections(study: Study, swept: list[bytes], at_a_glance: list[bytes]) -> list[Section]:
-    """What λ does: verdicts, the map and the figure, of which these are the SVGs, the means, and how they came."""
+def sweep_sections(study: Study, at_a_glance: list[bytes], swept: list[bytes], over_epochs: list[bytes]) -> list[Section]:
+    """What λ does: verdicts, the map and the figures, of which these are the SVGs, the means, and how they came."""
     if not study.trials:
         return []
-    over_epochs = svgs(curves_figures(study.averaged, study.curves, study.summary))
-    curves = drawings(over_epochs, "curves", "The same trials over their epochs")
-    judged = [] if study.confirmation else verdicts(study.summary, study.pruned)  # a pilot judges nothing
+    noun, without = noun_in(study), curves_missing(study)
+    caption = f"Numbers against λ, a column a setting{{}}. {sweep_caption(study.averaged, study.summary, noun)}"
     sections = [
-        Section("verdicts", "Verdicts", JUDGED, sentences=judged),
-        Section("map", "At a glance", figures=drawings(at_a_glance, "map", "What λ changes, a line a setting; noise is grey")),
-        Section("lams", "Against λ", figures=drawings(swept, "sweep", "Numbers against λ, a column a setting")),
-        Section("summary", "Means and differences", SUMMARY_NOTE, wide=True, tables=summary_tables(study.summary, study.pruned)),
+        Section("map", "At a glance", figures=drawings(at_a_glance, "map", MAP_CAPTION)),
+        Section("lams", "Against λ", "" if over_epochs else without, figures=drawings(swept, "sweep", caption)),
+        Section(
+            *("summary", "Means and differences", SUMMARY_NOTE.format(noun=noun)),
+            wide=True,
+            tables=summary_tables(study.summary, study.pruned),
+        ),
     ]
-    sections = [section for section in sections if section.sentences or section.figures or section.tables]
-    if curves:
-        having = len(set(values(study.curves, "run")) & set(values(study.trials, "run")))
-        few = f"{having} of {len(study.trials)} trials have curves." if having < len(study.trials) else ""
-        sections.append(Section("curves", "Over the epochs", few, figures=curves))
+    sections = [section for section in sections if section.figures or section.tables]
+    if not study.confirmation:  # a pilot judges nothing
+        judged = verdicts(study.summary, study.pruned)
+        sections.insert(0, Section("verdicts", "Verdicts", JUDGED.format(noun=noun), sentences=judged))
+    if over_epochs:
+        caption = f"The same trials over their epochs{{}}. {curves_caption(study.averaged, study.curves, noun)}"
+        sections.append(Section("curves", "Over the epochs", without, figures=drawings(over_epochs, "curves", caption)))
     return sections
+
+
+def curves_missing(study: Study) -> str:
+    """How many trials have curves, which have none, and why; "" where all have some."""
+    runs, having = values(study.trials, "run"), set(values(study.curves, "run"))
+    missing = [run for run in runs if run not in having]
+    if not missing:
+        return ""
+    named = ", ".join(missing[:MOST_NAMED]) + (f" and {len(missing) - MOST_NAMED} more" if len(missing) > MOST_NAMED else "")
+    return (
+        f"{len(runs) - len(missing)} of {len(runs)} trials have curves. Neither {CURVES_CSV} nor a run folder beside it has epochs "
+        f"of {named}: the folders are gone, and were before the table was written."
+    )
 
 
 def plan_sections(study: Study, files: list[bytes]) -> list[Section]:
@@ -222,7 +235,7 @@ def plan_sections(study: Study, files: list[bytes]) -> list[Section]:
         f"run of seeds {listed(plan.seeds)}. Judged: {plan.judged}. The sections after this one are of the pilot, which chose, and "
         "judges nothing."
     )
-    figures = [drawing(file, "confirmation", "Paired differences over the fresh seeds.") for file in files]
+    figures = [drawing(file, "confirmation", confirmation_caption(found)) for file in files]
     tables = confirmation_tables(found)
     return [
         Section("plan", "The plan and its verdict", note, wide=True, sentences=sentences(found), figures=figures, tables=tables)
@@ -237,26 +250,26 @@ def listed(seeds: list[int]) -> str:
 
 
 def drawings(files: list[bytes], name: str, caption: str) -> list[Drawing]:
-    """The SVGs of a sweep for the page; where they are several, the caption says so."""
-    several = f" ({{}} of {len(files)}: {COLUMNS} settings each, on the same axes)" if len(files) > 1 else ""
-    return [drawing(file, f"{name}{i}", f"{caption}{several.format(i)}.") for i, file in enumerate(files, 1)]
+    """The SVGs of a sweep for the page; where they are several, the caption says so at its {}."""
+    several = f" ({{}} of {len(files)}, {COLUMNS} settings each, on the same axes)" if len(files) > 1 else ""
+    return [drawing(file, f"{name}{i}", caption.format(several.format(i))) for i, file in enumerate(files, 1)]
 
 
-def spectra_sections(study: Study, files: list[bytes]) -> list[Section]:
+def spectra_sections(study: Study, files: list[bytes], over_time: list[bytes]) -> list[Section]:
     """Spectra of checkpoints, of which these are the SVGs, and how they came about where that was tracked."""
     sections = []
     if study.metrics:
-        caption = "Eigenvalues of the covariance of r and z over the largest, and effective ranks."
+        caption = spectra_caption(study.metrics)
         spectra = [drawing(file, f"spectra{i}", caption) for i, file in enumerate(files, 1)]
         tables = [*by_lam_tables(study.lams), *spectra_tables(study.metrics)]
         sections.append(Section("spectra", "Spectra", figures=spectra, tables=tables))
     if study.tracked:
-        caption = "Eigenvalues of r and z over the epochs that were kept, a run a λ"
-        over_time = []
-        for i, (setting, runs) in enumerate(study.tracked.items(), 1):
-            file = drawn(over_time_figure(runs), "svg")
-            over_time.append(drawing(file, f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}."))
-        sections.append(Section("over-time", "Spectra over training", figures=over_time))
+        caption = "Eigenvalues of r and z at the epochs that were kept, a run a λ"
+        figures = [
+            drawing(file, f"epochs{i}", f"{caption}{': ' if setting else ''}{setting}.")
+            for i, (file, setting) in enumerate(zip(over_time, study.tracked, strict=True), 1)
+        ]
+        sections.append(Section("over-time", "Spectra over training", figures=figures))
     return sections
 
 

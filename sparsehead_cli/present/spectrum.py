@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING
 import rich.console
 from rich.text import Text
 
+from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.measure import definitions
 from sparsehead_cli.measure.definitions import BATCH_SIZE, VIEWED, VIEWS
 from sparsehead_cli.measure.dimensions import dims_for, effective_rank
-from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table
+from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_sentence, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.by_lam import SETTING
-from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, measured_on, of_features, verdicts
+from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, measured_on, of_features, say, verdicts
 from sparsehead_cli.study.results import BATCHES_CSV, EIGENVALUES_CSV, METRICS_CSV
 
 if TYPE_CHECKING:
@@ -33,27 +34,29 @@ WIDE = 118  # columns of a console on which all of a spectrum's numbers have roo
 SPECTRUM = {  # numbers of r, z and hidden layers in spectrum_metrics.csv
     "effective_rank": Column("effective\nrank", digits=1),
     "rankme": Column("RankMe", digits=1),
-    "dims_99": Column("99 % in"),
+    "dims_99": Column("dimensions\nfor 99 % of\nthe variance"),
     "alpha": Column("α", digits=2, minor=True),
     "lidar": Column("LiDAR", digits=1),
     "alignment": Column("alignment", digits=2, minor=True),
     "uniformity": Column("uniformity", digits=2, minor=True),
 }
 HEAD = {  # numbers of the head in spectrum_metrics.csv
-    "read_dims": Column("reads,\ndirections", short="reads"),
-    "read_variance_share": Column("of r's\nvariance, %", digits=1, scale=100, short="of r's\nvar."),
-    "probe_r": Column("probe\nof r, %", digits=1, scale=100, short="probe\nof r"),
-    "probe_read": Column("probe of\nread, %", digits=1, scale=100, short="of\nread"),
-    "probe_unread": Column("probe of\nunread, %", digits=1, scale=100, short="of\nunread"),
-    "batch_features_median": Column("a batch\nneeds"),
-    "batch_overlap": Column("shared by\nbatches, %", digits=1, scale=100, short="shared"),
-    "batch_overlap_by_chance": Column("by\nchance, %", digits=1, scale=100, short="(chance)", below="({})"),
+    "read_dims": Column("directions\nthe head\nreads"),
+    "read_variance_share": Column("share of r's\nvariance in\nthem, %", digits=1, scale=100, short="r's\nvariance\nin them"),
+    "probe_r": Column("linear\nprobe of r, %", digits=1, scale=100, short="probe\nof r"),
+    "probe_read": Column("probe of what\nis read, %", digits=1, scale=100, short="of what\nis read"),
+    "probe_unread": Column("probe of\nthe rest, %", digits=1, scale=100, short="of the\nrest"),
+    "batch_features_median": Column(
+        "features a batch\nneeds (loss\nwithin 1 %)", short="features\na batch\nneeds (loss\nwithin 1 %)"
+    ),
+    "batch_overlap": Column("overlap of\nbatches, %", digits=1, scale=100, short="overlap of\nbatches"),
+    "batch_overlap_by_chance": Column("expected\nby chance, %", digits=1, scale=100, short="(expected\nby chance)", below="({})"),
 }
 BY_LAM = {  # numbers in spectrum_by_lam.csv
     ("r", "effective_rank"): Column("effective\nrank of r", digits=1),
     ("z", "effective_rank"): Column("effective\nrank of z", digits=1),
     ("head", "probe_r"): Column("linear probe\nof r, %", digits=1, scale=100),
-    ("head", "batch_features_median"): Column("a batch\nneeds"),
+    ("head", "batch_features_median"): Column("features a\nbatch needs"),
 }
 OVER_SEEDS = "over seeds: the mean and the paired difference to λ 0, each ± half of its 95 % interval (Student's t)"
 
@@ -80,11 +83,12 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
     """Rows of spectrum_metrics.csv -> a line a checkpoint and features, and a line a checkpoint of what its head reads of r."""
     measured = checkpoints(metrics)
     heads = [checkpoint for checkpoint in measured if ("head", "read_dims") in checkpoint.numbers]
-    batches = f"; NT-Xent of batches of {BATCH_SIZE}" if heads else ""
+    batches = f"; losses are NT-Xent of batches of {BATCH_SIZE}" if heads else ""
+    noun = noun_of(metrics[0]["eval_dataset"])
     viewed = any((features, "lidar") in checkpoint.numbers for checkpoint in measured for features in ("r", "z"))
     notes = (
-        "intervals are 95 %: bootstrap over images; of few images a rank comes out too low, and its interval lies above it",
-        *([f"LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} images{batches}"] if viewed else []),
+        f"intervals are 95 %: bootstrap over {noun}; of few {noun} a rank comes out too low, and its interval lies above it",
+        *([f"LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} {noun}{batches}"] if viewed else []),
         *guess_notes(metrics),
         "verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. "
         "What each number is: sparsehead spectrum --explain",
@@ -98,7 +102,7 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
             spectra.add(Cell(checkpoint.label), Cell(features), *spectrum_cells(rows), Cell(judged(rows)))
     if not heads:
         return [spectra]
-    reads = Table("what the head reads of r; shares and accuracies in %", [run, *HEAD.values()], wide=math.inf)
+    reads = Table("what the head reads of r; shares and accuracies of linear probes in %", [run, *HEAD.values()], wide=math.inf)
     for checkpoint in heads:
         reads.add(Cell(checkpoint.label), *head_cells(checkpoint.numbers))
     return [spectra, reads]
@@ -139,7 +143,7 @@ def by_lam_tables(lams: list[Row]) -> list[Table]:
             columns += [column, column.from_zero()] if key in measured else []
         if setting["seeds"].min() < FEW_SEEDS:
             notes.append(f"fewer than {FEW_SEEDS} seeds: an interval over them says hardly anything, ± 0 least of all")
-        title = ", ".join(["spectra over seeds", *(setting[column].iloc[0] for column in differing)])
+        title = ", ".join(["spectra over seeds", *(say(column, setting[column].iloc[0]) for column in differing)])
         table = Table(title, columns, notes=tuple(notes), ruled=True)
         for lam, of_lam in setting.groupby("lam", sort=False):
             numbers = of_lam.set_index(["features", "metric"]).to_dict("index")
@@ -155,10 +159,10 @@ def over_time_table(name: str, rows: list[Row]) -> Table:
     """A run's rows of spectrum_epochs.csv -> a line a tracked epoch."""
     columns = [Column("epoch")]
     for features in ("r", "z"):
-        columns += [Column(f"effective\nrank of {features}", digits=1), Column("99 % in")]
-    table = Table(f"{name}, on the held-out images", [*columns, Column("z's eigenvalues", text=True)])
+        columns += [Column(f"effective\nrank of {features}", digits=1), Column("dimensions\nfor 99 %\nof its\nvariance")]
+    table = Table(f"{name}, on the held-out {noun_of(rows[0]['dataset'])}", [*columns, Column("z's eigenvalues", text=True)])
     for epoch, of_epoch in frame(rows).groupby("epoch", sort=False):
-        cells = [Cell(epoch)]
+        cells = [Cell(epoch, text=f"{epoch:g}")]
         spectra = dict(list(of_epoch.groupby("features")["eigenvalue"]))
         for features in ("r", "z"):
             spectrum = spectra[features].to_numpy()
@@ -218,8 +222,8 @@ class SpectrumDisplay(Display):
             self.say(f"     {elapsed:4.0f} s  {progress.doing}")
 
 
-def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: list[Row], files: list[Path]) -> None:
-    """Everything in tables: the spectra, what the heads read, what λ does, curves, and where the files are.
+def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: list[Row]) -> None:
+    """Everything in tables: the spectra, what the heads read, what λ does, and curves.
 
     `tables` are rows of evaluation.spectrum.TABLES, `lams` those of spectrum_by_lam.csv.
     """
@@ -228,18 +232,16 @@ def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: l
     for table in shown:
         print_table(console, table)
     measured = checkpoints(metrics)
-    lines = list(curves(measured, eigenvalues))
-    if len(measured) == 1:
-        lines += [f" {sentence}" for sentence in verdicts(measured[0].numbers)]
-    for line in lines:
+    for line in curves(measured, eigenvalues):
         console.print(line, soft_wrap=True)
+    for sentence in verdicts(measured[0].numbers) if len(measured) == 1 else ():
+        print_sentence(console, f" {sentence}")
     if console.width < WIDE:
         others = (
-            f" alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns (in a pipe: COLUMNS={WIDE})"
+            f"alignment, uniformity, α and more are in the tables, and on consoles of {WIDE} columns (in a pipe: COLUMNS={WIDE})"
         )
-        console.print(others, style="dim", soft_wrap=True)
+        print_sentence(console, f" {others}", "dim")
     print_notes(console, shown)
-    console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)
 
 
 def show_over_time(console: Console, runs: dict[str, list[Row]], files: list[Path]) -> None:

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Sequence
 
-from sparsehead_cli.present.console import Console, print_table
+from sparsehead_cli.data.nouns import noun_of
+from sparsehead_cli.present.console import Console, print_sentence, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
@@ -72,13 +73,15 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
     for table in summary_tables(summary, pruned):
         print_table(console, table)
     for line in verdicts(summary, pruned):
-        console.print(line, soft_wrap=True)
+        print_sentence(console, line)
+    nouns = " and ".join(dict.fromkeys(noun_of(row["dataset"]) for row in summary)) or "images"
     base = "λ 0" if {row["regularisers"] for row in summary} <= {NO_REGULARISER} else "λ 0 without regularisers"
-    console.print(
-        f" mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to {base};\n"
-        " linear probe: on test images; best: on held-out ones; sparsest: the largest λ within a standard error of it (of two\n"
-        " seeds or more); collapsed: r or z has one dimension, or none, in some seed, and cannot be chosen\n"
-        " active: norm above 1 % of the largest, which says little where all are small (curves.csv has the penalty's value)",
-        style="dim",
-        soft_wrap=True,
+    lines = (
+        f"mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to {base}",
+        f"linear probe: on test {nouns}; best: on held-out ones; sparsest: the largest λ within a standard error of it (of two "
+        "seeds or more), where groups are inactive",
+        "collapsed: r or z has one dimension, or none, in some seed, and cannot be chosen",
+        "active: norm > 1 % of the largest, which says little where all are small (curves.csv has the penalty's value)",
     )
+    for line in lines:
+        print_sentence(console, f" {line}", "dim")

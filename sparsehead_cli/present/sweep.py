@@ -11,9 +11,9 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, terminal_table
-from sparsehead_cli.present.figures import FORMATS, save_figure
+from sparsehead_cli.present.figures import FORMATS, PAPER_FOLDER, save_figure, save_for_paper
 from sparsehead_cli.present.figures_map import has_map, map_figure
-from sparsehead_cli.present.figures_sweep import sweep_figure
+from sparsehead_cli.present.figures_sweep import sweep_figure, sweep_figures
 from sparsehead_cli.present.pretrain import StepLines, epoch_line
 from sparsehead_cli.present.summary import show_summary
 from sparsehead_cli.present.table import Cell, Column, Table
@@ -24,7 +24,7 @@ from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.runs.views import described
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, MAP, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
-from sparsehead_cli.study.summary import SETTING, has_collapsed, without_pruned
+from sparsehead_cli.study.summary import SETTING, SHARED, has_collapsed, without_pruned
 from sparsehead_cli.sweeps.engines import Task, default_jobs
 from sparsehead_cli.sweeps.on_slurm import array_jobs
 from sparsehead_cli.sweeps.request import SweepRequest
@@ -149,31 +149,33 @@ def stop_text(request: SweepRequest, state: SweepState) -> str:
     return text
 
 
-def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> None:
-    """Run a sweep: show its progress, draw its figure (also where it is stopped), and print its answer.
+def run_sweep(console: Console, request: SweepRequest, state: SweepState, *, paper: bool = False) -> None:
+    """Run a sweep: show its progress, draw its figure (also where it is stopped; for a `paper`, too), and print its answer.
 
     Raises: SparseheadError where trials failed; Stopped where it was interrupted.
     """
-    rows, summary = watched_sweep(console, request, state)
-    show_sweep(console, state, rows, summary)
+    rows, summary = watched_sweep(console, request, state, paper=paper)
+    show_sweep(console, state, rows, summary, paper=paper)
 
 
-def watched_sweep(console: Console, request: SweepRequest, state: SweepState) -> tuple[list[Row], list[Row]]:
+def watched_sweep(
+    console: Console, request: SweepRequest, state: SweepState, *, paper: bool = False
+) -> tuple[list[Row], list[Row]]:
     """`sweep`, with its progress shown and its figure drawn, also where it is stopped. Raises: as `run_sweep`, but for failures."""
     try:
         with locked(state.folder, "another sweep runs here"), SweepDisplay(console, request, state) as display:
             try:
                 return sweep(request, state, display.watch)
             finally:
-                draw_sweep(state.folder)
+                draw_sweep(state.folder, paper=paper)
     except KeyboardInterrupt as interrupt:
         raise stopped_by(interrupt, stop_text(request, state)) from None
 
 
-def draw_sweep(folder: Path) -> None:
-    """Draw the figure of a sweep from the trials that have finished; without any, and of a plan's fresh seeds, draw nothing.
+def draw_sweep(folder: Path, *, paper: bool = False) -> None:
+    """Draw the figure of a sweep from the trials that have finished, for a `paper`, too; without any, draw nothing.
 
-    Of these nothing is compared before its time.
+    Nor of a plan's fresh seeds, of which nothing is compared before its time.
     """
     if plan_above(folder):
         return
@@ -181,11 +183,13 @@ def draw_sweep(folder: Path) -> None:
     summary = frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")
     if trials and summary:  # what ended the sweep may have come before its tables
         save_figure(sweep_figure(trials, summary), folder / FIGURE)
+        if paper:
+            save_for_paper({FIGURE: sweep_figures(trials, summary, paper=True)}, folder)
     if has_map(summary):
         save_figure(map_figure(summary), folder / MAP)
 
 
-def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row]) -> None:
+def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row], *, paper: bool = False) -> None:
     """The answer, and where the files are. Raises: SparseheadError where not all trials finished."""
     show_summary(console, summary, state.pruned())
     if state.halving and not state.pruned():
@@ -195,9 +199,26 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
         console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim")
     figures = [f"{name}.{kind}" for name in (FIGURE, *[MAP] * has_map(summary)) for kind in FORMATS[:2]]
     files = f"{SWEEP_CSV} ({len(rows)} trials), {', '.join([SUMMARY_CSV, CURVES_CSV, *figures])}"
+    files += f", {PAPER_FOLDER}/" if paper else ""
     console.print(f" files   {state.folder}/: {files}", soft_wrap=True)
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
+    for line in next_step(state.folder, rows, summary):
+        console.print(line, soft_wrap=True)
     require_all(state)
+
+
+def next_step(folder: Path, rows: list[Row], summary: list[Row]) -> list[str]:
+    """What to type next: the spectra of a run at λ 0, and of one at the first λ above 0 that was chosen, or else at the largest."""
+    best = next((row for row in summary if row["chosen"] in ("best", "both") and float(row["lam"]) > 0), None)
+    alike = [row for row in rows if best is None or all(str(row[column]) == str(best[column]) for column in SETTING)]
+    above = [row for row in alike if float(row["lam"]) == (float(best["lam"]) if best else max(float(row["lam"]) for row in alike))]
+    if not above or float(above[0]["lam"]) == 0:
+        return []
+    same = [column for column in SETTING if column not in SHARED]
+    zero = [row for row in rows if float(row["lam"]) == 0 and all(row[column] == above[0][column] for column in same)]
+    runs = [str(folder / row["run"]) for row in (*zero[:1], above[0])]
+    command = shlex.join(["sparsehead", "spectrum", *runs, "--out", str(folder)])
+    return [f" next    what λ {float(above[0]['lam']):g} does to the spectra: {command}"]
 
 
 def require_all(state: SweepState) -> None:

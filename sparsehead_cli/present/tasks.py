@@ -1,6 +1,7 @@
 """A sequence of tasks as people see it: the matrix of accuracies, and what is read off it."""
 
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell
+from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.study.continual import ALL, continual, matrix_of
@@ -62,7 +63,7 @@ def sequence_table(rows: list[Row]) -> Table:
     for row in rows:
         lines.setdefault(tuple(str(row[name]) for name in (*settings, "lam")), {})[str(row["metric"])] = row
     for line, numbers in lines.items():
-        cells = [*map(Cell, line[:-1]), lam_cell(float(line[-1]))]
+        cells = [Cell(method_name(line[0])), *map(Cell, line[1:-1]), lam_cell(float(line[-1]))]
         cells += [Cell(next(iter(numbers.values()))["runs"])] * (len(counts) > 1)
         for name in SHORT:
             cells.append(interval(numbers[name], ""))

@@ -22,6 +22,7 @@ class DeepCluster(Method):
     before which theirs looks at all images once, the codes are SwAV's, of random prototypes. All embeddings are kept, [N, E].
     """
 
+    title = "DeepCluster v2"
     needs = Needs(local=True, memory=True)
     alike = ("memory", "assigned")
 

@@ -44,6 +44,7 @@ class Method(nn.Module):
     needs = Needs()
     parts = 1
     alike: tuple[str, ...] = ()  # large buffers that every process fills by itself, and nobody has to send around
+    title = ""  # what people call it, where that is not the class's name; a subclass does not inherit it
 
     def __new__(cls, *modules: nn.Module, **settings: object) -> Self:
         """Look at the numbers before `__init__` uses them. Raises: SparseheadError for those out of the range that it states."""

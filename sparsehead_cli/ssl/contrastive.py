@@ -158,6 +158,8 @@ class MoCoV3(Method):
     `predictor_hidden`. Their frozen patch projection is of vision transformers alone.
     """
 
+    title = "MoCo v3"
+
     def __init__(
         self,
         backbone: nn.Module,

@@ -29,6 +29,8 @@ class BarlowTwins(Method):
     `off_diagonal` is their λ; `scale` multiplies the whole objective (0.1 in solo-learn's CIFAR recipes).
     """
 
+    title = "Barlow Twins"
+
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, off_diagonal: Positive = 0.005, scale: Positive = 1.0) -> None:
         super().__init__(backbone, projector)
         self.off_diagonal, self.scale = off_diagonal, scale

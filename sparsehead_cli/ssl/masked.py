@@ -118,6 +118,7 @@ class IJEPA(Method):
     heads as the encoder. The teacher, of the encoder alone, sees the whole view; its `momentum` rises to 1 along a line.
     """
 
+    title = "I-JEPA"
     needs = Needs(views=None)
 
     def __init__(

@@ -182,6 +182,8 @@ class IBOT(HiddenFromStudent):
     the chance `hiding`, a share between `least` and `most`. The teacher's temperature, which the authors warm up, is constant.
     """
 
+    title = "iBOT"
+
     def __init__(
         self,
         backbone: nn.Module,

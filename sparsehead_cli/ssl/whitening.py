@@ -17,6 +17,8 @@ class WMSE(Method):
     the head's last layer reads.
     """
 
+    title = "W-MSE"
+
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, eps: Share = 0.0) -> None:
         super().__init__(backbone, projector)
         self.eps = eps
@@ -50,6 +52,8 @@ class ShuffledDBN(Method):
 
     `size` dimensions are a group, and the joined batch must be larger. `eps` mixes the identity into their covariance.
     """
+
+    title = "Shuffled-DBN"
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, *, size: Count = 32, eps: Share = 1e-3) -> None:
         super().__init__(backbone, projector)

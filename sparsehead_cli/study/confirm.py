@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import NO_REGULARISER
@@ -164,7 +165,9 @@ def sentences(found: Confirmation) -> list[str]:
     for choice in plan.choices:
         rows = {(row["contrast"], row["metric"]): row for row in found.rows if row["method"] == choice.method}
         pilot, fresh = len(plan.pilot_seeds), len(plan.seeds)
-        said.append(f"{choice.method}: {setting_in_words(choice)}, chosen by {pilot} pilot seeds, on {fresh} fresh ones:")
+        said.append(
+            f"{method_name(choice.method)}: {setting_in_words(choice)}, chosen by {pilot} pilot seeds, on {fresh} fresh ones:"
+        )
         said += [f"    {verdict(rows[PRIMARY, outcome], choice, plan)}" for outcome in plan.outcomes]
         if ("control - zero", "accuracy") in rows:
             said += [f"    {line}" for line in control(rows, plan.outcomes)]

@@ -88,15 +88,12 @@ def zero_of(lams: Iterable[str]) -> str:
     return next((lam for lam in lams if not float(lam)), "")
 
 
-def mean_matrices(runs: list[list[Row]]) -> dict[str, list[list[float]]]:
-    """R as the mean over seeds, by what tells the settings apart: the method where there are several, and λ."""
-    methods = {rows[0]["method"] for rows in runs}
-    by_name: dict[str, list[Matrix]] = {}
+def mean_matrices(runs: list[list[Row]]) -> dict[tuple[str, float], Matrix]:
+    """(method, λ) -> R as the mean over seeds."""
+    matrices: dict[tuple[str, float], list[Matrix]] = {}
     for rows in sorted(runs, key=lambda rows: (rows[0]["method"], float(rows[0]["lam"]))):
-        first = rows[0]
-        name = (f"{first['method']}, " if len(methods) > 1 else "") + f"λ {float(first['lam']):g}"
-        by_name.setdefault(name, []).append(matrix_of(rows))
+        matrices.setdefault((rows[0]["method"], float(rows[0]["lam"])), []).append(matrix_of(rows))
     return {
-        name: [[statistics.fmean(cell) for cell in zip(*row, strict=True)] for row in zip(*matrices, strict=True)]
-        for name, matrices in by_name.items()
+        key: tuple(tuple(statistics.fmean(cell) for cell in zip(*row, strict=True)) for row in zip(*several, strict=True))
+        for key, several in matrices.items()
     }

@@ -3,9 +3,11 @@
 import math
 from collections.abc import Iterator
 
+from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.foreign.assumptions import guesses_in
 from sparsehead_cli.measure.definitions import READ_SHARE
-from sparsehead_cli.measure.dimensions import PARTIAL_SHARE, verdict
+from sparsehead_cli.measure.dimensions import COLLAPSED_RANK, COLLAPSED_STD, PARTIAL_SHARE, verdict
+from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import number, readable
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.runs.tables import FILE, KIND
@@ -41,7 +43,7 @@ def say(column: str, value: str) -> str:
     """A column's value as a label says it."""
     if column == "lam":
         return f"λ {float(value):g}" if value else "no λ"
-    return f"seed {value}" if column == "seed" else value
+    return f"seed {value}" if column == "seed" else method_name(value) if column == "method" else value
 
 
 def groups(rows: list[Row]) -> dict[str, list[str]]:
@@ -62,11 +64,13 @@ def groups(rows: list[Row]) -> dict[str, list[str]]:
 
 
 def measured_on(rows: list[Row]) -> str:
-    """The images that checkpoints were measured on, in words."""
+    """What checkpoints were measured on, in words."""
     named = []
     for row in rows:
         count, dataset = f"{int(row['images']):,}", row["eval_dataset"]
-        named.append(f"{count} rows of {dataset}" if row["split"] == FILE else f"{count} images of {dataset} ({row['split']})")
+        named.append(
+            f"{count} rows of {dataset}" if row["split"] == FILE else f"{count} {noun_of(dataset)} of {dataset} ({row['split']})"
+        )
     return ", ".join(dict.fromkeys(named))
 
 
@@ -101,7 +105,7 @@ def verdicts(numbers: dict[tuple[str, str], Row]) -> Iterator[str]:
     for features, name in (("r", "representation r"), ("z", "embedding z")):
         rows = of_features(numbers, features)
         if rows:
-            yield f"{name}: {judged(rows)}. {variance_in_words(rows)}"
+            yield f"{name}: {judged(rows)}. {reason(rows)}"
     values = {metric: float(row["value"]) for metric, row in of_features(numbers, "head").items() if row["value"]}
     if {"read_variance_share", "read_dims"} <= values.keys():
         share = values["read_variance_share"]
@@ -124,12 +128,18 @@ def verdicts(numbers: dict[tuple[str, str], Row]) -> Iterator[str]:
         yield "the loss of a batch is that of chance with and without features of r: which ones it needs is not defined."
 
 
-def variance_in_words(rows: dict[str, Row]) -> str:
-    """In how many dimensions the variance of some features is, and what that means for the verdict."""
+def reason(rows: dict[str, Row]) -> str:
+    """Why the verdict on some features is what it is: the number that decided it, and its bound."""
+    rank, std = (number(rows[metric]["value"]) for metric in ("effective_rank", "std"))
     dim, images, carry = int(rows["dim"]["value"]), int(rows["dim"]["images"]), rows["dims_99"]["value"]
+    least, noun = math.ceil(PARTIAL_SHARE * dim), noun_of(rows["dim"]["eval_dataset"])
     if not carry:
         return "It does not vary at all."
-    meaning = f"fewer than {math.ceil(PARTIAL_SHARE * dim)} is partial collapse"
+    if std < COLLAPSED_STD:
+        return f"All {noun} are nearly at one point: the relative standard deviation is {std:.2g}, below {COLLAPSED_STD:g}."
     if images <= dim:
-        meaning = f"no verdict: of {images:,} images, where at least {dim + 1:,} are needed"
-    return f"{carry} of {dim} dimensions carry 99 % of the variance ({meaning})."
+        return f"No verdict: of {images:,} {noun}, where at least {dim + 1:,} are needed."
+    if rank < COLLAPSED_RANK:
+        return f"Next to all of the variance is in one dimension: the effective rank is {rank:.2f}, below {COLLAPSED_RANK:g}."
+    bound = f"fewer than {least}, a quarter" if int(carry) < least else f"not fewer than {least}, a quarter"
+    return f"{carry} of {dim} dimensions carry 99 % of the variance, {bound}; the effective rank is {rank:.1f}."

@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 
 import pandas as pd
 
+from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.measure.dimensions import COLLAPSED_RANK
-from sparsehead_cli.runs.readable import number
+from sparsehead_cli.runs.method_names import method_name
+from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.runs.tables import KIND, NO_REGULARISER, VARIED
 from sparsehead_cli.study.stats import bootstrap_interval, deviation, differences, paired_columns
@@ -22,6 +24,7 @@ NUMBERS = (
 CHOOSE_BY = "val_accuracy"  # of held-out images: the test images must not choose
 JUDGE_BY = "accuracy"  # of test images
 BEST, SPARSEST, COLLAPSED = ("best", "both"), ("sparsest", "both"), "collapsed"  # what is written under `chosen`
+FELL = 0.05  # below the linear probe at λ 0, from which on a higher rank is no gain
 
 
 def by_setting(rows: list[Row]) -> dict[tuple[str, ...], pd.DataFrame]:
@@ -86,7 +89,7 @@ def summarise(rows: list[Row]) -> list[Row]:
     mean, sd, low and high (Student's t) over the seeds; difference to the trial of the same seed in the base line (`base_lines`),
     with its 95 % interval by Student's t and by bootstrap; chosen: "best" for the λ of the best mean on held-out images,
     "sparsest" for the largest λ within one standard error of it, "both" where it is one, "collapsed" for one that cannot be
-    chosen because r or z has collapsed in a seed, else "".
+    chosen because r or z has collapsed in a seed, else "". With all groups active in all seeds none is sparse.
     """
     summary, base_line = [], base_lines(rows)
     for setting, trials in by_setting(rows).items():
@@ -95,7 +98,9 @@ def summarise(rows: list[Row]) -> list[Row]:
         by_lam = {float(lam): seeds for lam, seeds in trials.groupby("lam")}
         held_out = {lam: [] if has_collapsed(seeds) else list(seeds[CHOOSE_BY]) for lam, seeds in by_lam.items()}
         most = max(map(len, by_lam.values()))
-        best, sparsest = choose(held_out, most)
+        best, largest = choose(held_out, most)
+        is_sparse = largest in by_lam and by_lam[largest]["active_groups_share"].mean() < 1
+        sparsest = largest if is_sparse else None
         for lam, seeds in by_lam.items():
             chosen = "both" if lam == best == sparsest else "best" if lam == best else "sparsest" if lam == sparsest else ""
             chosen = chosen if held_out[lam] else COLLAPSED
@@ -137,67 +142,88 @@ def compare(values: dict[float, float], zero: dict[float, float]) -> dict[str, o
 def verdicts(summary: list[Row], pruned: Sequence[Row] = ()) -> list[str]:
     """A sentence a setting, which claims no more than its interval allows, and one a row of pruned.csv."""
     sentences = []
-    rows = [row for row in summary if row["metric"] == JUDGE_BY]
-    for setting, of_setting in frame(rows, text=SETTING).groupby(list(SETTING), sort=False) if rows else ():
+    for setting, of_setting in frame(summary, text=SETTING).groupby(list(SETTING), sort=False) if summary else ():
         stopped = [float(row["lam"]) for row in pruned if setting == tuple(str(row[column]) for column in SETTING)]
-        sentences.append(f"{name_of(of_setting.iloc[0], rows)}: {sentence(of_setting, max(stopped, default=0.0))}")
+        sentences.append(f"{name_of(of_setting.iloc[0], summary)}: {sentence(of_setting, max(stopped, default=0.0))}")
     for row in pruned:
         reached, best = (100 * float(row[name]) for name in ("mean_knn_accuracy", "best_knn_accuracy"))
         sentences.append(
-            f"{name_of(row, rows)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with kNN "
-            f"at {reached:.1f} % where the best λ had {best:.1f} %. It is neither averaged nor chosen."
+            f"{name_of(row, summary)}: λ {float(row['lam']):g} was pruned after epoch {row['epoch']} of seed {row['seed']}, with "
+            f"kNN at {reached:.1f} % where the best λ had {best:.1f} %. It is neither averaged nor chosen."
         )
     return sentences
 
 
-def sentence(rows: pd.DataFrame, largest_pruned: float = 0.0) -> str:
+def sentence(summary: pd.DataFrame, largest_pruned: float = 0.0) -> str:
     """What the chosen λ does to the test accuracy of one setting, from its rows of sweep_summary.csv."""
-    dead = rows.loc[rows["chosen"] == COLLAPSED, "lam"]
-    collapsed = f" At λ {', '.join(f'{lam:g}' for lam in dead)} r or z has collapsed, which is not chosen." if len(dead) else ""
+    rows, noun = summary[summary["metric"] == JUDGE_BY], noun_of(summary["dataset"].iloc[0])
     if not rows["chosen"].isin(BEST).any():
-        return f"no λ can be chosen.{collapsed}"
+        return f"no λ can be chosen.{said_collapsed(rows)}"
     best = rows[rows["chosen"].isin(BEST)].iloc[0]
-    sparsest = rows[rows["chosen"].isin(SPARSEST)].iloc[0]
-    more = "" if sparsest["lam"] == best["lam"] else f" The sparsest within one standard error of it is λ {sparsest['lam']:g}."
+    alone = rows[(rows["lam"] == 0) & rows["difference"].notna()]  # a regulariser, with nothing beside it
+    more = said_alone(alone, noun) + more_of(rows, best, largest_pruned)
+    if best["lam"] == 0:
+        return f"no λ is better than 0 on held-out {noun}.{more}"
+    if math.isnan(best["difference"]):
+        return f"λ {best['lam']:g} is best on held-out {noun}; without trials at λ 0 there is nothing to compare it with.{more}"
+    change = changed(best, "λ 0 without regularisers" if len(alone) else "λ 0", noun)
+    if math.isnan(best["difference_low"]):
+        return f"λ {best['lam']:g} is {change}.{more}"
+    return f"λ {best['lam']:g}, chosen on held-out {noun}, is {change}.{more}"
+
+
+def more_of(rows: pd.DataFrame, best: pd.Series, largest_pruned: float) -> str:
+    """What else is to be said of a choice: sentences, each behind a space. `rows` are those of the number that judges."""
+    more = "".join(
+        f" The sparsest within one standard error of it is λ {lam:g}." for lam in rows.loc[rows["chosen"] == "sparsest", "lam"]
+    )
     lacking = rows.loc[(rows["seeds"] < best["seeds"]) & (rows["chosen"] != COLLAPSED), "lam"]
     if len(lacking):
         more += f" λ {', '.join(f'{lam:g}' for lam in lacking)} lacks seeds, and cannot be chosen."
     if best["lam"] == max(largest_pruned, rows["lam"].max()) > 0:
         more += " It is the largest λ of the grid: larger ones may be better still."
-    more += collapsed
-    alone = rows[(rows["lam"] == 0) & rows["difference"].notna()]  # a regulariser, with nothing beside it
-    if best["lam"] == 0:
-        return f"no λ is better than 0 on held-out images.{said_alone(alone)}{more}"
-    if math.isnan(best["difference"]):
-        return f"λ {best['lam']:g} is best on held-out images; without trials at λ 0 there is nothing to compare it with.{more}"
-    zero = "λ 0 without regularisers" if len(alone) else "λ 0"
-    if math.isnan(best["difference_low"]):
-        return f"λ {best['lam']:g} is {changed(best, zero)}.{said_alone(alone)}{more}"
-    return f"λ {best['lam']:g}, chosen on held-out images, is {changed(best, zero)}.{said_alone(alone)}{more}"
+    return more + said_collapsed(rows)
 
 
-def said_alone(rows: pd.DataFrame) -> str:
+def said_collapsed(rows: pd.DataFrame) -> str:
+    """Which λ cannot be chosen since a head is dead or r has collapsed, where there are such."""
+    dead = rows.loc[rows["chosen"] == COLLAPSED, "lam"]
+    return f" At λ {', '.join(f'{lam:g}' for lam in dead)} r or z has collapsed, which is not chosen." if len(dead) else ""
+
+
+def said_alone(rows: pd.DataFrame, noun: str) -> str:
     """What a regulariser does without any λ, where there is such a row."""
-    return f" The regulariser alone is {changed(rows.iloc[0], 'λ 0 without it')}." if len(rows) else ""
+    return f" The regulariser alone is {changed(rows.iloc[0], 'λ 0 without it', noun)}." if len(rows) else ""
 
 
-def changed(row: pd.Series, zero: str) -> str:
+def changed(row: pd.Series, zero: str, noun: str) -> str:
     """A row's difference in points from what it is compared with, called `zero`, and what that shows."""
     points, low, high = (100 * row[column] for column in ("difference", "difference_low", "difference_high"))
     if math.isnan(low):
         return f"{points:+z.1f} points from {zero} in a single seed, which is no evidence"
     shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no improvement is shown"
-    return f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from {zero} on test images: {shown}"
+    return f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from {zero} on test {noun}: {shown}"
+
+
+def collapsed_lams(summary: pd.DataFrame) -> list[float]:
+    """The λ of a setting, by its rows of sweep_summary.csv, where a higher rank of r is no gain.
+
+    There r or z has collapsed in a seed, or the linear probe of r lies at least FELL below that at λ 0.
+    """
+    of_probe = summary[summary["metric"] == JUDGE_BY]
+    return sorted(of_probe.loc[(of_probe["chosen"] == COLLAPSED) | (of_probe["difference"] <= -FELL), "lam"])
 
 
 def name_of(row: Row, others: list[Row]) -> str:
     """A setting by what tells it from the others; the method always."""
     differing = [column for column in SETTING if column == "method" or len({str(other[column]) for other in others}) > 1]
-    names = []
-    for column in differing:
-        name = NAMES.get(column, "{}").format(row[column])
-        names.append("1 epoch" if name == "1 epochs" else name)
-    return ", ".join(names)
+    return ", ".join(NAMES[column](row[column]) if column in NAMES else str(row[column]) for column in differing)
 
 
-NAMES = {"projector_out": "E = {}", "batch_norm": "BatchNorm {}", "epochs": "{} epochs", REGULARISERS: "regularisers {}"}
+NAMES = {  # column of SETTING -> how people write its values
+    "method": method_name,
+    "batch_norm": lambda value: "with BatchNorm" if str(value) == "True" else "without BatchNorm",
+    "projector_out": "E = {}".format,
+    REGULARISERS: lambda value: "without regularisers" if value == NO_REGULARISER else f"with {value}",
+    "epochs": lambda value: counted(float(value), "epoch"),
+}

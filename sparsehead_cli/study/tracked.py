@@ -5,7 +5,7 @@ from pathlib import Path
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import KIND, SPECTRA
-from sparsehead_cli.study.labels import labels
+from sparsehead_cli.study.labels import labels, say
 
 
 def spectra_over_time(checkpoints: list[Path]) -> dict[str, list[Row]]:
@@ -46,5 +46,7 @@ def tracked_runs(folder: Path) -> dict[str, dict[str, list[Row]]]:
     tracked = {}
     for _, of_setting in runs.groupby(list(KIND), sort=False):
         first_seeds = of_setting.sort_values(["lam", "seed"], kind="stable").drop_duplicates("lam")
-        tracked[", ".join(of_setting[differing].iloc[0])] = spectra_over_time(list(first_seeds["folder"]))
+        tracked[", ".join(say(column, of_setting[column].iloc[0]) for column in differing)] = spectra_over_time(
+            list(first_seeds["folder"])
+        )
     return tracked

@@ -7,7 +7,8 @@ import torch
 
 from sparsehead_cli.data.datasets import SPLITS, dataset_info, fingerprint_of, is_path, load_split
 from sparsehead_cli.data.memory import Memory
-from sparsehead_cli.data.text import LONGEST, TEXT, TextSpec, decoded, encoded, noun_of, read_wordnet
+from sparsehead_cli.data.nouns import noun_of
+from sparsehead_cli.data.text import LONGEST, TEXT, TextSpec, decoded, encoded, read_wordnet
 from sparsehead_cli.errors import SparseheadError
 
 DATA = Path("data")

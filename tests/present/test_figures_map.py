@@ -18,7 +18,7 @@ def summary(**more):
 def test_what_is_written_in_which_squares():
     figure = map_figure(summary())
     probe, _, rank_z = figure.axes
-    assert [label.get_text() for label in probe.get_yticklabels()] == ["simclr", "byol"]
+    assert [label.get_text() for label in probe.get_yticklabels()] == ["SimCLR", "BYOL"]
     assert [label.get_text() for label in probe.get_xticklabels()] == ["0.001", "0.1"]
     texts = [text.get_text() for text in probe.texts]
     assert texts == ["+5.0", "+0.0", "-1.0", "-52×"]
@@ -48,7 +48,7 @@ def test_regularisers_alone_have_a_column():
     probe = map_figure(summarise(trials)).axes[0]
     assert [label.get_text() for label in probe.get_xticklabels()] == ["0", "0.001"]
     assert [label.get_text() for label in probe.get_yticklabels()] == [
-        "simclr, regularisers none",
-        "simclr, regularisers koleo:0.1",
+        "SimCLR, without regularisers",
+        "SimCLR, with koleo:0.1",
     ]
     assert len(probe.texts) == 3  # λ 0 without regularisers is what they are compared with

@@ -23,7 +23,10 @@ def test_epoch_line_reads_rows_from_memory_and_from_the_file_alike():
 
 def test_collapse_is_named():
     assert collapsed(ROW) == ["z"]
-    assert "embedding z has effective rank 1.04" in collapse_text("z", ROW).plain
+    text = collapse_text("z", ROW, 1e-3).plain
+    assert "embedding z has effective rank 1.04" in text
+    assert "Lower --lam or --lr." in text
+    assert "Lower --lr." in collapse_text("z", ROW, 0.0).plain  # no λ is lower
 
 
 @pytest.mark.parametrize(

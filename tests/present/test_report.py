@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from sparsehead_cli.present.beside import write_beside
 from sparsehead_cli.present.page import paragraph, sort_key, written
-from sparsehead_cli.present.report import spectra_figures, write_study
+from sparsehead_cli.present.report import write_study
+from sparsehead_cli.present.study_figures import spectra_figures
 from sparsehead_cli.present.sweep import draw_sweep
 from sparsehead_cli.present.table import Cell, Column, csv_table, difference
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
@@ -93,9 +95,9 @@ def test_tables_and_figures_are_those_that_the_sweep_wrote(sparsehead, folder):
     after = files(folder)
     page = after.pop("report.html")
     assert after == before
-    assert "simclr: no λ is better than 0" in out
+    assert "SimCLR: no λ is better than 0" in out
     assert f"page    {folder}/report.html" in out
-    assert "byol: no λ is better than 0" in page.decode().replace("\u00a0", " ")
+    assert "BYOL: no λ is better than 0" in page.decode().replace("\u00a0", " ")
     sparsehead("report", folder)
     assert (folder / "report.html").read_bytes() == page
 
@@ -124,7 +126,8 @@ def test_run_folders_give_their_curves_and_others_keep_theirs(sparsehead, folder
     shutil.rmtree(folder / rows[0]["run"])
     sparsehead("report", folder)
     assert [row["run"] for row in read_csv(folder / "curves.csv")[::3]] == [row["run"] for row in rows[1:]]
-    assert "15 of 16 trials have curves" in (folder / "report.html").read_text()
+    missing = f"15 of 16 trials have curves. Neither curves.csv nor a run folder beside it has epochs of {rows[0]['run']}:"
+    assert missing in (folder / "report.html").read_text()
 
 
 @pytest.mark.slow
@@ -138,9 +141,8 @@ def test_spectra_alone_and_beside_a_sweep(sparsehead, tmp_path):
     assert set(files(alone)) == {
         *("spectrum.csv", "spectrum_metrics.csv", "spectrum_by_lam.csv", "spectra.png", "spectra.svg", "report.html"),
     }
-    assert (alone / "spectra.svg").read_bytes() == (both / "spectra.svg").read_bytes()
     headings = [re.findall("<h2>(.*?)</h2>", (folder / "report.html").read_text()) for folder in (alone, both)]
-    assert headings[0] == ["Spectra", "Spectra over training", "Tables"]
+    assert headings[0] == ["Spectra", "Spectra over training", "The commands", "Tables"]
     assert headings[1] == ["Verdicts", "Against λ", "Means and differences", "Over the epochs", *headings[0]]
     page = (alone / "report.html").read_text()
     assert "Spectra of 4 checkpoints on 2,000 images of fashion10k (test)." in page
@@ -171,6 +173,56 @@ def test_a_single_trial_and_somebody_elses_checkpoint(sparsehead, folder):
     page = (folder / "report.html").read_text()
     assert "Which λ? 1 finished trial of 1 setting × 1 λ × 1 seed." in page
     assert "Over the epochs" not in page
+
+
+@pytest.mark.slow
+def test_a_page_says_how_it_is_made_again(sparsehead, folder):
+    swept(folder)
+    spectra(folder, runs=2)
+    assert sparsehead("report", folder)[0] == 0
+    page = (folder / "report.html").read_text()
+    commands = re.findall("<dd><code>(.*?)</code></dd>", page)
+    assert commands[0].startswith(
+        "sparsehead sweep-lambda --experiment e --dataset fashion10k --methods simclr,byol --penalties l21"
+    )
+    assert commands[0].endswith("--batch-norm true --lams 0,1e-05,0.0001,0.002 --seeds 2")
+    where = "/".join(folder.parts[-2:])
+    assert re.fullmatch(f"sparsehead spectrum ({where}/simclr-\\S+ ){{2}}--out {where}", commands[1])
+    assert commands[2] == f"sparsehead report {where}"
+
+
+@pytest.fixture(scope="module")
+def beside(tmp_path_factory):
+    """A page of two studies."""
+    folder = tmp_path_factory.mktemp("several")
+    swept(folder / "first", methods=("simclr",))
+    swept(folder / "second", methods=("barlow",), dataset="wordnet10k")
+    return write_beside([read_study(folder / name) for name in ("first", "second")], folder / "pages" / "beside.html")
+
+
+@pytest.mark.slow
+def test_studies_stand_beside_each_other_on_one_page(beside, browser):
+    text = beside.read_text().replace("\u00a0", " ")
+    assert "2 studies: first, second." in text
+    assert "first: SimCLR: no λ is better than 0 on held-out images." in text
+    assert "second: Barlow Twins: no λ is better than 0 on held-out sentences." in text
+    places = "return [...document.querySelectorAll('figure')].map(f => f.getBoundingClientRect()).map(b => [b.left, b.top])"
+    for width, is_beside in ((1280, True), (400, False)):
+        browser.open(beside, width)
+        (left, top), (other_left, other_top) = browser.run(places)
+        assert (top == other_top and other_left > left) is is_beside
+        assert (left == other_left and other_top > top) is not is_beside
+        assert browser.run("return document.documentElement.scrollWidth") == width
+    said, asked = browser.heard()
+    assert said == []
+    assert [address for address in asked if not address.startswith("data:")] == [beside.as_uri()] * 2
+
+
+def test_folders_without_sweeps_cannot_stand_beside_each_other(sparsehead, tmp_path):
+    spectra(tmp_path / "alone")
+    error = assert_one_error(sparsehead("report", tmp_path / "alone", "--beside", tmp_path / "x.html"))
+    assert "none of these folders has one" in error
+    assert not list(tmp_path.rglob("*.html"))
 
 
 class Pointing(HTMLParser):
@@ -394,6 +446,36 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
     shown = browser.run("return [...document.querySelectorAll('.drawing svg')].map(svg => svg.getBoundingClientRect().width)")
     assert len(shown) == 6  # against λ in two parts, curves in two, spectra, spectra over training
     assert min(shown) > 300
+
+
+@pytest.mark.slow
+def test_tables_scroll_within_their_boxes_on_a_phone_and_marks_say_what_they_are_sorted_by(browser, page):
+    browser.open(page, 400)
+    boxes = "return [...document.querySelectorAll('.scroll')].map(box => [box.scrollWidth > box.clientWidth, box.clientWidth])"
+    scrolls, widths = zip(*browser.run(boxes), strict=True)
+    assert any(scrolls)
+    assert max(widths) <= 400
+    browser.run("document.querySelector('.scroll').scrollLeft = 200")
+    assert browser.run("return document.querySelector('.scroll').scrollLeft") == 200
+    marks = """
+      const button = document.querySelector('th button');
+      return ['::before', '::after'].map(part => getComputedStyle(button, part).opacity);
+    """
+    assert browser.run(marks) == ["0.3", "0.3"]
+    browser.click("th button")
+    assert browser.run(marks) == ["1", "0"]
+    browser.click("th button")
+    assert browser.run(marks) == ["0", "1"]
+
+
+@pytest.mark.slow
+def test_a_dark_screen_has_a_dark_page_and_figures_on_white(browser, page):
+    look = "return [document.body, document.querySelector('.drawing')].map(e => getComputedStyle(e).backgroundColor)"
+    dark = [{"name": "prefers-color-scheme", "value": "dark"}]
+    for features, expected in ((dark, "rgb(22, 24, 27)"), ([], "rgb(255, 255, 255)")):
+        browser.devtools("Emulation.setEmulatedMedia", features=features)
+        browser.open(page)
+        assert browser.run(look) == [expected, "rgb(255, 255, 255)"]
 
 
 @pytest.mark.slow

@@ -99,7 +99,7 @@ def test_the_page_has_a_column_for_what_stands_below_and_sorts_by_numbers():
 
 
 def test_a_lam_that_was_pruned_has_its_line_in_the_summary_without_numbers():
-    trials = [sweep_row(lam, seed, 0.8 + lam) for lam in (0.0, 1e-3) for seed in range(2)]
+    trials = [sweep_row(lam, seed, 0.8 + lam, active_groups_share=1 - lam) for lam in (0.0, 1e-3) for seed in range(2)]
     stopped = {**{column: str(trials[0][column]) for column in SETTING}, "lam": "0.01"}
     (table,) = summary_tables(summarise(trials), [stopped])
     lams = [table.columns[0].written(line[0]) for line in table.lines]
@@ -113,7 +113,7 @@ def test_spectra_over_seeds_are_a_table_a_setting_and_warn_of_few_seeds():
     rows = [spectrum_row(lam, seed, 5 + seed, method="simclr") for lam in (0.0, 1e-3) for seed in range(2)]
     rows += [spectrum_row(lam, seed, 5 + seed, method="byol") for lam in (0.0, 1e-3) for seed in range(3)]
     simclr, byol = by_lam_tables(by_lam(rows))
-    assert [table.title for table in (simclr, byol)] == ["spectra over seeds, simclr", "spectra over seeds, byol"]
+    assert [table.title for table in (simclr, byol)] == ["spectra over seeds, SimCLR", "spectra over seeds, BYOL"]
     assert [len(table.notes) for table in (simclr, byol)] == [2, 1]
     assert [column.name for column in byol.columns] == ["λ", "seeds", "effective\nrank of r", "from λ 0"]
     assert [byol.columns[3].written(line[3]) for line in byol.lines] == ["–", "0.0 ± 0.0"]

@@ -70,5 +70,5 @@ def test_means_over_seeds_and_paired_differences():
     assert found["0.0", "average_accuracy"]["difference"] == ""
     assert found["0.001", "forgetting"]["difference"] == pytest.approx(0, abs=1e-12)
     matrices = mean_matrices(runs)
-    assert list(matrices) == ["λ 0", "λ 0.001"]
-    assert matrices["λ 0.001"][3][2] == pytest.approx(0.95 + 0.03 + 0.01)
+    assert list(matrices) == [("x", 0.0), ("x", 0.001)]
+    assert matrices["x", 0.001][3][2] == pytest.approx(0.95 + 0.03 + 0.01)

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.present import figures_sweep
+from sparsehead_cli.present import figures_curves
 from sparsehead_cli.present.figures import drawn
-from sparsehead_cli.present.figures_sweep import curves_figures
+from sparsehead_cli.present.figures_curves import curves_figures
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
@@ -101,16 +101,21 @@ def test_a_damaged_table_is_told_with_its_line_and_left_alone(folder, trials, na
 
 @pytest.mark.parametrize(("settings", "figures"), [(1, 1), (4, 2), (12, 4)])
 def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
-    trials = [trial(lam, s, method=f"m{i}", run=f"{i} {lam} {s}") for i in range(settings) for lam in (0.0, 1e-3) for s in (0, 1)]
+    trials = [
+        trial(lam, s, method=f"m{i}", run=f"{i} {lam} {s}", effective_rank_z="2")
+        for i in range(settings)
+        for lam in (0.0, 1e-3)
+        for s in (0, 1)
+    ]
     curves = [
-        {**row, "epoch": str(row["epoch"]), "active_groups_share": "0.75"}
+        {**row, "epoch": str(row["epoch"]), "active_groups_share": "0.75", "effective_rank_z": str(row["epoch"])}
         for i, of in enumerate(trials)
         for row in metrics(of, 3, knn=0.1 * (i % 2))
     ]
     sheets = curves_figures(trials, curves, summarise(trials))
     assert len(sheets) == figures
     axes = [ax for figure in sheets for ax in figure.axes if ax.get_visible()]
-    assert len(axes) == 4 * settings
+    assert len(axes) == 2 * settings  # of the four numbers the two that ever change
     assert len({tuple(ax.get_ylim()) for ax in axes if ax.get_title()}) == 1  # equal axes, over all figures
     knn = next(ax for ax in axes if ax.get_title())
     thick = {
@@ -125,7 +130,7 @@ def test_a_panel_has_a_mean_a_lam_and_a_line_a_seed(folder, settings, figures):
 
 
 def test_colours_go_from_dark_to_light_and_many_lams_have_a_bar():
-    trials = [trial(lam, 0) for lam in (0.0, *(10 ** -(i / 4) for i in range(16, 0, -1)))]
+    trials = [trial(lam, 0, accuracy="0.8", effective_rank_z="2") for lam in (0.0, *(10 ** -(i / 4) for i in range(16, 0, -1)))]
     curves = [{**row, "active_groups_share": "0.75"} for of in trials for row in metrics(of, 2)]
     (figure,) = curves_figures(trials, curves, summarise(trials))
     colors = [line.get_color() for line in figure.axes[0].get_lines()]
@@ -133,15 +138,15 @@ def test_colours_go_from_dark_to_light_and_many_lams_have_a_bar():
     assert colors[0] == "black"
     assert lightness == sorted(lightness)
     assert len(set(lightness)) == 16
-    assert figure.axes[-1].get_xlabel() == "λ above 0"
+    assert figure.axes[-1].get_xlabel() == "λ above 0 (log)"
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["λ 0"]
 
 
 def test_single_seeds_of_a_large_study_are_pixels(monkeypatch, folder, trials):
     curves = keep_curves(folder, trials)
-    for most, pixels in ((20_000, 0), (0, 4)):  # a picture a panel
-        monkeypatch.setattr(figures_sweep, "MANY_POINTS", most)
-        (figure,) = figures_sweep.curves_figures(trials, curves, summarise(trials))
+    for most, pixels in ((20_000, 0), (0, 1)):  # a picture a panel
+        monkeypatch.setattr(figures_curves, "MANY_POINTS", most)
+        (figure,) = curves_figures(trials, curves, summarise(trials))
         assert drawn(figure, "svg").count(b"data:image/png") == pixels
 
 

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from sparsehead_cli.runs.table_files import frame
 from sparsehead_cli.study.stats import bootstrap_interval
-from sparsehead_cli.study.summary import NUMBERS, SETTING, by_setting, choose, compare, name_of, summarise, verdicts
+from sparsehead_cli.study.summary import NUMBERS, SETTING, by_setting, choose, collapsed_lams, compare, name_of, summarise, verdicts
 
 DEFAULTS = {"experiment": "e", "method": "simclr", "dataset": "fashion10k", "backbone": "narrow", "penalty": "l21"}
 DEFAULTS |= {"solver": "subgradient", "batch_norm": "True", "projector_out": "128", "epochs": "10", "regularisers": "none"}
@@ -45,7 +46,7 @@ def test_a_number_that_no_seed_has_is_not_defined_and_the_others_are():
         undefined = of(summary, 1e-1, metric)
         assert all(np.isnan(undefined[column]) for column in ("mean", "sd", "low", "difference", "bootstrap_low"))
     assert of(summary, 1e-1)["mean"] == pytest.approx(0.55)
-    assert verdicts(summary)[0].startswith("simclr: no λ is better than 0")
+    assert verdicts(summary)[0].startswith("SimCLR: no λ is better than 0")
 
 
 def test_the_bootstrap_is_scipys_percentile_bootstrap():
@@ -99,7 +100,7 @@ def test_a_collapsed_head_is_never_the_best(rank):
     trials = rows({0.0: [0.80, 0.80], 1e-3: [0.81, 0.82], 1e-1: [0.90, 0.90]})
     trials[-1] |= {"effective_rank_z": rank}
     summary = summarise(trials)
-    assert {r["lam"]: r["chosen"] for r in summary} == {0.0: "", 1e-3: "both", 1e-1: "collapsed"}
+    assert {r["lam"]: r["chosen"] for r in summary} == {0.0: "", 1e-3: "best", 1e-1: "collapsed"}
     (text,) = verdicts(summary)
     assert "λ 0.001, chosen on held-out images" in text
     assert "At λ 0.1 r or z has collapsed, which is not chosen." in text
@@ -110,7 +111,7 @@ def test_where_all_have_collapsed_none_is_chosen():
     trials = [row | {"effective_rank_r": "1.0"} for row in rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.9]})]
     assert {r["chosen"] for r in summarise(trials)} == {"collapsed"}
     (text,) = verdicts(summarise(trials))
-    assert text == "simclr: no λ can be chosen. At λ 0, 0.001 r or z has collapsed, which is not chosen."
+    assert text == "SimCLR: no λ can be chosen. At λ 0, 0.001 r or z has collapsed, which is not chosen."
 
 
 def test_regularisers_are_compared_with_neither():
@@ -128,10 +129,10 @@ def test_regularisers_are_compared_with_neither():
     assert by["simclr", "koleo:0.1", 1e-3]["difference"] == pytest.approx((0.04 + 0.04 + 0.043) / 3)
     assert by["byol", "koleo:0.1", 0.0]["difference"] == ""  # without a base line it is one itself
     plain, cured, alone = verdicts(summary)
-    assert plain.startswith("simclr, regularisers none: no λ is better than 0 on held-out images.")
+    assert plain.startswith("SimCLR, without regularisers: no λ is better than 0 on held-out images.")
     assert "λ 0.001, chosen on held-out images, is +4.1 points" in cured
     assert "from λ 0 without regularisers on test images: an improvement. The regulariser alone is +3.1 points" in cured
-    assert alone == "byol, regularisers koleo:0.1: no λ is better than 0 on held-out images."
+    assert alone == "BYOL, with koleo:0.1: no λ is better than 0 on held-out images."
 
 
 def test_regularisers_of_all_trials_are_not_what_is_compared():
@@ -151,10 +152,26 @@ def test_the_largest_lam_is_not_praised_where_larger_ones_were_pruned():
 def test_lam_is_chosen_on_held_out_images_and_the_sparsest_within_one_standard_error():
     held_out = {0.0: [0.80, 0.82], 1e-3: [0.86, 0.84], 3e-3: [0.845, 0.845], 1e-2: [0.70, 0.70]}
     test = {0.0: [0.99, 0.99], 1e-3: [0.5, 0.5], 3e-3: [0.5, 0.5], 1e-2: [0.5, 0.5]}
-    trials = [row(lam, s, test[lam][s], val=held_out[lam][s]) for lam in held_out for s in (0, 1)]
+    trials = [row(lam, s, test[lam][s], val=held_out[lam][s], active_groups_share=1 - lam) for lam in held_out for s in (0, 1)]
     assert choose(held_out) == (1e-3, 3e-3)
     chosen = {r["lam"]: r["chosen"] for r in summarise(trials)}
     assert chosen == {0.0: "", 1e-3: "best", 3e-3: "sparsest", 1e-2: ""}
+    assert "The sparsest within one standard error of it is λ 0.003." in verdicts(summarise(trials))[0]
+    everywhere = summarise([{**trial, "active_groups_share": "1.0"} for trial in trials])  # a head with all groups is not sparse
+    assert {r["lam"]: r["chosen"] for r in everywhere} == {0.0: "", 1e-3: "best", 3e-3: "", 1e-2: ""}
+    assert "sparsest" not in verdicts(everywhere)[0]
+
+
+def test_where_a_network_has_collapsed_or_the_probe_has_fallen_a_rank_is_no_gain():
+    numbers = {0.0: (0.8, "5.0"), 1e-3: (0.82, "1.05"), 1e-2: (0.74, "4.0"), 1e-1: (0.79, "")}
+    trials = [row(lam, s, accuracy + s / 100, effective_rank_z=rank) for lam, (accuracy, rank) in numbers.items() for s in (0, 1)]
+    assert collapsed_lams(frame(summarise(trials))) == [1e-3, 1e-2, 1e-1]
+
+
+def test_of_sentences_a_verdict_speaks_of_sentences():
+    (text,) = verdicts(summarise(rows({0.0: [0.8, 0.81], 1e-3: [0.7, 0.7]}, dataset="wordnet10k")))
+    assert "held-out sentences" in text
+    assert "images" not in text
 
 
 def test_lam_zero_stands_under_every_penalty_and_solver_of_its_kind():
@@ -197,5 +214,5 @@ def test_a_lam_that_is_best_held_out_and_worse_on_test_images_is_a_loss():
 def test_settings_are_named_by_what_differs():
     summary = summarise([*rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.9]}), *rows({1e-3: [0.7, 0.7]}, projector_out=16)])
     told = [r for r in summary if r["metric"] == "accuracy"]
-    assert {name_of(r, told) for r in told} == {"simclr, E = 128", "simclr, E = 16"}
+    assert {name_of(r, told) for r in told} == {"SimCLR, E = 128", "SimCLR, E = 16"}
     assert len({tuple(r[c] for c in SETTING) for r in told}) == 2

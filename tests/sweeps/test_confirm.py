@@ -131,7 +131,7 @@ def test_a_true_effect_is_shown_beside_what_its_control_does(planned):
     assert rows["simclr", "chosen - control", "accuracy"]["difference"] == pytest.approx(0.01, abs=0.003)
     text = "\n".join(sentences(found))
     assert re.search(
-        r"simclr: λ 0\.01 of l21 \(subgradient\), head with BatchNorm, E = 8, chosen by 3 pilot seeds, on 8 fresh ones:", text
+        r"SimCLR: λ 0\.01 of l21 \(subgradient\), head with BatchNorm, E = 8, chosen by 3 pilot seeds, on 8 fresh ones:", text
     )
     assert re.search(r"linear probe of r \+[12]\.\d\d points \(.*\), p \S+ after Holm: a rise is shown", text)
     assert re.search(

@@ -1,0 +1,46 @@
+"""The commands that make a study again, read off its tables: what a page has to say of itself."""
+
+import shlex
+
+from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.study.results import METRICS_CSV
+from sparsehead_cli.study.study import Study
+
+AXES = {"methods": "method", "penalties": "penalty", "solvers": "solver", "dims": "projector_out", "epochs": "epochs"}
+
+
+def commands_of(study: Study) -> list[tuple[str, str]]:
+    """(what it does, the command), in the order in which they are typed; folders as they are seen from the repository's."""
+    folder = shlex.quote("/".join(study.folder.resolve().parts[-2:]))
+    commands = []
+    if study.trials:
+        confirming = ["--confirm", str(len(study.confirmation.plan.seeds))] if study.confirmation else []
+        commands.append(("the trials", shlex.join([*sweep_command(study.trials), *confirming])))
+    if study.metrics:
+        runs = [run for run in dict.fromkeys(row["run"] for row in study.metrics) if run]
+        commands.append((f"the spectra ({METRICS_CSV})", f"sparsehead spectrum {spectra_arguments(folder, runs)} --out {folder}"))
+    return [*commands, ("tables, figures and this page", f"sparsehead report {folder}")]
+
+
+def sweep_command(trials: list[Row]) -> list[str]:
+    """`sparsehead sweep-lambda` with the axes that these trials have. λ that not all settings share are the experiment's."""
+    command = ["sparsehead", "sweep-lambda", "--experiment", trials[0]["experiment"], "--dataset", trials[0]["dataset"]]
+    for axis, column in AXES.items():
+        above = [row for row in trials if float(row["lam"]) > 0] or trials  # λ 0 has no penalty
+        command += [f"--{axis}", ",".join(dict.fromkeys(row[column] for row in above))]
+    norms = dict.fromkeys(row["batch_norm"].lower() for row in trials)
+    by_setting: dict[tuple[str, ...], set[float]] = {}
+    for row in trials:
+        if lam := float(row["lam"]):
+            by_setting.setdefault(tuple(row[column] for column in (*AXES.values(), "batch_norm")), set()).add(lam)
+    command += ["--batch-norm", ",".join(norms)]
+    if len({frozenset(lams) for lams in by_setting.values()}) == 1:
+        command += ["--lams", ",".join(f"{lam:g}" for lam in sorted({float(row["lam"]) for row in trials}))]
+    return [*command, "--seeds", str(len({row["seed"] for row in trials}))]
+
+
+def spectra_arguments(folder: str, runs: list[str]) -> str:
+    """The checkpoints: a few by name, many by what their names begin with."""
+    if len(runs) <= 4:
+        return " ".join(f"{folder}/{shlex.quote(run)}" for run in runs)
+    return " ".join(f"{folder}/{shlex.quote(method)}-*" for method in dict.fromkeys(run.partition("-")[0] for run in runs))

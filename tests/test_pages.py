@@ -58,15 +58,6 @@ def test_the_readme_is_a_door():
     assert {(ROOT / path).resolve() for path, _ in links(README) if path.startswith("docs/")} == set(DOCS)
 
 
-def test_the_tree_has_every_room():
-    tree = re.search(r"^sparsehead_cli/\n(.*?)^```", README.read_text(), re.DOTALL | re.MULTILINE)[1]
-    rooms = {path.name + "/" for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
-    assert set(re.findall(r"^[├└]── (\w+/)", tree, re.MULTILINE)) == rooms
-    beside = re.findall(r"^(\w[\w.]*/?) ", tree, re.MULTILINE)
-    assert len(beside) >= 5
-    assert all((ROOT / name).exists() for name in beside)
-
-
 def test_the_headline_is_what_the_fair_test_says():
     """Probe and ranks of README.md; docs/results.md is looked at beside its own script."""
     table = pd.read_csv(ROOT / "results" / "confirm-cifar10" / "confirmation.csv").set_index(["method", "contrast", "metric"])

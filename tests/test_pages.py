@@ -11,7 +11,7 @@ PACKAGE = ROOT / "sparsehead_cli"
 README = ROOT / "README.md"
 DOCS = sorted((ROOT / "docs").glob("*.md"))
 MADE = sorted((ROOT / "docs" / "reference").glob("*.md"))
-PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS, *MADE, *sorted(PACKAGE.rglob("*.md"))]
+PAGES = [README, *(ROOT / name for name in ("CONTRIBUTING.md", "CHANGELOG.md")), *DOCS, *MADE, *sorted(PACKAGE.rglob("*.md"))]
 EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 NAMES = {"SimCLR": "simclr", "BYOL": "byol", "Barlow Twins": "barlow"}
 SIGNED = r"([−+]\d+\.\d)"

@@ -199,6 +199,7 @@ def spectrum(
     layers: bool = False,
     over_time: bool = False,
     figure: PathLike | None = None,
+    paper: bool = False,
     out: PathLike = "results/spectra",
     weights: PathLike | None = None,
     allow_partial: bool = False,
@@ -223,7 +224,7 @@ def spectrum(
 
     several = list(dict.fromkeys(map(str, [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints)))
     if over_time:
-        runs, drawn = tracked_spectra([Path(checkpoint) for checkpoint in several], as_path(figure))
+        runs, drawn = tracked_spectra([Path(checkpoint) for checkpoint in several], as_path(figure), paper=paper)
         kept = [row for rows in runs.values() for row in rows]
         return Spectra(frame(kept), frame([]), frame([]), frame([]), tuple(drawn))
     request = SpectrumRequest(
@@ -238,10 +239,9 @@ def spectrum(
         options=load_options(locals()),
     )
     report: list[str] = []
-    measured, lams, files = measured_spectra(request, as_path(figure), lambda progress: report.extend(progress.report))
-    batches, eigenvalues, metrics = measured
-    tables = [frame(rows) for rows in (eigenvalues, metrics, batches, lams)]
-    return Spectra(*tables, tuple(files), tuple(dict.fromkeys(report)))
+    measured, lams, files = measured_spectra(request, as_path(figure), lambda now: report.extend(now.report), paper=paper)
+    batches, *spectra = measured
+    return Spectra(*map(frame, (*spectra, batches, lams)), tuple(files), tuple(dict.fromkeys(report)))
 
 
 @checked

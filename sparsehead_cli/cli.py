@@ -305,7 +305,6 @@ def sweep_lambda(
     experiments: Experiments = None,
     set_: Set = None,
     callback: Callback = None,
-    paper: Paper = False,
     trial: Annotated[str | None, typer.Option(hidden=True, help="Run this one trial, here.")] = None,
 ) -> None:
     """Which λ? A grid of paired runs, a table and a verdict.
@@ -325,12 +324,12 @@ def sweep_lambda(
     if confirm is not None:
         from sparsehead_cli.present.confirm import run_confirm
 
-        return run_confirm(console, request, state, paper=paper)
+        return run_confirm(console, request, state)
     if trial:
         return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":
         return show.show_commands(console, state, sys.argv[1:])
-    return show.run_sweep(console, request, state, paper=paper)
+    return show.run_sweep(console, request, state)
 
 
 @command()

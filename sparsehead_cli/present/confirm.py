@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sparsehead_cli.present.confirmation import FIGURE, confirmation_figure, show_confirmation
 from sparsehead_cli.present.console import Console, print_table
-from sparsehead_cli.present.figures import save_figure, save_for_paper
+from sparsehead_cli.present.figures import save_figure
 from sparsehead_cli.present.summary import summary_tables
 from sparsehead_cli.present.sweep import require_all, watched_sweep
 from sparsehead_cli.present.table import Table
@@ -18,10 +18,8 @@ from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import SweepState
 
 
-def run_confirm(console: Console, request: SweepRequest, pilot: SweepState, *, paper: bool = False) -> None:
+def run_confirm(console: Console, request: SweepRequest, pilot: SweepState) -> None:
     """Run what is missing of the pilot, freeze the plan, run what is missing of the fresh seeds, and say what they say.
-
-    The figure is drawn for a `paper`, too, where that is asked for.
 
     Raises: SparseheadError where trials failed, or for a plan that cannot be kept; Stopped where it was interrupted.
     """
@@ -33,8 +31,6 @@ def run_confirm(console: Console, request: SweepRequest, pilot: SweepState, *, p
     )
     if found.rows:
         save_figure(confirmation_figure(found), pilot.folder / FIGURE)
-        if paper:
-            save_for_paper({FIGURE: [confirmation_figure(found, paper=True)]}, pilot.folder)
     show_confirmation(console, found)
     console.print(f" files   {pilot.folder}/: {PLAN}, {CONFIRMATION_CSV}, {FIGURE}.png, {FIGURE}.svg, {CONFIRM}/", soft_wrap=True)
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(pilot.folder))}", soft_wrap=True)

@@ -11,9 +11,9 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, terminal_table
-from sparsehead_cli.present.figures import FORMATS, PAPER_FOLDER, save_figure, save_for_paper
+from sparsehead_cli.present.figures import FORMATS, save_figure
 from sparsehead_cli.present.figures_map import has_map, map_figure
-from sparsehead_cli.present.figures_sweep import sweep_figure, sweep_figures
+from sparsehead_cli.present.figures_sweep import sweep_figure
 from sparsehead_cli.present.pretrain import StepLines, epoch_line
 from sparsehead_cli.present.summary import show_summary
 from sparsehead_cli.present.table import Cell, Column, Table
@@ -149,31 +149,29 @@ def stop_text(request: SweepRequest, state: SweepState) -> str:
     return text
 
 
-def run_sweep(console: Console, request: SweepRequest, state: SweepState, *, paper: bool = False) -> None:
-    """Run a sweep: show its progress, draw its figure (also where it is stopped; for a `paper`, too), and print its answer.
+def run_sweep(console: Console, request: SweepRequest, state: SweepState) -> None:
+    """Run a sweep: show its progress, draw its figure, also where it is stopped, and print its answer.
 
     Raises: SparseheadError where trials failed; Stopped where it was interrupted.
     """
-    rows, summary = watched_sweep(console, request, state, paper=paper)
-    show_sweep(console, state, rows, summary, paper=paper)
+    rows, summary = watched_sweep(console, request, state)
+    show_sweep(console, state, rows, summary)
 
 
-def watched_sweep(
-    console: Console, request: SweepRequest, state: SweepState, *, paper: bool = False
-) -> tuple[list[Row], list[Row]]:
+def watched_sweep(console: Console, request: SweepRequest, state: SweepState) -> tuple[list[Row], list[Row]]:
     """`sweep`, with its progress shown and its figure drawn, also where it is stopped. Raises: as `run_sweep`, but for failures."""
     try:
         with locked(state.folder, "another sweep runs here"), SweepDisplay(console, request, state) as display:
             try:
                 return sweep(request, state, display.watch)
             finally:
-                draw_sweep(state.folder, paper=paper)
+                draw_sweep(state.folder)
     except KeyboardInterrupt as interrupt:
         raise stopped_by(interrupt, stop_text(request, state)) from None
 
 
-def draw_sweep(folder: Path, *, paper: bool = False) -> None:
-    """Draw the figure of a sweep from the trials that have finished, for a `paper`, too; without any, draw nothing.
+def draw_sweep(folder: Path) -> None:
+    """Draw the figures of a sweep from the trials that have finished; without any, draw nothing.
 
     Nor of a plan's fresh seeds, of which nothing is compared before its time.
     """
@@ -183,13 +181,11 @@ def draw_sweep(folder: Path, *, paper: bool = False) -> None:
     summary = frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")
     if trials and summary:  # what ended the sweep may have come before its tables
         save_figure(sweep_figure(trials, summary), folder / FIGURE)
-        if paper:
-            save_for_paper({FIGURE: sweep_figures(trials, summary, paper=True)}, folder)
     if has_map(summary):
         save_figure(map_figure(summary), folder / MAP)
 
 
-def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row], *, paper: bool = False) -> None:
+def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row]) -> None:
     """The answer, and where the files are. Raises: SparseheadError where not all trials finished."""
     show_summary(console, summary, state.pruned())
     if state.halving and not state.pruned():
@@ -199,7 +195,6 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
         console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim")
     figures = [f"{name}.{kind}" for name in (FIGURE, *[MAP] * has_map(summary)) for kind in FORMATS[:2]]
     files = f"{SWEEP_CSV} ({len(rows)} trials), {', '.join([SUMMARY_CSV, CURVES_CSV, *figures])}"
-    files += f", {PAPER_FOLDER}/" if paper else ""
     console.print(f" files   {state.folder}/: {files}", soft_wrap=True)
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
     for line in next_step(state.folder, rows, summary):

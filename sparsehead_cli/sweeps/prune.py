@@ -17,6 +17,7 @@ from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.runs.tables import METRICS
+from sparsehead_cli.runs.tasks import epochs_of_all
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
 from sparsehead_cli.sweeps.auto import read_tasks
 from sparsehead_cli.sweeps.trial import setting_columns
@@ -51,6 +52,10 @@ class Halving:
         self.reached: dict[tuple[int, int], dict[Value, float]] = defaultdict(dict)  # setting, rung -> value -> accuracy
         self.was_read, self.dropped = -READ_SECONDS, dropped(configs, self.rows)
 
+    def epochs(self, name: str) -> int:
+        """How many a trial has in all its tasks."""
+        return self.tasks * epochs_of_all(self.configs[name])
+
     def unwanted(self) -> set[str]:
         """The names of all trials that need not go on or begin. What trials have reached is read now and then."""
         if time.monotonic() - self.was_read >= READ_SECONDS:
@@ -62,7 +67,7 @@ class Halving:
 
     def compare(self, setting: int, value: Value) -> None:
         """Take a value of λ to the rungs that it has reached since, and prune it where it must be."""
-        first = max(1, self.tasks * self.configs[value[0]].epochs // FIRST_RUNG)
+        first = max(1, self.epochs(value[0]) // FIRST_RUNG)
         for name, epoch, epochs, accuracy in self.means(value):
             if not is_rung(epochs, first) or math.isnan(accuracy):
                 continue
@@ -83,7 +88,7 @@ class Halving:
         """(run, its epoch, epochs of all seeds so far, their mean accuracy) of one value of λ, seed after seed."""
         before: list[float] = []
         for name in value:
-            epochs = self.tasks * self.configs[name].epochs
+            epochs = self.epochs(name)
             rows = read_csv(self.folder / name / METRICS)
             accuracies = [number(row["knn_accuracy"]) for row in rows] or self.curves.get(name, [])
             for epoch, accuracy in enumerate(accuracies, 1):

@@ -84,6 +84,13 @@ def test_the_table_and_the_line_say_how_far_each_trial_is(state):
     assert epochs_text(state, first, Reached([{}])) == "1 of 10"
 
 
+def test_a_trial_of_several_tasks_has_the_epochs_of_all(tiny):
+    config = tiny(epochs=10, tasks="5")
+    state = SweepState(folder_of(config).parent, {"a": config})
+    assert epochs_text(state, "a", Reached([{}] * 12)) == "12 of 50"
+    assert epochs_text(state, "a", Reached([{}] * 50)) == "50 of 50, evaluating"
+
+
 def test_a_log_shows_running_trials_now_and_then(state, monkeypatch, capsys):
     monkeypatch.setattr(present, "REFRESH_SECONDS", 0)
     request, name = SweepRequest(grid=Grid((0.0,)), experiment="x", jobs=1), next(iter(state.configs))

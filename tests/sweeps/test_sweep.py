@@ -402,6 +402,14 @@ def test_the_time_that_is_left_is_told_from_epochs_that_are_over(tiny):
     assert seconds_left(SweepState(state.folder, configs), {}) is None
 
 
+def test_the_time_that_is_left_counts_the_epochs_of_all_tasks(tiny):
+    configs = {name: tiny(epochs=4, tasks="5", lam=lam) for name, lam in (("a", 0.0), ("b", 1e-3))}
+    state = SweepState(folder_of(configs["a"]).parent, configs)
+    state.rows["a"] = {"train_seconds": "40.0", "epochs": "4"}  # of each task
+    left = seconds_left(state, {"b": Reached([{"seconds": "2.0"}] * 8)})
+    assert left == pytest.approx((20 - 8) * 2 + EVALUATION_SECONDS)
+
+
 def test_the_display_tells_the_time_once_an_epoch_is_over(tiny, monkeypatch, capsys):
     monkeypatch.setattr("sparsehead_cli.present.sweep.REFRESH_SECONDS", 0)
     config = tiny(epochs=7)

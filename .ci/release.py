@@ -43,7 +43,7 @@ STEPS = {
     "proximal": f"sparsehead pretrain --experiment vicreg --lam 1e-2 --solver proximal {SHORT}",
     "evaluate": "sparsehead evaluate FIRST --protocol knn",
     "spectrum": "sparsehead spectrum FIRST --figure spectra",
-    "sweep": f"sparsehead sweep-lambda --lams 0,1e-3 --seeds 1 {SHORT}",
+    "sweep": "sparsehead sweep-lambda --lams 0,1e-3 --seeds 1 --epochs 1 --set batch_size=450 --set widths=8,8,8,8",
     "report": "sparsehead report results/lambda-quick",
 }
 NAMED = ("torch", "torchvision", "numpy")  # whose versions the last lines have
@@ -124,7 +124,7 @@ def passes(command: str, folder: Path) -> bool:
     done = subprocess.run(
         [folder / "venv" / "bin" / program, *(str(first) if text == "FIRST" else text for text in arguments)],
         cwd=empty,
-        env={**kept, "HOME": str(folder / "home")},
+        env={**kept, "HOME": str(folder / "home"), "OMP_NUM_THREADS": "1"},  # several threads wait for each other on a busy machine
         capture_output=True,
         text=True,
         check=False,

@@ -51,7 +51,7 @@ class ShuffledDBN(Method):
     `size` dimensions are a group, and the joined batch must be larger. `eps` mixes the identity into their covariance.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, size: Count = 32, eps: Share = 1e-3) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, size: Count = 32, eps: Share = 1e-5) -> None:
         super().__init__(backbone, projector)
         self.eps = eps
         self.dim = output_dim(projector, backbone.dim)

@@ -20,7 +20,6 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 WORDS = ("image", "view", "backbone", "representation", "head", "embedding", "group", "λ", "source", "phase", "run", "study")
 BUILT = ("effective_rank_r_at_equal_knn", "rank_correlation_")  # names that are made of two
-LEFT = {"methods.md", "heads.md", "speed.md"}  # which begin with a list of words, or with a table
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +61,7 @@ def test_every_page_has_its_place_in_the_site():
 def test_a_page_begins_with_what_it_is_for(page):
     title, first = page.read_text().split("\n\n")[:2]
     assert re.fullmatch("# .+", title)
-    if page.name not in LEFT:
-        assert re.match(r"(This|These) pages? ", first), first
+    assert re.match(r"(This|These) pages? ", first), first
 
 
 def test_the_glossary_has_every_term():

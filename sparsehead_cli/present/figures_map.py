@@ -27,9 +27,14 @@ LINE, HEADING, CELL = 0.27, 1.5, 0.52  # inches of a line, of what is above and 
 
 
 def has_map(summary: list[Row]) -> bool:
-    """Whether rows of sweep_summary.csv have what a map compares: several settings, with differences over several seeds."""
-    settings = {tuple(str(row[column]) for column in SETTING) for row in summary}
-    return len(settings) > 1 and not all(math.isnan(number(row["difference_low"])) for row in summary)
+    """Whether rows of sweep_summary.csv have what a map compares: settings with mostly the same λ, and intervals of differences.
+
+    Of `--lams auto` each setting may have values of its own, so that most squares would be empty; of one seed all would be grey.
+    """
+    compared = [row for row in summary if row["metric"] == "accuracy" and not math.isnan(number(row["difference_low"]))]
+    settings = {tuple(str(row[column]) for column in SETTING) for row in compared}
+    lams = {float(row["lam"]) for row in compared}
+    return len(settings) > 1 and 2 * len(compared) > len(settings) * len(lams)
 
 
 def map_figure(summary: list[Row]) -> Figure:
@@ -54,18 +59,19 @@ def map_figure(summary: list[Row]) -> Figure:
             ax.set_xticks(range(len(lams)), [f"{lam:g}" for lam in lams], rotation=45, ha="right", fontsize=7.5)
             ax.set_xlabel("λ")
         axes[0].set_yticks(range(len(settings)), names)
-        figure.suptitle(heading_of(rows, len(settings) * len(lams)))
+        figure.suptitle(heading_of(rows))
     return figure
 
 
-def heading_of(rows: pd.DataFrame, cells: int) -> str:
+def heading_of(rows: pd.DataFrame) -> str:
     """What is compared, and what colours mean: nothing in one of twenty."""
+    cells = rows.loc[rows["metric"].isin(PANELS), "difference_low"].notna().sum()
     counts = sorted({int(count) for count in rows["seeds"]})
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
     bare = "" if set(rows[REGULARISERS]) <= {NO_REGULARISER} else " without regularisers"
     return (
         f"Paired differences to λ 0{bare}, means over {seeds}\n"
-        f"grey: the 95 % interval includes 0; of {cells} cells without any effect\n"
+        f"grey: the 95 % interval includes 0; of {cells} squares without any effect\n"
         f"about {max(1, round(cells / 20))} would have a colour. ×: r or z has collapsed"
     )
 

@@ -55,7 +55,7 @@ class ShuffledDBN(Method):
 
     title = "Shuffled-DBN"
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module, *, size: Count = 32, eps: Share = 1e-3) -> None:
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, size: Count = 32, eps: Share = 1e-5) -> None:
         super().__init__(backbone, projector)
         self.eps = eps
         self.dim = output_dim(projector, backbone.dim)

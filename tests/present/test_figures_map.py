@@ -30,7 +30,7 @@ def test_what_is_written_in_which_squares():
     assert most[2] > most[0]  # violet
     assert loss[2] > loss[0]
     assert [text.get_text() for text in rank_z.texts] == ["+0.0", "+0.0", "+0.0", "×"]  # it has no rank
-    assert "of 4 cells without any effect" in figure.get_suptitle()
+    assert "of 11 squares without any effect" in figure.get_suptitle()
 
 
 def test_what_has_no_map():
@@ -38,6 +38,11 @@ def test_what_has_no_map():
     assert not has_map(summarise(rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.9]})))  # one setting
     single = [*rows({0.0: [0.8], 1e-3: [0.9]}), *rows({0.0: [0.8], 1e-3: [0.9]}, method="byol")]
     assert not has_map(summarise(single))  # one seed: nothing but noise
+    of_their_own = [
+        *rows({0.0: [0.8, 0.8], 1e-3: [0.9, 0.91], 1e-2: [0.9, 0.91]}),
+        *rows({0.0: [0.8, 0.8], 2e-3: [0.9, 0.91], 2e-2: [0.9, 0.91]}, method="byol"),
+    ]
+    assert not has_map(summarise(of_their_own))  # most squares would be empty
 
 
 def test_regularisers_alone_have_a_column():

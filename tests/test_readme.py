@@ -15,6 +15,7 @@ from sparsehead_cli.evaluation import spectrum
 from sparsehead_cli.foreign.timm_models import TimmBackbone
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import mlp
+from sparsehead_cli.nets.vit import VITS
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config, read_experiments
 from sparsehead_cli.ssl.methods import METHODS
@@ -172,6 +173,8 @@ SWEEPS = {name for name, entry in read_experiments(ROOT / "experiments.yaml").it
 def test_experiments(sparsehead, tmp_path, monkeypatch, experiment):
     monkeypatch.chdir(ROOT)
     short = [*SHORT, *(["--set", "projector_out=256"] if experiment == "imagenet-barlow" else [])]  # 8192 take a minute
+    if read_experiments(ROOT / "experiments.yaml")[experiment].get("backbone") in VITS:  # of one stage
+        short += ["--set", "widths=8", "--set", "blocks=1"]
     if experiment.startswith("sentences"):
         pytest.importorskip("all_minilm_l6_v2")
         table = write_table(tmp_path / "few.tsv", each=12)

@@ -173,9 +173,9 @@ def squares(x: Tensor, side: int) -> Tensor:
 
 
 def initialise(module: nn.Module) -> None:
-    """As timm: linear layers normal with standard deviation 0.02, cut off, their biases 0."""
+    """Linear layers as the authors have them, uniform by their widths (Glorot & Bengio 2010), with biases 0."""
     if isinstance(module, nn.Linear) and not module.weight.is_meta:
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.xavier_uniform_(module.weight)
         nn.init.zeros_(module.bias)
 
 

@@ -96,7 +96,7 @@ def terminal_table(table: Table, width: int) -> rich.table.Table:
     least, natural = [], []
     for i, (column, title) in enumerate(columns):
         cells = "\n".join(line[i] for line in lines)
-        word = min(LEAST_WORD, longest([*title.split(), *cells.split()]))
+        word = min(LEAST_WORD, longest([*title.split(), *cells.replace("λ ", "λ_").split()]))  # λ stays beside its number
         least.append(word if column.text else max(word, longest(cells.split("\n"))))
         natural.append(longest([*title.split("\n"), *cells.split("\n")]))
     room = width - 3 * len(columns) - 1

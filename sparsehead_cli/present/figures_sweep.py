@@ -139,8 +139,12 @@ def sweep_column(panels: dict[str, Axes], places: dict[float, float], trials: pd
                 cross_out(ax, places, rows[rows["lam"].isin(fallen)])
         for lam in best[:1]:  # of each number there is one
             mark_chosen(ax, places[lam])
-        names = [f"{lam:g}" for lam in marked] if ax is lowest else []
-        ax.set_xticks([places.get(lam, math.log10(lam or 1)) for lam in marked], names, rotation=45, ha="right", fontsize=7.5)
+        at = [places.get(lam, math.log10(lam or 1)) for lam in marked]
+        if ax is lowest:
+            ax.set_xticks(at, [f"{lam:g}" for lam in marked], rotation=45, ha="right", fontsize=7.5)
+        else:
+            ax.set_xticks(at)
+            ax.tick_params(labelbottom=False)
         ax.set_xlim(min(places.values()) - 0.2, max(places.values()) + 0.2)
     lowest.set_xlabel("λ (log)")
 

@@ -224,7 +224,7 @@ RESULT = {  # numbers in metrics.csv that the end of a run shows, and what they 
 OF_LAYER = {  # numbers in layers.csv
     "inputs": Column("inputs"),
     "active_inputs": Column("norm > 1 %\nof the\nlargest"),
-    "functional_inputs": Column("inputs needed\n(z within 1 %)"),
+    "functional_inputs": Column("inputs\nneeded (z\nwithin 1 %)"),
     "outputs": Column("outputs"),
     "active_outputs": Column("norm > 1 %\nof the\nlargest"),
     "dead_outputs": Column("constant"),

@@ -20,7 +20,8 @@ SHARE_LIMITS = (-2, 104)  # of shares in %, with room for the markers at 0 and 1
 ANYWHERE = (0, 0, 1, 1)  # panels have their places once it is known what is written around them
 MARGIN, GAP = 0.07, 0.13  # inches around a figure and its headings, and between the rows of panels
 HEADING_LINE, TITLE_LINE = 0.176, 0.165  # inches that a line of these needs
-LABEL, NUMBERS = 0.2, 0.47  # inches for the labels at the left, and mostly for the numbers beside a panel
+LABEL, NUMBERS = 0.2, 0.47  # inches for the labels at the left, and mostly for the numbers beside the first panels
+BETWEEN = 0.2  # inches between panels beside each other: the numbers are those of the first
 HIGH = {False: 1.48, True: 0.98}  # inches: the height of a panel, and that in a paper
 LEGEND_LINE = 0.17  # inches
 
@@ -53,11 +54,13 @@ def panel_sheets(
     parts = [list(settings[first : first + beside]) for first in range(0, len(settings), beside)]
     sheets = []
     for of_figure in [parts] if whole else [[part] for part in parts]:
-        figure = Figure(figsize=(COLUMN if paper else 1.2 + 2.7 * len(of_figure[0]), 1))
+        figure = Figure(figsize=(COLUMN if paper else 1.2 + 2.55 * len(of_figure[0]), 1))
         bands = [{label: [figure.add_axes(ANYWHERE) for _ in part] for label in labels_of(part)} for part in of_figure]
         for band in bands:
             for label, row in band.items():
                 row[0].set_ylabel(label)
+                for ax in row[1:]:
+                    ax.tick_params(labelleft=False)
         sheets.append(Sheet(figure, bands, HIGH[paper]))
     return sheets
 
@@ -94,16 +97,16 @@ def arrange(sheet: Sheet, heading: str, names: float, below: float = 0.0) -> Non
 
 
 def place(sheet: Sheet, top: float, titles: list[float], names: float, numbers: float) -> None:
-    """Put panels below `top`, with room for `titles` and `names` and, at the left of each, `numbers`; all in inches."""
+    """Put panels below `top`, with room for `titles` and `names` and, at the left of the first ones, `numbers`; all in inches."""
     (width, height), bands = sheet.figure.get_size_inches(), sheet.bands
     columns = max(map(len, sheet.rows))
     left = LABEL + numbers
-    wide = (width - left - MARGIN - numbers * (columns - 1)) / columns
+    wide = (width - left - MARGIN - BETWEEN * (columns - 1)) / columns
     for band, title in zip(bands, titles, strict=True):
         bottom = top - title - sheet.high
         for row in band.values():
             for k, ax in enumerate(row):
-                ax.set_position(((left + k * (wide + numbers)) / width, bottom / height, wide / width, sheet.high / height))
+                ax.set_position(((left + k * (wide + BETWEEN)) / width, bottom / height, wide / width, sheet.high / height))
             row[0].yaxis.set_label_coords((LABEL - left) / wide, 0.5)
             bottom -= sheet.high + GAP
         top = bottom + sheet.high + GAP - names

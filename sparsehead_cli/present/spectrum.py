@@ -47,7 +47,7 @@ HEAD = {  # numbers of the head in spectrum_metrics.csv
     "probe_read": Column("probe of what\nis read, %", digits=1, scale=100, short="of what\nis read"),
     "probe_unread": Column("probe of\nthe rest, %", digits=1, scale=100, short="of the\nrest"),
     "batch_features_median": Column(
-        "features a batch\nneeds (loss\nwithin 1 %)", short="features\na batch\nneeds (loss\nwithin 1 %)"
+        "features a batch\nneeds (loss\nwithin 1 %)", short="features\na batch\nneeds\n(loss\nwithin\n1 %)"
     ),
     "batch_overlap": Column("overlap of\nbatches, %", digits=1, scale=100, short="overlap of\nbatches"),
     "batch_overlap_by_chance": Column("expected\nby chance, %", digits=1, scale=100, short="(expected\nby chance)", below="({})"),

@@ -215,7 +215,7 @@ def test_studies_stand_beside_each_other_on_one_page(beside, browser):
         assert browser.run("return document.documentElement.scrollWidth") == width
     said, asked = browser.heard()
     assert said == []
-    assert [address for address in asked if not address.startswith("data:")] == [beside.as_uri()] * 2
+    assert [address for address in asked if not address.startswith("data:")] == [beside.as_uri()]
 
 
 def test_folders_without_sweeps_cannot_stand_beside_each_other(sparsehead, tmp_path):
@@ -444,7 +444,7 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
     assert browser.run(wide) == []
     assert browser.run("return [document.documentElement.scrollWidth, innerWidth]") == [width, width]
     shown = browser.run("return [...document.querySelectorAll('.drawing svg')].map(svg => svg.getBoundingClientRect().width)")
-    assert len(shown) == 6  # against λ in two parts, curves in two, spectra, spectra over training
+    assert len(shown) == 5  # against λ, curves in two parts, spectra, spectra over training
     assert min(shown) > 300
 
 

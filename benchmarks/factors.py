@@ -1,16 +1,17 @@
 """What does a head keep, and what does it throw away? The study on images whose factors are known.
 
     sparsehead sweep-lambda --experiment factors      # the runs: six λ, five seeds
-    python benchmarks/factors.py                      # results/factors: factors.csv, factors.png, factors.svg
+    python benchmarks/factors.py                      # results/factors: factors.csv, factors.png, factors.svg; a table for the docs
 
 Evaluates every finished run of the sweep by the protocol `factors` where that is not done yet, gathers the rows in factors.csv, and
 draws them: what a linear read-out gets of each factor from r, from z, and from the parts of r that the head reads and does not
 read, and how far similarity in r and in z is that of the factors that the views keep, and of those that they change. Means over
-seeds with 95 % intervals by Student's t. `--drawn` draws the table that is there.
+seeds with 95 % intervals by Student's t, in the table paired differences to λ 0. `--drawn` draws the table that is there.
 """
 
 import argparse
 from pathlib import Path
+from statistics import fmean
 
 import matplotlib
 import pandas as pd
@@ -24,7 +25,7 @@ from sparsehead_cli.present.figures_sweep import lam_places
 from sparsehead_cli.runs.table_files import frame, read_csv, replace_csv
 from sparsehead_cli.runs.tables import RUN
 from sparsehead_cli.study.results import read_sweep
-from sparsehead_cli.study.stats import mean_interval
+from sparsehead_cli.study.stats import differences, mean_interval
 
 RESULTS = Path(__file__).parents[1] / "results" / "factors"
 READ_OUTS = {
@@ -38,6 +39,20 @@ READ_OUTS = {
 }
 SIMILAR = {"kept": "factors that the views keep", "changed": "factors that they change"}
 PARTS = {"r": "r", "z": "z", "read": "part of r that the head reads", "unread": "the rest of r"}
+TOLD = {  # (features, metric) -> a line of the table for the docs
+    ("z", "cka_kept"): "z, similarity of the factors that the views keep (CKA)",
+    ("z", "cka_changed"): "z, similarity of those that they change (CKA)",
+    ("r", "cka_kept"): "r, similarity of the factors that the views keep (CKA)",
+    ("r", "cka_changed"): "r, similarity of those that they change (CKA)",
+    ("z", "shape_accuracy"): "z, shape (kept; accuracy)",
+    ("z", "texture_accuracy"): "z, texture (kept; accuracy)",
+    ("z", "y_r2"): "z, place upright (changed; R²)",
+    ("z", "colour_r2"): "z, colour (changed; R²)",
+    ("r", "shape_accuracy"): "r, shape (kept; accuracy)",
+    ("r", "texture_accuracy"): "r, texture (kept; accuracy)",
+    ("r", "y_r2"): "r, place upright (changed; R²)",
+    ("r", "colour_r2"): "r, colour (changed; R²)",
+}
 TITLES = {"cka": "similarity of all pairs: linear CKA", "rank_correlation": "rank correlation over pairs"}
 
 
@@ -98,6 +113,24 @@ def figure_of(rows: pd.DataFrame) -> Figure:
     return figure
 
 
+def told(rows: pd.DataFrame) -> str:
+    """A table of Markdown: means at λ 0, and paired differences to it with half of their 95 % interval."""
+    lams = sorted(rows["lam"].unique())
+    lines = ["| | " + " | ".join(f"λ {lam:g}" for lam in lams) + " |", "|---" * (len(lams) + 1) + "|"]
+    for (features, metric), name in TOLD.items():
+        of = rows[(rows["features"] == features) & (rows["metric"] == metric)]
+        if of.empty:
+            continue
+        by_lam = {lam: of_lam.set_index("seed")["value"].to_dict() for lam, of_lam in of.groupby("lam")}
+        zero = by_lam.pop(0.0)
+        cells = [f"{fmean(zero.values()):.2f}"]
+        for values in by_lam.values():
+            mean, low, _ = mean_interval(differences(values, zero))
+            cells.append(f"{mean:+z.2f} ± {mean - low:.2f}")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=RESULTS, help="of the sweep")
@@ -106,7 +139,9 @@ def main() -> None:
     table = options.folder / "factors.csv"
     if not options.drawn:
         replace_csv(table, gathered(options.folder))
-    for path in save_figure(figure_of(frame(read_csv(table))), options.folder / "factors"):
+    rows = frame(read_csv(table))
+    print(told(rows))
+    for path in save_figure(figure_of(rows), options.folder / "factors"):
         print(path)
 
 

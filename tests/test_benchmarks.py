@@ -163,6 +163,13 @@ def test_studies_are_drawn_of_their_tables(tmp_path, script, values):
     assert (tmp_path / table.replace(".csv", ".png")).stat().st_size > 20_000
 
 
+def test_the_page_has_what_the_study_of_factors_found(tmp_path):
+    shutil.copy(ROOT / "results" / "factors" / "factors.csv", tmp_path)
+    *table, _, _ = run("factors.py", "--drawn", "--folder", tmp_path).strip().splitlines()
+    assert len(table) == 14
+    assert "\n".join(table) in (ROOT / "docs" / "confirm.md").read_text()
+
+
 def test_every_benchmark_is_run_above():
     text = Path(__file__).read_text()
     assert all(f'"{script}"' in text for script in SCRIPTS)

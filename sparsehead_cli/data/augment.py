@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import groupby
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -199,8 +200,8 @@ class Draw:
     def chosen(self, p: float) -> Tensor:
         """The rows to which it happens, each with probability p, int64 [n]. A step is done for these alone."""
         self.unit()
-        rows = (self._drawn[:, self._next - 1] < p).nonzero().squeeze(1)  # on the processor, so that a device is not waited for
-        return without_waiting(rows, self._table.device)
+        rows = np.flatnonzero(self._drawn[:, self._next - 1].numpy() < p)  # on the processor, so that a device is not waited for
+        return without_waiting(torch.from_numpy(rows), self._table.device)
 
 
 def without_waiting(x: Tensor, device: torch.device) -> Tensor:

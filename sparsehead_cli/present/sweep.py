@@ -22,7 +22,6 @@ from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
-from sparsehead_cli.runs.tasks import epochs_of_all
 from sparsehead_cli.runs.views import described
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, MAP, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
 from sparsehead_cli.study.summary import SETTING, SHARED, has_collapsed, without_pruned
@@ -127,7 +126,7 @@ def running_line(state: SweepState, running: dict[str, Reached], left: float | N
 
 def epochs_text(state: SweepState, name: str, reached: Reached) -> str:
     """How far a trial is: 3.4 of 10, which is 40 % of its fourth epoch; in the end it is evaluated."""
-    epochs = reached.beat.epochs if reached.beat else epochs_of_all(state.configs[name])
+    epochs = reached.beat.epochs if reached.beat else state.configs[name].all_epochs
     whole = float(reached.epochs).is_integer()
     return f"{reached.epochs:.{0 if whole else 1}f} of {epochs}{', evaluating' if reached.epochs >= epochs else ''}"
 

@@ -159,6 +159,13 @@ class Config:
     data_dir: Path = setting(Path("data"), "Where data sets lie or are downloaded to.", identity=False)
     results: Path = setting(Path("results"), "Runs go to RESULTS/EXPERIMENT/RUN.", identity=False)
 
+    @property
+    def all_epochs(self) -> int:
+        """The epochs of a whole run: `epochs` for each of the tasks that its settings name, unless they are trained all at once."""
+        if not self.tasks or self.continual == "joint":
+            return self.epochs
+        return self.epochs * (int(self.tasks) if self.tasks.isdigit() else 1 + self.tasks.count(","))
+
 
 FIELDS = settings_of(Config)
 

@@ -363,7 +363,7 @@ TABLES = {
         ),
         empty=("run", "loss", "gradient_norm", "lr", *PROBED),
         extra="seconds",
-        key=("method", "lam", "seed"),
+        key=("method", "backbone", "lam", "seed"),
         renamed=OLD_COUNTS,
     ),
     "factors.csv": Table(

@@ -27,13 +27,6 @@ class Tasks(NamedTuple):
     count: int
 
 
-def epochs_of_all(config: Config) -> int:
-    """The epochs of a run, those of all tasks that its settings name: each has `epochs` of them, and all at once no more."""
-    if not config.tasks or config.continual == "joint":
-        return config.epochs
-    return config.epochs * (int(config.tasks) if config.tasks.isdigit() else 1 + config.tasks.count(","))
-
-
 def in_tasks(
     config: Config, load: Callable[[Config, str], Source | list[Source]], sources: list[Source | list[Source]]
 ) -> tuple[list[list[Source]], Tasks | None]:

@@ -17,7 +17,6 @@ from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv, replace_csv
 from sparsehead_cli.runs.tables import METRICS
-from sparsehead_cli.runs.tasks import epochs_of_all
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV
 from sparsehead_cli.sweeps.auto import read_tasks
 from sparsehead_cli.sweeps.trial import setting_columns
@@ -54,7 +53,7 @@ class Halving:
 
     def epochs(self, name: str) -> int:
         """How many a trial has in all its tasks."""
-        return self.tasks * epochs_of_all(self.configs[name])
+        return self.tasks * self.configs[name].all_epochs
 
     def unwanted(self) -> set[str]:
         """The names of all trials that need not go on or begin. What trials have reached is read now and then."""

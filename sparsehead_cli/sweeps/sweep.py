@@ -19,7 +19,6 @@ from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import METRICS, TABLES, VARIED
-from sparsehead_cli.runs.tasks import epochs_of_all
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
@@ -288,11 +287,11 @@ def seconds_left(state: SweepState, running: dict[str, Reached]) -> float | None
     """
     seconds = [number(row["seconds"]) for reached in running.values() for row in reached.rows]
     trained = {name: float(row["train_seconds"]) for name, row in state.rows.items() if row.get("train_seconds")}
-    seconds += [of_run / epochs_of_all(state.configs[name]) for name, of_run in trained.items() if name in state.configs]
+    seconds += [of_run / state.configs[name].all_epochs for name, of_run in trained.items() if name in state.configs]
     seconds = seconds or [reached.beat.epoch_seconds for reached in running.values() if reached.beat]
     if not seconds or not running:
         return None
     pending = state.pending()
     done = {name: reached.epochs for name, reached in running.items()}
-    epochs = sum(max(0, epochs_of_all(state.configs[name]) - done.get(name, 0)) for name in pending)
+    epochs = sum(max(0, state.configs[name].all_epochs - done.get(name, 0)) for name in pending)
     return (epochs * statistics.fmean(seconds) + len(pending) * EVALUATION_SECONDS) / len(running)

@@ -210,7 +210,7 @@ def test_regularisers_alone_can_be_chosen(request_):
     (choice,) = plan.choices
     assert (choice.lam, choice.setting["regularisers"], set(choice.runs)) == (0, "koleo:0.1", {"zero", "chosen"})
     finish(request, pilot, plan, cured)
-    assert "simclr: λ 0, regularisers koleo:0.1, head with BatchNorm" in sentences(read_confirmation(pilot.folder))[0]
+    assert "SimCLR: λ 0, regularisers koleo:0.1, head with BatchNorm" in sentences(read_confirmation(pilot.folder))[0]
 
 
 def test_what_has_collapsed_is_not_chosen(request_):

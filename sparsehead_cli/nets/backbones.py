@@ -99,7 +99,11 @@ class ResNet(nn.Module):
             self.dim = width * block.expansion
         return nn.Sequential(*layers)
 
-    def forward(self, x: Tensor, *, averaged: bool = True) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x).mean(dim=(2, 3))
+
+    def maps(self, x: Tensor) -> Tensor:
+        """The last stage before it is averaged, [B, C, h, w] -> [B, D, h', w']."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         for name in self.layers:
             stage = getattr(self, name)
@@ -108,11 +112,7 @@ class ResNet(nn.Module):
                     x = recomputed(block, x)
             else:
                 x = stage(x)
-        return x.mean(dim=(2, 3)) if averaged else x
-
-    def maps(self, x: Tensor) -> Tensor:
-        """The last stage before it is averaged, [B, C, h, w] -> [B, D, h', w']."""
-        return self(x, averaged=False)
+        return x
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether the backward pass computes each residual block again, instead of keeping its activations. As timm's."""

@@ -151,7 +151,7 @@ def known_rows(state: SweepState) -> dict[str, Row]:
     if foreign:
         raise SparseheadError(
             f"{path} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): "
-            "it is another sweep's. Ask for a grid that has them, or choose another --results."
+            "it is another sweep's. Choose another --results, such as mine, or ask for a grid that has them."
         )
     for name, config in state.configs.items():
         if name in rows:

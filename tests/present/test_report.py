@@ -85,7 +85,12 @@ def files(folder):
 def test_tables_and_figures_are_those_that_the_sweep_wrote(sparsehead, folder):
     swept(folder)
     before = files(folder)
-    assert set(before) == {"sweep.csv", "sweep_summary.csv", "sweep.png", "sweep.svg", "curves.csv"}
+    assert set(before) == {
+        "sweep.csv",
+        "sweep_summary.csv",
+        "curves.csv",
+        *(f"{n}.{kind}" for n in ("sweep", "sweep_map") for kind in ("png", "svg")),
+    }
     for name in set(before) - {"sweep.csv", "curves.csv"}:
         (folder / name).unlink()
     for run in [path for path in folder.iterdir() if path.is_dir()]:
@@ -444,7 +449,7 @@ def test_nothing_is_wider_than_the_window(browser, page, width):
     assert browser.run(wide) == []
     assert browser.run("return [document.documentElement.scrollWidth, innerWidth]") == [width, width]
     shown = browser.run("return [...document.querySelectorAll('.drawing svg')].map(svg => svg.getBoundingClientRect().width)")
-    assert len(shown) == 5  # against λ, curves in two parts, spectra, spectra over training
+    assert len(shown) == 6  # the map, against λ, curves in two parts, spectra, spectra over training
     assert min(shown) > 300
 
 

@@ -107,7 +107,7 @@ def test_a_grid_goes_on_with_regularisers(finished, sweep, folder):
         assert sweep(*axis, "--trial", shlex.split(line)[-1])[0] == 0
     code, out, err = sweep(*axis)
     assert (code, err) == (0, "")
-    assert "simclr, regularisers koleo:0.1: " in out
+    assert "SimCLR, with koleo:0.1: " in out
     assert "paired difference to λ 0 without regularisers" in out
     rows = read_csv(folder / "sweep.csv")
     assert [(row["regularisers"], row["lam"]) for row in rows[:4]] == [

@@ -105,9 +105,10 @@ def describe(run: Run) -> list[tuple[str, str]]:
     """What a run trains, in a few lines of (name, value)."""
     config, backbone = run.config, run.method.backbone
     parameters = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
-    strength = f"{config.lam:g}"
+    penalised = f"λ {config.lam:g}"
     if config.lam_schedule != "constant":
-        strength += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
+        penalised += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
+    penalised += f", {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"
     noun = getattr(run.spec, "noun", "images")
     head = describe_head(config, backbone.dim)
     stem = f"{backbone.stem} stem, " if hasattr(backbone, "stem") else ""
@@ -117,7 +118,7 @@ def describe(run: Run) -> list[tuple[str, str]]:
     return [
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}{parts}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
-        ("SparseHead", f"λ {strength}, {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"),
+        ("SparseHead", penalised if config.lam else "off, λ 0"),
         ("data", f"{config.dataset}: {len(run.train):,} {noun}, {len(run.val):,} held out{one_class}"),
         *describe_images(run),
         ("views", views_line(run)),

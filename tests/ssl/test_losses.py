@@ -312,6 +312,7 @@ def test_zca_whitens_and_turns_nothing():
     torch.testing.assert_close(losses.zca(white, 0.0), white)
     torch.testing.assert_close(losses.zca(1000 * z, 0.01), losses.zca(z, 0.01))
     assert losses.zca(embeddings(4, 8)[0], 0.0).isnan().any()  # fewer samples than dimensions
+    assert losses.zca(z * torch.nan, 0.0).isnan().all()  # and no error of the eigenvalues', which says nothing of a loss
 
 
 def test_the_gradient_of_an_inverse_root_needs_no_different_eigenvalues():

@@ -97,8 +97,9 @@ class InverseRoot(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: torch.autograd.function.FunctionCtx, matrix: Tensor) -> Tensor:
-        values, vectors = torch.linalg.eigh(matrix)
-        roots = torch.where(values > 0, values, torch.nan).sqrt()
+        is_finite = matrix.isfinite().all()  # eigh raises for others; what is NaN already is told by whoever looks at the loss
+        values, vectors = torch.linalg.eigh(torch.where(is_finite, matrix, torch.eye(len(matrix), device=matrix.device)))
+        roots = torch.where(is_finite & (values > 0), values, torch.nan).sqrt()
         ctx.save_for_backward(roots, vectors)
         return vectors / roots @ vectors.T
 

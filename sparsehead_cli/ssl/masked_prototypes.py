@@ -4,6 +4,7 @@ Both have a projection head, which SparseHead acts on.
 """
 
 import copy
+from collections.abc import Callable
 from typing import Annotated, NamedTuple
 
 import torch
@@ -42,18 +43,17 @@ def ibot(
     *,
     prototypes: Tensor,
     teacher_prototypes: Tensor,
-    centre: Tensor,
+    centre: Tensor | Callable[[Tensor], Tensor],
     student_temperature: float,
     teacher_temperature: float,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of hidden patches to what a teacher makes of them, who sees them; [V, T, E], [V, T, E], [V, T] -> [].
 
     Mean over the hidden patches of a view, then over all V views; one without a hidden patch counts as 0. The teacher's scores are
-    centred and sharpened as in `losses.dino`, and get no gradient. Also returns their mean over hidden patches, [P].
+    centred and sharpened as in `losses.sharpened`, and get no gradient. Also returns their mean over hidden patches, [P].
     Source: iBOT (Zhou et al. 2022), eq. 2.
     """
-    teacher = losses.prototype_scores(t.flatten(0, 1), teacher_prototypes).detach()
-    target = ((teacher - centre) / teacher_temperature).softmax(dim=1)
+    target, teacher = losses.sharpened(t.flatten(0, 1), teacher_prototypes, centre, teacher_temperature)
     log_p = (losses.prototype_scores(z.flatten(0, 1), prototypes) / student_temperature).log_softmax(dim=1)
     loss = masked_mean(-(target * log_p).sum(dim=1).view_as(hidden), hidden).mean()
     return loss, masked_mean(teacher.T, hidden.flatten())
@@ -77,15 +77,19 @@ def dino_by_sinkhorn(
     z1: Tensor, z2: Tensor, t1: Tensor, t2: Tensor, *local: Tensor, iterations: int, **constants: Tensor | float
 ) -> Tensor:
     """`losses.dino` with the centre that shares the teacher's views equally among prototypes; [B, E] each -> []."""
-    scores = losses.prototype_scores(torch.cat([t1, t2]), constants["teacher_prototypes"]).detach()
-    centre = sinkhorn_centre(scores, torch.ones_like(scores[:, 0]), constants["teacher_temperature"], iterations)
+
+    def centre(scores: Tensor) -> Tensor:
+        return sinkhorn_centre(scores, torch.ones_like(scores[:, 0]), constants["teacher_temperature"], iterations)
+
     return losses.dino(z1, z2, t1, t2, *local, centre=centre, **constants)[0]
 
 
 def ibot_by_sinkhorn(z: Tensor, t: Tensor, hidden: Tensor, *, iterations: int, **constants: Tensor | float) -> Tensor:
     """`ibot` with the centre that shares hidden patches equally among prototypes; [V, T, E], [V, T, E], [V, T] -> []."""
-    scores = losses.prototype_scores(t.flatten(0, 1), constants["teacher_prototypes"]).detach()
-    centre = sinkhorn_centre(scores, hidden.flatten(), constants["teacher_temperature"], iterations)
+
+    def centre(scores: Tensor) -> Tensor:
+        return sinkhorn_centre(scores, hidden.flatten(), constants["teacher_temperature"], iterations)
+
     return ibot(z, t, hidden, centre=centre, **constants)[0]
 
 

@@ -1,5 +1,7 @@
 """Objectives of prototypes: which of them an embedding is near."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -37,6 +39,18 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     return log_q.exp()
 
 
+def sharpened(
+    t: Tensor, prototypes: Tensor, centre: Tensor | Callable[[Tensor], Tensor], temperature: float
+) -> tuple[Tensor, Tensor]:
+    """A teacher's distribution over prototypes, centred and sharpened, and its scores before that; [N, E] -> [N, P], [N, P].
+
+    `centre` is [P], or what makes it of the scores. Neither gets a gradient. Source: DINO (Caron et al. 2021), section 3.1.
+    """
+    scores = prototype_scores(t, prototypes).detach()
+    centre = centre(scores) if callable(centre) else centre
+    return ((scores - centre) / temperature).softmax(dim=1), scores
+
+
 def dino(
     z1: Tensor,
     z2: Tensor,
@@ -45,19 +59,19 @@ def dino(
     *local: Tensor,
     prototypes: Tensor,
     teacher_prototypes: Tensor,
-    centre: Tensor,
+    centre: Tensor | Callable[[Tensor], Tensor],
     student_temperature: float,
     teacher_temperature: float,
 ) -> tuple[Tensor, Tensor]:
     """Cross-entropy of the student to other views' centred, sharpened teacher, mean over B and all pairs; [B, E] each -> [].
 
     z and `local` are the student's embeddings of the global and the local views, t the teacher's of the global ones, without
-    gradient; `centre` [P] is subtracted from the teacher's scores. Each student's view is compared with each other view of the
-    teacher. Also returns the teacher's mean scores [P], towards which the centre moves.
+    gradient; the centre is subtracted from its scores, as in `sharpened`. Each student's view is compared with each other view of
+    the teacher. Also returns the teacher's mean scores [P], towards which the centre moves.
     Source: DINO (Caron et al. 2021), eq. 3 and algorithm 1.
     """
-    teacher = prototype_scores(torch.cat([t1, t2]), teacher_prototypes).detach()
-    target = ((teacher - centre) / teacher_temperature).softmax(dim=1).roll(len(t1), dims=0)
+    target, teacher = sharpened(torch.cat([t1, t2]), teacher_prototypes, centre, teacher_temperature)
+    target = target.roll(len(t1), dims=0)
     student = prototype_scores(torch.cat([z1, z2]), prototypes) / student_temperature
     losses = [-(target * student.log_softmax(dim=1)).sum(dim=1)]
     for z in local:  # both teacher's views are other ones

@@ -46,7 +46,8 @@ from sparsehead_cli.runs.table_files import read_csv, replace_csv
 ENTRIES = ("imagenet-simclr", "imagenet-byol", "imagenet-barlow")
 WNIDS = [f"n{number:08}" for number in (1440764, 1443537)]
 STEPS, QUICK_STEPS, EPOCHS, BATCH = 50, 12, 2, 4
-SMALLER = {"batch_size": BATCH, "epochs": EPOCHS, "image_size": 72, "precision": "float32", "workers": 1}
+SMALLER = {"batch_size": BATCH, "epochs": EPOCHS, "image_size": 72, "precision": "float32"}
+WORKERS = {"imagenet-barlow": 0}  # a reading process is a fork, which keeps its process's 6 GB as they were when the epoch began
 NARROW = {"projector_hidden": 64, "blocks": "1,1,1,1"}  # with --quick
 
 
@@ -86,7 +87,12 @@ def write_shards(root: Path, shards: Path, count: int = 4) -> None:
 
 def settings_of(entry: str, quick: bool) -> list[str]:
     """What is set beside the entry."""
-    settings = {**SMALLER, "lr": read_experiments()[entry]["lr"] / 100, **(NARROW if quick else {})}
+    settings = {
+        **SMALLER,
+        "workers": WORKERS.get(entry, 1),
+        "lr": read_experiments()[entry]["lr"] / 100,
+        **(NARROW if quick else {}),
+    }
     return [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
 
 
@@ -160,7 +166,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", nargs="*", choices=ENTRIES, help="of experiments.yaml (default: all, with --quick the first)")
     parser.add_argument("--quick", action="store_true", help="little work: to see that it runs, not to quote")
-    parser.add_argument("--out", type=Path, help="write the rows to this CSV")
+    parser.add_argument("--out", type=Path, help="write the rows to this CSV, which keeps those of other entries")
     options = parser.parse_args()
     entries = options.entries or (ENTRIES[:1] if options.quick else ENTRIES)
     steps = QUICK_STEPS if options.quick else STEPS
@@ -173,7 +179,8 @@ def main() -> None:
     machine = facts()
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        replace_csv(options.out, [{**line, **machine} for line in rows], "imagenet.csv")
+        others = [line for line in read_csv(options.out) if line["experiment"] not in ("imagenet", *entries)]
+        replace_csv(options.out, [*others, *({**line, **machine} for line in rows)], "imagenet.csv")
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from sparsehead_cli.options import (
     Callback,
     DataDir,
     Device,
+    DryRun,
     Engine,
     Experiment,
     Experiments,
@@ -137,9 +138,7 @@ def pretrain(
     experiments: Experiments = None,
     callback: Callback = None,
     set_: Set = None,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what it would do, how long and with what memory; write nothing.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Train a backbone with a sparse projection head.
 
@@ -305,6 +304,7 @@ def sweep_lambda(
     experiments: Experiments = None,
     set_: Set = None,
     callback: Callback = None,
+    dry_run: DryRun = False,
     trial: Annotated[str | None, typer.Option(hidden=True, help="Run this one trial, here.")] = None,
 ) -> None:
     """Which λ? A grid of paired runs, a table and a verdict.
@@ -319,6 +319,11 @@ def sweep_lambda(
     from sparsehead_cli.present import sweep as show
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.sweeps.sweep import read_state, run_one
+
+    if dry_run:
+        from sparsehead_cli.present.dry_run import show_sweep_dry_run
+
+        return show_sweep_dry_run(Console(), request)
 
     state, console = read_state(request), Console()
     if confirm is not None:

@@ -99,6 +99,7 @@ Callback = Annotated[
 Paper = Annotated[
     bool, typer.Option("--paper", help="Figures as for a paper: SVG and PDF, as wide as a column (3.25 in), 8 pt, no prose.")
 ]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would do, how long and with what memory; write nothing.")]
 SkipBadImages = Annotated[bool, typer.Option("--skip-bad-images", help="Leave out unreadable images, and count them.")]
 Experiments = Annotated[Path | None, typer.Option(help="Another experiments.yaml.", show_default=False)]
 Experiment = Annotated[

@@ -1,7 +1,8 @@
-"""`sparsehead pretrain --dry-run`: what the command would do, how long it would take and with what memory. Nothing is written."""
+"""`--dry-run` of `pretrain` and `sweep-lambda`: what the command would do, how long and with what memory. Nothing is written."""
 
 from pathlib import Path
 
+import torch
 from rich.text import Text
 from torch import nn
 
@@ -13,14 +14,23 @@ from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.pretrain import describe
 from sparsehead_cli.present.recipe import show_values
+from sparsehead_cli.present.sweep import lams_of, notes_of
 from sparsehead_cli.runs.build import build, memory_needed
 from sparsehead_cli.runs.checkpoint import load_checkpoint
+from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import require_of_run
+from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.origins import resolve
 from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.settings import Values
-from sparsehead_cli.training.rehearsal import rehearse
+from sparsehead_cli.study.plan import read_plan
+from sparsehead_cli.sweeps.confirm import check_confirm, confirming
+from sparsehead_cli.sweeps.engines import default_jobs, threads_of
+from sparsehead_cli.sweeps.grid import AXES
+from sparsehead_cli.sweeps.request import SweepRequest
+from sparsehead_cli.sweeps.sweep import EVALUATION_SECONDS, SweepState, read_state
+from sparsehead_cli.training.rehearsal import Rehearsal, rehearse
 
 
 def show_dry_run(
@@ -40,8 +50,87 @@ def show_dry_run(
         lines = [*describe(run), ("parameters", parameters(run.method)), *estimates(run)]
     finally:
         distributed.stop()
+    show_lines(console, lines)
+
+
+def show_sweep_dry_run(console: Console, request: SweepRequest) -> None:
+    """Print the trials of a sweep, and how long they take, as a few steps of the first trial of each method show it.
+
+    Raises: SparseheadError for whatever the command itself would end with before it trains, and for data that is not there.
+    """
+    if request.confirm is not None:
+        check_confirm(request)
+    with without_downloads():
+        state = read_state(request)
+        lines = [("experiment", request.experiment), *grid_lines(request, state)]
+        plan = read_plan(state.folder) if request.confirm is not None else None
+        if plan:
+            lines.append(("plan", f"{plan.hash}, frozen {plan.written}"))
+            state = confirming(request, plan, state)
+        counts = f"{len(state.rows)} finished, {len(state.failed)} failed before, {len(state.pending())} to run"
+        lines.append(("trials", f"{len(state.configs)} in {state.folder}: {counts}"))
+        lines += sweep_estimates(request, state)
+    if request.confirm is not None and not plan:
+        fresh = f"{request.confirm} fresh seeds of λ 0, the λ chosen and its control, for each method"
+        lines.append(("confirm", f"then a plan, and {fresh}: each as long as one of these trials"))
+    show_lines(console, lines)
+
+
+def grid_lines(request: SweepRequest, state: SweepState) -> list[tuple[str, str]]:
+    """(name, values) of each axis that the grid has values for, and how settings came about."""
+    lines = []
+    for axis in AXES:
+        values = getattr(request.grid, axis)
+        if values := (values if isinstance(values, tuple) else (values,)):
+            lines.append((axis, ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)))
+    lines += [("lams", line) for line in (lams_of(state) if request.grid.auto else ())]
+    return lines + [("note", line) for line in notes_of(state)]
+
+
+def sweep_estimates(request: SweepRequest, state: SweepState) -> list[tuple[str, str]]:
+    """(name, value) of the time of a trial of each method, that of all that are left, and memory."""
+    is_here, pending = request.engine == "local", [state.configs[name] for name in state.pending()]
+    jobs = (request.jobs or default_jobs()) if is_here else 1
+    threads = threads_of(jobs) if is_here else 1
+    if not pending:
+        return [("time", "nothing is left to do")]
+    lines, total, peak, there = [], 0.0, 0, 0
+    for method in dict.fromkeys(config.method for config in pending):
+        alike = [config for config in pending if config.method == method]
+        run, rehearsal = rehearsed(alike[0], threads)
+        of_one = rehearsal.seconds(run.total_steps, run.epochs) + EVALUATION_SECONDS
+        total, peak, there = total + len(alike) * of_one, max(peak, rehearsal.peak), memory_of(run.device)
+        step = f"{brief(rehearsal.step_seconds)} a step (measured on {counted(rehearsal.steps, 'step')})"
+        lines.append((method_name(method), f"{counted(len(alike), 'trial')}, each about {duration(of_one)}: {step}"))
+    where = (
+        f"{jobs} at a time, each with {counted(threads, 'thread')}"
+        if is_here
+        else "one after the other on one core of this machine"
+    )
+    return [
+        *lines,
+        ("time", f"about {duration(total / jobs)}, {where}"),
+        ("memory", f"{size(peak)} at most for each one in those steps, of {size(there)}"),
+    ]
+
+
+def rehearsed(config: Config, threads: int) -> tuple[Run, Rehearsal]:
+    """A trial that was not begun, and some of its steps, on as many threads as the sweep gives it."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        run = build(config)
+        return run, rehearse(run)
+    finally:
+        torch.set_num_threads(before)
+        distributed.stop()
+
+
+def show_lines(console: Console, lines: list[tuple[str, str]]) -> None:
+    """Print names with their values, and that nothing was written."""
+    width = max(10, *(len(name) for name, _ in lines))
     for name, value in lines:
-        console.print(Text.assemble((f"{name:>10}", "dim"), f"  {printable(value)}"), soft_wrap=True)
+        console.print(Text.assemble((f"{name:>{width}}", "dim"), f"  {printable(value)}"), soft_wrap=True)
     console.print("a dry run: nothing was written", soft_wrap=True)
 
 

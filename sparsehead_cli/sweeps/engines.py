@@ -52,6 +52,11 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def threads_of(jobs: int) -> int:
+    """Each one's share of the cores, of so many trials at a time."""
+    return max(1, cores() // jobs)
+
+
 def processes() -> multiprocessing.context.BaseContext:
     """How trials get a process of their own: as a fork of one that has done nothing but import, where there are forks.
 
@@ -72,7 +77,7 @@ def run_local(tasks: list[Task], jobs: int, on_poll: OnPoll) -> Iterator[Outcome
     this process ends, so do its children.
     """
     waiting, running, stopped = list(tasks), {}, set()  # running: slot -> (task, process)
-    context, gpus, threads = processes(), torch.cuda.device_count(), max(1, cores() // jobs)
+    context, gpus, threads = processes(), torch.cuda.device_count(), threads_of(jobs)
     try:
         while waiting or running:
             for slot in range(jobs):

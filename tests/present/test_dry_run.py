@@ -113,3 +113,64 @@ def test_sizes():
     assert [size(count) for count in (5e6, 999e6, 2.5e9)] == ["5 MB", "999 MB", "2.5 GB"]
     assert dry_run.brief(0.0456) == "46 ms"
     assert dry_run.brief(2.34) == "2.3 s"
+
+
+@pytest.fixture
+def dry_sweep(sparsehead, tmp_path, monkeypatch):
+    """sweep-lambda --dry-run in an empty folder, as `dry`."""
+    monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+
+    def run(*arguments):
+        before = sorted(here.rglob("*"))
+        answer = sparsehead("sweep-lambda", "--dry-run", "--device", "cpu", "--set", "projector_hidden=64", *arguments)
+        assert sorted(here.rglob("*")) == before
+        return answer
+
+    return run
+
+
+def test_a_sweep_says_its_trials_their_time_and_memory_and_writes_nothing(dry_sweep):
+    threads = torch.get_num_threads()
+    code, out, err = dry_sweep("--methods", "simclr,byol", "--lams", "0,1e-3", "--seeds", "3", "--jobs", "4", "--confirm", "8")
+    assert (code, err) == (0, "")
+    assert torch.get_num_threads() == threads
+    assert re.search(r" methods  simclr, byol\n", out)
+    assert re.search(r" lams  0, 0.001\n", out)
+    assert "12 in results/lambda-quick: 0 finished, 0 failed before, 12 to run\n" in out
+    trial = r"{}  6 trials, each about \d+ s: \d+ ms a step \(measured on \d+ steps?\)\n"
+    assert re.search(trial.format("SimCLR"), out)
+    assert re.search(trial.format("BYOL"), out)
+    assert re.search(r"time  about \d+ \w+, 4 at a time, each with 1 thread\n", out)
+    assert re.search(r"memory  [\d.]+ .B at most for each one in those steps, of [\d.]+ GB\n", out)
+    assert "then a plan, and 8 fresh seeds of λ 0, the λ chosen and its control, for each method" in out
+    assert out.endswith("a dry run: nothing was written\n")
+
+
+def test_the_time_of_a_sweep_is_that_of_its_trials(dry_sweep, monkeypatch):
+    monkeypatch.setattr(dry_run, "rehearse", lambda run: Rehearsal(step_seconds=1.0, steps=3, probe_seconds=35.0, peak=5_000_000))
+    steps = "35 an epoch, 70 steps of 256 in two epochs"
+    _, out, _ = dry_sweep("--lams", "0,1e-3,1e-2", "--seeds", "2", "--epochs", "2", "--jobs", "3")
+    assert "6 trials, each about 2.5 minutes: 1.0 s a step (measured on 3 steps)" in out, steps  # 70 + 2 · 35 + 10 seconds
+    assert "time  about 5 minutes, 3 at a time" in out
+    assert "memory  5 MB at most" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--dataset", "cifar10"], "cifar10 is not complete or not unpacked in data, and a dry run fetches nothing"),
+        (["--confirm", "2"], "confirm must be at least 8"),
+        (["--methods", "nothing"], "nothing"),
+    ],
+)
+def test_a_sweep_ends_with_what_it_would_end_with(dry_sweep, arguments, says):
+    assert says in assert_one_error(dry_sweep(*arguments))
+
+
+def test_a_sweep_that_has_finished_has_nothing_left(dry_sweep, monkeypatch):
+    monkeypatch.setattr("sparsehead_cli.sweeps.sweep.SweepState.pending", lambda state: [])
+    _, out, _ = dry_sweep("--lams", "0,1e-3")
+    assert "time  nothing is left to do\n" in out

@@ -218,7 +218,7 @@ def spectrum(
 
     Raises: SparseheadError.
     """
-    from sparsehead_cli.evaluation.spectrum import SpectrumRequest
+    from sparsehead_cli.evaluation.spectrum_request import SpectrumRequest
     from sparsehead_cli.present.spectra import measured_spectra, tracked_spectra
     from sparsehead_cli.runs.table_files import frame
 

@@ -258,7 +258,7 @@ def spectrum(
         from sparsehead_cli.present.spectrum import explain as explain_all
 
         return explain_all(Console())
-    from sparsehead_cli.evaluation.spectrum import SpectrumRequest
+    from sparsehead_cli.evaluation.spectrum_request import SpectrumRequest
     from sparsehead_cli.present.spectra import run_spectrum
 
     request = SpectrumRequest(

@@ -48,7 +48,7 @@ class FeatureTask:
         """What finds the rows in the tables."""
         return f"{stable_seed('features', *self.digests.items(), self.seed):016x}"[:12]
 
-    def rows(self, on_part: Callable[[str], None]) -> list[list[Row]]:
+    def rows(self, on_part: Callable[..., None]) -> list[list[Row]]:
         """Those of the three tables, of which that of batches has none; `on_part` is told what is being measured."""
         features = self.paths["r"]
         common = {

@@ -4,9 +4,9 @@ A checkpoint whose rows are in the tables already is not measured again.
 """
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,15 +15,16 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.augment import ImageViews
-from sparsehead_cli.data.contract import GLOBAL, Inputs, Source, View, Views, each, joined
+from sparsehead_cli.data.contract import GLOBAL, Batch, Inputs, Source, View, Views, each, joined
 from sparsehead_cli.data.datasets import dataset_info, held_out_mask
 from sparsehead_cli.data.prepare import laid_out
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.feature_files import FeatureTask
 from sparsehead_cli.evaluation.load import load_subject
+from sparsehead_cli.evaluation.spectrum_request import OnPart, OnProgress, SpectrumProgress, SpectrumRequest, check
 from sparsehead_cli.evaluation.spectrum_rows import batch_rows, eigenvalue_rows, metric, spectrum_numbers
-from sparsehead_cli.evaluation.subject import LoadOptions, Subject, with_other_images_told
+from sparsehead_cli.evaluation.subject import Subject, with_other_images_told
 from sparsehead_cli.evaluation.table import TaskTables
 from sparsehead_cli.foreign.assumptions import in_words
 from sparsehead_cli.machine.archive import Unsound
@@ -37,8 +38,6 @@ from sparsehead_cli.measure.linear import linear_probe
 from sparsehead_cli.measure.moments import WIDEST, BlockMoments
 from sparsehead_cli.measure.spectrum import Spectrum
 from sparsehead_cli.runs.checkpoint import checkpoint_file
-from sparsehead_cli.runs.config import FIELDS
-from sparsehead_cli.runs.settings import require_in_range
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
@@ -46,40 +45,8 @@ from sparsehead_cli.sparse.telemetry import functional_inputs
 KEPT = 10_000  # images, at most, whose features are held at once: for the probes, and r for what the head reads
 RESPONSE_IMAGES = 512  # that the projector's response is averaged over
 TABLES = ("spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv")
+PARTS = {"invariance": "augmented views", "batches": "features that batches need"}  # what views are drawn for -> what that is
 NAMES = {"r": "the representation r", "z": "the embedding z"}
-
-
-@dataclass(frozen=True, kw_only=True)
-class SpectrumRequest:
-    """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run, without a split the test images,
-    or the held-out ones of a data set that has no test images.
-
-    `features` and `embeddings` are .npy files with r and z, which are measured beside the checkpoints.
-    """
-
-    checkpoints: tuple[str, ...] = ()
-    features: Path | None = None
-    embeddings: Path | None = None
-    dataset: str | None = None
-    split: str | None = None
-    layers: bool = False
-    out: Path = Path("results/spectra")
-    seed: int = 0
-    options: LoadOptions = field(default_factory=LoadOptions)
-
-
-@dataclass(frozen=True)
-class SpectrumProgress:
-    """Which of the checkpoints is at hand, what is being measured of it, and what was found in a file of somebody else's."""
-
-    checkpoint: str
-    number: int
-    checkpoints: int
-    doing: str
-    report: tuple[str, ...] = ()
-
-
-OnProgress = Callable[[SpectrumProgress], None]
 
 
 def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress: None) -> list[list[Row]]:
@@ -96,7 +63,7 @@ def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress:
             on_progress(progress)
             key = lost_task(tables, checkpoint, request)
             if key is not None:
-                on_progress(replace(progress, doing="measured before; its checkpoint is not here"))
+                on_progress(progress.at("measured before; its checkpoint is not here"))
             else:
                 folder = (request.options.weights or checkpoint_file(checkpoint)).parent
                 task = SpectrumTask(load_subject(checkpoint, request.options, request.dataset), request, folder)
@@ -104,7 +71,7 @@ def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress:
                 finished = tables.has(key)
                 on_progress(replace(progress, doing="measured before" if finished else "features", report=task.subject.report))
                 if not finished:
-                    tables.add(key, task.rows(lambda doing, progress=progress: on_progress(replace(progress, doing=doing))))
+                    tables.add(key, task.rows(lambda *part, progress=progress: on_progress(progress.at(*part))))
             keys.append(key)
         if request.features is not None:
             keys.append(measure_features(request, tables, on_progress))
@@ -121,31 +88,15 @@ def measure_features(request: SpectrumRequest, tables: TaskTables, on_progress: 
     task = FeatureTask(request.features, request.embeddings, request.seed)
     key = task.key()
     finished = tables.has(key)
-    on_progress(replace(progress, doing="measured before" if finished else "features"))
+    on_progress(progress.at("measured before" if finished else "features"))
     if not finished:
-        tables.add(key, task.rows(lambda doing: on_progress(replace(progress, doing=doing))))
+        tables.add(key, task.rows(lambda *part: on_progress(progress.at(*part))))
     return key
 
 
 def other_tables(rows: list[Row]) -> tuple[str, ...]:
     """The tables that a task with these rows of spectrum_metrics.csv has rows in; batches are of a projector."""
     return TABLES[:-1] if any(row["features"] == "head" for row in rows) else TABLES[1:-1]
-
-
-def check(request: SpectrumRequest) -> None:
-    """Raises: SparseheadError for numbers that cannot be, for names that are not there, and for nothing to measure."""
-    require_in_range(FIELDS, seed=request.seed)
-    if request.embeddings is not None and request.features is None:
-        raise SparseheadError("--embeddings goes with the features r of the same images: --features r.npy --embeddings z.npy.")
-    if not request.checkpoints and request.features is None:
-        raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], --features r.npy, or --explain.")
-    if not request.checkpoints and (request.dataset or request.layers):
-        raise SparseheadError(
-            "--dataset and --layers are of checkpoints, and say nothing about features in a file. Leave them out."
-        )
-    request.options.check()
-    if request.dataset is not None:
-        dataset_info(request.dataset, request.options.data_dir)  # an unknown name, or a folder that is not there, is an error now
 
 
 def lost_task(tables: TaskTables, checkpoint: str, request: SpectrumRequest) -> str | None:
@@ -187,6 +138,7 @@ class SpectrumTask:
         generator = torch.Generator().manual_seed(stable_seed("spectrum", request.seed))
         self.order = torch.randperm(len(self.source), generator=generator)
         self.shuffled = self.source.take(self.order)  # a block of rows then stands for all of them, and so do the first few
+        self.on_part: OnPart = lambda *part: None
 
     @cached_property
     def digest(self) -> str:
@@ -199,8 +151,9 @@ class SpectrumTask:
         what = (self.dataset, self.split, self.digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
         return f"{stable_seed(self.subject.digest, *what):016x}"[:12]
 
-    def rows(self, on_part: Callable[[str], None]) -> list[list[Row]]:
-        """Those of the three tables; `on_part` is told what is being measured."""
+    def rows(self, on_part: OnPart) -> list[list[Row]]:
+        """Those of the three tables; `on_part` is told what is being measured, and how far that is."""
+        self.on_part = on_part
         common = {
             **self.subject.columns,
             "checkpoint": self.subject.digest,
@@ -218,7 +171,6 @@ class SpectrumTask:
         numbers: list[Row] = []
         for name, spectrum in spectrums.items():
             numbers += spectrum_numbers(name, spectrum, self.request.seed)
-        on_part("augmented views")
         numbers += self.invariances()
         batches: list[BatchSubset] = []
         if "z" in spectrums:
@@ -262,12 +214,20 @@ class SpectrumTask:
                 yield {name: known[name][order[place]] for name in self.subject.features}, place
             return
         with hidden_layers(self.subject.network.projector) as hidden:
-            for batch in self.shuffled.batches(BATCH):
+            for batch in self.watched(self.shuffled, BATCH, "features"):
                 features = self.subject.network(self.subject.prepare(batch.inputs))
                 yield (
                     {name: features[name] for name in self.subject.features} | (hidden if self.request.layers else {}),
                     batch.index,
                 )
+
+    def watched(self, source: Source, size: int, doing: str) -> Iterator[Batch]:
+        """The batches of a source; of each it is told that it is done when the next one is asked for."""
+        done = 0
+        for batch in source.batches(size):
+            self.on_part(doing, done, len(source))
+            yield batch
+            done += len(batch.labels)
 
     def kept_features(self, source: Source) -> Features | None:
         """What `evaluate` has kept beside the weights of all images of a source; None where it has not, or it is of no use."""
@@ -288,7 +248,7 @@ class SpectrumTask:
     def views(self, images: int, count: int, batch: int, what: str) -> Iterator[dict[str, Tensor]]:
         """r and z of `count` views of each of the first `images` images, `batch` at a time: [n, count, D]."""
         few = self.shuffled.take(torch.arange(min(images, len(self.source))))
-        for i, part in enumerate(few.batches(batch)):
+        for i, part in enumerate(self.watched(few, batch, PARTS[what])):
             generator = torch.Generator().manual_seed(stable_seed(what, self.request.seed, i))
             views = several(self.subject.views, self.subject.prepare.for_views(part.inputs), count, generator)
             features = self.subject.network(each(laid_out, joined(views)))
@@ -359,7 +319,7 @@ class SpectrumTask:
             few = spread(len(source)).to(self.subject.device)
             return known["r"][few], known.labels[few]
         r, labels = [], []
-        for batch in source.take(spread(len(source))).batches(BATCH):
+        for batch in self.watched(source.take(spread(len(source))), BATCH, f"probes: features of {part}"):
             r.append(self.subject.network.backbone(self.subject.prepare(batch.inputs)))
             labels.append(batch.labels)
         return torch.cat(r), torch.cat(labels)

@@ -84,7 +84,7 @@ class Facts:
 
     def report(self) -> tuple[str, ...]:
         """What the file names, and a line for each of the four that facts rest on, for people; guesses come last."""
-        names = {KNOWN: f"known of {self.layout.name}"}
+        names = {KNOWN: f"as {self.layout.name} has it"}
         named = ", ".join(f"{name} {text if text.isprintable() else '?'}" for name, text in self.named.items())
         lines = [f"named in the file: {named}"] if named else []
         for how in (GIVEN, READ, KNOWN, GUESSED):

@@ -44,8 +44,8 @@ class Place:
 
     @property
     def where(self) -> str:
-        """The prefix as a place: "module.encoder_q", or "the top"."""
-        return printable(self.prefix.rstrip(".")) or "the top"
+        """The prefix as a place: "module.encoder_q", or "the top level"."""
+        return printable(self.prefix.rstrip(".")) or "the top level"
 
     def own(self) -> dict[str, Tensor]:
         """The network's tensors by its own names."""
@@ -103,7 +103,7 @@ def assemble(
         projector.load_state_dict(head.values(place.tensors, source), strict=False)
     report = (
         f"layout: {facts.layout.name}",
-        f"backbone: {place.where}, {words}, D = {outline.dim}",
+        f"backbone: {words}, D = {outline.dim}, at {place.where}",
         f"projector: {f'{printable(head.path)}, {head.words()}' if head else 'none found, so that only r is there'}",
         *notes,
         *misfits,

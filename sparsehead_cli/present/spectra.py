@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.evaluation.spectrum import OnProgress, SpectrumRequest
+from sparsehead_cli.evaluation.spectrum_request import OnProgress, SpectrumRequest
 from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.machine.launch import command_alone
 from sparsehead_cli.present import spectrum as show

@@ -17,19 +17,20 @@ from sparsehead_cli.measure.definitions import BATCH_SIZE, VIEWED, VIEWS
 from sparsehead_cli.measure.dimensions import dims_for, effective_rank
 from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_sentence, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
+from sparsehead_cli.runs.readable import duration
 from sparsehead_cli.runs.table_files import Row, frame
 from sparsehead_cli.study.by_lam import SETTING
 from sparsehead_cli.study.labels import groups, guess_notes, judged, labels, measured_on, of_features, say, verdicts
 from sparsehead_cli.study.results import BATCHES_CSV, EIGENVALUES_CSV, METRICS_CSV
 
 if TYPE_CHECKING:
-    from sparsehead_cli.evaluation.spectrum import SpectrumProgress
+    from sparsehead_cli.evaluation.spectrum_request import SpectrumProgress
 
 LEVELS = " ▁▂▃▄▅▆▇█"
 DECADES = 6  # that a small curve shows
 CURVE = 48  # columns of it
 FEW_SEEDS = 3
-PATIENCE_SECONDS = 10  # from which on a checkpoint has a line for each thing that is measured
+PATIENCE_SECONDS = 10  # after which a log gets another line, and from which on it is said how long something takes
 WIDE = 118  # columns of a console on which all of a spectrum's numbers have room, intervals behind them
 SPECTRUM = {  # numbers of r, z and hidden layers in spectrum_metrics.csv
     "effective_rank": Column("effective\nrank", digits=1),
@@ -198,28 +199,42 @@ def curve(values: list[float], width: int = CURVE) -> str:
 
 
 class SpectrumDisplay(Display):
-    """One plain line a checkpoint; on a terminal, what is being measured."""
+    """One plain line a checkpoint; on a terminal, what is being measured, and how far that is; in a log now and then a line."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console, console.status("") if console.is_terminal else None)
         self.named: set[int] = set()  # the numbers of checkpoints that have their line
+        self.doing, self.since = "", 0.0  # what is being measured, and since when
 
     def watch(self, progress: "SpectrumProgress") -> None:
         """Name the checkpoint when it is loaded, with what a foreign file has; then each thing that is measured."""
+        now = time.monotonic()
+        if progress.doing != self.doing or not progress.done:
+            self.doing, self.since = progress.doing, now
+        doing = far(progress, now - self.since)
         if self.moving:
-            self.moving.update(Text(f"{one_line(progress.doing)} …"))
+            self.moving.update(Text(f"{one_line(doing)} …"))
         if progress.doing == "loading":
             return
         before = f" ({progress.doing})" if progress.doing.startswith("measured before") else ""
         if progress.number not in self.named:
             self.named.add(progress.number)
-            self.began = time.monotonic()
+            self.began = self.shown = now
             self.say(f"{progress.number}/{progress.checkpoints}  {progress.checkpoint}{before}")
             for line in progress.report:
                 self.say(f"     {line}", emphasis(line))
-        elapsed = time.monotonic() - self.began
-        if elapsed > PATIENCE_SECONDS and not self.moving:  # on a terminal it is seen while it lasts
-            self.say(f"     {elapsed:4.0f} s  {progress.doing}")
+        if now - self.shown > PATIENCE_SECONDS and not self.moving:  # on a terminal it is seen while it lasts
+            self.shown = now
+            self.say(f"     {now - self.began:4.0f} s  {doing}")
+
+
+def far(progress: "SpectrumProgress", seconds: float) -> str:
+    """What is being measured, how far it is after so many seconds, and about how long the rest of it takes."""
+    if not progress.total:
+        return progress.doing
+    text = f"{progress.doing}: {progress.done:,} of {progress.total:,}"
+    left = seconds / progress.done * (progress.total - progress.done) if progress.done else 0
+    return f"{text}, about {duration(left)} left" if left > PATIENCE_SECONDS else text
 
 
 def show_spectra(console: rich.console.Console, tables: list[list[Row]], lams: list[Row]) -> None:

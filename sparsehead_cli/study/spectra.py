@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from sparsehead_cli.evaluation.spectrum import TABLES, OnProgress, SpectrumRequest, spectra
+from sparsehead_cli.evaluation.spectrum import TABLES, spectra
+from sparsehead_cli.evaluation.spectrum_request import OnProgress, SpectrumRequest
 from sparsehead_cli.runs.table_files import Row, replace_csv
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.results import BY_LAM

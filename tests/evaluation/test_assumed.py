@@ -127,7 +127,7 @@ def test_what_is_assumed_is_part_of_the_digest_and_of_the_report(tmp_path):
     assert "given by you: padding=2" in told.report
     guess = next(line for line in plain.report if line.startswith("guessed: "))
     assert "stem_stride=1, padding=1, pool=false, activation=relu, image_size=32, mean=" in guess
-    known = next(line for line in load(solo_learn(tmp_path, "cifar10")).report if line.startswith("known of solo-learn: "))
+    known = next(line for line in load(solo_learn(tmp_path, "cifar10")).report if line.startswith("as solo-learn has it: "))
     assert "padding=2" in known
 
 

@@ -11,8 +11,11 @@ import torch
 from sparsehead_cli.evaluation.evaluate import JobProgress, tables_of
 from sparsehead_cli.evaluation.plan import Job
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
+from sparsehead_cli.evaluation.spectrum import spectra
+from sparsehead_cli.evaluation.spectrum_request import SpectrumProgress, SpectrumRequest
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.evaluation import EvaluateDisplay
+from sparsehead_cli.present.spectrum import SpectrumDisplay
 from sparsehead_cli.runs.checkpoint import load_checkpoint, save_checkpoint
 from sparsehead_cli.runs.table_files import read_csv
 from tests.data.detection_sets import write_voc
@@ -88,7 +91,7 @@ def test_somebody_elses_checkpoint_to_tables(sparsehead, tmp_path):
     checkpoint(path)
     code, out, err = sparsehead("evaluate", path, "--dataset", "fashion1k", "--protocol", "knn", "--image-size", "16")
     assert (code, err) == (0, "")
-    for text in ("layout: lightning", "backbone: state_dict.backbone, resnet9", "images: 3 x 16 x 16", "kNN, k = 200"):
+    for text in ("layout: lightning", "backbone: resnet9", "at state_dict.backbone", "images: 3 x 16 x 16", "kNN, k = 200"):
         assert text in out
     assert out.index("layout: ") < out.index("1/1  knn on fashion1k")
     assert {row["features"] for row in read_csv(tmp_path / "evaluations.csv")} == {"r", "z"}
@@ -268,3 +271,28 @@ def test_a_log_shows_life_within_long_jobs_only(monkeypatch, capsys):
             display.watch(JobProgress(job, 1, 1, step, 2_000))
             now[0] += 4
     assert capsys.readouterr().out == "1/1  finetune on fashion1k, checkpoint\n     step 3 of 2,000\n     step 6 of 2,000\n"
+
+
+def test_a_log_of_spectrum_says_how_far_it_is_and_how_long_the_rest_takes(monkeypatch, capsys):
+    now, begun = [0.0], SpectrumProgress("some.pt", 1, 1, "loading")
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    with SpectrumDisplay(Console()) as display:
+        display.watch(begun)
+        for done in range(0, 10_000, 500):
+            display.watch(begun.at("features", done, 10_000))
+            now[0] += 4
+        display.watch(begun.at("intervals"))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "1/1  some.pt"
+    assert lines[1] == "       12 s  features: 1,500 of 10,000, about 68 s left"
+    assert lines[-1] == "       72 s  features: 9,000 of 10,000"  # eight seconds more
+    assert len(lines) == 7
+
+
+def test_spectrum_tells_of_every_input_that_it_passes(run_folder, tmp_path):
+    told = []
+    spectra(SpectrumRequest(checkpoints=(str(run_folder),), out=tmp_path), on_progress=told.append)
+    passes = {progress.doing: progress.total for progress in told if progress.total}
+    assert list(passes) == ["features", "augmented views", "features that batches need", "probes: features of train+val"]
+    assert all(0 <= progress.done < progress.total for progress in told if progress.total)
+    assert [progress.done for progress in told if progress.doing == "features"][:2] == [0, 0]  # begun, and before its first batch

@@ -330,7 +330,7 @@ def test_timms_models_by_name(tmp_path, name):
     cfg = model.pretrained_cfg
     assert subject.prepare.normalise == Normalisation(tuple(cfg["mean"]), tuple(cfg["std"]))
     assert (subject.columns["run"], subject.columns["method"], subject.columns["backbone"]) == (name, "timm", name)
-    assert "backbone: teacher.module.backbone" in "\n".join(subject.report)
+    assert "at teacher.module.backbone" in "\n".join(subject.report)
     assert subject.fresh().backbone.image == subject.prepare.image
     some = dict(list(state.items())[: len(state) // 2])
     torch.save(some, tmp_path / "w.pt")

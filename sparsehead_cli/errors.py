@@ -75,6 +75,12 @@ class _Short(reprlib.Repr):
 _SHORT = _Short()
 
 
+def missing(path: os.PathLike) -> str:
+    """That nothing is at a path, without a full stop. A shell leaves a pattern that fits nothing as it is."""
+    pattern = ": the pattern fits nothing that is there" if set("*?[") & set(str(path)) else ""
+    return f"{path} does not exist{pattern}"
+
+
 def of_system(doing: str, error: OSError, remedy: str = "") -> SparseheadError:
     """The error for what the operating system refused: `doing`, its reason, and what to do about it."""
     reason = one_line(error.strerror or str(error)) if error.errno != errno.ENOENT or error.filename else "it is not there"

@@ -115,6 +115,7 @@ def test_what_is_wrong_is_one_error(tmp_path, trained):
         'unknown protocol "knm"': lambda: sparsehead_cli.evaluate(trained, protocol="knm"),
         r"assume must be a list of texts.*: write \['padding=2'\]": lambda: sparsehead_cli.load(trained, assume="padding=2"),
         "does not exist": lambda: sparsehead_cli.load(tmp_path / "nothing.pt"),
+        "the pattern fits nothing that is there": lambda: sparsehead_cli.load(tmp_path / "run*" / "checkpoint.pt"),
         "which checkpoint": lambda: sparsehead_cli.spectrum(),
         "engine print prints commands": lambda: sparsehead_cli.sweep(engine="print"),
         "slurm.cpus is of Slurm: it needs --engine slurm": lambda: sparsehead_cli.sweep(set={"slurm.cpus": 2}),

@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, missing
 
 BYTES = 2**29  # unpacked: eleven times MNIST
 FILES = {
@@ -30,7 +30,7 @@ def read_idx(path: Path) -> np.ndarray:
             size = math.prod(shape)
             data = file.read(size + 1) if shape and size <= BYTES else b""
     except FileNotFoundError:
-        raise SparseheadError(f"{path} does not exist.") from None
+        raise SparseheadError(f"{missing(path)}.") from None
     except (OSError, EOFError, zlib.error) as error:
         raise SparseheadError(f"{path} is damaged ({error}). Delete it and fetch it again.") from None
     if not shape:

@@ -19,7 +19,7 @@ from typing import NoReturn
 
 import torch
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, missing
 from sparsehead_cli.foreign.tensors import listed, printable, tensors_of
 from sparsehead_cli.machine.archive import Unsound, open_file, require_sound, zip_of
 
@@ -69,7 +69,7 @@ def read_file(path: Path) -> tuple[object, tuple[str, ...]]:
     run code.
     """
     if not path.is_file():
-        raise SparseheadError(f"{path} does not exist." if not path.exists() else f"{path} is no file.")
+        raise SparseheadError(f"{missing(path)}." if not path.exists() else f"{path} is no file.")
     if path.suffix == ".safetensors":
         return read_safetensors(path), ()
     start = read_start(path)

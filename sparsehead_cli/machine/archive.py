@@ -17,7 +17,7 @@ from typing import BinaryIO
 import torch
 from torch import Tensor
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, missing
 from sparsehead_cli.machine.files import open_regular
 
 CHUNK = 2**20  # bytes that are held at once while an entry is compared with its checksum
@@ -61,7 +61,7 @@ def open_file(path: Path) -> Iterator[BinaryIO]:
     try:
         file = open_regular(path)
     except FileNotFoundError:
-        where = f"{path} is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else f"{path} does not exist"
+        where = f"{path} is a link to {os.readlink(path)}, which is not there" if path.is_symlink() else missing(path)
         below = sorted(path.parent.glob(f"*/{path.name}"))  # of a folder of runs, where one of them was meant
         raise SparseheadError(f"{where}.{f' Did you mean {below[0]}?' if below else ''}") from None
     except OSError as error:

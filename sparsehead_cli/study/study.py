@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, missing
 from sparsehead_cli.runs.table_files import Row, read_csv
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.confirm import Confirmation, read_confirmation
@@ -51,7 +51,8 @@ class Study:
 def read_study(folder: Path) -> Study:
     """Read a folder's tables. Raises: SparseheadError for a folder without any, and for a damaged table."""
     if not folder.is_dir():
-        raise SparseheadError(f"{folder} is no folder. Give that of a sweep or of spectra, such as results/lambda-quick.")
+        wrong = f"{folder} is no folder" if folder.exists() else missing(folder)
+        raise SparseheadError(f"{wrong}. Give that of a sweep or of spectra, such as results/lambda-quick.")
     if whole := plan_above(folder):
         raise SparseheadError(f"{folder} has the fresh seeds of a plan, which judges them together: sparsehead report {whole}")
     trials = list(read_sweep(folder).values())

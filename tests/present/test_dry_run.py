@@ -1,6 +1,7 @@
-"""`pretrain --dry-run`: what a run would be and take, from a few of its own steps, and nothing written."""
+"""`--dry-run`: what a run, or a sweep, would be and take, from a few steps, and nothing written."""
 
 import re
+from functools import partial
 
 import pytest
 import torch
@@ -16,8 +17,8 @@ from tests.test_cli import FAST, assert_one_error
 
 
 @pytest.fixture
-def dry(sparsehead, tmp_path, monkeypatch):
-    """pretrain --dry-run in an empty folder, from which it must come back empty; steps are timed for a moment only."""
+def in_empty_folder(sparsehead, tmp_path, monkeypatch):
+    """A command in an empty folder, from which it must come back empty; steps are timed for a moment only."""
     monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
     here = tmp_path / "here"
     here.mkdir()
@@ -25,11 +26,17 @@ def dry(sparsehead, tmp_path, monkeypatch):
 
     def run(*arguments):
         before = sorted(here.rglob("*"))
-        answer = sparsehead("pretrain", *FAST, "--dry-run", *arguments)
+        answer = sparsehead(*arguments)
         assert sorted(here.rglob("*")) == before
         return answer
 
     return run
+
+
+@pytest.fixture
+def dry(in_empty_folder):
+    """pretrain --dry-run."""
+    return partial(in_empty_folder, "pretrain", *FAST, "--dry-run")
 
 
 def test_it_says_settings_parameters_steps_time_and_memory_and_writes_nothing(dry):
@@ -116,20 +123,9 @@ def test_sizes():
 
 
 @pytest.fixture
-def dry_sweep(sparsehead, tmp_path, monkeypatch):
-    """sweep-lambda --dry-run in an empty folder, as `dry`."""
-    monkeypatch.setattr(rehearsal, "SECONDS", 0.01)
-    here = tmp_path / "here"
-    here.mkdir()
-    monkeypatch.chdir(here)
-
-    def run(*arguments):
-        before = sorted(here.rglob("*"))
-        answer = sparsehead("sweep-lambda", "--dry-run", "--device", "cpu", "--set", "projector_hidden=64", *arguments)
-        assert sorted(here.rglob("*")) == before
-        return answer
-
-    return run
+def dry_sweep(in_empty_folder):
+    """sweep-lambda --dry-run."""
+    return partial(in_empty_folder, "sweep-lambda", "--dry-run", "--device", "cpu", "--set", "projector_hidden=64")
 
 
 def test_a_sweep_says_its_trials_their_time_and_memory_and_writes_nothing(dry_sweep):
@@ -140,7 +136,7 @@ def test_a_sweep_says_its_trials_their_time_and_memory_and_writes_nothing(dry_sw
     assert re.search(r" methods  simclr, byol\n", out)
     assert re.search(r" lams  0, 0.001\n", out)
     assert "12 in results/lambda-quick: 0 finished, 0 failed before, 12 to run\n" in out
-    trial = r"{}  6 trials, each about \d+ s: \d+ ms a step \(measured on \d+ steps?\)\n"
+    trial = r"{}  6 trials, each about \d+ \w+: \d+ ms a step \(measured on \d+ steps?\)\n"
     assert re.search(trial.format("SimCLR"), out)
     assert re.search(trial.format("BYOL"), out)
     assert re.search(r"time  about \d+ \w+, 4 at a time, each with 1 thread\n", out)
@@ -150,11 +146,11 @@ def test_a_sweep_says_its_trials_their_time_and_memory_and_writes_nothing(dry_sw
 
 
 def test_the_time_of_a_sweep_is_that_of_its_trials(dry_sweep, monkeypatch):
-    monkeypatch.setattr(dry_run, "rehearse", lambda run: Rehearsal(step_seconds=1.0, steps=3, probe_seconds=35.0, peak=5_000_000))
-    steps = "35 an epoch, 70 steps of 256 in two epochs"
+    """Of 140 steps, two probes and an evaluation of ten seconds each."""
+    monkeypatch.setattr(dry_run, "rehearse", lambda run: Rehearsal(step_seconds=0.5, steps=3, probe_seconds=20.0, peak=5_000_000))
     _, out, _ = dry_sweep("--lams", "0,1e-3,1e-2", "--seeds", "2", "--epochs", "2", "--jobs", "3")
-    assert "6 trials, each about 2.5 minutes: 1.0 s a step (measured on 3 steps)" in out, steps  # 70 + 2 · 35 + 10 seconds
-    assert "time  about 5 minutes, 3 at a time" in out
+    assert "6 trials, each about 2 minutes: 500 ms a step (measured on 3 steps)" in out
+    assert "time  about 4 minutes, 3 at a time" in out
     assert "memory  5 MB at most" in out
 
 

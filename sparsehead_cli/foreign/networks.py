@@ -60,11 +60,12 @@ class Place:
 class ForeignNetwork:
     """A network from a file. `fresh()` is the same with its initial weights; `report` says what was found, for people.
 
-    `layout` is whose file it seems to be, by the names of LAYOUTS.
+    `layout` is whose file it seems to be, by the names of LAYOUTS, and `where` the backbone's place in it.
     """
 
     layout: str
     name: str
+    where: str
     backbone: nn.Module
     projector: nn.Module
     fresh: Callable[[], tuple[nn.Module, nn.Module]]
@@ -109,7 +110,7 @@ def assemble(
         *misfits,
         *left_out(place, head, search.skipped),
     )
-    return ForeignNetwork(facts.layout.name, name, backbone, projector, fresh, report)
+    return ForeignNetwork(facts.layout.name, name, place.where, backbone, projector, fresh, report)
 
 
 def fitting(search: Search, place: Place, outline: nn.Module, name: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:

@@ -30,7 +30,6 @@ from sparsehead_cli.runs.identity import config_in
 
 REMEDY = "Choose another file for --init."
 OF_IMAGES = ("training", "image", "stem", "normalise")  # attributes of a module that do not change what it computes
-PLACE = "backbone: "  # how the line begins that says where in a file the network was found
 BORDER = "padding"  # of the first convolution: another one changes no more than the border of the images
 
 
@@ -145,8 +144,7 @@ def in_their_file(path: Path, config: Config, spec: object) -> Found:
     for key in weights:
         if key.endswith(COUNTER):
             weights[key] = weights[key].long()
-    place = next(line for line in found.report if line.startswith(PLACE)).removeprefix(PLACE).partition(",")[0]
-    return Found(weights, found.backbone, f"{in_words(found.backbone, name)} of the layout {found.layout} at {place}")
+    return Found(weights, found.backbone, f"{in_words(found.backbone, name)} of the layout {found.layout} at {found.where}")
 
 
 def in_words(network: nn.Module, name: str) -> str:

@@ -319,7 +319,8 @@ def test_bytes_that_are_no_text_and_another_table(sparsehead, everything, folder
 
 
 def test_folders_without_anything_to_report(sparsehead, folder, tmp_path):
-    assert "is no folder" in assert_one_error(sparsehead("report", tmp_path / "nowhere"))
+    assert "nowhere does not exist" in assert_one_error(sparsehead("report", tmp_path / "nowhere")).replace("\n", "")
+    assert "report.py is no folder" in assert_one_error(sparsehead("report", __file__)).replace("\n", "")
     folder.mkdir()
     error = assert_one_error(sparsehead("report", folder))
     assert "has no rows in sweep.csv (of `sparsehead sweep-lambda`), nor in spectrum.csv and spectrum_metrics.csv" in error

@@ -5,7 +5,7 @@ reads) is not there.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.errors import SparseheadError, of_system, one_line
+from sparsehead_cli.evaluation.spectrum_request import OnPart
 from sparsehead_cli.evaluation.spectrum_rows import eigenvalue_rows, spectrum_numbers
 from sparsehead_cli.machine.files import open_regular
 from sparsehead_cli.machine.seeds import stable_seed
@@ -48,7 +49,7 @@ class FeatureTask:
         """What finds the rows in the tables."""
         return f"{stable_seed('features', *self.digests.items(), self.seed):016x}"[:12]
 
-    def rows(self, on_part: Callable[..., None]) -> list[list[Row]]:
+    def rows(self, on_part: OnPart) -> list[list[Row]]:
         """Those of the three tables, of which that of batches has none; `on_part` is told what is being measured."""
         features = self.paths["r"]
         common = {

@@ -14,7 +14,7 @@ from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.pretrain import describe
 from sparsehead_cli.present.recipe import show_values
-from sparsehead_cli.present.sweep import lams_of, notes_of
+from sparsehead_cli.present.sweep import ended, lams_of, notes_of
 from sparsehead_cli.runs.build import build, memory_needed
 from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.config import Config
@@ -23,7 +23,7 @@ from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.origins import resolve
 from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Run
-from sparsehead_cli.runs.settings import Values
+from sparsehead_cli.runs.settings import Values, written
 from sparsehead_cli.study.plan import read_plan
 from sparsehead_cli.sweeps.confirm import check_confirm, confirming
 from sparsehead_cli.sweeps.engines import default_jobs, threads_of
@@ -67,8 +67,7 @@ def show_sweep_dry_run(console: Console, request: SweepRequest) -> None:
         if plan:
             lines.append(("plan", f"{plan.hash}, frozen {plan.written}"))
             state = confirming(request, plan, state)
-        counts = f"{len(state.rows)} finished, {len(state.failed)} failed before, {len(state.pending())} to run"
-        lines.append(("trials", f"{len(state.configs)} in {state.folder}: {counts}"))
+        lines.append(("trials", f"{len(state.configs)} in {state.folder}: {ended(state)}, {len(state.pending())} to run"))
         lines += sweep_estimates(request, state)
     if request.confirm is not None and not plan:
         fresh = f"{request.confirm} fresh seeds of λ 0, the λ chosen and its control, for each method"
@@ -82,16 +81,19 @@ def grid_lines(request: SweepRequest, state: SweepState) -> list[tuple[str, str]
     for axis in AXES:
         values = getattr(request.grid, axis)
         if values := (values if isinstance(values, tuple) else (values,)):
-            lines.append((axis, ", ".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)))
+            lines.append((axis, ", ".join(map(written, values))))
     lines += [("lams", line) for line in (lams_of(state) if request.grid.auto else ())]
     return lines + [("note", line) for line in notes_of(state)]
 
 
 def sweep_estimates(request: SweepRequest, state: SweepState) -> list[tuple[str, str]]:
     """(name, value) of the time of a trial of each method, that of all that are left, and memory."""
-    is_here, pending = request.engine == "local", [state.configs[name] for name in state.pending()]
-    jobs = (request.jobs or default_jobs()) if is_here else 1
-    threads = threads_of(jobs) if is_here else 1
+    pending = [state.configs[name] for name in state.pending()]
+    jobs, threads, where = 1, 1, "one after the other on one core of this machine"
+    if request.engine == "local":
+        jobs = request.jobs or default_jobs()
+        threads = threads_of(jobs)
+        where = f"{jobs} at a time, each with {counted(threads, 'thread')}"
     if not pending:
         return [("time", "nothing is left to do")]
     lines, total, peak, there = [], 0.0, 0, 0
@@ -102,11 +104,6 @@ def sweep_estimates(request: SweepRequest, state: SweepState) -> list[tuple[str,
         total, peak, there = total + len(alike) * of_one, max(peak, rehearsal.peak), memory_of(run.device)
         step = f"{brief(rehearsal.step_seconds)} a step (measured on {counted(rehearsal.steps, 'step')})"
         lines.append((method_name(method), f"{counted(len(alike), 'trial')}, each about {duration(of_one)}: {step}"))
-    where = (
-        f"{jobs} at a time, each with {counted(threads, 'thread')}"
-        if is_here
-        else "one after the other on one core of this machine"
-    )
     return [
         *lines,
         ("time", f"about {duration(total / jobs)}, {where}"),

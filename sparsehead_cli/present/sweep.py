@@ -56,8 +56,7 @@ class SweepDisplay(Display):
     def __enter__(self) -> "SweepDisplay":
         state = self.state
         pending = len(state.pending())
-        counts = f"{len(state.rows)} finished, {len(state.failed)} failed before"
-        self.say(f"{len(state.configs)} trials in {state.folder}: {counts}")
+        self.say(f"{len(state.configs)} trials in {state.folder}: {ended(state)}")
         for line in notes_of(state):
             self.say(line)
         if state.failed:
@@ -97,6 +96,11 @@ class SweepDisplay(Display):
         elif time.monotonic() - self.logged > LOG_SECONDS:
             self.logged = time.monotonic()
             self.say(running_line(self.state, running, left))
+
+
+def ended(state: SweepState) -> str:
+    """How many trials are over before a sweep goes on."""
+    return f"{len(state.rows)} finished, {len(state.failed)} failed before"
 
 
 def running_title(state: SweepState, left: float | None) -> str:

@@ -179,7 +179,7 @@ def main() -> None:
     machine = facts()
     if options.out:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        others = [line for line in read_csv(options.out) if line["experiment"] not in ("imagenet", *entries)]
+        others = [line for line in read_csv(options.out, "imagenet.csv") if line["experiment"] not in ("imagenet", *entries)]
         replace_csv(options.out, [*others, *({**line, **machine} for line in rows)], "imagenet.csv")
 
 

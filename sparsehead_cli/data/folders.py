@@ -29,6 +29,7 @@ from sparsehead_cli.data.augment import Crops
 from sparsehead_cli.data.contract import Batch, ImageSpec, each
 from sparsehead_cli.data.listing import Listing, fingerprint
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.cores import cores
 
 if TYPE_CHECKING:
     from sparsehead_cli.data.reading import Reader
@@ -215,7 +216,7 @@ class Folder:
 
 def own_workers() -> int:
     """How many reading processes there are unless it is said: one a core that this process may use, at most WORKERS."""
-    return min(WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(WORKERS, cores())
 
 
 def _exit_codes(readers: list[BaseProcess], *, wait: bool) -> list[int]:

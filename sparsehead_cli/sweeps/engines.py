@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.machine.cores import cores
 from sparsehead_cli.machine.files import make_folder, replace_file
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.sweeps.trial import FAILED, TRIAL, attempt, end_with_parent, log_everything
@@ -45,11 +46,6 @@ OnPoll = Callable[[list[Task]], set[str]]  # the running tasks -> names of runs 
 def default_jobs() -> int:
     """One trial a GPU where there are GPUs, else one a core: trials of one thread do more work together than one of many."""
     return torch.cuda.device_count() or cores()
-
-
-def cores() -> int:
-    """Processors that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def threads_of(jobs: int) -> int:

@@ -47,7 +47,7 @@ def prox_l1(weight: Tensor, t: float, groups: str) -> Tensor:
 
 
 def l2(weight: Tensor, groups: str) -> Tensor:
-    """½‖W‖², [out, in] -> []: plain weight decay, the control that shrinks everything and makes nothing sparse."""
+    """½‖W‖², [out, in] -> []: plain weight decay, which shrinks everything and makes nothing sparse."""
     return weight.square().sum() / 2
 
 

@@ -143,5 +143,5 @@ def library() -> object:
         import tokenizers.pre_tokenizers
         import tokenizers.processors
     except ImportError:
-        raise SparseheadError("sentences need the package tokenizers: pip install -e '.[text]'") from None
+        raise SparseheadError("sentences need the package tokenizers: pip install 'sparsehead[text]'") from None
     return tokenizers

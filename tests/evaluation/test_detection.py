@@ -295,7 +295,7 @@ def test_crowds_are_neither_to_be_found_nor_wrong_when_found():
 
 def test_a_missing_extra_is_said_before_training(voc, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(SparseheadError, match=r"pip install torchmetrics pycocotools"):
+    with pytest.raises(SparseheadError, match=r"pip install .sparsehead\[detection\]"):
         detect(tiny_backbone(), grey(), *voc, SMALL, seed=0, device=CPU, watch=pytest.fail)
 
 

@@ -346,7 +346,7 @@ def test_what_is_asked_of_timm_and_cannot_be(foreign, monkeypatch):
         load(foreign, weights=foreign)
     with monkeypatch.context() as patched:
         patched.setitem(sys.modules, "timm", None)
-        with pytest.raises(SparseheadError, match=r"not installed: pip install timm"):
+        with pytest.raises(SparseheadError, match=r"not installed: pip install 'sparsehead\[timm\]'"):
             load("timm:resnet18", weights=foreign)
     pytest.importorskip("timm")
     with pytest.raises(SparseheadError, match='timm has no model "resnt18".*Did you mean "resnet18"'):

@@ -325,7 +325,7 @@ def test_what_is_no_safetensors_says_so(tmp_path):
 
 def test_safetensors_without_its_package(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "safetensors.torch", None)
-    assert "pip install safetensors" in refused(tmp_path / "c.safetensors", b"hello")
+    assert "pip install 'sparsehead[safetensors]'" in refused(tmp_path / "c.safetensors", b"hello")
 
 
 MUTATE = """

@@ -437,3 +437,40 @@ def test_a_trainer_of_pytorch_lightning_is_told_to_use_lightning():
     other = type("Trainer", (), {"__module__": "pytorch_lightning.trainer.trainer"})()
     with pytest.raises(SparseheadError, match="for the package lightning, given a Trainer of pytorch_lightning: import lightning"):
         SparseHeadCallback("projector", 0.05).on_fit_start(other, Small())
+
+
+class Replaced(Small):
+    """Takes a new projector, or a new optimizer, at the third of four epochs."""
+
+    def __init__(self, what):
+        super().__init__()
+        self.what = what
+
+    def on_train_epoch_start(self):
+        if self.current_epoch != 2:
+            return
+        if self.what == "projector":
+            torch.manual_seed(1)
+            self.projector = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3))
+        self.trainer.strategy.optimizers = [torch.optim.SGD(self.parameters(), lr=0.1)]
+
+
+@pytest.mark.parametrize("what", ["projector", "optimizer"])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_what_is_replaced_during_the_fit_is_followed(solver, what):
+    module, callback = Replaced(what), SparseHeadCallback("projector", lam=0.5, solver=solver)
+    fit = trainer(callback, epochs=4)
+    fit.fit(module, LOADER)
+    assert callback.sparse.projector is module.projector
+    columns = module.projector[0].weight.norm(dim=0)
+    free = Replaced(what)
+    trainer(epochs=4).fit(free, LOADER)
+    assert (columns < 0.8 * free.projector[0].weight.norm(dim=0)).all()
+    if solver == "proximal":
+        assert callback.sparse.steps == 2 * len(BATCHES)  # of the new one alone
+        assert fit.callback_metrics["sparsehead/active_groups/projector"] < 1
+
+
+def test_the_module_itself_in_place_of_its_name_is_an_error_at_once():
+    with pytest.raises(SparseheadError, match=r'takes the name of the projector .* such as "projector" .* given a Linear'):
+        SparseHeadCallback(nn.Linear(4, 2), lam=0.1)

@@ -27,6 +27,10 @@ class Attachment:
         for handle in self.handles:
             handle.remove()
 
+    def is_alive(self) -> bool:
+        """Whether an optimizer that it follows is still there and calls it."""
+        return any(handle.id in (handle.hooks_dict_ref() or ()) for handle in self.handles)
+
     def __enter__(self) -> Attachment:
         return self
 

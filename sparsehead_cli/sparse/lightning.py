@@ -8,7 +8,7 @@ lightning.Trainer(callbacks=[SparseHeadCallback("projector", lam=1e-4)]).fit(my_
 import torch
 from torch import nn
 
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.errors import SparseheadError, shown, unknown
 from sparsehead_cli.sparse.attach import Attachment
 from sparsehead_cli.sparse.sparse_head import SparseHead
 
@@ -24,9 +24,11 @@ class SparseHeadCallback(Callback):
 
     Everything else is for SparseHead: lam, and solver, penalty, groups, layers. λ is per optimizer step: accumulating gradients
     over k batches applies it once, not k times, and the weights are those of a plain loop with `loss + sparse.penalty()` or
-    `attach`. Each epoch ends with `sparsehead/penalty/` and the projector's name in the log, λ · Σ_l P(W_l). `callback.sparse`
-    is the SparseHead, from the start of the fit on; its `lam` may be set between steps. With manual optimization, step the
-    optimizers that `self.optimizers()` gives: Lightning tells callbacks of no others.
+    `attach`. Each epoch ends with two lines in the log: `sparsehead/penalty/` and the projector's name, λ · Σ_l P(W_l), and
+    `sparsehead/active_groups/`, the share of its groups that are active. `callback.sparse` is the SparseHead, from the start of
+    the fit on; its `lam` may be set between steps, and is that of the callback again after a resume. A module or an optimizer
+    that is replaced during the fit is followed. With manual optimization, step the optimizers that `self.optimizers()` gives:
+    Lightning tells callbacks of no others.
 
     Raises: SparseheadError here for what SparseHead refuses; when the fit starts, for a name that the module does not have,
     a penalised weight that no optimizer trains or another SparseHeadCallback penalises, a strategy that shards the weights, and
@@ -35,12 +37,19 @@ class SparseHeadCallback(Callback):
 
     def __init__(self, projector: str, lam: float, **options: str) -> None:
         super().__init__()
+        if not isinstance(projector, str):
+            given = f"a {type(projector).__name__}" if isinstance(projector, nn.Module) else shown(projector)
+            raise SparseheadError(
+                'SparseHeadCallback takes the name of the projector in your module, such as "projector" or "model.head", '
+                f"given {given}."
+            )
         # The module is not known yet; a stand-in finds wrong settings here, not after the data is loaded. On "meta" it draws
         # no random numbers.
         SparseHead(nn.Linear(1, 1, device="meta"), lam, **options)
         self.projector, self.lam, self.options = projector, lam, options
         self.sparse: SparseHead | None = None
         self._attachment: Attachment | None = None
+        self._followed: list[torch.optim.Optimizer] = []  # those that it is attached to
         self._moved: list[nn.Parameter] = []  # what the penalty moves
         self._seen = self._version = 0  # steps seen in this epoch; how often the weights had been written to at its start
 
@@ -54,7 +63,10 @@ class SparseHeadCallback(Callback):
         if not isinstance(trainer.strategy, SingleDeviceStrategy | DDPStrategy):
             given = type(trainer.strategy).__name__
             raise SparseheadError(f'SparseHeadCallback needs whole weights on every device, which {given} may shard; use "ddp".')
-        self.sparse = SparseHead(_submodule(pl_module, self.projector), self.lam, **self.options)
+        self._set_up(trainer, pl_module, self.lam)
+
+    def _set_up(self, trainer: Trainer, pl_module: LightningModule, lam: float) -> None:
+        self.sparse = SparseHead(_submodule(pl_module, self.projector), lam, **self.options)
         self._moved = _moved(self.sparse)
         self._seen, self._version = 0, _writes(self._moved)
         trained = {id(p) for optimizer in trainer.optimizers for p in _parameters(optimizer)}
@@ -69,7 +81,8 @@ class SparseHeadCallback(Callback):
                     "would count twice; give each part of the module to one."
                 )
         if self.sparse.solver == "proximal" and self._moved:
-            self._attachment = self.sparse.attach(*(o for o in trainer.optimizers if _share(_parameters(o), self._moved)))
+            self._followed = [o for o in trainer.optimizers if _share(_parameters(o), self._moved)]
+            self._attachment = self.sparse.attach(*self._followed)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seen, self._version = -self.sparse.steps, _writes(self._moved)
@@ -79,6 +92,10 @@ class SparseHeadCallback(Callback):
         # they are accumulated, averaged over devices and unscaled but not yet clipped, so clipping sees loss + penalty, as in
         # a plain loop; and each device adds the same gradient, which DDP, done with this step, leaves alone.
         own = {id(p) for p in _parameters(optimizer)}
+        is_new = self._attachment is not None and not any(optimizer is known for known in self._followed)
+        if (is_new and own & {id(p) for p in self._moved}) or _submodule(pl_module, self.projector) is not self.sparse.projector:
+            self._detach()
+            self._set_up(trainer, pl_module, self.sparse.lam)
         if not (here := [p for p in self._moved if id(p) in own]):
             return
         self._seen += 1
@@ -95,6 +112,9 @@ class SparseHeadCallback(Callback):
             )
         value = self.sparse.lam * self.sparse.value_of_penalty().detach()
         pl_module.log(f"sparsehead/penalty/{self.projector}", value, sync_dist=True)
+        active = self.sparse.active_groups().values()
+        share = sum(there for there, _ in active) / max(1, sum(of for _, of in active))
+        pl_module.log(f"sparsehead/active_groups/{self.projector}", share, sync_dist=True)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._detach()
@@ -105,7 +125,7 @@ class SparseHeadCallback(Callback):
     def _detach(self) -> None:
         if self._attachment is not None:
             self._attachment.remove()
-        self._attachment, self._moved = None, []
+        self._attachment, self._followed, self._moved = None, [], []
 
 
 def _submodule(module: nn.Module, name: str) -> nn.Module:

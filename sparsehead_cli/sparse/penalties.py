@@ -19,6 +19,12 @@ def group_norms(weight: Tensor, groups: str) -> Tensor:
     return torch.linalg.vector_norm(weight, dim=GROUPS[groups])
 
 
+def active_groups(weight: Tensor, groups: str) -> Tensor:
+    """How many groups of a weight have a norm above 1 % of the largest, [out, in] -> int64 []."""
+    norms = group_norms(weight, groups)
+    return (norms > ACTIVE_SHARE * norms.max()).sum()
+
+
 def l21(weight: Tensor, groups: str) -> Tensor:
     """Sum over groups of their Euclidean norms, not averaged, [out, in] -> [].
 
@@ -198,6 +204,7 @@ class Penalty(NamedTuple):
     prox: Callable[[Tensor, float, str], Tensor]
 
 
+ACTIVE_SHARE = 0.01  # a group is active when its norm is above this share of the largest in its layer
 BISECTIONS = 60  # halvings of an interval of float64 numbers
 # group -> the dimension of a weight [out, in] that a norm runs over
 GROUPS = {"input": 0, "output": 1}

@@ -20,7 +20,7 @@ from sparsehead_cli.machine.plugins import named
 from sparsehead_cli.sparse.attach import Attachment, attach, learning_rates, require_optimizers
 from sparsehead_cli.sparse.layers import CONVOLUTIONS, Matrix, RawMatrices, is_linear, is_trainable, matrices, named_layers, overlap
 from sparsehead_cli.sparse.numbers import plain_number
-from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES, Penalty, group_norms
+from sparsehead_cli.sparse.penalties import GROUPS, PENALTIES, Penalty, active_groups, group_norms
 from sparsehead_cli.sparse.prune import load_pruned, prune_projector
 
 SOLVERS = ("subgradient", "proximal")
@@ -94,7 +94,7 @@ class SparseHead:
             raise unknown("penalty", penalty, PENALTIES)
         self._penalty: Penalty = named("penalty", penalty, PENALTIES)
         self.steps = 0  # proximal steps that changed, or could change, a weight
-        self._attached = False  # whether attach() was ever called
+        self._attachments: list[Attachment] = []  # what attach() returned, the last of them at least
         self._known: tuple[list[tuple], list[Matrix]] | None = None  # the projector as it was looked up last, and its matrices
         self._watched: dict[str, tuple[int, Tensor]] = {}  # of half-precision layers: steps seen, whether one moved (on the device)
         self.parameters()
@@ -131,6 +131,11 @@ class SparseHead:
             if isinstance(self.projector, RawMatrices) and not self.projector.names:
                 raise SparseheadError("the dict of matrices is empty: give SparseHead a matrix [out, in] by name, or set lam to 0.")
             kind = "the dict of matrices" if isinstance(self.projector, RawMatrices) else type(self.projector).__name__
+            if any(is_linear(module) for module in self.projector.modules()):
+                raise SparseheadError(
+                    f"every linear layer of {kind} is frozen (requires_grad=False), so SparseHead has nothing to penalise: let one "
+                    "be trained, or set lam to 0."
+                )
             raise SparseheadError(
                 f"{kind} has no trainable nn.Linear or 1x1 nn.Conv2d layer for SparseHead to penalise: "
                 "give it one, name the matrices themselves (a dict name -> nn.Parameter), or set lam to 0."
@@ -145,6 +150,12 @@ class SparseHead:
         """The penalised weights as matrices [out, in], sharing memory with the parameters."""
         return [each.values for each in self.matrices()]
 
+    def active_groups(self) -> dict[str, tuple[int, int]]:
+        """layer's name -> (groups whose norm is above 1 % of the largest in the layer, all of its groups); for the log."""
+        with torch.no_grad():
+            weights = {each.name: each.values for each in self.matrices()}
+            return {name: (int(active_groups(w, self.groups)), w.shape[1 - GROUPS[self.groups]]) for name, w in weights.items()}
+
     def value_of_penalty(self) -> Tensor:
         """Σ_l P(W_l), without λ, []; for the log. 0 where nothing is penalised. Half-precision weights are summed in float32."""
         values = [of_all_parts(self._value_of, weight) for weight in self.weights()]
@@ -156,12 +167,12 @@ class SparseHead:
     def penalty(self) -> Tensor:
         """λ · Σ_l P(W_l), [], to add to the loss. Exactly 0, without a graph, for λ = 0 and for the proximal solver.
 
-        Raises: SparseheadError for a proximal SparseHead that was never attached: nothing would be penalised.
+        Raises: SparseheadError for a proximal SparseHead that is attached to no optimizer, or to none any more.
         """
-        if self.lam > 0 and self.solver == "proximal" and not (self._attached or self.steps):
+        if self.lam > 0 and self._unattached():
             raise SparseheadError(
-                "this proximal SparseHead is attached to no optimizer, so nothing is penalised: call attach(optimizer) once before "
-                'training, or use solver="subgradient" for a penalty in the loss.'
+                f"this proximal SparseHead is attached to no optimizer{self._any_more()}, so nothing is penalised: call "
+                'attach(optimizer) once before training, or use solver="subgradient" for a penalty in the loss.'
             )
         if self.lam == 0 or self.solver == "proximal":
             return self._zero()
@@ -185,8 +196,16 @@ class SparseHead:
                 'attach() is the proximal solver: use SparseHead(..., solver="proximal"), or add penalty() to the loss.'
             )
         attachment = attach(self, optimizers)
-        self._attached = True
+        self._attachments = [*(each for each in self._attachments if each.is_alive()), attachment]
         return attachment
+
+    def _unattached(self) -> bool:
+        """Whether nothing shrinks: the solver is proximal, no optimizer has its hook, and nobody calls shrink() instead."""
+        alive = any(each.is_alive() for each in self._attachments)
+        return self.solver == "proximal" and not alive and bool(self._attachments or not self.steps)
+
+    def _any_more(self) -> str:
+        return " any more (it was removed, or the optimizer made anew)" if self._attachments else ""
 
     @torch.no_grad()
     def shrink(self, *optimizers: torch.optim.Optimizer) -> None:
@@ -258,8 +277,8 @@ class SparseHead:
             for name, module in self._named_parts()
             if _has_weights(module)
         ]
-        if self.solver == "proximal" and not (self._attached or self.steps):
-            lines.append("  attached to no optimizer: nothing shrinks before attach(optimizer)")
+        if self._unattached():
+            lines.append(f"  attached to no optimizer{self._any_more()}: nothing shrinks before attach(optimizer)")
         return "\n".join([f"SparseHead({head})", *lines])
 
     def _named_parts(self) -> list[tuple[str, nn.Module | nn.Parameter]]:
@@ -268,7 +287,7 @@ class SparseHead:
         return named_layers(self.projector)
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "steps": 0, "_attached": False, "_watched": {}, "_known": None}  # a copy is attached to nothing
+        return {**self.__dict__, "steps": 0, "_attachments": [], "_watched": {}, "_known": None}  # a copy is attached to nothing
 
     def _penalised(self) -> list[Matrix]:
         return matrices(self.projector)[: 1 if self.layers == "first" else None]

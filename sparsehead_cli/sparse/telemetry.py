@@ -11,20 +11,13 @@ from torch import Tensor, nn
 from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.sparse.chain import is_elementwise
 from sparsehead_cli.sparse.layers import is_linear, linear_layers, matrix, unwrap
-from sparsehead_cli.sparse.penalties import group_norms
+from sparsehead_cli.sparse.penalties import active_groups, group_norms
 from sparsehead_cli.sparse.sparse_head import SparseHead
 
-ACTIVE_SHARE = 0.01  # a group is active when its norm is above this share of the largest in its layer
 TOLERANCE = 0.01  # relative error of the embedding that a functionally inactive input may cause
 ROUNDING = 1e-6  # of the embedding: what varies by no more does not vary
 DENSE = 512  # inputs or outputs of a layer up to which all of its singular values are computed, the largest among them
 DEAD_SHARE = 1e-6  # a unit is dead when its standard deviation is at most this share of the largest in its layer
-
-
-def active_groups(weight: Tensor, groups: str) -> Tensor:
-    """How many groups of a weight have a norm above 1 % of the largest, [out, in] -> int64 []."""
-    norms = group_norms(weight, groups)
-    return (norms > ACTIVE_SHARE * norms.max()).sum()
 
 
 @torch.no_grad()

@@ -15,7 +15,8 @@ from sparsehead_cli.runs.run import Phase, Progress, Run, diverged
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.runs.tables import LAYERS, SPECTRA
 from sparsehead_cli.sparse.layers import eval_mode
-from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE, head_sparsity, layer_sparsity
+from sparsehead_cli.sparse.penalties import ACTIVE_SHARE
+from sparsehead_cli.sparse.telemetry import head_sparsity, layer_sparsity
 from sparsehead_cli.training.callbacks import Callback
 
 BANK = 10_000  # training inputs, at most, that the kNN looks its neighbours up in

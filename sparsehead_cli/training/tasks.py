@@ -17,8 +17,7 @@ from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.runs.tables import TASKS
 from sparsehead_cli.sparse.layers import linear_layers, matrix
-from sparsehead_cli.sparse.penalties import group_norms
-from sparsehead_cli.sparse.telemetry import ACTIVE_SHARE
+from sparsehead_cli.sparse.penalties import ACTIVE_SHARE, group_norms
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.probe import NEIGHBOURS
 

@@ -155,10 +155,34 @@ def test_a_proximal_head_that_was_never_attached_says_so():
     with pytest.raises(SparseheadError, match=r"attached to no optimizer, so nothing is penalised: call attach\(optimizer\)"):
         sparse.penalty()
     assert "attached to no optimizer" in repr(sparse)
-    sparse.attach(torch.optim.SGD(layer.parameters(), lr=1.0))
+    optimizer = torch.optim.SGD(layer.parameters(), lr=1.0)
+    sparse.attach(optimizer)
     assert sparse.penalty().item() == 0
     assert "attached to no optimizer" not in repr(sparse)
     assert proximal(layer, 0.0).penalty().item() == 0
+
+
+@pytest.mark.parametrize("ended", ["removed", "left", "gone"])
+def test_a_proximal_head_that_is_no_longer_attached_says_so(ended):
+    layer = nn.Linear(6, 4)
+    sparse, optimizer = proximal(layer), torch.optim.SGD(layer.parameters(), lr=1.0)
+    attachment = sparse.attach(optimizer)
+    take_steps(optimizer, 2)
+    if ended == "removed":
+        attachment.remove()
+    elif ended == "left":
+        with attachment:
+            pass
+    else:
+        del optimizer
+        gc.collect()
+    with pytest.raises(SparseheadError, match=r"attached to no optimizer any more .* so nothing is penalised: call attach"):
+        sparse.penalty()
+    assert "attached to no optimizer any more" in repr(sparse)
+    again = torch.optim.SGD(layer.parameters(), lr=1.0)
+    sparse.attach(again)
+    assert sparse.penalty().item() == 0
+    assert "attached to no optimizer" not in repr(sparse)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -438,3 +438,21 @@ def test_a_lazy_norm_beside_the_layers_is_no_matter():
     torch.testing.assert_close(sparse.penalty(), expected)
     projector(torch.randn(5, 4))
     torch.testing.assert_close(sparse.penalty(), expected)
+
+
+def test_active_groups_are_counted_a_layer(head):
+    sparse = SparseHead(head, 0.1)
+    with torch.no_grad():
+        head[0].weight[:, 2] = 0
+    assert sparse.active_groups() == {"0": (5, 6), "3": (5, 5)}
+    outputs = SparseHead(head, 0.1, groups="output", layers="first")
+    assert outputs.active_groups() == {"0": (5, 5)}
+    assert SparseHead(nn.ReLU(), 0).active_groups() == {}
+
+
+def test_a_frozen_head_is_told_from_one_without_linear_layers(head):
+    head.requires_grad_(False)
+    with pytest.raises(SparseheadError, match=r"every linear layer of Sequential is frozen"):
+        SparseHead(head, 0.1)
+    with pytest.raises(SparseheadError, match=r"has no trainable nn.Linear or 1x1 nn.Conv2d layer"):
+        SparseHead(nn.ReLU(), 0.1)

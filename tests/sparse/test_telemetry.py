@@ -7,9 +7,9 @@ from torch import nn
 from sparsehead_cli import SparseHead
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.heads import FirstFeatures, mlp
+from sparsehead_cli.sparse.penalties import active_groups
 from sparsehead_cli.sparse.telemetry import (
     _influence,
-    active_groups,
     functional_inputs,
     head_sparsity,
     layer_sparsity,

@@ -56,18 +56,19 @@ def load_subject(checkpoint: str | Path, options: LoadOptions, dataset: str | No
     if timm is None and (is_checkpoint(path) or is_encoder_file(path)):
         if options.allow_partial or options.image_size or options.assume:
             raise SparseheadError(f"{path} is a checkpoint of ours, whole and with its own image size. Leave the options out.")
-        subject, faster = own_subject(path, device, options), ""
+        subject, foreign = own_subject(path, device, options), False
         info = dataset_info(dataset, options.data_dir, subject.cache) if dataset else None
     else:
         info = dataset_info(dataset, options.data_dir, "none") if dataset else None
         facts = Facts(given | ({"image_size": options.image_size} if options.image_size else {}))
-        subject, faster = foreign_subject(path, timm, facts, info, device, options), ". A smaller --image-size is faster"
+        subject, foreign = foreign_subject(path, timm, facts, info, device, options), True
     if info is None:
         return subject
     require_readable(subject, dataset, info)
     if subject.vocabulary:
         return subject
-    return dataclasses.replace(subject, report=(*subject.report, *changed_images(dataset, info, subject.prepare.image, faster)))
+    changes = changed_images(dataset, info, subject.prepare.image, foreign=foreign)
+    return dataclasses.replace(subject, report=(*subject.report, *changes))
 
 
 def timm_name(checkpoint: str | Path, weights: Path | None) -> str | None:
@@ -80,14 +81,15 @@ def timm_name(checkpoint: str | Path, weights: Path | None) -> str | None:
     return str(checkpoint).removeprefix(TIMM) if named else None
 
 
-def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], faster: str) -> tuple[str, ...]:
+def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], *, foreign: bool) -> tuple[str, ...]:
     """A line about what becomes of a data set's images before the network sees them; none where they stay as they are.
 
-    Images that stream from files are cut to the network's size anyhow. `faster` is said of enlarged ones, which cost time.
+    Images that stream from files are cut to the network's size anyhow, and those that are smaller are enlarged. Of enlarged ones it
+    says what a `foreign` network, whose size is a guess or a choice, may be given in its place.
     """
     channels, side, _ = image
     streams = getattr(info, "layout", None) and not info.cached
-    size = side if streams else info.size
+    size = min(side, info.size) if streams else info.size
     changes = []
     if size != side:
         changes.append(f"{'enlarged' if size < side else 'reduced'} to {side} x {side}")
@@ -96,7 +98,8 @@ def changed_images(name: str, info: ImageSpec, image: tuple[int, int, int], fast
     if not changes:
         return ()
     line = f"{name}: its {info.channels} x {size} x {size} images are {' and '.join(changes)}"
-    return (line + (faster if size < side else ""),)
+    smaller = f". --image-size {size} is faster, and right if it was trained on images of that size"
+    return (line + (smaller if foreign and size < side else ""),)
 
 
 # ---------------------------------------------------------------------------------------------- checkpoints of ours

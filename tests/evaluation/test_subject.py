@@ -223,7 +223,7 @@ def test_the_view_follows_the_stem_and_the_data_set(tmp_path, stem, channels, da
         (
             *("imagenet", 3, "fashion1k"),
             "fashion1k: its 1 x 28 x 28 images are enlarged to 224 x 224 and made three equal channels"
-            ". A smaller --image-size is faster",
+            ". --image-size 28 is faster, and right if it was trained on images of that size",
         ),
         ("small", 3, "fashion1k", "fashion1k: its 1 x 28 x 28 images are made three equal channels"),
         ("small", 3, "stl10", "stl10: its 3 x 96 x 96 images are reduced to 32 x 32"),
@@ -235,6 +235,15 @@ def test_what_becomes_of_images_before_the_network_sees_them_is_said(tmp_path, s
     checkpoint(tmp_path / "c.pt", stem, channels)
     report = load(tmp_path / "c.pt", dataset=dataset).report
     assert [text for text in report if text.startswith(f"{dataset}: ")] == ([line] if line else [])
+
+
+def test_images_in_files_that_are_smaller_than_a_guessed_size_are_said(tmp_path, squares):
+    """A network with the stem of ImageNet's is taken for one of 224 pixels; on tiny images that would take fifty times as long."""
+    checkpoint(tmp_path / "c.pt", "imagenet", 3)
+    (line,) = [text for text in load(tmp_path / "c.pt", dataset=str(squares)).report if text.startswith(f"{squares}: ")]
+    assert "x 72 x 72 images are enlarged to 224 x 224" in line
+    assert line.endswith(". --image-size 72 is faster, and right if it was trained on images of that size")
+    assert not [text for text in load(tmp_path / "c.pt", dataset=str(squares), image_size=64).report if "enlarged" in text]
 
 
 def test_a_run_of_ours_says_it_too(run_folder):

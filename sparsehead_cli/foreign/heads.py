@@ -14,14 +14,16 @@ from sparsehead_cli.foreign.assumptions import KNOWN
 from sparsehead_cli.foreign.facts import Facts
 from sparsehead_cli.foreign.layouts import LAST_LAYER, LAST_LAYERS, ONE_LAYER, OTHER_HEADS
 from sparsehead_cli.foreign.tensors import COUNTER, fit, listed, printable, side_of
+from sparsehead_cli.sparse.select import SelectFeatures
 
 MOST = 50  # layers of the right width to look around
 NORM = {"running_mean", "running_var", COUNTER, "weight", "bias"}
+CHOICE = {"index", "width"}  # the features that a head of `SparseHead.prune` reads, and among how many
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A linear layer or a BatchNorm1d at `path`; `activated` where an activation stands before it."""
+    """A linear layer, a BatchNorm1d or a choice of features at `path`; `activated` where an activation stands before it."""
 
     path: str
     inputs: int
@@ -29,9 +31,12 @@ class Layer:
     linear: bool
     has_bias: bool  # of a norm: has scale and shift
     activated: bool
+    chooses: bool = False
 
-    def build(self) -> nn.Linear | nn.BatchNorm1d:
+    def build(self) -> nn.Linear | nn.BatchNorm1d | SelectFeatures:
         """The layer, newly initialised."""
+        if self.chooses:
+            return SelectFeatures(torch.zeros(self.outputs, dtype=torch.int64), self.inputs)
         if self.linear:
             return nn.Linear(self.inputs, self.outputs, bias=self.has_bias)
         return nn.BatchNorm1d(self.outputs, affine=self.has_bias)
@@ -70,19 +75,19 @@ class Head:
         """Its tensors by the names of what `build` returns. Raises: SparseheadError for those that are no finite numbers."""
         with torch.device("meta"):
             network = self.build()
-        places = [i for i, module in enumerate(network) if isinstance(module, nn.Linear | nn.BatchNorm1d)]
+        places = [i for i, module in enumerate(network) if isinstance(module, nn.Linear | nn.BatchNorm1d | SelectFeatures)]
         keys = {}
         for place, layer in zip(places, self.layers, strict=True):
-            for leaf in sorted(NORM):
+            for leaf in sorted(NORM | CHOICE):
                 if f"{layer.path}.{leaf}" in tensors:
                     keys[f"{place}.{leaf}"] = f"{layer.path}.{leaf}"
         return fit(network, keys, tensors, source)[0]
 
     def words(self) -> str:
         """Its widths, for people."""
-        linears = self.linears
-        widths = "-".join(str(width) for width in (linears[0].inputs, *(layer.outputs for layer in linears)))
-        return widths + ("" if all(layer.linear for layer in self.layers) else " with BatchNorm")
+        widths = "-".join(str(width) for width in (self.layers[0].inputs, *(layer.outputs for layer in self.linears)))
+        read = "".join(f", {layer.outputs} inputs read" for layer in self.layers if layer.chooses)
+        return widths + read + ("" if all(layer.linear or layer.chooses for layer in self.layers) else " with BatchNorm")
 
 
 def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim: int, facts: Facts) -> Head | None:
@@ -93,9 +98,8 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim:
     """
     starts = []
     for name, value in tensors.items():
-        path = name.removesuffix(".weight")
-        fits = name.endswith(".weight") and value.ndim == 2 and value.shape[1] == dim and name not in inside
-        if fits and side_of(path) == side_of(prefix) and not is_other(path, prefix):
+        path = start_of(name, value, dim)
+        if path and name not in inside and side_of(path) == side_of(prefix) and not is_other(path, prefix):
             starts.append(path)
     heads = []
     for start in starts[:MOST]:
@@ -112,6 +116,19 @@ def find_head(tensors: Mapping[str, Tensor], prefix: str, inside: set[str], dim:
         return ("proj" not in head.path.lower(), -len(head.linears), -shared(head.path, prefix), head.path)
 
     return with_facts(min(heads, key=rank), tensors, dim, facts) if heads else None
+
+
+def start_of(name: str, value: Tensor, dim: int) -> str:
+    """Where a head of `dim` inputs may begin, as this tensor says: a linear layer, or the whole of a pruned head; "" if nowhere."""
+    module, _, leaf = name.rpartition(".")
+    if leaf == "weight" and value.ndim == 2 and value.shape[1] == dim:
+        return module
+    return module.rpartition(".")[0] if leaf == "width" and is_width(value, dim) else ""
+
+
+def is_width(value: Tensor, width: int) -> bool:
+    """Whether a tensor is the number of features that a choice counts in, which may be anything in a file."""
+    return value.ndim == 0 and value.dtype == torch.int64 and value.device.type != "meta" and int(value) == width
 
 
 def with_facts(head: Head, tensors: Mapping[str, Tensor], dim: int, facts: Facts) -> Head:
@@ -149,7 +166,7 @@ def without_idle(head: Head, parts: list[str], tensors: Mapping[str, Tensor], di
     """
     norms: dict[str, list[bool]] = {part: [] for part in parts}  # whether each has seen a batch
     for layer in head.layers:
-        if not layer.linear:
+        if not layer.linear and not layer.chooses:
             norms[part_of(layer.path, head.path)].append(has_seen(layer.path, tensors))
     seen = [has for part in norms.values() for has in part]
     idle = [part for part, own in norms.items() if own and not any(own)]
@@ -241,6 +258,9 @@ def layer_of(path: str, leaves: Mapping[str, Tensor], width: int, before: str | 
     """The layer that these tensors are, behind one of `width` features at `before`; None where they are none that fits."""
     weight, bias = leaves.get("weight"), leaves.get("bias")
     linear = set(leaves) <= {"weight", "bias"} and weight is not None and weight.ndim == 2
+    if set(leaves) == CHOICE:
+        fits = before is None and leaves["index"].ndim == 1 and is_width(leaves["width"], width)
+        return Layer(path, width, len(leaves["index"]), False, False, False, chooses=True) if fits else None
     if linear:
         outputs, has_bias = weight.shape[0], bias is not None
         fits = weight.shape[1] == width and outputs > 0 and (bias is None or bias.shape == weight.shape[:1])

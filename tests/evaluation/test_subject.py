@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+from sparsehead_cli import SparseHead
 from sparsehead_cli.data import datasets
 from sparsehead_cli.data.augment import RECIPES, Normalisation
 from sparsehead_cli.data.datasets import DATASETS, load_split
@@ -373,3 +374,26 @@ def test_a_detector_needs_stages(tmp_path):
     request = EvaluateRequest(checkpoint="timm:resnet10t", protocols=("detection",), dataset="fashion1k", options=options)
     with pytest.raises(SparseheadError, match="detection reads the stages of a ResNet, which timm:resnet10t does not show"):
         evaluate(request)
+
+
+@pytest.mark.parametrize("name", ["head", "projector"])
+@pytest.mark.parametrize("inputs", [True, False], ids=["inputs-cut", "hidden-units-cut"])
+def test_a_head_that_was_pruned_is_read_as_one(tmp_path, name, inputs):
+    """As a trained Lightning module that has the result of `prune()` in place of its head."""
+    net, _ = checkpoint(tmp_path / "whole.ckpt")
+    projector = nn.Sequential(nn.Linear(net.dim, 12), nn.BatchNorm1d(12), nn.ReLU(), nn.Linear(12, 5)).eval()
+    with torch.no_grad():
+        projector[3].weight[:, 4:7] = 0
+        if inputs:
+            projector[0].weight[:, ::2] = 0
+    pruned = SparseHead(projector, lam=0).prune()
+    state = {f"backbone.{k}": v for k, v in net.state_dict().items()} | {f"{name}.{k}": v for k, v in pruned.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "c.ckpt")
+    subject = load(tmp_path / "c.ckpt")
+    r = torch.randn(7, net.dim)
+    torch.testing.assert_close(subject.network.projector(r), projector(r))
+    kept = net.dim // 2 if inputs else net.dim
+    assert any(f"{name}, {net.dim}-9-5, {kept} inputs read with BatchNorm" in line for line in subject.report)
+    state[f"{name}.0.width"] += 1
+    torch.save({"state_dict": state}, tmp_path / "other.ckpt")
+    assert isinstance(load(tmp_path / "other.ckpt").network.projector, nn.Identity)

@@ -107,6 +107,7 @@ def assemble(
         f"backbone: {words}, D = {outline.dim}, at {place.where}",
         f"projector: {f'{printable(head.path)}, {head.words()}' if head else 'none found, so that only r is there'}",
         *notes,
+        *never_trained(backbone),
         *misfits,
         *left_out(place, head, search.skipped),
     )
@@ -151,6 +152,13 @@ def loaded(
     backbone, projector = fresh()
     bare(backbone).load_state_dict(values, strict=False)
     return backbone, projector
+
+
+def never_trained(backbone: nn.Module) -> tuple[str, ...]:
+    """A line where all BatchNorms have the statistics that they begin with: such features may well look healthy."""
+    norms = [module for module in backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    untouched = [not norm.running_mean.any() and bool((norm.running_var == 1).all()) for norm in norms]
+    return ("NOT TRAINED, as it seems: its BatchNorms have not seen a single batch",) if norms and all(untouched) else ()
 
 
 def left_out(place: Place, head: Head | None, skipped: tuple[str, ...]) -> tuple[str, ...]:

@@ -175,7 +175,7 @@ def without_network(tensors: Mapping[str, Tensor], source: str, skipped: tuple[s
             f"{source} holds whole Python objects ({listed(skipped, 3)}), whose code is not run here. "
             "Save its state_dict() instead: torch.save(model.state_dict(), FILE)."
         )
-    if not tensors:
+    if not any(tensors):  # a tensor alone has no name
         return SparseheadError(f"{source} holds no tensors by name. Give a checkpoint, or a state_dict.")
     return SparseheadError(f"{source} has no {what} in it. Its first names: {listed(tensors)}. {TIMM_HINT}")
 

@@ -20,7 +20,8 @@ def quota(group: Path) -> float:
     """
     for files in (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us")):
         try:
-            microseconds, period = (float(number) for number in " ".join((group / name).read_text() for name in files).split())
+            numbers = " ".join((group / name).read_text(encoding="utf-8") for name in files)
+            microseconds, period = map(float, numbers.split())
         except (OSError, ValueError):  # no such file, or "max"
             continue
         if microseconds > 0 and period > 0:

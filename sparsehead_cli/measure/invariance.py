@@ -41,8 +41,9 @@ def alignment(features: Tensor) -> float:
     Over all pairs of an image's q views. Source: Wang & Isola 2020, eq. 4 with alpha = 2.
     """
     f, views = F.normalize(features.double(), dim=2), features.shape[1]
-    cosine = (f.sum(dim=1).square().sum(dim=1) - views) / (views * (views - 1))
-    return float(2 - 2 * cosine.mean())
+    lengths = f.square().sum(dim=(1, 2))  # one a view, but 0 of a view without length, which has no direction
+    pairs = views * lengths - f.sum(dim=1).square().sum(dim=1)  # the sum of squared distances
+    return float(pairs.mean() * 2 / (views * (views - 1)))
 
 
 def uniformity(features: Tensor) -> float:

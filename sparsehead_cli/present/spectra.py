@@ -57,7 +57,7 @@ def run_spectrum(console: Console, request: SpectrumRequest, figure: Path | None
         with show.SpectrumDisplay(console) as display:
             tables, lams, files = measured_spectra(request, figure, display.watch, paper=paper)
     except KeyboardInterrupt as interrupt:
-        raise stopped_by(interrupt, "The checkpoints before are in the tables; the same command goes on.") from None
+        raise stopped_by(interrupt, "The same command goes on; the checkpoints that were done are in the tables.") from None
     show.show_spectra(console, tables, lams)
     console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)
     show_next(console, request)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, printable
 from sparsehead_cli.machine.archive import Unsound, finite, pickle_start, read_archive, tensors_in
 from sparsehead_cli.machine.distributed import sharded_like
 from sparsehead_cli.machine.files import replace_file
@@ -46,9 +46,15 @@ def _canonical(value: object) -> object:
 
 
 def checkpoint_file(checkpoint: str | Path) -> Path:
-    """A folder stands for the checkpoint.pt in it."""
+    """A folder stands for the checkpoint.pt in it. Raises: SparseheadError for one that has checkpoints of other names alone."""
     path = Path(checkpoint)
-    return path / "checkpoint.pt" if path.is_dir() else path
+    if not path.is_dir():
+        return path
+    others = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pt", ".pth", ".ckpt", ".safetensors"))
+    if others and "checkpoint.pt" not in others:
+        named = printable(", ".join(others[:5]) + (", …" if len(others) > 5 else ""))
+        raise SparseheadError(f"{path} is no folder of a run: it has no checkpoint.pt, but {named}. Give the file.")
+    return path / "checkpoint.pt"
 
 
 def is_checkpoint(path: Path) -> bool:

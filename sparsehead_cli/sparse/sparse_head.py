@@ -169,7 +169,7 @@ class SparseHead:
 
         Raises: SparseheadError for a proximal SparseHead that is attached to no optimizer, or to none any more.
         """
-        if self.lam > 0 and self._unattached():
+        if self.lam > 0 and self.solver == "proximal" and self._unattached():
             raise SparseheadError(
                 f"this proximal SparseHead is attached to no optimizer{self._any_more()}, so nothing is penalised: call "
                 'attach(optimizer) once before training, or use solver="subgradient" for a penalty in the loss.'
@@ -200,9 +200,9 @@ class SparseHead:
         return attachment
 
     def _unattached(self) -> bool:
-        """Whether nothing shrinks: the solver is proximal, no optimizer has its hook, and nobody calls shrink() instead."""
+        """Whether the proximal map is never applied: no optimizer has its hook, and nobody calls shrink() instead."""
         alive = any(each.is_alive() for each in self._attachments)
-        return self.solver == "proximal" and not alive and bool(self._attachments or not self.steps)
+        return not alive and bool(self._attachments or not self.steps)
 
     def _any_more(self) -> str:
         return " any more (it was removed, or the optimizer made anew)" if self._attachments else ""
@@ -277,7 +277,7 @@ class SparseHead:
             for name, module in self._named_parts()
             if _has_weights(module)
         ]
-        if self._unattached():
+        if self.solver == "proximal" and self._unattached():
             lines.append(f"  attached to no optimizer{self._any_more()}: nothing shrinks before attach(optimizer)")
         return "\n".join([f"SparseHead({head})", *lines])
 

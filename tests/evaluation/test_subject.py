@@ -397,3 +397,22 @@ def test_a_head_that_was_pruned_is_read_as_one(tmp_path, name, inputs):
     state[f"{name}.0.width"] += 1
     torch.save({"state_dict": state}, tmp_path / "other.ckpt")
     assert isinstance(load(tmp_path / "other.ckpt").network.projector, nn.Identity)
+
+
+def test_a_network_that_was_never_trained_is_said_to_be_none(tmp_path):
+    net, _ = checkpoint(tmp_path / "c.pt")
+    assert any(line.startswith("NOT TRAINED") for line in load(tmp_path / "c.pt").report)
+    net.train()(torch.randn(4, 3, 32, 32))
+    torch.save({f"backbone.{k}": v for k, v in net.state_dict().items()}, tmp_path / "d.pt")
+    assert not any(line.startswith("NOT TRAINED") for line in load(tmp_path / "d.pt").report)
+
+
+def test_what_is_no_checkpoint_is_said_to_be_what_it_is(tmp_path):
+    checkpoint(tmp_path / "theirs" / "one.pth")
+    with pytest.raises(SparseheadError, match=r"theirs is no folder of a run: it has no checkpoint.pt, but one.pth. Give the file"):
+        load(tmp_path / "theirs")
+    torch.save(torch.ones(3), tmp_path / "tensor.pt")
+    with pytest.raises(SparseheadError, match="holds no tensors by name"):
+        load(tmp_path / "tensor.pt")
+    with pytest.raises(SparseheadError, match=r"dataset .*one.pth is a file that is no data set. Give one of images"):
+        load(tmp_path / "theirs" / "one.pth", dataset=str(tmp_path / "theirs" / "one.pth"))

@@ -54,6 +54,10 @@ def test_alignment_is_the_mean_squared_distance_of_pairs_of_views():
     assert alignment(views(20, 3, 4, 0.0)) == pytest.approx(0, abs=1e-12)
     opposite = torch.tensor([[[1.0, 0.0], [-1.0, 0.0]]])
     assert alignment(opposite) == pytest.approx(4)
+    assert alignment(torch.zeros(5, 3, 4)) == 0  # as a network that is dead puts out
+    half = torch.zeros(1, 2, 4)
+    half[0, 0, 0] = 7
+    assert alignment(half) == pytest.approx(1)
 
 
 def test_uniformity_of_known_places():

@@ -293,10 +293,11 @@ def require_known(name: str) -> None:
     separators = {os.sep, os.altsep, "/"} - {None}
     if name in DATASETS or is_path(name) or is_plugin(name):
         return
-    given = "Give one of images, as train/<class>/, a table.csv, or shards."
     if Path(name).is_file():
-        raise SparseheadError(f"dataset {name} is a file that is no data set. {given}")
+        kinds = "a table.csv of images, shards, nor sentences (a .txt, or a table with a column text or sentence)"
+        raise SparseheadError(f"dataset {name} is a file that is neither {kinds}.")
     if any(separator in name for separator in separators):
+        given = "Give one of images, as train/<class>/, a table.csv, or shards."
         raise SparseheadError(f"dataset {name}: there is no such folder. {given}")
     raise SparseheadError(f"{unknown('dataset', name, DATASETS)} Or the path of a folder of images, a table.csv, or shards.")
 

@@ -81,7 +81,7 @@ def test_a_table_of_images_is_not_taken_for_one_of_sentences(tmp_path):
         ("parts.tsv", "text\tsplit\na\ttrane\n", 'the split "trane" is none of train, val and test'),
         ("other.tsv", "text\tlabel\tsplit\na\tx\ttrain\nb\ty\ttest\n", 'the label "y" is of none of the 1 classes'),
         ("only.tsv", "text\tsplit\na\ttest\n", "has no training sentences"),
-        ("none.tsv", "words\na\n", "unknown dataset|there is no such folder"),
+        ("none.tsv", "words\na\n", "none.tsv is a file that is neither .* a table with a column text or sentence"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path, name, content, words):

@@ -414,5 +414,5 @@ def test_what_is_no_checkpoint_is_said_to_be_what_it_is(tmp_path):
     torch.save(torch.ones(3), tmp_path / "tensor.pt")
     with pytest.raises(SparseheadError, match="holds no tensors by name"):
         load(tmp_path / "tensor.pt")
-    with pytest.raises(SparseheadError, match=r"dataset .*one.pth is a file that is no data set. Give one of images"):
+    with pytest.raises(SparseheadError, match=r"dataset .*one.pth is a file that is neither a table.csv of images, shards, nor"):
         load(tmp_path / "theirs" / "one.pth", dataset=str(tmp_path / "theirs" / "one.pth"))

@@ -167,7 +167,6 @@ def evaluate(
     from sparsehead_cli.evaluation.plan import EvaluateRequest
     from sparsehead_cli.runs.table_files import frame
 
-    options = load_options(locals())
     settings, detection = read_settings(dict(set or {}))
     request = EvaluateRequest(
         checkpoint=checkpoint,
@@ -180,7 +179,7 @@ def evaluate(
         seed=seed,
         settings=settings,
         detection=detection,
-        options=options,
+        options=load_options(locals()),
     )
     report: list[str] = []
     rows, classes = run_evaluate(request, on_line=report.append)
@@ -196,6 +195,7 @@ def spectrum(
     embeddings: PathLike | None = None,
     dataset: PathLike | None = None,
     split: str | None = None,
+    images: int | None = None,
     layers: bool = False,
     over_time: bool = False,
     figure: PathLike | None = None,
@@ -225,14 +225,14 @@ def spectrum(
     several = list(dict.fromkeys(map(str, [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints)))
     if over_time:
         runs, drawn = tracked_spectra([Path(checkpoint) for checkpoint in several], as_path(figure), paper=paper)
-        kept = [row for rows in runs.values() for row in rows]
-        return Spectra(frame(kept), frame([]), frame([]), frame([]), tuple(drawn))
+        return Spectra(frame([row for rows in runs.values() for row in rows]), frame([]), frame([]), frame([]), tuple(drawn))
     request = SpectrumRequest(
         checkpoints=tuple(several),
         features=as_path(features),
         embeddings=as_path(embeddings),
         dataset=as_name(dataset),
         split=split,
+        images=images,
         layers=layers,
         out=Path(out),
         seed=seed,

@@ -109,7 +109,7 @@ def lost_task(tables: TaskTables, checkpoint: str, request: SpectrumRequest) -> 
         return None
     name = Path(checkpoint).name if Path(checkpoint).suffix != ".pt" else path.parent.name
     rows = [row for row in tables.read(tables.main) if row["run"] == name and request.split in (None, row["split"])]
-    rows = [row for row in rows if request.dataset in (None, row["eval_dataset"])]
+    rows = [row for row in rows if request.dataset in (None, row["eval_dataset"]) and request.images in (None, int(row["images"]))]
     return rows[-1]["task"] if rows and tables.has(rows[-1]["task"]) else None
 
 
@@ -134,9 +134,9 @@ class SpectrumTask:
         self.subject = with_other_images_told(subject, self.dataset, request.options)
         self.info = dataset_info(self.dataset, request.options.data_dir)
         self.split = request.split or ("test" if getattr(self.info, "tested", True) else "val")
-        self.source = subject.load_split(self.dataset, self.split, request.options)
-        generator = torch.Generator().manual_seed(stable_seed("spectrum", request.seed))
-        self.order = torch.randperm(len(self.source), generator=generator)
+        self.most = min(KEPT, request.images or KEPT)
+        self.source = some(subject.load_split(self.dataset, self.split, request.options), request)
+        self.order = shuffled(len(self.source), request.seed)
         self.shuffled = self.source.take(self.order)  # a block of rows then stands for all of them, and so do the first few
         self.on_part: OnPart = lambda *part: None
 
@@ -149,7 +149,8 @@ class SpectrumTask:
         """What finds the rows in the tables."""
         request = self.request
         what = (self.dataset, self.split, self.digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
-        return f"{stable_seed(self.subject.digest, *what):016x}"[:12]
+        few = () if request.images is None else (self.most,)  # of which the probes learn, too
+        return f"{stable_seed(self.subject.digest, *what, *few):016x}"[:12]
 
     def rows(self, on_part: OnPart) -> list[list[Row]]:
         """Those of the three tables; `on_part` is told what is being measured, and how far that is."""
@@ -190,7 +191,7 @@ class SpectrumTask:
 
         r is kept of the first KEPT images, and of those that the probes will need of this split.
         """
-        wanted = torch.isin(self.order, spread(len(self.source))).to(self.subject.device)
+        wanted = torch.isin(self.order, spread(len(self.source), self.most)).to(self.subject.device)
         wanted[:KEPT] = True
         r, places = [], []
         moments: dict[str, BlockMoments] = {}
@@ -312,22 +313,34 @@ class SpectrumTask:
         if part == self.split:
             index = self.order.to(observed.places.device)[observed.places]
             index, rows = index.sort()
-            chosen = torch.isin(index, spread(len(self.source)).to(index.device))
+            chosen = torch.isin(index, spread(len(self.source), self.most).to(index.device))
             return observed.r[rows[chosen]], self.source.labels[index[chosen]]
         source = self.subject.load_split(self.dataset, part, self.request.options)
         if known := self.kept_features(source):
-            few = spread(len(source)).to(self.subject.device)
+            few = spread(len(source), self.most).to(self.subject.device)
             return known["r"][few], known.labels[few]
         r, labels = [], []
-        for batch in self.watched(source.take(spread(len(source))), BATCH, f"probes: features of {part}"):
+        for batch in self.watched(source.take(spread(len(source), self.most)), BATCH, f"probes: features of {part}"):
             r.append(self.subject.network.backbone(self.subject.prepare(batch.inputs)))
             labels.append(batch.labels)
         return torch.cat(r), torch.cat(labels)
 
 
-def spread(count: int) -> Tensor:
-    """At most KEPT of so many indices, evenly spread, int64 [n]."""
-    few = min(KEPT, count)
+def some(source: Source, request: SpectrumRequest) -> Source:
+    """So many of the images as were asked for, in the order that they lie in."""
+    if request.images is None or request.images >= len(source):
+        return source
+    return source.take(shuffled(len(source), request.seed)[: request.images].sort().values)
+
+
+def shuffled(count: int, seed: int) -> Tensor:
+    """So many indices in an order of the seed's, int64 [count]."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(stable_seed("spectrum", seed)))
+
+
+def spread(count: int, most: int) -> Tensor:
+    """At most `most` of so many indices, evenly spread, int64 [n]."""
+    few = min(most, count)
     return torch.arange(few) * count // few
 
 

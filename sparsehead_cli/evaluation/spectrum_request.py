@@ -16,7 +16,8 @@ class SpectrumRequest:
     """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run, without a split the test images,
     or the held-out ones of a data set that has no test images.
 
-    `features` and `embeddings` are .npy files with r and z, which are measured beside the checkpoints.
+    `images` of them, at most, are measured: a part that the seed draws, and all of them where it is None. `features` and
+    `embeddings` are .npy files with r and z, which are measured beside the checkpoints.
     """
 
     checkpoints: tuple[str, ...] = ()
@@ -24,6 +25,7 @@ class SpectrumRequest:
     embeddings: Path | None = None
     dataset: str | None = None
     split: str | None = None
+    images: int | None = None
     layers: bool = False
     out: Path = Path("results/spectra")
     seed: int = 0
@@ -57,13 +59,15 @@ OnPart = Callable[..., None]  # the arguments of SpectrumProgress.at
 def check(request: SpectrumRequest) -> None:
     """Raises: SparseheadError for numbers that cannot be, for names that are not there, and for nothing to measure."""
     require_in_range(FIELDS, seed=request.seed)
+    if request.images is not None and request.images < 2:
+        raise SparseheadError(f"--images must be at least 2, given {request.images}: one image alone varies in no direction.")
     if request.embeddings is not None and request.features is None:
         raise SparseheadError("--embeddings goes with the features r of the same images: --features r.npy --embeddings z.npy.")
     if not request.checkpoints and request.features is None:
         raise SparseheadError("which checkpoint? sparsehead spectrum CHECKPOINT [CHECKPOINT …], --features r.npy, or --explain.")
-    if not request.checkpoints and (request.dataset or request.layers):
+    if not request.checkpoints and (request.dataset or request.images or request.layers):
         raise SparseheadError(
-            "--dataset and --layers are of checkpoints, and say nothing about features in a file. Leave them out."
+            "--dataset, --images and --layers are of checkpoints, and say nothing about features in a file. Leave them out."
         )
     request.options.check()
     if request.dataset is not None:

@@ -61,10 +61,8 @@ def change_weights(folder, change):
     save_checkpoint(path, {k: v for k, v in state.items() if k != "format"})
 
 
-def test_images_that_evaluate_has_seen_do_not_pass_through_the_encoder_again(look, run_folder, tmp_path, monkeypatch):
-    """What `evaluate` keeps of the test and the training images is what `spectrum` would extract; augmented views are new."""
-    folder = shutil.copytree(run_folder, tmp_path / "run")
-    shutil.rmtree(folder / "features", ignore_errors=True)
+def counted_images(monkeypatch):
+    """How many images pass through the encoder from now on: a list that grows by the size of each batch."""
     passed = []
 
     def counted(network, *arguments):
@@ -73,6 +71,14 @@ def test_images_that_evaluate_has_seen_do_not_pass_through_the_encoder_again(loo
 
     forward = ResNet.forward
     monkeypatch.setattr(ResNet, "forward", counted)
+    return passed
+
+
+def test_images_that_evaluate_has_seen_do_not_pass_through_the_encoder_again(look, run_folder, tmp_path, monkeypatch):
+    """What `evaluate` keeps of the test and the training images is what `spectrum` would extract; augmented views are new."""
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    shutil.rmtree(folder / "features", ignore_errors=True)
+    passed = counted_images(monkeypatch)
     alone, tables = look(folder)
     images_alone = sum(passed)
     evaluate(EvaluateRequest(checkpoint=str(folder), protocols=("knn",), options=LoadOptions(device="cpu")))
@@ -125,6 +131,25 @@ def test_what_the_head_reads_adds_up(look):
         assert float(numbers["head", probe]["low"]) < value(numbers, "head", probe) < float(numbers["head", probe]["high"])
 
 
+def test_a_part_of_the_images_is_drawn_by_the_seed(look, run_folder, tmp_path, monkeypatch):
+    """No more of them than were asked for pass through the encoder, of those that the probes learn from as well."""
+    folder = shutil.copytree(run_folder, tmp_path / "run")
+    shutil.rmtree(folder / "features", ignore_errors=True)
+    passed = counted_images(monkeypatch)
+    numbers, (_, eigenvalues, metrics) = look(folder, images=200, seed=3)
+    assert {row["images"] for row in metrics} == {"200"}
+    views = 40 * 4 + 3 * 32 * 2
+    assert sum(passed) == 200 + 200 + views  # those of the test images, those that the probes learn from
+    few = load_split("fashion1k", "test", tmp_path)
+    few = few.take(spectrum.shuffled(len(few), 3)[:200])
+    subject = load_subject(run_folder, LoadOptions(device="cpu"))
+    exact = Spectrum.of(extract(subject.network, few, subject.prepare)["r"])
+    found = [float(row["eigenvalue"]) for row in eigenvalues if row["features"] == "r"]
+    assert found == pytest.approx(exact.eigenvalues.tolist(), rel=1e-5, abs=1e-9)
+    assert 0.2 < value(numbers, "head", "probe_r") < 1
+    assert value(look(images=5000)[0], "r", "effective_rank") == value(look()[0], "r", "effective_rank")  # there are fewer
+
+
 @pytest.mark.parametrize("part", ["test", "train+val"])
 def test_what_the_probes_need_of_the_split_is_kept_as_it_passes_by(run_folder, damageable, monkeypatch, part):
     """At most so many images, evenly spread, in the order of their files, without those that cannot be read."""
@@ -135,7 +160,7 @@ def test_what_the_probes_need_of_the_split_is_kept_as_it_passes_by(run_folder, d
     request = SpectrumRequest(checkpoints=("",), dataset=str(damageable), split=part, options=options)
     task = spectrum.SpectrumTask(load_subject(run_folder, options), request, run_folder)
     r, labels = task.sample(part, task.observe())
-    few = task.source.take(spectrum.spread(len(task.source)))
+    few = task.source.take(spectrum.spread(len(task.source), task.most))
     expected = extract(task.subject.network, few, task.subject.prepare)
     assert len(r) < 12 or part == "train+val"
     torch.testing.assert_close(r, expected["r"])
@@ -163,7 +188,7 @@ def test_a_checkpoint_is_measured_once_and_anew_for_another_question(look, monke
     first, _ = look()
     monkeypatch.setattr(spectrum.SpectrumTask, "rows", lambda self, on_part: pytest.fail("measured again"))
     assert look()[0] == first
-    for changes in ({"split": "val"}, {"layers": True}, {"seed": 1}, {"dataset": "fashion10k"}):
+    for changes in ({"split": "val"}, {"images": 300}, {"layers": True}, {"seed": 1}, {"dataset": "fashion10k"}):
         with pytest.raises(pytest.fail.Exception, match="measured again"):
             look(**changes)
 
@@ -344,6 +369,7 @@ def test_explain_needs_no_checkpoint(sparsehead):
         (["--split", "tset"], 'unknown split "tset"; known: pretrain, train, val, train+val, test. Did you mean "test"?'),
         (["--dataset", "cifr10"], 'Did you mean "cifar10"?'),
         (["--figure", "x.jpeg"], 'a figure is .png, .svg or .pdf, or without an ending both .png and .svg; given ".jpeg"'),
+        (["--images", "1"], "--images must be at least 2, given 1"),
         (["--seed", "-1"], "seed must be between 0"),
         (["--workers", "-1"], "workers must be between 0 and 1024, given -1"),
         (["--device", "gpu"], 'unknown device "gpu"'),

@@ -136,7 +136,8 @@ Protocols = Annotated[
 Split = Annotated[
     str | None,
     typer.Option(
-        help=f"Which images: {', '.join(names_in('data.datasets:SPLITS'))}; val is held out. Without it test, or else val.",
+        help=f"Which images: {', '.join(names_in('data.datasets:SPLITS'))}; val is held out. "
+        "Without it test, or else what was not trained on.",
         show_default=False,
         autocompletion=completing("data.datasets:SPLITS"),
     ),

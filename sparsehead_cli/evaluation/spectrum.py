@@ -133,7 +133,8 @@ class SpectrumTask:
             )
         self.subject = with_other_images_told(subject, self.dataset, request.options)
         self.info = dataset_info(self.dataset, request.options.data_dir)
-        self.split = request.split or ("test" if getattr(self.info, "tested", True) else "val")
+        untested = "val" if self.dataset == subject.dataset else "train+val"  # a run has not seen its val; of others all are new
+        self.split = request.split or ("test" if getattr(self.info, "tested", True) else untested)
         self.most = min(KEPT, request.images or KEPT)
         self.source = some(subject.load_split(self.dataset, self.split, request.options), request)
         self.order = shuffled(len(self.source), request.seed)

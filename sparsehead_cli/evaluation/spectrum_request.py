@@ -13,8 +13,8 @@ from sparsehead_cli.runs.settings import require_in_range
 
 @dataclass(frozen=True, kw_only=True)
 class SpectrumRequest:
-    """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run, without a split the test images,
-    or the held-out ones of a data set that has no test images.
+    """What `sparsehead spectrum` was asked for. Without a data set it is the one of each run, without a split the test images;
+    where there are none, those that the run held out, and all images of a data set that it was not trained on.
 
     `images` of them, at most, are measured: a part that the seed draws, and all of them where it is None. `features` and
     `embeddings` are .npy files with r and z, which are measured beside the checkpoints.

@@ -270,6 +270,16 @@ def test_a_folder_of_photographs(look, photographs):
     assert ("head", "probe_r") in numbers
 
 
+def test_of_a_flat_folder_that_a_run_was_not_trained_on_all_images_are_measured(look, photographs, tmp_path):
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i, file in enumerate(sorted(photographs.glob("*/*/*.jpg"))):
+        shutil.copy(file, flat / f"{i}.jpg")
+    numbers, _ = look(dataset=str(flat), workers=0)
+    row = numbers["r", "dim"]
+    assert (row["split"], int(row["images"])) == ("train+val", len(list(flat.iterdir())))
+
+
 def test_few_images_get_no_verdict_no_interval_and_no_probe(look, photographs, tmp_path):
     """Eight images a class leave none to choose a strength on, six to measure on have five eigenvalues."""
     few = shutil.copytree(photographs, tmp_path / "few")

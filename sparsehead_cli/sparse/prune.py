@@ -71,7 +71,7 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
     try:
         pruned.load_state_dict(state)
     except (RuntimeError, TypeError) as error:
-        reason = " ".join(str(error).split())
+        reason = _longer_names(pruned, state) or " ".join(str(error).split())
         raise SparseheadError(f"this state is not of a pruned copy of this {type(projector).__name__}: {reason}") from None
     if (after := _ends(chain)) != before:
         raise SparseheadError(
@@ -82,6 +82,19 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
     if select is not None and not ((select.index >= 0) & (select.index < select.features)).all():
         raise SparseheadError(f"this state reads features that the projector, which takes {select.features}, does not have.")
     return pruned
+
+
+def _longer_names(pruned: nn.Module, state: Mapping[str, object]) -> str:
+    """What to do where the state is of a whole model, in which the head's keys begin with its name there; "" where it is not."""
+    wanted = list(pruned.state_dict())
+    names = {str(key).removesuffix(wanted[0]) for key in state if wanted and str(key).endswith(f".{wanted[0]}")}
+    name = next((name for name in sorted(names) if all(f"{name}{key}" in state for key in wanted)), "")
+    if not name:
+        return ""
+    return (
+        f'its keys begin with "{name}", as in the state_dict() of a whole model. Give the head\'s part of it: '
+        f'{{key.removeprefix("{name}"): value for key, value in state.items() if key.startswith("{name}")}}'
+    )
 
 
 def _ends(chain: Chain) -> tuple[int, int] | None:

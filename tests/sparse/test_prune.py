@@ -423,6 +423,16 @@ def test_a_state_of_something_else_is_no_pruned_head():
         sparse.load_pruned({**state, "0.index": state["0.index"] + 1})
 
 
+def test_of_the_state_of_a_whole_model_it_is_said_which_part_is_the_heads():
+    head = make([8], batch_norm=True)
+    small = prune_projector(head)
+    whole = nn.ModuleDict({"backbone": nn.Linear(4, 6), "net": nn.ModuleDict({"projector": small})}).state_dict()
+    with pytest.raises(SparseheadError, match='its keys begin with "net.projector."') as error:
+        SparseHead(head, 0.0).load_pruned(whole)
+    part = eval(str(error.value).split("part of it: ")[1], {"state": whole})
+    assert torch.equal(SparseHead(head, 0.0).load_pruned(part)(torch.ones(2, 6)), small(torch.ones(2, 6)))
+
+
 def test_a_state_of_a_projector_with_other_ends_is_refused():
     """Its kept features may well be among those of a narrower projector, and its hidden sizes are in the state."""
     head = nn.Sequential(nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 4))

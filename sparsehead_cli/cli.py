@@ -17,7 +17,7 @@ from sparsehead_cli.api import names
 from sparsehead_cli.cli_export import export
 from sparsehead_cli.ending import tell
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.machine.interrupts import stopped_by, told_of_interrupts
+from sparsehead_cli.machine.interrupts import told_of_interrupts
 from sparsehead_cli.machine.launch import command_alone, launched, rank
 from sparsehead_cli.machine.streams import open_streams, told_by_the_machine, writable
 from sparsehead_cli.options import (
@@ -168,7 +168,7 @@ def pretrain(
 
 @command()
 def evaluate(
-    checkpoint: Annotated[str, typer.Argument(help=f"A checkpoint {CHECKPOINT}")],
+    checkpoints: Annotated[list[str], typer.Argument(help=f"One after the other; each {CHECKPOINT}")],
     protocol: Protocols = "linear,knn",
     dataset: MeasuredOn = None,
     transfer_to: Annotated[str | None, typer.Option(help="Data sets of the protocol transfer, with commas between.")] = None,
@@ -189,17 +189,16 @@ def evaluate(
 ) -> None:
     """Measure what a checkpoint's r and z are good for.
 
-    Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again.
+    Rows go to evaluations.csv beside each checkpoint; what is there already is not measured again.
     """
     options = load_options(locals())
-    from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
     from sparsehead_cli.evaluation.evaluate import read_settings
     from sparsehead_cli.evaluation.plan import EvaluateRequest
     from sparsehead_cli.runs.config import parse_set
 
     settings, detection = read_settings(parse_set(set_ or []))
     request = EvaluateRequest(
-        checkpoint=checkpoint,
+        checkpoint=checkpoints[0],
         protocols=names(protocol),
         dataset=dataset,
         transfer_to=names(transfer_to or ""),
@@ -212,15 +211,9 @@ def evaluate(
         options=options,
     )
     from sparsehead_cli.present.console import Console
-    from sparsehead_cli.present.evaluation import EvaluateDisplay, show_evaluation
+    from sparsehead_cli.present.evaluation import run_evaluate
 
-    console = Console()
-    try:
-        with EvaluateDisplay(console) as display:
-            rows, classes = run_evaluate(request, display.watch, display.tell)
-    except KeyboardInterrupt as interrupt:
-        raise stopped_by(interrupt, "What had been finished is in evaluations.csv; the same command goes on.") from None
-    show_evaluation(console, request.folder, rows, classes)
+    run_evaluate(Console(), request, dict.fromkeys(checkpoints))
 
 
 @command()

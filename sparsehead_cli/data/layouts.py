@@ -52,8 +52,9 @@ def image_folder(root: Path) -> FolderLayout:
     Raises: SparseheadError where there are no such folders, two of one part, or where they lie deeper than the root.
     """
     parts = part_folders(root)
-    if not parts and has_images(root):
+    if not parts:
         _require_no_parts_below(root)
+    if not parts and has_images(root):
         return FolderLayout(root, (), (), train="", notes=(_no_classes(root),))
     train, test = parts.get(TRAIN, TRAIN), parts.get(TEST, parts.get(VAL, ""))
     beside = [name for name in (train, test) if name and has_images(root / name, deep=False)]
@@ -67,15 +68,20 @@ def image_folder(root: Path) -> FolderLayout:
 
 
 def _require_no_parts_below(root: Path) -> None:
-    """Raises: SparseheadError where a folder below the root has both training images and others, which would all be trained on."""
+    """Raises: SparseheadError where a folder below the root has both training images and others, which would all be trained on.
+
+    Of a symbolic link to a folder only what lies directly in that folder is looked at.
+    """
     for folder, folders, _ in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        named = [name for name in folders if part_named(name)]
-        if len({part_named(name) for name in named}) > 1:
-            raise SparseheadError(
-                f"{root} has no train/ in it, but {folder} has {' and '.join(named)}: give that folder. To train on all "
-                f"images, rename these folders."
-            )
+        linked = [path for name in folders if os.path.islink(path := os.path.join(folder, name))]
+        for found, names in ((folder, folders), *((path, folders_in(Path(path))) for path in linked)):
+            named = [name for name in names if part_named(name)]
+            if len({part_named(name) for name in named}) > 1:
+                raise SparseheadError(
+                    f"{root} has no train/ in it, but {found} has {' and '.join(named)}: give that folder. To train on all "
+                    f"images, rename these folders."
+                )
 
 
 def _no_classes(root: Path) -> str:

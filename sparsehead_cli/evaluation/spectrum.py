@@ -29,7 +29,7 @@ from sparsehead_cli.evaluation.table import TaskTables
 from sparsehead_cli.foreign.assumptions import in_words
 from sparsehead_cli.machine.archive import Unsound
 from sparsehead_cli.machine.seeds import stable_seed
-from sparsehead_cli.measure.definitions import BATCH_SIZE, BATCHES, VIEWED, VIEWS
+from sparsehead_cli.measure.definitions import BATCH_SIZE, BATCHES, KEPT, VIEWED, VIEWS
 from sparsehead_cli.measure.features import BATCH, Features, features_file, kept, widths_of
 from sparsehead_cli.measure.head import BatchSubset, Reading, fewest_features, mean_response, overlap_of
 from sparsehead_cli.measure.intervals import wilson
@@ -42,7 +42,6 @@ from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
 
-KEPT = 10_000  # images, at most, whose features are held at once: for the probes, and r for what the head reads
 RESPONSE_IMAGES = 512  # that the projector's response is averaged over
 TABLES = ("spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv")
 PARTS = {"invariance": "augmented views", "batches": "features that batches need"}  # what views are drawn for -> what that is

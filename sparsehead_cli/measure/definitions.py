@@ -7,6 +7,7 @@ TOLERANCE = 0.01  # by which the loss of a batch may rise when features are left
 LIDAR_DELTA = 1e-4
 VIEWED, VIEWS = 1_000, 10  # images, and augmented views of each, for LiDAR, alignment and uniformity
 BATCHES, BATCH_SIZE = 20, 128  # batches whose loss is kept with few features, and their images
+KEPT = 10_000  # images, at most, whose features are held at once: for the probes, and r for what the head reads
 
 READ, RISE = f"{100 * READ_SHARE:g} %", f"{100 * TOLERANCE:g} %"
 SPECTRUM = {
@@ -42,8 +43,8 @@ HEAD = {
     "batch_features_max": "the same, the most of all batches.",
     "batch_overlap": "how far two batches need the same features: |A ∩ B| / |A ∪ B|, mean over pairs of batches.",
     "batch_overlap_by_chance": "the same for random subsets of those sizes.",
-    "probe_r": "linear evaluation of r: accuracy on the test images of the data set whatever the split, in [0, 1], with the "
-    "95 % Wilson interval.",
+    "probe_r": f"linear evaluation of r, learnt from at most {KEPT:,} training images (or --images), where evaluate takes all: "
+    "accuracy on as many test images of the data set, whatever the split, in [0, 1], with the 95 % Wilson interval.",
     "probe_read": "the same of what the projector reads of r.",
     "probe_unread": "the same of what it does not read.",
 }

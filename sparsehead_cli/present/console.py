@@ -11,7 +11,7 @@ import rich.console
 import rich.table
 from rich.cells import cell_len
 from rich.live import Live
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.status import Status
 from rich.text import Text
 
@@ -45,9 +45,15 @@ def emphasis(line: str) -> str:
 
 def progress_bar(console: Console, before: str, after: str) -> Progress:
     """A bar between two texts, such as "{task.percentage:.0f} %", that is seen on a terminal while something lasts."""
-    columns: list[ProgressColumn] = [TextColumn(before, markup=False), BarColumn(), TextColumn(after, markup=False)]
-    columns += [TimeRemainingColumn(), TextColumn("left", markup=False)]
+    columns: list[ProgressColumn] = [TextColumn(before, markup=False), BarColumn(), TextColumn(after, markup=False), TimeLeft()]
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class TimeLeft(TimeRemainingColumn):
+    """The time that is left, with the word; nothing where it is not known."""
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.time_remaining is None else f"{super().render(task)} left", style="progress.remaining")
 
 
 class Display:

@@ -14,7 +14,7 @@ from sparsehead_cli.machine.plugins import load
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.pretrain import describe
 from sparsehead_cli.present.recipe import show_values
-from sparsehead_cli.present.sweep import ended, lams_of, notes_of
+from sparsehead_cli.present.sweep import data_of, ended, lams_of, notes_of
 from sparsehead_cli.runs.build import build, memory_needed
 from sparsehead_cli.runs.checkpoint import load_checkpoint
 from sparsehead_cli.runs.config import Config
@@ -24,7 +24,7 @@ from sparsehead_cli.runs.origins import resolve
 from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.settings import Values, written
-from sparsehead_cli.study.plan import read_plan
+from sparsehead_cli.study.plan import ARMS, read_plan
 from sparsehead_cli.sweeps.confirm import check_confirm, confirming
 from sparsehead_cli.sweeps.engines import default_jobs, threads_of
 from sparsehead_cli.sweeps.grid import AXES
@@ -43,13 +43,13 @@ def show_dry_run(
     config, values = resolve(experiment, experiments, overrides)
     for name in callbacks:
         load("callback", name)
-    show_values(console, f"{config.experiment}, method {config.method}", values, ())
     try:
         with without_downloads():
             run = build(config)
         lines = [*describe(run), ("parameters", parameters(run.method)), *estimates(run)]
     finally:
         distributed.stop()
+    show_values(console, f"{config.experiment}, method {config.method}", values, ())
     show_lines(console, lines)
 
 
@@ -62,16 +62,14 @@ def show_sweep_dry_run(console: Console, request: SweepRequest) -> None:
         check_confirm(request)
     with without_downloads():
         state = read_state(request)
-        lines = [("experiment", request.experiment), *grid_lines(request, state)]
+        lines = [("experiment", request.experiment), ("data", data_of(state)), *grid_lines(request, state)]
         plan = read_plan(state.folder) if request.confirm is not None else None
         if plan:
             lines.append(("plan", f"{plan.hash}, frozen {plan.written}"))
             state = confirming(request, plan, state)
         lines.append(("trials", f"{len(state.configs)} in {state.folder}: {ended(state)}, {len(state.pending())} to run"))
-        lines += sweep_estimates(request, state)
-    if request.confirm is not None and not plan:
-        fresh = f"{request.confirm} fresh seeds of λ 0, the λ chosen and its control, for each method"
-        lines.append(("confirm", f"then a plan, and {fresh}: each as long as one of these trials"))
+        arms = len(ARMS) if request.grid.regularisers else len(ARMS) - 1
+        lines += sweep_estimates(request, state, 0 if plan else arms * (request.confirm or 0))
     show_lines(console, lines)
 
 
@@ -86,29 +84,34 @@ def grid_lines(request: SweepRequest, state: SweepState) -> list[tuple[str, str]
     return lines + [("note", line) for line in notes_of(state)]
 
 
-def sweep_estimates(request: SweepRequest, state: SweepState) -> list[tuple[str, str]]:
-    """(name, value) of the time of a trial of each method, that of all that are left, and memory."""
+def sweep_estimates(request: SweepRequest, state: SweepState, fresh: int) -> list[tuple[str, str]]:
+    """(name, value) of the time of a trial of each method, that of all that are left, and memory.
+
+    A pilot is followed by `fresh` trials of each method.
+    """
     pending = [state.configs[name] for name in state.pending()]
     jobs, threads, where = 1, 1, "one after the other on one core of this machine"
     if request.engine == "local":
         jobs = request.jobs or default_jobs()
         threads = threads_of(jobs)
         where = f"{jobs} at a time, each with {counted(threads, 'thread')}"
-    if not pending:
-        return [("time", "nothing is left to do")]
-    lines, total, peak, there = [], 0.0, 0, 0
-    for method in dict.fromkeys(config.method for config in pending):
-        alike = [config for config in pending if config.method == method]
-        run, rehearsal = rehearsed(alike[0], threads)
+    lines, total, later, peak, there = [], 0.0, 0.0, 0, 0
+    methods = dict.fromkeys(config.method for config in (state.configs.values() if fresh else pending))
+    for method in methods:
+        left = sum(config.method == method for config in pending)
+        first = next(config for config in (*pending, *state.configs.values()) if config.method == method)
+        run, rehearsal = rehearsed(first, threads)
         of_one = rehearsal.seconds(run.total_steps, run.epochs) + EVALUATION_SECONDS
-        total, peak, there = total + len(alike) * of_one, max(peak, rehearsal.peak), memory_of(run.device)
+        total, later, peak, there = total + left * of_one, later + fresh * of_one, max(peak, rehearsal.peak), memory_of(run.device)
         step = f"{brief(rehearsal.step_seconds)} a step (measured on {counted(rehearsal.steps, 'step')})"
-        lines.append((method_name(method), f"{counted(len(alike), 'trial')}, each about {duration(of_one)}: {step}"))
-    return [
-        *lines,
-        ("time", f"about {duration(total / jobs)}, {where}"),
-        ("memory", f"{size(peak)} at most for each one in those steps, of {size(there)}"),
-    ]
+        lines.append((method_name(method), f"{counted(left, 'trial')}, each about {duration(of_one)}: {step}"))
+    of_pilot = " of the pilot" * bool(fresh)
+    time = f"about {duration(total / jobs)} on idle cores, {where}" if pending else f"nothing{of_pilot} is left to do"
+    lines.append(("time", time))
+    if fresh:
+        runs = f"at most {counted(fresh * len(methods), 'fresh run')} (of λ 0, the λ chosen and its control, for each method)"
+        lines.append(("confirm", f"then a plan, and {runs}: about {duration(later / jobs)} more"))
+    return [*lines, ("memory", f"{size(peak)} at most for each one in those steps, of {size(there)}")] if methods else lines
 
 
 def rehearsed(config: Config, threads: int) -> tuple[Run, Rehearsal]:

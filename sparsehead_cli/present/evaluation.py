@@ -1,19 +1,23 @@
 """Evaluations of a checkpoint as people see them: tables, and what `sparsehead evaluate` prints."""
 
+import shlex
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
 from sparsehead_cli.data.nouns import noun_of
-from sparsehead_cli.errors import one_line
-from sparsehead_cli.evaluation.evaluate import JobProgress
-from sparsehead_cli.evaluation.plan import Job
+from sparsehead_cli.errors import one_line, printable
+from sparsehead_cli.evaluation.evaluate import JobProgress, evaluate
+from sparsehead_cli.evaluation.plan import EvaluateRequest, Job
 from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.evaluation.sentences import MEAN
 from sparsehead_cli.foreign.assumptions import guesses_in
+from sparsehead_cli.machine.interrupts import stopped_by
+from sparsehead_cli.machine.launch import command_alone
 from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_table, progress_bar
 from sparsehead_cli.present.pretrain import LINE_SECONDS
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
@@ -148,8 +152,8 @@ class EvaluateDisplay(Display):
     def __init__(self, console: Console) -> None:
         self.job: Job | None = None
         self.shown = 0.0  # when the last line was printed
-        self.bar = progress_bar(console, "{task.description}", "{task.percentage:>3.0f} % ")
-        self.task = self.bar.add_task("", total=None)
+        self.bar = progress_bar(console, "{task.description}", "{task.fields[share]}")
+        self.task = self.bar.add_task("", total=None, share="")
         super().__init__(console, self.bar)
 
     def tell(self, line: str) -> None:
@@ -167,13 +171,45 @@ class EvaluateDisplay(Display):
         if self.bar.disable and progress.total and time.monotonic() - self.shown >= LINE_SECONDS:
             self.shown = time.monotonic()
             self.say(f"     step {progress.step:,} of {progress.total:,}")
-        self.bar.update(self.task, description=progress.job.protocol, completed=progress.step, total=progress.total or None)
+        share = f"{100 * progress.step / progress.total:>3.0f} %" if progress.total else ""  # some jobs have no steps
+        total = progress.total or None
+        self.bar.update(self.task, description=progress.job.protocol, completed=progress.step, total=total, share=share)
 
 
 def describe(job: Job) -> str:
     """A job in a few words."""
     few = f", {100 * job.share:g} % of the labels, seed {job.seed}" if job.share < 1 else ""
     return f"{job.protocol} on {one_line(job.dataset)}, {job.model}{few}"
+
+
+def run_evaluate(console: Console, request: EvaluateRequest, checkpoints: Iterable[str]) -> None:
+    """Measure one checkpoint after the other as was requested of the first, and print what came out of each.
+
+    Raises: SparseheadError; Stopped where it was interrupted.
+    """
+    requests = [replace(request, checkpoint=checkpoint) for checkpoint in checkpoints]
+    for number, each in enumerate(requests, 1):
+        if len(requests) > 1:
+            console.print(f"{number}/{len(requests)}  {printable(str(each.checkpoint))}", style="bold", soft_wrap=True)
+        try:
+            with EvaluateDisplay(console) as display:
+                rows, classes = evaluate(each, display.watch, display.tell)
+        except KeyboardInterrupt as interrupt:
+            raise stopped_by(interrupt, "What had been finished is in evaluations.csv; the same command goes on.") from None
+        show_evaluation(console, each.folder, rows, classes)
+    for line in next_steps(request, [str(each.checkpoint) for each in requests], rows):
+        console.print(line, soft_wrap=True)
+
+
+def next_steps(request: EvaluateRequest, checkpoints: list[str], rows: list[Row]) -> list[str]:
+    """What to type next, and what a single run does not tell; `rows` are those of the last checkpoint."""
+    command = [*command_alone(), "spectrum", *checkpoints]
+    for option, value in (("--dataset", request.dataset), ("--weights", request.options.weights)):
+        command += [option, str(value)] if value else []
+    lines = [f" next    collapse, and what the head reads: {shlex.join(command)}"]
+    if rows and rows[0]["lam"] != "":
+        lines.append("         these intervals are of one run: whether a λ helps, several seeds tell (sparsehead sweep-lambda)")
+    return lines
 
 
 def show_evaluation(console: Console, folder: Path, rows: list[Row], classes: list[Row]) -> None:

@@ -43,6 +43,7 @@ POINTS = "_points"  # label, in no legend, of lines that are numbers of single s
 COLLAPSED = "_collapsed"  # label, in no legend, of crosses where a higher rank is no gain
 CROSS = {"marker": "x", "color": "black", "ms": 8, "mew": 1.6}  # of these
 MOST_NAMED = 9  # values of λ at an axis; more have ticks at powers of ten
+DODGE = 0.06  # decades between a mean and the dots of its seeds
 SLANTED = 0.68  # inches for slanted numbers under an axis, and its name
 
 
@@ -102,7 +103,7 @@ def sweep_caption(trials: list[Row], summary: list[Row], noun: str) -> str:
     means, settings = frame(summary, text=SETTING), by_setting(trials)
     several = means["seeds"].max() > 1
     parts = [
-        "Means with 95 % intervals over seeds (Student's t; cut off where they are wide), dots: single seeds."
+        "Means with 95 % intervals over seeds (Student's t; an arrow where they go on), dots: single seeds."
         if several
         else "One seed.",
         f"Dotted: λ 0, which has a place of its own left of the logarithmic axis. Grey: the λ chosen on held-out {noun}.",
@@ -180,7 +181,8 @@ def lam_places(lams: list[float]) -> dict[float, float]:
 def over_lam(ax: Axes, places: dict[float, float], trials: pd.DataFrame, summary: pd.DataFrame, marks: Marks) -> None:
     """One number against λ: a dot a seed, and the mean of each λ with its interval, joined where λ is above 0."""
     color = marks.color
-    ax.plot(trials["lam"].map(places), marks.scale * trials[marks.metric], ".", color=color, ms=3, alpha=0.5, label=POINTS)
+    beside = trials["lam"].map(places) + DODGE  # or the mean would hide them
+    ax.plot(beside, marks.scale * trials[marks.metric], ".", color=color, ms=3, alpha=0.5, label=POINTS)
     x, means = summary["lam"].map(places), marks.scale * summary["mean"]
     halves = marks.scale * (summary["high"] - summary["mean"]).fillna(0)
     ax.errorbar(x, means, halves, fmt=marks.marker, color=color, ms=5, capsize=2, lw=1.2)

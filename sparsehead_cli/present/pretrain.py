@@ -16,6 +16,7 @@ from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.present.tasks import task_tables
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import counted, duration, number, readable
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row
@@ -274,13 +275,26 @@ def show_result(console: Console, result: Result, arguments: list[str]) -> None:
         f" trained  in {seconds:,.0f} s, the measurements after each epoch included",
         f" files    {run.folder}/: checkpoint.pt, {', '.join(tables)}, config.yaml",
     ]
-    if run.config.projector == "mlp":
-        twin = "1e-3" if run.config.lam == 0 else "0"
-        lines.append(f" next     the same run with λ = {twin}, to compare: {twin_command(arguments, twin)}")
-    measure = [*command_alone(), "evaluate", str(run.folder), "--baselines"]
-    spectrum = [*command_alone(), "spectrum", str(run.folder), *(["--over-time"] if tracked else [])]
-    if getattr(run.train.spec, "tested", False):
-        lines.append(f" accuracy beside pixels and an untrained network: {shlex.join(measure)}")
-    lines.append(f" collapse its spectrum: {shlex.join(spectrum)}")
+    steps = next_steps(run, arguments, tracked)
+    lines += [f" {'next' if step is steps[0] else '':<8} {step}" for step in steps]
     for line in lines:
         console.print(line, soft_wrap=True)
+
+
+def next_steps(run: Run, arguments: list[str], tracked: bool) -> list[str]:
+    """What to type after a run: it with another λ, or where that is there a look at both; how good it is, whether it collapsed."""
+    steps, beside = [], []
+    if run.config.projector == "mlp":
+        lam = "1e-3" if run.config.lam == 0 else "0"
+        other = replace(run.config, lam=float(lam))
+        folder = run_folder(other, run_identity(other))
+        if (folder / "checkpoint.pt").exists():
+            beside = [str(folder)]
+        else:
+            steps.append(f"the same run with λ = {lam}, to compare: {twin_command(arguments, lam)}")
+    if getattr(run.train.spec, "tested", False):
+        measure = [*command_alone(), "evaluate", *beside, str(run.folder), "--baselines"]
+        steps.append(f"accuracy, beside pixels and an untrained network: {shlex.join(measure)}")
+    spectrum = [*command_alone(), "spectrum", *beside, str(run.folder), *(["--over-time"] if tracked else [])]
+    whose = f", and that of λ = {lam}" if beside else ""
+    return [*steps, f"its spectrum{whose}, to look for collapse: {shlex.join(spectrum)}"]

@@ -24,6 +24,7 @@ LABEL, NUMBERS = 0.2, 0.47  # inches for the labels at the left, and mostly for 
 BETWEEN = 0.2  # inches between panels beside each other: the numbers are those of the first
 HIGH = {False: 1.48, True: 0.98}  # inches: the height of a panel, and that in a paper
 LEGEND_LINE = 0.17  # inches
+BEYOND = "_beyond"  # label, in no legend, of arrows where an interval is cut off
 
 
 Band = dict[str, list[Axes]]  # settings beside each other: label of a row -> its panels, a column each
@@ -123,7 +124,7 @@ def equal_axes(columns: list[dict[str, Axes]], points: str = "") -> None:
     """Give the same number the same axis everywhere, with room for markers at both ends.
 
     Intervals of few seeds would leave the means a flat line: half as far as the means and seeds go, which are the lines with the
-    label `points`, they are cut off.
+    label `points`, they are cut off, with an arrow at the end.
     """
     for label in dict.fromkeys(label for panels in columns for label in panels):
         alike = [panels[label] for panels in columns if label in panels]
@@ -139,6 +140,19 @@ def equal_axes(columns: list[dict[str, Axes]], points: str = "") -> None:
         room = 0.06 * (high - low) or 0.05 * abs(high) or 1.0
         for ax in alike:  # of shares all: 0 and 100 mean something
             ax.set_ylim(SHARE_LIMITS if label == SHARES else (low - room, high + room))
+            if label != SHARES:
+                point_beyond(ax)
+
+
+def point_beyond(ax: Axes) -> None:
+    """An arrow at the edge of a panel for each interval that goes on beyond it."""
+    low, high = ax.get_ylim()
+    for drawn in ax.containers:
+        bars = drawn.lines[2][0]
+        for (x, lower), (_, upper) in filter(len, bars.get_segments()):  # empty where an interval is not defined
+            for is_beyond, edge, arrow in ((lower < low, low, "v"), (upper > high, high, "^")):
+                if is_beyond:
+                    ax.plot(x, edge, arrow, color=bars.get_color()[0], ms=5, clip_on=False, label=BEYOND)
 
 
 def rows_of_legend(figure: Figure, handles: Sequence[Artist]) -> float:

@@ -13,7 +13,7 @@ from rich.text import Text
 from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.errors import one_line
 from sparsehead_cli.measure import definitions
-from sparsehead_cli.measure.definitions import BATCH_SIZE, VIEWED, VIEWS
+from sparsehead_cli.measure.definitions import BATCH_SIZE, KEPT, VIEWED, VIEWS
 from sparsehead_cli.measure.dimensions import dims_for, effective_rank
 from sparsehead_cli.present.console import Console, Display, emphasis, print_notes, print_sentence, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
@@ -86,10 +86,12 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
     heads = [checkpoint for checkpoint in measured if ("head", "read_dims") in checkpoint.numbers]
     batches = f"; losses are NT-Xent of batches of {BATCH_SIZE}" if heads else ""
     noun = noun_of(metrics[0]["eval_dataset"])
+    probed = any(("head", "probe_r") in checkpoint.numbers for checkpoint in measured)
     viewed = any((features, "lidar") in checkpoint.numbers for checkpoint in measured for features in ("r", "z"))
     notes = (
         f"intervals are 95 %: bootstrap over {noun}; of few {noun} a rank comes out too low, and its interval lies above it",
         *([f"LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} {noun}{batches}"] if viewed else []),
+        *([f"probes learn from at most {KEPT:,} {noun}, those of evaluate from all"] if probed else []),
         *guess_notes(metrics),
         "verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. "
         "What each number is: sparsehead spectrum --explain",

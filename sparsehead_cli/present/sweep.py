@@ -24,7 +24,7 @@ from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.runs.views import described
 from sparsehead_cli.study.results import CURVES_CSV, FIGURE, MAP, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
-from sparsehead_cli.study.summary import SETTING, SHARED, has_collapsed, without_pruned
+from sparsehead_cli.study.summary import SETTING, SHARED, without_pruned
 from sparsehead_cli.sweeps.engines import Task, default_jobs
 from sparsehead_cli.sweeps.on_slurm import array_jobs
 from sparsehead_cli.sweeps.request import SweepRequest
@@ -57,6 +57,7 @@ class SweepDisplay(Display):
         state = self.state
         pending = len(state.pending())
         self.say(f"{len(state.configs)} trials in {state.folder}: {ended(state)}")
+        self.say(f"each of {data_of(state)}")
         for line in notes_of(state):
             self.say(line)
         if state.failed:
@@ -103,6 +104,14 @@ def ended(state: SweepState) -> str:
     return f"{len(state.rows)} finished, {len(state.failed)} failed before"
 
 
+def data_of(state: SweepState) -> str:
+    """What the trials are trained on, and for how long."""
+    configs = state.configs.values()
+    epochs = sorted({config.all_epochs for config in configs})
+    count = counted(epochs[-1], "epoch")
+    return f"{', '.join(dict.fromkeys(config.dataset for config in configs))}, {f'{epochs[0]} to ' * (len(epochs) > 1)}{count}"
+
+
 def running_title(state: SweepState, left: float | None) -> str:
     """How far a sweep is, and how many seconds are `left`."""
     title = f"{len(state.rows)} of {len(state.configs)} trials finished"
@@ -111,11 +120,7 @@ def running_title(state: SweepState, left: float | None) -> str:
 
 def running_table(state: SweepState, running: dict[str, Reached], left: float | None) -> Table:
     """How far each running trial is, under a title that says how far all are."""
-    title = running_title(state, left)
-    if rows := [row for row in state.rows.values() if not has_collapsed([row])]:
-        best = max(rows, key=lambda row: float(row["val_accuracy"]))
-        title += f"; best held-out so far {100 * float(best['val_accuracy']):.1f} %, λ {float(best['lam']):g}"
-    table = Table(title, [Column("running", text=True), Column("epochs", text=True), *RUNNING.values()])
+    table = Table(running_title(state, left), [Column("running", text=True), Column("epochs", text=True), *RUNNING.values()])
     for name, reached in running.items():
         last = reached.rows[-1] if reached.rows else {}
         table.add(Cell(name), Cell(epochs_text(state, name, reached)), *(Cell(last.get(metric)) for metric in RUNNING))
@@ -196,13 +201,17 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
         console.print(" --prune: nothing was clearly dominated", style="dim")
     fewest = min((row["seeds"] for row in summary), default=0)
     if fewest < ENOUGH_SEEDS:
-        console.print(f" few seeds make wide intervals; --seeds {ENOUGH_SEEDS} goes on from these", style="dim")
+        few = f" few seeds make wide intervals, and by luck narrow ones; --seeds {ENOUGH_SEEDS} goes on from these"
+        console.print(few, style="dim", soft_wrap=True)
     figures = [f"{name}.{kind}" for name in (FIGURE, *[MAP] * has_map(summary)) for kind in FORMATS[:2]]
     files = f"{SWEEP_CSV} ({len(rows)} trials), {', '.join([SUMMARY_CSV, CURVES_CSV, *figures])}"
     console.print(f" files   {state.folder}/: {files}", soft_wrap=True)
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
     for line in next_step(state.folder, rows, summary):
         console.print(line, soft_wrap=True)
+    console.print(
+        " test    of what was chosen, on fresh seeds: the same command with --confirm 16 (--dry-run says how long)", soft_wrap=True
+    )
     require_all(state)
 
 
@@ -236,6 +245,11 @@ def notes_of(state: SweepState) -> list[str]:
     for config in state.configs.values():
         for name, text in config.notes:
             lines.append(f"{name}: {described(config.views)}, {text}" if name == "views" else f"{name}: {text}")
+    lams = {config.lam for config in state.configs.values()}
+    if 0 not in lams:
+        lines.append("λ: 0 is not among its values, so that there is nothing to compare with")
+    elif len(lams) == 1:
+        lines.append("λ: 0 is its only value; others are given as in --lams 0,1e-4,1e-3")
     return list(dict.fromkeys(lines))
 
 

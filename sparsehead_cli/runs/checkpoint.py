@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from sparsehead_cli.data.tree import part_folders
 from sparsehead_cli.errors import SparseheadError, printable
 from sparsehead_cli.machine.archive import Unsound, finite, pickle_start, read_archive, tensors_in
 from sparsehead_cli.machine.distributed import sharded_like
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.runs.config import LARGEST
+from sparsehead_cli.runs.readable import counted
 
 FAMILY = "sparsehead-run-"
 FORMAT = f"{FAMILY}1"
@@ -46,7 +48,7 @@ def _canonical(value: object) -> object:
 
 
 def checkpoint_file(checkpoint: str | Path) -> Path:
-    """A folder stands for the checkpoint.pt in it. Raises: SparseheadError for one that has checkpoints of other names alone."""
+    """A folder stands for the checkpoint.pt in it. Raises: SparseheadError for one of several runs, of images or of other files."""
     path = Path(checkpoint)
     if not path.is_dir():
         return path
@@ -54,6 +56,12 @@ def checkpoint_file(checkpoint: str | Path) -> Path:
     if others and "checkpoint.pt" not in others:
         named = printable(", ".join(others[:5]) + (", …" if len(others) > 5 else ""))
         raise SparseheadError(f"{path} is no folder of a run: it has no checkpoint.pt, but {named}. Give the file.")
+    runs = sorted(file.parent for file in path.glob("*/checkpoint.pt"))
+    if runs and not (path / "checkpoint.pt").exists():
+        named = printable(", ".join(map(str, runs[:3])) + (", …" if len(runs) > 3 else ""))
+        raise SparseheadError(f"{path} is no run, but a folder of {counted(len(runs), 'run')}. Give one of them: {named}")
+    if part_folders(path):
+        raise SparseheadError(f"{path} is no run, but a folder of images. Give a run or a checkpoint, and --dataset {path}.")
     return path / "checkpoint.pt"
 
 

@@ -162,14 +162,28 @@ def sentence(summary: pd.DataFrame, largest_pruned: float = 0.0) -> str:
     best = rows[rows["chosen"].isin(BEST)].iloc[0]
     alone = rows[(rows["lam"] == 0) & rows["difference"].notna()]  # a regulariser, with nothing beside it
     more = said_alone(alone, noun) + more_of(rows, best, largest_pruned)
+    zero = "λ 0 without regularisers" if len(alone) else "λ 0"
     if best["lam"] == 0:
-        return f"no λ is better than 0 on held-out {noun}.{more}"
+        return f"{next_to_zero(summary, best, zero, noun)}.{more}"
     if math.isnan(best["difference"]):
         return f"λ {best['lam']:g} is best on held-out {noun}; without trials at λ 0 there is nothing to compare it with.{more}"
-    change = changed(best, "λ 0 without regularisers" if len(alone) else "λ 0", noun)
+    change = changed(best, zero, noun)
     if math.isnan(best["difference_low"]):
         return f"λ {best['lam']:g} is {change}.{more}"
     return f"λ {best['lam']:g}, chosen on held-out {noun}, is {change}.{more}"
+
+
+def next_to_zero(summary: pd.DataFrame, best: pd.Series, zero: str, noun: str) -> str:
+    """What is said where λ 0 has the best mean on held-out images: which λ comes next, and its difference from `zero`."""
+    if not (summary["lam"] > 0).any():
+        return "λ 0 alone was trained, and there is no other to compare it with"
+    others = summary[(summary["lam"] > 0) & (summary["chosen"] != COLLAPSED) & (summary["seeds"] == best["seeds"])]
+    if others.empty:
+        return f"no λ above 0 can be chosen on held-out {noun}"
+    held_out = others[others["metric"] == CHOOSE_BY]
+    lam = held_out.loc[held_out["mean"].idxmax(), "lam"]
+    nearest = others[(others["metric"] == JUDGE_BY) & (others["lam"] == lam)].iloc[0]
+    return f"no λ has a better mean than 0 on held-out {noun}; the next best, λ {lam:g}, is {changed(nearest, zero, noun)}"
 
 
 def more_of(rows: pd.DataFrame, best: pd.Series, largest_pruned: float) -> str:
@@ -201,7 +215,7 @@ def changed(row: pd.Series, zero: str, noun: str) -> str:
     points, low, high = (100 * row[column] for column in ("difference", "difference_low", "difference_high"))
     if math.isnan(low):
         return f"{points:+z.1f} points from {zero} in a single seed, which is no evidence"
-    shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no improvement is shown"
+    shown = "an improvement" if low > 0 else "a loss" if high < 0 else "the interval includes 0, no change is shown"
     return f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from {zero} on test {noun}: {shown}"
 
 

@@ -4,8 +4,9 @@ Everything is in the folder RESULTS/EXPERIMENT: a folder a trial, sweep.csv (a r
 what is made of it. A sweep that was killed goes on where it was; so does one whose sweep.csv came from somewhere else.
 """
 
+import itertools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
@@ -36,6 +37,7 @@ from sparsehead_cli.training.callbacks import Callback, load_callbacks
 EVALUATION_SECONDS = 10  # of a trial's linear evaluation, about
 MOST_JOBS = 1_024
 BEHIND = 20  # of so many rows of sweep.csv, one at most is not written yet while trials run
+TOLD_BY = ("method", "dataset", "backbone", "penalty", "solver", "lam", "seed", *VARIED)  # columns that tell trials apart
 ENGINES = ("local", "ray", "slurm", "print")
 
 
@@ -149,9 +151,11 @@ def known_rows(state: SweepState) -> dict[str, Row]:
     path, rows = state.folder / SWEEP_CSV, read_sweep(state.folder)
     foreign = [name for name in rows if name not in state.configs]
     if foreign:
+        results = state.folder.parent
+        free = next(name for i in itertools.count(2) if not (name := results.with_name(f"{results.name}-{i}")).exists())
         raise SparseheadError(
-            f"{path} has {len(foreign)} trials that are not in this grid ({foreign[0]} …): "
-            "it is another sweep's. Choose another --results, such as mine, or ask for a grid that has them."
+            f"{path} has {len(foreign)} trials that are not in this grid ({foreign[0]} …), {differing(state, rows)}: it is another "
+            f"sweep's. Choose another --results, such as {free}, or ask for a grid that has them."
         )
     for name, config in state.configs.items():
         if name in rows:
@@ -159,6 +163,17 @@ def known_rows(state: SweepState) -> dict[str, Row]:
         elif row := row_of_trial(state.folder / name / TRIAL, config):
             rows[name] = row
     return rows
+
+
+def differing(state: SweepState, rows: Mapping[str, Row]) -> str:
+    """What trials in sweep.csv have that none of the grid has: with lam 0.01, epochs 1."""
+    asked = [setting_columns(config) | identity_columns(config, name) for name, config in state.configs.items()]
+    found = []
+    for column in TOLD_BY:
+        known = {str(one[column]) for one in asked}
+        if others := [value for value in dict.fromkeys(row[column] for row in rows.values()) if value not in known]:
+            found.append(f"{column} {', '.join(others)}")
+    return f"with {'; '.join(found)}" if found else "with other combinations of its values"
 
 
 def require_same_images(state: SweepState) -> None:
@@ -184,7 +199,7 @@ def row_of_trial(path: Path, config: Config) -> Row | None:
 def require_own(path: Path, row: Row, name: str, config: Config, remedy: str) -> None:
     """Raises: SparseheadError for a row that does not have the settings of the trial whose name it has."""
     expected = {**identity_columns(config, name), **setting_columns(config)}
-    for column in ("run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", *VARIED):
+    for column in ("run", *TOLD_BY):
         if row[column] != str(expected[column]):
             raise SparseheadError(
                 f"{path} is another trial's: {column} is {row[column]}, that of {name} is {expected[column]}. {remedy}"

@@ -116,6 +116,13 @@ def test_parts_that_lie_deeper_are_not_all_trained_on(damageable):
     assert len(load(damageable / "images", "test", damageable)) == 15
 
 
+def test_parts_behind_a_link_are_found(damageable, tmp_path):
+    (tmp_path / "above").mkdir()
+    (tmp_path / "above" / "linked").symlink_to(damageable)
+    with pytest.raises(SparseheadError, match=r"has no train/ in it, but .*linked has test and train: give that folder"):
+        load(tmp_path / "above", "train", tmp_path)
+
+
 def test_a_test_set_may_lack_a_class_and_classes_may_have_one_image(damageable):
     shutil.rmtree(damageable / "test" / "cat")
     assert load(damageable, "test", damageable).labels.tolist() == [0] * 5 + [2] * 5

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import shutil
 import signal
 import time
 
@@ -53,6 +54,24 @@ def test_several_seeds_are_shown_as_mean_and_deviation(evaluate):
 def test_a_folder_stands_for_its_checkpoint(sparsehead, run_folder):
     assert sparsehead("evaluate", run_folder, "--protocol", "knn")[0] == 0
     assert (run_folder / "evaluations.csv").exists()
+
+
+def test_several_are_measured_one_after_the_other(sparsehead, run_folder, tmp_path):
+    another = shutil.copytree(run_folder, tmp_path / "another")
+    code, out, err = sparsehead("evaluate", run_folder, another, run_folder, "--protocol", "knn")
+    assert (code, err) == (0, "")
+    assert out.index(f"1/2  {run_folder}\n") < out.index(f"2/2  {another}\n")
+    assert out.count("kNN, k = 200") == 2
+    assert (another / "evaluations.csv").exists()
+    assert f"what the head reads: sparsehead spectrum {run_folder} {another}\n" in out
+    assert "whether a λ helps, several seeds tell" in out
+
+
+def test_a_folder_of_runs_or_of_images_is_said_to_be_one(sparsehead, run_folder, photographs):
+    error = assert_one_error(sparsehead("evaluate", run_folder.parent))
+    assert f"is no run, but a folder of 1 run. Give one of them: {run_folder}" in error
+    error = assert_one_error(sparsehead("evaluate", photographs))
+    assert f"is no run, but a folder of images. Give a run or a checkpoint, and --dataset {photographs}." in error
 
 
 @pytest.mark.parametrize(

@@ -415,7 +415,7 @@ def test_torchrun_trains_one_run(tmp_path):
     assert out.count("epoch 1/1") == 1
     assert "2 processes of 250 images a step" in out
     assert "to compare: torchrun --nproc-per-node=2 -m sparsehead_cli pretrain --epochs 1" in out
-    assert "collapse its spectrum: python -m sparsehead_cli spectrum" in out
+    assert "its spectrum, to look for collapse: python -m sparsehead_cli spectrum" in out
 
 
 @pytest.mark.slow

@@ -135,13 +135,17 @@ def test_a_sweep_says_its_trials_their_time_and_memory_and_writes_nothing(dry_sw
     assert torch.get_num_threads() == threads
     assert re.search(r" methods  simclr, byol\n", out)
     assert re.search(r" lams  0, 0.001\n", out)
+    assert re.search(r" data  fashion10k, 4 epochs\n", out)
     assert "12 in results/lambda-quick: 0 finished, 0 failed before, 12 to run\n" in out
     trial = r"{}  6 trials, each about \d+ \w+: \d+ ms a step \(measured on \d+ steps?\)\n"
     assert re.search(trial.format("SimCLR"), out)
     assert re.search(trial.format("BYOL"), out)
-    assert re.search(r"time  about \d+ \w+, 4 at a time, each with 1 thread\n", out)
+    assert re.search(r"time  about \d+ \w+ on idle cores, 4 at a time, each with 1 thread\n", out)
     assert re.search(r"memory  [\d.]+ .B at most for each one in those steps, of [\d.]+ GB\n", out)
-    assert "then a plan, and 8 fresh seeds of λ 0, the λ chosen and its control, for each method" in out
+    fresh = (
+        r"then a plan, and at most 48 fresh runs \(of λ 0, the λ chosen and its control, for each method\): about \d+ \w+ more\n"
+    )
+    assert re.search(fresh, out)
     assert out.endswith("a dry run: nothing was written\n")
 
 
@@ -150,7 +154,7 @@ def test_the_time_of_a_sweep_is_that_of_its_trials(dry_sweep, monkeypatch):
     monkeypatch.setattr(dry_run, "rehearse", lambda run: Rehearsal(step_seconds=0.5, steps=3, probe_seconds=20.0, peak=5_000_000))
     _, out, _ = dry_sweep("--lams", "0,1e-3,1e-2", "--seeds", "2", "--epochs", "2", "--jobs", "3")
     assert "6 trials, each about 2 minutes: 500 ms a step (measured on 3 steps)" in out
-    assert "time  about 4 minutes, 3 at a time" in out
+    assert "time  about 4 minutes on idle cores, 3 at a time" in out
     assert "memory  5 MB at most" in out
 
 
@@ -170,3 +174,12 @@ def test_a_sweep_that_has_finished_has_nothing_left(dry_sweep, monkeypatch):
     monkeypatch.setattr("sparsehead_cli.sweeps.sweep.SweepState.pending", lambda state: [])
     _, out, _ = dry_sweep("--lams", "0,1e-3")
     assert "time  nothing is left to do\n" in out
+    monkeypatch.setattr(dry_run, "rehearse", lambda run: Rehearsal(step_seconds=0.5, steps=3, probe_seconds=20.0, peak=5_000_000))
+    _, out, _ = dry_sweep("--lams", "0,1e-3", "--seeds", "2", "--epochs", "2", "--jobs", "3", "--confirm", "8")
+    assert "time  nothing of the pilot is left to do\n" in out
+    assert "at most 24 fresh runs (of λ 0, the λ chosen and its control, for each method): about 16 minutes more\n" in out
+
+
+@pytest.mark.parametrize(("lams", "says"), [("0", "0 is its only value"), ("1e-3,1e-2", "0 is not among its values")])
+def test_a_grid_that_compares_nothing_says_so(dry_sweep, lams, says):
+    assert f"note  λ: {says}" in dry_sweep("--lams", lams)[1]

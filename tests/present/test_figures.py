@@ -9,6 +9,7 @@ from sparsehead_cli.measure.dimensions import NUMERICAL
 from sparsehead_cli.present.figures import COLUMN, LAM_COLORS, color_of, save_figure, save_for_paper
 from sparsehead_cli.present.figures_spectra import DASHES, FLOOR, over_time_figure, spectra_figure, styles
 from sparsehead_cli.present.figures_sweep import sweep_caption, sweep_figure, sweep_figures
+from sparsehead_cli.present.sheets import BEYOND
 from sparsehead_cli.study.summary import summarise
 from tests.study.test_by_lam import row
 from tests.study.test_summary import row as sweep_row
@@ -176,9 +177,13 @@ def test_the_chosen_lam_has_a_band_and_wide_intervals_do_not_flatten_the_rest():
     places = dict(zip(dots.get_ydata().round(9), dots.get_xdata(), strict=True))
     assert set(places) == {80, 81, 80.1, 81.1}
     assert band.get_x() < places[80] == places[81] < band.get_x() + band.get_width() < places[81.1]
+    assert places[80] not in {x for drawn in probe.containers for x in drawn.lines[0].get_xdata()}  # a mean would hide it
     low, high = probe.get_ylim()  # the seeds are at 80 to 81.1; the interval of two goes from 74 to 87
     assert 79 < low < 80
     assert 81.1 < high < 82
+    arrows = [line for line in probe.get_lines() if line.get_label() == BEYOND]
+    assert {(line.get_marker(), *line.get_ydata()) for line in arrows} == {("v", low), ("^", high)}
+    assert len(arrows) == 4  # both ends of both intervals
     assert "fashion10k" in figure.get_suptitle()
 
 

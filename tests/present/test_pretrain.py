@@ -5,7 +5,7 @@ import pytest
 
 from sparsehead_cli.machine.launch import twin_command
 from sparsehead_cli.present.console import Console
-from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, epoch_line
+from sparsehead_cli.present.pretrain import PretrainDisplay, collapse_text, collapsed, epoch_line, next_steps
 from sparsehead_cli.runs.build import build
 from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.training import loop
@@ -76,3 +76,17 @@ def test_a_log_shows_life_within_long_epochs_only(tiny, monkeypatch, capsys, sec
     out = capsys.readouterr().out
     assert [int(step) for step in re.findall(r"^epoch \d/2  step (\d) of 9  loss \d\.\d+  ", out, re.MULTILINE)] == lines
     assert len(re.findall(r"^epoch \d/2  loss ", out, re.MULTILINE)) == 2
+
+
+def test_what_to_type_next_is_a_look_at_both_runs_once_the_other_is_there(tiny):
+    zero, penalised = (build(tiny(lam=lam)) for lam in (0.0, 1e-3))
+    assert (
+        next_steps(penalised, ["pretrain"], tracked=False)[0] == "the same run with λ = 0, to compare: sparsehead pretrain --lam 0"
+    )
+    zero.folder.mkdir(parents=True)
+    (zero.folder / "checkpoint.pt").touch()
+    accuracy, spectrum = next_steps(penalised, ["pretrain"], tracked=False)
+    assert accuracy.endswith(f"sparsehead evaluate {zero.folder} {penalised.folder} --baselines")
+    assert (
+        spectrum == f"its spectrum, and that of λ = 0, to look for collapse: sparsehead spectrum {zero.folder} {penalised.folder}"
+    )

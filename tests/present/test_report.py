@@ -100,9 +100,9 @@ def test_tables_and_figures_are_those_that_the_sweep_wrote(sparsehead, folder):
     after = files(folder)
     page = after.pop("report.html")
     assert after == before
-    assert "SimCLR: no λ is better than 0" in out
+    assert "SimCLR: no λ has a better mean than 0" in out
     assert f"page    {folder}/report.html" in out
-    assert "BYOL: no λ is better than 0" in page.decode().replace("\u00a0", " ")
+    assert "BYOL: no λ has a better mean than 0" in page.decode().replace("\u00a0", " ")
     sparsehead("report", folder)
     assert (folder / "report.html").read_bytes() == page
 
@@ -174,7 +174,7 @@ def test_a_single_trial_and_somebody_elses_checkpoint(sparsehead, folder):
         replace_csv(folder / name, [{**row, **unknown} for row in read_csv(folder / name)])
     code, out, err = sparsehead("report", folder)
     assert (code, err) == (0, "")
-    assert "no λ is better than 0" in out
+    assert "no λ has a better mean than 0" in out
     page = (folder / "report.html").read_text()
     assert "Which λ? 1 finished trial of 1 setting × 1 λ × 1 seed." in page
     assert "Over the epochs" not in page
@@ -209,8 +209,8 @@ def beside(tmp_path_factory):
 def test_studies_stand_beside_each_other_on_one_page(beside, browser):
     text = beside.read_text().replace("\u00a0", " ")
     assert "2 studies: first, second." in text
-    assert "first: SimCLR: no λ is better than 0 on held-out images." in text
-    assert "second: Barlow Twins: no λ is better than 0 on held-out sentences." in text
+    assert "first: SimCLR: no λ has a better mean than 0 on held-out images." in text
+    assert "second: Barlow Twins: no λ has a better mean than 0 on held-out sentences." in text
     places = "return [...document.querySelectorAll('figure')].map(f => f.getBoundingClientRect()).map(b => [b.left, b.top])"
     for width, is_beside in ((1280, True), (400, False)):
         browser.open(beside, width)

@@ -46,7 +46,7 @@ def test_a_number_that_no_seed_has_is_not_defined_and_the_others_are():
         undefined = of(summary, 1e-1, metric)
         assert all(np.isnan(undefined[column]) for column in ("mean", "sd", "low", "difference", "bootstrap_low"))
     assert of(summary, 1e-1)["mean"] == pytest.approx(0.55)
-    assert verdicts(summary)[0].startswith("SimCLR: no λ is better than 0")
+    assert verdicts(summary)[0].startswith("SimCLR: no λ above 0 can be chosen on held-out images. At λ 0.1 r or z")
 
 
 def test_the_bootstrap_is_scipys_percentile_bootstrap():
@@ -90,7 +90,7 @@ def test_a_lam_that_lacks_seeds_is_not_chosen():
     trials[-1] |= {"seed": "2"}
     assert {r["lam"] for r in summarise(trials) if r["chosen"] in ("best", "both")} == {0.0}
     (verdict,) = verdicts(summarise(trials))
-    assert "no λ is better than 0" in verdict
+    assert "no λ above 0 can be chosen" in verdict
     assert "λ 0.01 lacks seeds" in verdict
 
 
@@ -129,10 +129,11 @@ def test_regularisers_are_compared_with_neither():
     assert by["simclr", "koleo:0.1", 1e-3]["difference"] == pytest.approx((0.04 + 0.04 + 0.043) / 3)
     assert by["byol", "koleo:0.1", 0.0]["difference"] == ""  # without a base line it is one itself
     plain, cured, alone = verdicts(summary)
-    assert plain.startswith("SimCLR, without regularisers: no λ is better than 0 on held-out images.")
+    no_better = "no λ has a better mean than 0 on held-out images; the next best, λ 0.001, is -1.0 points"
+    assert plain.startswith(f"SimCLR, without regularisers: {no_better}")
     assert "λ 0.001, chosen on held-out images, is +4.1 points" in cured
     assert "from λ 0 without regularisers on test images: an improvement. The regulariser alone is +3.1 points" in cured
-    assert alone == "BYOL, with koleo:0.1: no λ is better than 0 on held-out images."
+    assert alone == "BYOL, with koleo:0.1: λ 0 alone was trained, and there is no other to compare it with."
 
 
 def test_regularisers_of_all_trials_are_not_what_is_compared():
@@ -193,8 +194,10 @@ def test_lam_zero_stands_under_every_penalty_and_solver_of_its_kind():
     ("by_lam", "says"),
     [
         ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.83, 0.84, 0.851]}, r"\+3.0 points \(\+2.9 to \+3.2\) from λ 0 .*: an improvement\."),
-        ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.80, 0.86, 0.80]}, "the interval includes 0, no improvement is shown"),
-        ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.70, 0.71, 0.72]}, "no λ is better than 0 on held-out images"),
+        ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.80, 0.86, 0.80]}, "the interval includes 0, no change is shown"),
+        ({0.0: [0.80, 0.81, 0.82], 1e-3: [0.70, 0.71, 0.72]}, r"λ 0.001, is -10.0 points .* test images: a loss\."),
+        ({0.0: [0.80, 0.84], 1e-3: [0.79, 0.84]}, r"λ 0.001, is -0.5 points \(-6.9 to \+5.9\) .*: the interval includes 0"),
+        ({0.0: [0.80, 0.84]}, "λ 0 alone was trained"),
         ({0.0: [0.80], 1e-3: [0.90]}, "in a single seed, which is no evidence"),
         ({1e-3: [0.90, 0.91]}, "without trials at λ 0 there is nothing to compare"),
     ],

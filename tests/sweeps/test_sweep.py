@@ -153,7 +153,8 @@ def test_a_damaged_table_and_another_sweeps_folder_are_left_alone(finished, swee
     assert "sweep.csv is damaged in line 5" in assert_one_error(sweep())
     (folder / "sweep.csv").write_text(whole)
     error = assert_one_error(sweep("--lams", "0,1e-3"))
-    assert "has 2 trials that are not in this grid" in error
+    assert re.search(r"has 2 trials that are not in this grid \(.*\), with lam 0.03: it is another sweep's", error)
+    assert f"Choose another --results, such as {folder.parent}-2, or" in error
     assert (folder / "sweep.csv").read_text() == whole
     assert sweep("--lams", "0,3e-2,1e-1", "--engine", "print")[1].count("--trial") == 2  # a larger grid has them
 

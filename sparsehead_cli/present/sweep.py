@@ -209,9 +209,7 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
     for line in next_step(state.folder, rows, summary):
         console.print(line, soft_wrap=True)
-    console.print(
-        " test    of what was chosen, on fresh seeds: the same command with --confirm 16 (--dry-run says how long)", soft_wrap=True
-    )
+    console.print(" test    what was chosen on fresh seeds: the same command with --confirm 16", soft_wrap=True)
     require_all(state)
 
 

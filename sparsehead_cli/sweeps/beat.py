@@ -53,11 +53,14 @@ class BeatFile(Callback):
     """Writes the file while a trial trains, and takes it away at the end. A disk that is full is none of its business."""
 
     def on_start(self, run: Run, progress: Progress) -> None:
-        self.began, self.first, self.written = time.monotonic(), progress.step, time.monotonic()
+        self.first = None
         self.remove(run)
 
     def on_step(self, run: Run, progress: Progress) -> None:
         now = time.monotonic()
+        if self.first is None:  # it takes much longer than all others, which are counted from its end on
+            self.began, self.first, self.written = now, progress.step, now
+            return
         if now - self.written < BEAT_SECONDS or distributed.rank() > 0:
             return
         self.written = now

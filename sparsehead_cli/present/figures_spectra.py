@@ -59,7 +59,7 @@ def spectra_figure(
                 handles[line.lam if band else label] = Line2D([], [], color=line.color, ls=line.dash, label=said)
         widest = max(ax.get_xlim()[1] for ax in axes[:, -1])
         for ax in axes[:, -1]:
-            ax.set_xlim(0, widest)
+            ax.set_xlim(0, 1.05 * widest)
         for ax, title in zip(axes[0], (*(PANELS[of] for of in features), "effective rank"), strict=True):
             ax.set_title(f"{name}: {title}" if name and ax is axes[0, 0] else title)
         named = [handles[key] for key in (sorted(handles) if len(bands) > 1 else handles)]
@@ -87,7 +87,7 @@ def rank_marks(metrics: list[Row], features: Sequence[str], *, crossed: bool) ->
         marks.append(mark("a seed", "|"))
     if crossed:
         marks.append(mark("collapsed", COLLAPSED))
-    return [*marks, Line2D([], [], color=GREY, ls=":", lw=1, label="threshold")]
+    return [*marks, Line2D([], [], color=GREY, ls=":", lw=1, label="below: collapsed")]
 
 
 def spectra_caption(metrics: list[Row]) -> str:

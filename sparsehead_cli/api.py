@@ -7,15 +7,13 @@ An option that may be repeated is a list here, and `--set key=value` is `set={"k
 SparseheadError. Heavy imports stand inside the functions, as they do in the commands.
 """
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsehead_cli.errors import SparseheadError, shown
-from sparsehead_cli.machine.calls import checked, one_at_a_time
+from sparsehead_cli.machine.calls import apart_from_the_script, checked, one_at_a_time
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -138,7 +136,7 @@ def pretrain(
 @checked
 @one_at_a_time
 def evaluate(
-    checkpoint: PathLike,
+    checkpoints: PathLike | Sequence[PathLike],
     *,
     protocol: Names = "linear,knn",
     dataset: PathLike | None = None,
@@ -158,9 +156,9 @@ def evaluate(
     skip_bad_images: bool = False,
     set: Mapping[str, Any] | None = None,
 ) -> Evaluation:
-    """`sparsehead evaluate`: what a checkpoint's representation r and embedding z are good for.
+    """`sparsehead evaluate`: what the representation r and the embedding z of checkpoints are good for.
 
-    Rows go to evaluations.csv beside the checkpoint; what is there already is not measured again. Raises: SparseheadError.
+    Rows go to evaluations.csv beside each checkpoint; what is there already is not measured again. Raises: SparseheadError.
     """
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
     from sparsehead_cli.evaluation.evaluate import read_settings
@@ -168,8 +166,10 @@ def evaluate(
     from sparsehead_cli.runs.table_files import frame
 
     settings, detection = read_settings(dict(set or {}))
+    if not (several := paths(checkpoints)):
+        raise SparseheadError("which checkpoint? The list of checkpoints is empty.")
     request = EvaluateRequest(
-        checkpoint=checkpoint,
+        checkpoint=several[0],
         protocols=names(protocol),
         dataset=as_name(dataset),
         transfer_to=names(transfer_to),
@@ -182,8 +182,9 @@ def evaluate(
         options=load_options(locals()),
     )
     report: list[str] = []
-    rows, classes = run_evaluate(request, on_line=report.append)
-    return Evaluation(frame(rows), frame(classes), tuple(report))
+    found = [run_evaluate(replace(request, checkpoint=each), on_line=report.append) for each in several]
+    rows, classes = ([row for tables in found for row in tables[part]] for part in (0, 1))
+    return Evaluation(frame(rows), frame(classes), tuple(dict.fromkeys(report)))
 
 
 @checked
@@ -222,7 +223,7 @@ def spectrum(
     from sparsehead_cli.present.spectra import measured_spectra, tracked_spectra
     from sparsehead_cli.runs.table_files import frame
 
-    several = list(dict.fromkeys(map(str, [checkpoints] if isinstance(checkpoints, str | Path) else checkpoints)))
+    several = paths(checkpoints)
     if over_time:
         runs, drawn = tracked_spectra([Path(checkpoint) for checkpoint in several], as_path(figure), paper=paper)
         return Spectra(frame([row for rows in runs.values() for row in rows]), frame([]), frame([]), frame([]), tuple(drawn))
@@ -374,6 +375,11 @@ def names(text: Names) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in parts if name.strip()))
 
 
+def paths(given: PathLike | Sequence[PathLike]) -> list[str]:
+    """A path or several as text, each once."""
+    return list(dict.fromkeys(map(str, [given] if isinstance(given, str | Path) else given)))
+
+
 def as_path(path: PathLike | None) -> Path | None:
     """A path, where one was given."""
     return None if path is None else Path(path)
@@ -382,19 +388,3 @@ def as_path(path: PathLike | None) -> Path | None:
 def as_name(name: PathLike | None) -> str | None:
     """The name of a data set, or the path of one, as text."""
     return None if name is None else str(name)
-
-
-@contextmanager
-def apart_from_the_script() -> Iterator[None]:
-    """New processes do not run the caller's script again, which needs no `if __name__ == "__main__"` then.
-
-    multiprocessing would, to find what the script defines; a trial needs nothing of it.
-    """
-    main = sys.modules["__main__"]
-    kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
-    vars(main).pop("__file__", None)
-    main.__spec__ = None
-    try:
-        yield
-    finally:
-        vars(main).update(kept)

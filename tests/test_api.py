@@ -84,10 +84,12 @@ def test_a_run_from_start_to_numbers(tmp_path, capfd, monkeypatch):
     again = sparsehead_cli.pretrain(**arguments)
     assert again.was_finished
     assert again.metrics["loss"].tolist() == first.metrics["loss"].tolist()
-    evaluation = sparsehead_cli.evaluate(first.folder, protocol=["knn"], per_class=True)
+    evaluation = sparsehead_cli.evaluate([first.folder, str(first.folder)], protocol=["knn"], per_class=True)
     assert set(evaluation.table["features"]) == {"r", "z"}
     assert evaluation.table["value"].between(0, 1).all()
     assert len(evaluation.per_class) == 10 * len(evaluation.table)
+    copy = shutil.copytree(first.folder, tmp_path / "copy")
+    assert len(sparsehead_cli.evaluate([first.folder, copy], protocol="knn").table) == 2 * len(evaluation.table)
     spectra = sparsehead_cli.spectrum(first.folder, out=tmp_path / "spectra")
     assert set(spectra.eigenvalues["features"]) == {"r", "z", "response"}
     assert isinstance(spectra.by_lam, pd.DataFrame)
@@ -112,6 +114,7 @@ def test_what_is_wrong_is_one_error(tmp_path, trained):
     wrong = {
         'unknown setting "lamm". Did you mean "lam"': lambda: sparsehead_cli.pretrain(lamm=1),
         "epochs must be at least 1": lambda: sparsehead_cli.pretrain(epochs=0),
+        "which checkpoint?": lambda: sparsehead_cli.evaluate([]),
         'unknown protocol "knm"': lambda: sparsehead_cli.evaluate(trained, protocol="knm"),
         r"assume must be a list of texts.*: write \['padding=2'\]": lambda: sparsehead_cli.load(trained, assume="padding=2"),
         "does not exist": lambda: sparsehead_cli.load(tmp_path / "nothing.pt"),
@@ -139,8 +142,8 @@ def test_what_is_wrong_is_one_error(tmp_path, trained):
         ("load", {"checkpoint": 3}, "checkpoint must be text or a path, given 3."),
         ("load", {"checkpoint": None}, "checkpoint must be text or a path, given None."),
         ("load", {"checkpoint": "x", "image_size": 9.5}, "image_size must be a whole number or None, given 9.5."),
-        ("evaluate", {"checkpoint": "x", "protocol": 3}, "protocol must be text or a list of texts, given 3."),
-        ("evaluate", {"checkpoint": "x", "baselines": 1}, "baselines must be True or False, given 1."),
+        ("evaluate", {"checkpoints": "x", "protocol": 3}, "protocol must be text or a list of texts, given 3."),
+        ("evaluate", {"checkpoints": "x", "baselines": 1}, "baselines must be True or False, given 1."),
         ("spectrum", {"checkpoints": None}, "checkpoints must be text, a path or a list of paths, given None."),
         ("sweep", {"seeds": True}, "seeds must be a whole number or None, given True."),
         ("export", {"checkpoint": "x", "to": "onnx", "threshold": "low"}, "threshold must be a number, given 'low'."),

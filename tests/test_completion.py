@@ -119,7 +119,7 @@ def test_help_says_defaults(sparsehead):
         assert f"[default: ({default})]" in text.partition(f" --{name} ")[2].partition(" --")[0], name
     assert "[default: (false)]" in text.partition("--compile")[2]
     assert "[default: linear,knn]" in help_of(sparsehead, "evaluate")
-    assert "Without it test, or else val." in " ".join(help_of(sparsehead, "spectrum").split())
+    assert "Without it test, or else what was not trained on." in " ".join(help_of(sparsehead, "spectrum").split())
     assert help_of(sparsehead, "sweep-lambda").count("[default: (the experiment's)]") == 12
 
 

@@ -2,11 +2,12 @@
 
 import inspect
 import os
+import sys
 import threading
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 
@@ -105,3 +106,19 @@ def kind_words(kind: object) -> str:
 
 WORDS = {int: "a whole number", float: "a number", bool: "True or False", Path: "a path", str: "text", types.NoneType: "None"}
 SEVERAL = {int: "whole numbers", float: "numbers", str: "texts", "str | Callback": "names or callbacks"}
+
+
+@contextmanager
+def apart_from_the_script() -> Iterator[None]:
+    """New processes do not run the caller's script again, which needs no `if __name__ == "__main__"` then.
+
+    multiprocessing would, to find what the script defines; a trial needs nothing of it.
+    """
+    main = sys.modules["__main__"]
+    kept = {name: getattr(main, name) for name in ("__file__", "__spec__") if hasattr(main, name)}
+    vars(main).pop("__file__", None)
+    main.__spec__ = None
+    try:
+        yield
+    finally:
+        vars(main).update(kept)

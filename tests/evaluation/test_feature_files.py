@@ -142,7 +142,7 @@ def test_what_is_no_features_is_said(tmp_path):
     assert "has 20 rows and" in text
     assert "21: give r and z of the same images" in text
     assert "goes with the features r" in refused(embeddings=tmp_path / "z.npy")
-    assert "--dataset and --layers are of checkpoints" in refused(features=tmp_path / "r.npy", layers=True)
+    assert "--dataset, --images and --layers are of checkpoints" in refused(features=tmp_path / "r.npy", layers=True)
     assert "which checkpoint?" in refused()
 
 

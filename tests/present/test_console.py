@@ -4,7 +4,9 @@ import ast
 from pathlib import Path
 
 import pytest
+from rich.progress import Progress
 
+from sparsehead_cli.present.console import TimeLeft
 from sparsehead_cli.runs.table_files import read_csv
 
 ODD = "[/red][bold]:smile:\x1b[31m"
@@ -114,3 +116,14 @@ def test_no_display_prints_on_another_console():
         text = path.read_text(encoding="utf-8")
         assert "from rich.console import" not in text, path.name
         assert "from_markup" not in text, path.name
+
+
+def test_the_time_that_is_left_is_said_where_it_is_known():
+    bar = Progress(TimeLeft(), get_time=iter(range(100)).__next__)
+    bar.add_task("", total=None)
+    bar.add_task("", total=10)
+    endless, known = bar.tasks
+    assert TimeLeft().render(endless).plain == ""
+    for done in (1, 2, 3):
+        bar.update(known.id, completed=done)
+    assert TimeLeft().render(known).plain.endswith(" left")

@@ -174,7 +174,7 @@ def test_a_single_trial_and_somebody_elses_checkpoint(sparsehead, folder):
         replace_csv(folder / name, [{**row, **unknown} for row in read_csv(folder / name)])
     code, out, err = sparsehead("report", folder)
     assert (code, err) == (0, "")
-    assert "no λ has a better mean than 0" in out
+    assert "λ 0 alone was trained" in out
     page = (folder / "report.html").read_text()
     assert "Which λ? 1 finished trial of 1 setting × 1 λ × 1 seed." in page
     assert "Over the epochs" not in page
@@ -209,8 +209,8 @@ def beside(tmp_path_factory):
 def test_studies_stand_beside_each_other_on_one_page(beside, browser):
     text = beside.read_text().replace("\u00a0", " ")
     assert "2 studies: first, second." in text
-    assert "first: SimCLR: no λ has a better mean than 0 on held-out images." in text
-    assert "second: Barlow Twins: no λ has a better mean than 0 on held-out sentences." in text
+    assert "first: SimCLR: no λ has a better mean than 0 on held-out images; the next best, λ 1e-05, is" in text
+    assert "second: Barlow Twins: no λ has a better mean than 0 on held-out sentences; the next best, λ 1e-05, is" in text
     places = "return [...document.querySelectorAll('figure')].map(f => f.getBoundingClientRect()).map(b => [b.left, b.top])"
     for width, is_beside in ((1280, True), (400, False)):
         browser.open(beside, width)

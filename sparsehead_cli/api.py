@@ -162,7 +162,7 @@ def evaluate(
     """
     from sparsehead_cli.evaluation.evaluate import evaluate as run_evaluate
     from sparsehead_cli.evaluation.evaluate import read_settings
-    from sparsehead_cli.evaluation.plan import EvaluateRequest
+    from sparsehead_cli.evaluation.plan import EvaluateRequest, each_once
     from sparsehead_cli.runs.table_files import frame
 
     settings, detection = read_settings(dict(set or {}))
@@ -182,7 +182,7 @@ def evaluate(
         options=load_options(locals()),
     )
     report: list[str] = []
-    found = [run_evaluate(replace(request, checkpoint=each), on_line=report.append) for each in several]
+    found = [run_evaluate(replace(request, checkpoint=each), on_line=report.append) for each in each_once(several, request.options)]
     rows, classes = ([row for tables in found for row in tables[part]] for part in (0, 1))
     return Evaluation(frame(rows), frame(classes), tuple(dict.fromkeys(report)))
 

@@ -1,11 +1,15 @@
 """What `evaluate` was asked for, and the jobs that this makes."""
 
 import itertools
+import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sparsehead_cli.errors import SparseheadError, missing
 from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.evaluation.task import SHARES, DetectionSettings, Settings
+from sparsehead_cli.foreign.timm_models import PREFIX
 from sparsehead_cli.machine.plugins import is_plugin
 from sparsehead_cli.runs.checkpoint import checkpoint_file
 
@@ -44,6 +48,18 @@ class EvaluateRequest:
     def folder(self) -> Path:
         """Where the tables go: beside the file of the weights."""
         return (self.options.weights or checkpoint_file(self.checkpoint)).parent
+
+
+def each_once(checkpoints: Iterable[str | Path], options: LoadOptions) -> list[str]:
+    """Checkpoints in their order, each once however it is spelt. Raises: SparseheadError for one that is not there."""
+    found: dict[Path, str] = {}
+    for checkpoint in map(str, checkpoints):
+        named = options.weights is not None or checkpoint.startswith(PREFIX)  # timm:NAME, whose file the weights are
+        file = Path(checkpoint) if named else checkpoint_file(checkpoint)
+        if not named and not os.path.lexists(file):
+            raise SparseheadError(f"{missing(file)}.")
+        found.setdefault(file if named else file.resolve(), checkpoint)
+    return list(found.values())
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ A checkpoint whose rows are in the tables already is not measured again.
 """
 
 import itertools
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
@@ -42,6 +43,7 @@ from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
 
+PART_OF = " of "  # "200 of test" is the split of 200 images that --images drew: tables keep them apart from all of them
 RESPONSE_IMAGES = 512  # that the projector's response is averaged over
 TABLES = ("spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv")
 PARTS = {"invariance": "augmented views", "batches": "features that batches need"}  # what views are drawn for -> what that is
@@ -107,9 +109,16 @@ def lost_task(tables: TaskTables, checkpoint: str, request: SpectrumRequest) -> 
     if path.exists():
         return None
     name = Path(checkpoint).name if Path(checkpoint).suffix != ".pt" else path.parent.name
-    rows = [row for row in tables.read(tables.main) if row["run"] == name and request.split in (None, row["split"])]
-    rows = [row for row in rows if request.dataset in (None, row["eval_dataset"]) and request.images in (None, int(row["images"]))]
+    rows = [row for row in tables.read(tables.main) if row["run"] == name and request.dataset in (None, row["eval_dataset"])]
+    rows = [row for row in rows if is_answer(request, row["split"], int(row["images"]))]
     return rows[-1]["task"] if rows and tables.has(rows[-1]["task"]) else None
+
+
+def is_answer(request: SpectrumRequest, split: str, images: int) -> bool:
+    """Whether what was measured on so many images of a split, as tables name it, is what was asked for."""
+    part, _, whole = split.rpartition(PART_OF)
+    asked = request.images if part else None if request.images is None or request.images >= images else request.images
+    return request.split in (None, whole) and (asked == images if part else asked is None)
 
 
 class Observed(NamedTuple):
@@ -132,10 +141,13 @@ class SpectrumTask:
             )
         self.subject = with_other_images_told(subject, self.dataset, request.options)
         self.info = dataset_info(self.dataset, request.options.data_dir)
-        untested = "val" if self.dataset == subject.dataset else "train+val"  # a run has not seen its val; of others all are new
+        own = is_same_data(self.dataset, subject.dataset)
+        untested = "val" if own else "train+val"  # a run has not seen its val; of other data all is new to it
         self.split = request.split or ("test" if getattr(self.info, "tested", True) else untested)
-        self.most = min(KEPT, request.images or KEPT)
-        self.source = some(subject.load_split(self.dataset, self.split, request.options), request)
+        whole = subject.load_split(self.dataset, self.split, request.options)
+        self.source = some(whole, request)
+        self.is_part = len(self.source) < len(whole)
+        self.most = min(KEPT, len(self.source)) if self.is_part else KEPT
         self.order = shuffled(len(self.source), request.seed)
         self.shuffled = self.source.take(self.order)  # a block of rows then stands for all of them, and so do the first few
         self.on_part: OnPart = lambda *part: None
@@ -149,7 +161,7 @@ class SpectrumTask:
         """What finds the rows in the tables."""
         request = self.request
         what = (self.dataset, self.split, self.digest, request.layers, request.seed, VIEWED, VIEWS, BATCHES)
-        few = () if request.images is None else (self.most,)  # of which the probes learn, too
+        few = (self.most,) if self.is_part else ()  # of which the probes learn, too
         return f"{stable_seed(self.subject.digest, *what, *few):016x}"[:12]
 
     def rows(self, on_part: OnPart) -> list[list[Row]]:
@@ -160,7 +172,7 @@ class SpectrumTask:
             "checkpoint": self.subject.digest,
             "assumed": in_words(self.subject.assumed),
             "eval_dataset": self.dataset,
-            "split": self.split,
+            "split": f"{len(self.source)}{PART_OF}{self.split}" if self.is_part else self.split,
             "images": len(self.source),
         }
         observed = self.observe()
@@ -324,6 +336,11 @@ class SpectrumTask:
             r.append(self.subject.network.backbone(self.subject.prepare(batch.inputs)))
             labels.append(batch.labels)
         return torch.cat(r), torch.cat(labels)
+
+
+def is_same_data(name: str, other: str | None) -> bool:
+    """Whether two names of data sets are of the same, however a path is spelt."""
+    return name == other or (other is not None and os.path.exists(name) and os.path.exists(other) and os.path.samefile(name, other))
 
 
 def some(source: Source, request: SpectrumRequest) -> Source:

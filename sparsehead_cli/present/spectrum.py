@@ -91,7 +91,7 @@ def spectra_tables(metrics: list[Row]) -> list[Table]:
     notes = (
         f"intervals are 95 %: bootstrap over {noun}; of few {noun} a rank comes out too low, and its interval lies above it",
         *([f"LiDAR, alignment and uniformity from {VIEWS} views of up to {VIEWED:,} {noun}{batches}"] if viewed else []),
-        *([f"probes learn from at most {KEPT:,} {noun}, those of evaluate from all"] if probed else []),
+        *([f"probes learn from at most {KEPT:,} {noun}, or as few as --images says; those of evaluate from all"] if probed else []),
         *guess_notes(metrics),
         "verdicts are a rule of thumb; a high rank is no quality, untrained networks have one. "
         "What each number is: sparsehead spectrum --explain",

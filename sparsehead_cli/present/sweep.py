@@ -209,7 +209,10 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)
     for line in next_step(state.folder, rows, summary):
         console.print(line, soft_wrap=True)
-    console.print(" test    what was chosen on fresh seeds: the same command with --confirm 16", soft_wrap=True)
+    lams = {float(row["lam"]) for row in rows}
+    if 0 in lams and len(lams) > 1:
+        seeds = f"--seeds {ENOUGH_SEEDS} " if fewest < 2 else ""  # a pilot needs two, to know how far they scatter
+        console.print(f" test    what was chosen on fresh seeds: the same command with {seeds}--confirm 16", soft_wrap=True)
     require_all(state)
 
 

@@ -134,7 +134,7 @@ COLUMNS = {
     "protocol": Column("text", "", "how r or z was evaluated"),
     "features": Column("text", "", "what the row is about: r, z, a hidden layer, pixels, the head or its response"),
     "eval_dataset": Column("text", "", "data set of the measurement"),
-    "split": Column("text", "", "split of eval_dataset"),
+    "split": Column("text", "", "split of eval_dataset; of a part that --images drew: 200 of test"),
     "images": Column("whole", "images", "how many were measured on"),
     "label_share": Column("share", "", "share of the labels that was known"),
     "eval_seed": Column("whole", "", "seed of the evaluation"),

@@ -57,7 +57,7 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
 
     Raises: SparseheadError for a state of anything else, also of a projector with other inputs or outputs.
     """
-    if not isinstance(state, Mapping):
+    if not isinstance(state, Mapping) or not all(isinstance(key, str) for key in state):
         raise SparseheadError(
             f"load_pruned() takes the state_dict() of a pruned head, as torch.load gives it, given {shown(state)}."
         )

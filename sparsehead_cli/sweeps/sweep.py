@@ -152,6 +152,8 @@ def known_rows(state: SweepState) -> dict[str, Row]:
     foreign = [name for name in rows if name not in state.configs]
     if foreign:
         results = state.folder.parent
+        if results.name in ("", ".."):  # as in --results .
+            results = results.resolve() / "mine"
         free = next(name for i in itertools.count(2) if not (name := results.with_name(f"{results.name}-{i}")).exists())
         raise SparseheadError(
             f"{path} has {len(foreign)} trials that are not in this grid ({foreign[0]} …), {differing(state, rows)}: it is another "

@@ -58,13 +58,18 @@ def test_a_folder_stands_for_its_checkpoint(sparsehead, run_folder):
 
 def test_several_are_measured_one_after_the_other(sparsehead, run_folder, tmp_path):
     another = shutil.copytree(run_folder, tmp_path / "another")
-    code, out, err = sparsehead("evaluate", run_folder, another, run_folder, "--protocol", "knn")
+    code, out, err = sparsehead("evaluate", run_folder, another, run_folder / "checkpoint.pt", "--protocol", "knn")
     assert (code, err) == (0, "")
     assert out.index(f"1/2  {run_folder}\n") < out.index(f"2/2  {another}\n")
     assert out.count("kNN, k = 200") == 2
     assert (another / "evaluations.csv").exists()
     assert f"what the head reads: sparsehead spectrum {run_folder} {another}\n" in out
     assert "whether a λ helps, several seeds tell" in out
+
+
+def test_one_that_is_not_there_is_an_error_before_any_is_measured(sparsehead, run_folder):
+    assert "nothing.pt does not exist." in assert_one_error(sparsehead("evaluate", run_folder, "nothing.pt", "--protocol", "knn"))
+    assert not (run_folder / "evaluations.csv").exists()
 
 
 def test_a_folder_of_runs_or_of_images_is_said_to_be_one(sparsehead, run_folder, photographs):

@@ -137,7 +137,7 @@ def test_a_part_of_the_images_is_drawn_by_the_seed(look, run_folder, tmp_path, m
     shutil.rmtree(folder / "features", ignore_errors=True)
     passed = counted_images(monkeypatch)
     numbers, (_, eigenvalues, metrics) = look(folder, images=200, seed=3)
-    assert {row["images"] for row in metrics} == {"200"}
+    assert {(row["images"], row["split"]) for row in metrics} == {("200", "200 of test")}
     views = 40 * 4 + 3 * 32 * 2
     assert sum(passed) == 200 + 200 + views  # those of the test images, those that the probes learn from
     few = load_split("fashion1k", "test", tmp_path)
@@ -147,7 +147,12 @@ def test_a_part_of_the_images_is_drawn_by_the_seed(look, run_folder, tmp_path, m
     found = [float(row["eigenvalue"]) for row in eigenvalues if row["features"] == "r"]
     assert found == pytest.approx(exact.eigenvalues.tolist(), rel=1e-5, abs=1e-9)
     assert 0.2 < value(numbers, "head", "probe_r") < 1
-    assert value(look(images=5000)[0], "r", "effective_rank") == value(look()[0], "r", "effective_rank")  # there are fewer
+    assert look(folder, images=5000) == look(folder)  # there are fewer
+    shutil.rmtree(folder)
+    assert {row["images"] for row in look(folder)[1][-1]} == {"1010"}  # never the part, where all were asked for
+    assert {row["images"] for row in look(folder, images=200)[1][-1]} == {"200"}
+    with pytest.raises(SparseheadError, match="does not exist"):
+        look(folder, images=300)
 
 
 @pytest.mark.parametrize("part", ["test", "train+val"])

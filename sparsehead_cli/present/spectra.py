@@ -60,12 +60,13 @@ def run_spectrum(console: Console, request: SpectrumRequest, figure: Path | None
         raise stopped_by(interrupt, "The same command goes on; the checkpoints that were done are in the tables.") from None
     show.show_spectra(console, tables, lams)
     console.print(f" files   {', '.join(map(str, files))}", soft_wrap=True)
-    show_next(console, request)
+    show_next(console, request, tables[-1])
 
 
-def show_next(console: Console, request: SpectrumRequest) -> None:
-    """What to type next: of one checkpoint its accuracies, of several their page."""
-    one = request.checkpoints[0] if len(request.checkpoints) == 1 and not request.features else None
+def show_next(console: Console, request: SpectrumRequest, metrics: list[Row]) -> None:
+    """What to type next: of one checkpoint its accuracies, where there are test inputs; of others their page."""
+    untested = request.split is None and not metrics[0]["split"].endswith("test")
+    one = request.checkpoints[0] if len(request.checkpoints) == 1 and not (request.features or untested) else None
     told = "what r is good for, beside pixels and an untrained network" if one else "all of it on one page"
     command = ["evaluate", one, "--baselines"] if one else ["report", str(request.out)]
     console.print(f" next    {told}: {shlex.join([*command_alone(), *command])}", soft_wrap=True)

@@ -213,7 +213,7 @@ def evaluate(
     from sparsehead_cli.present.console import Console
     from sparsehead_cli.present.evaluation import run_evaluate
 
-    run_evaluate(Console(), request, dict.fromkeys(checkpoints))
+    run_evaluate(Console(), request, checkpoints)
 
 
 @command()

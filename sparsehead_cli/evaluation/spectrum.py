@@ -40,10 +40,10 @@ from sparsehead_cli.measure.moments import WIDEST, BlockMoments
 from sparsehead_cli.measure.spectrum import Spectrum
 from sparsehead_cli.runs.checkpoint import checkpoint_file
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tables import PART_OF
 from sparsehead_cli.sparse.layers import linear_layers
 from sparsehead_cli.sparse.telemetry import functional_inputs
 
-PART_OF = " of "  # "200 of test" is the split of 200 images that --images drew: tables keep them apart from all of them
 RESPONSE_IMAGES = 512  # that the projector's response is averaged over
 TABLES = ("spectrum_batches.csv", "spectrum.csv", "spectrum_metrics.csv")
 PARTS = {"invariance": "augmented views", "batches": "features that batches need"}  # what views are drawn for -> what that is
@@ -117,8 +117,8 @@ def lost_task(tables: TaskTables, checkpoint: str, request: SpectrumRequest) -> 
 def is_answer(request: SpectrumRequest, split: str, images: int) -> bool:
     """Whether what was measured on so many images of a split, as tables name it, is what was asked for."""
     part, _, whole = split.rpartition(PART_OF)
-    asked = request.images if part else None if request.images is None or request.images >= images else request.images
-    return request.split in (None, whole) and (asked == images if part else asked is None)
+    fits = request.images == images if part else request.images is None or request.images >= images
+    return fits and request.split in (None, whole)
 
 
 class Observed(NamedTuple):

@@ -56,6 +56,14 @@ class LoadOptions:
         if self.image_size is not None and not 8 <= self.image_size <= LARGEST:
             raise SparseheadError(f"image_size must be between 8 and {LARGEST}, given {self.image_size}.")
 
+    def typed(self) -> list[str]:
+        """What of them has to be typed for another command to read the same in the same way."""
+        values = [("--weights", self.weights), ("--image-size", self.image_size)]
+        values += [*(("--assume", fact) for fact in self.assume), *(("--plugin", name) for name in self.plugins)]
+        values += [("--data-dir", self.data_dir if self.data_dir != LoadOptions.data_dir else None)]
+        words = [word for option, value in values if value is not None for word in (option, str(value))]
+        return words + ["--allow-partial"] * self.allow_partial + ["--skip-bad-images"] * self.skip_bad_images
+
 
 @dataclass(frozen=True)
 class Subject:

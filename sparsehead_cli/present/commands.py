@@ -3,6 +3,7 @@
 import shlex
 
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tables import PART_OF
 from sparsehead_cli.study.results import METRICS_CSV
 from sparsehead_cli.study.study import Study
 
@@ -18,7 +19,10 @@ def commands_of(study: Study) -> list[tuple[str, str]]:
         commands.append(("the trials", shlex.join([*sweep_command(study.trials), *confirming])))
     if study.metrics:
         runs = [run for run in dict.fromkeys(row["run"] for row in study.metrics) if run]
-        commands.append((f"the spectra ({METRICS_CSV})", f"sparsehead spectrum {spectra_arguments(folder, runs)} --out {folder}"))
+        parts = {row["images"] if PART_OF in row["split"] else "" for row in study.metrics} - {""}
+        part = f" --images {parts.pop()}" if len(parts) == 1 else ""
+        command = f"sparsehead spectrum {spectra_arguments(folder, runs)}{part} --out {folder}"
+        commands.append((f"the spectra ({METRICS_CSV})", command))
     return [*commands, ("tables, figures and this page", f"sparsehead report {folder}")]
 
 

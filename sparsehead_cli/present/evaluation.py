@@ -15,7 +15,6 @@ from sparsehead_cli.evaluation.evaluate import JobProgress, evaluate
 from sparsehead_cli.evaluation.plan import EvaluateRequest, Job, each_once
 from sparsehead_cli.evaluation.protocols import KS
 from sparsehead_cli.evaluation.sentences import MEAN
-from sparsehead_cli.evaluation.subject import LoadOptions
 from sparsehead_cli.foreign.assumptions import guesses_in
 from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.machine.launch import command_alone
@@ -204,14 +203,8 @@ def run_evaluate(console: Console, request: EvaluateRequest, checkpoints: Iterab
 
 def next_steps(request: EvaluateRequest, checkpoints: list[str], rows: list[Row]) -> list[str]:
     """What to type next, and what a single run does not tell; `rows` are those of the last checkpoint."""
-    command = [*command_alone(), "spectrum", *checkpoints]
-    options = request.options
-    given = [("--dataset", request.dataset), ("--weights", options.weights), ("--image-size", options.image_size)]
-    given += [("--assume", text) for text in options.assume] + [("--plugin", name) for name in options.plugins]
-    given += [("--data-dir", options.data_dir if options.data_dir != LoadOptions().data_dir else None)]
-    for option, value in given:
-        command += [option, str(value)] if value else []
-    command += ["--allow-partial"] * options.allow_partial + ["--skip-bad-images"] * options.skip_bad_images
+    dataset = ["--dataset", request.dataset] if request.dataset else []
+    command = [*command_alone(), "spectrum", *checkpoints, *dataset, *request.options.typed()]
     lines = [f" next    collapse, and what the head reads: {shlex.join(command)}"]
     if rows and rows[0]["lam"] != "":
         lines.append("         these intervals are of one run: whether a λ helps, several seeds tell (sparsehead sweep-lambda)")

@@ -68,5 +68,6 @@ def show_next(console: Console, request: SpectrumRequest, metrics: list[Row]) ->
     untested = request.split is None and not metrics[0]["split"].endswith("test")
     one = request.checkpoints[0] if len(request.checkpoints) == 1 and not (request.features or untested) else None
     told = "what r is good for, beside pixels and an untrained network" if one else "all of it on one page"
-    command = ["evaluate", one, "--baselines"] if one else ["report", str(request.out)]
+    dataset = ["--dataset", request.dataset] if request.dataset else []
+    command = ["evaluate", one, *dataset, *request.options.typed(), "--baselines"] if one else ["report", str(request.out)]
     console.print(f" next    {told}: {shlex.join([*command_alone(), *command])}", soft_wrap=True)

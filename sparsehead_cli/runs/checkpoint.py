@@ -52,17 +52,20 @@ def checkpoint_file(checkpoint: str | Path) -> Path:
     path = Path(checkpoint)
     if not path.is_dir():
         return path
-    others = sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pt", ".pth", ".ckpt", ".safetensors"))
-    if others and "checkpoint.pt" not in others:
-        named = printable(", ".join(others[:5]) + (", …" if len(others) > 5 else ""))
-        raise SparseheadError(f"{path} is no folder of a run: it has no checkpoint.pt, but {named}. Give the file.")
-    runs = sorted(file.parent for file in path.glob("*/checkpoint.pt"))
-    if runs and not (path / "checkpoint.pt").exists():
-        named = printable(", ".join(map(str, runs[:3])) + (", …" if len(runs) > 3 else ""))
-        raise SparseheadError(f"{path} is no run, but a folder of {counted(len(runs), 'run')}. Give one of them: {named}")
+    if (path / "checkpoint.pt").exists():
+        return path / "checkpoint.pt"
+    if others := sorted(entry.name for entry in path.iterdir() if entry.suffix in (".pt", ".pth", ".ckpt", ".safetensors")):
+        raise SparseheadError(f"{path} is no folder of a run: it has no checkpoint.pt, but {_first(others, 5)}. Give the file.")
+    if runs := sorted(str(file.parent) for file in path.glob("*/checkpoint.pt")):
+        raise SparseheadError(f"{path} is no run, but a folder of {counted(len(runs), 'run')}. Give one of them: {_first(runs, 3)}")
     if part_folders(path):
         raise SparseheadError(f"{path} is no run, but a folder of images. Give a run or a checkpoint, and --dataset {path}.")
     return path / "checkpoint.pt"
+
+
+def _first(names: list[str], count: int) -> str:
+    """So many names for people, and whether there are more."""
+    return printable(", ".join(names[:count]) + (", …" if len(names) > count else ""))
 
 
 def is_checkpoint(path: Path) -> bool:

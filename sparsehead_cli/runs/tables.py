@@ -229,6 +229,7 @@ SWEEP = Table(
 
 METRICS, LAYERS, SPECTRA, TASKS = "metrics.csv", "layers.csv", "spectrum_epochs.csv", "tasks.csv"  # of a run's folder
 FILE = "file"  # the column `split` of features that came in a file
+PART_OF = " of "  # in the column `split`, of a part that --images drew: "200 of test"; all of test are told apart from it
 
 TABLES = {
     METRICS: Table(

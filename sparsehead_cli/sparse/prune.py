@@ -87,7 +87,7 @@ def load_pruned(projector: nn.Module, state: dict[str, Tensor]) -> nn.Sequential
 def _longer_names(pruned: nn.Module, state: Mapping[str, object]) -> str:
     """What to do where the state is of a whole model, in which the head's keys begin with its name there; "" where it is not."""
     wanted = list(pruned.state_dict())
-    names = {str(key).removesuffix(wanted[0]) for key in state if wanted and str(key).endswith(f".{wanted[0]}")}
+    names = {key.removesuffix(wanted[0]) for key in state if wanted and key.endswith(f".{wanted[0]}")}
     name = next((name for name in sorted(names) if all(f"{name}{key}" in state for key in wanted)), "")
     if not name:
         return ""

@@ -77,6 +77,8 @@ def test_a_folder_of_runs_or_of_images_is_said_to_be_one(sparsehead, run_folder,
     assert f"is no run, but a folder of 1 run. Give one of them: {run_folder}" in error
     error = assert_one_error(sparsehead("evaluate", photographs))
     assert f"is no run, but a folder of images. Give a run or a checkpoint, and --dataset {photographs}." in error
+    shutil.copytree(photographs, run_folder, dirs_exist_ok=True)  # a run stays one, whatever lies beside its checkpoint
+    assert sparsehead("evaluate", run_folder, "--protocol", "knn")[0] == 0
 
 
 @pytest.mark.parametrize(
@@ -119,6 +121,7 @@ def test_somebody_elses_checkpoint_to_tables(sparsehead, tmp_path):
         assert text in out
     assert out.index("layout: ") < out.index("1/1  knn on fashion1k")
     assert {row["features"] for row in read_csv(tmp_path / "evaluations.csv")} == {"r", "z"}
+    assert f"what the head reads: sparsehead spectrum {path} --dataset fashion1k --image-size 16\n" in out
 
 
 def test_a_partial_file_is_evaluated_only_when_asked_to_and_loudly(sparsehead, tmp_path):

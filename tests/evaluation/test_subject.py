@@ -4,6 +4,7 @@ import argparse
 import os
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -416,3 +417,18 @@ def test_what_is_no_checkpoint_is_said_to_be_what_it_is(tmp_path):
         load(tmp_path / "tensor.pt")
     with pytest.raises(SparseheadError, match=r"dataset .*one.pth is a file that is neither a table.csv of images, shards, nor"):
         load(tmp_path / "theirs" / "one.pth", dataset=str(tmp_path / "theirs" / "one.pth"))
+
+
+def test_options_are_typed_again_as_they_were():
+    assert LoadOptions(device="cpu", workers=3).typed() == []  # they change nothing of what is read
+    options = LoadOptions(
+        weights=Path("w.pth"),
+        image_size=32,
+        assume=("pool=true", "stem_stride=2"),
+        plugins=("mine",),
+        data_dir=Path("d"),
+        allow_partial=True,
+        skip_bad_images=True,
+    )
+    words = "--weights w.pth --image-size 32 --assume pool=true --assume stem_stride=2 --plugin mine --data-dir d"
+    assert options.typed() == [*words.split(), "--allow-partial", "--skip-bad-images"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sparsehead_cli.present.beside import write_beside
+from sparsehead_cli.present.commands import commands_of
 from sparsehead_cli.present.page import paragraph, sort_key, written
 from sparsehead_cli.present.report import write_study
 from sparsehead_cli.present.study_figures import spectra_figures
@@ -194,6 +195,9 @@ def test_a_page_says_how_it_is_made_again(sparsehead, folder):
     where = "/".join(folder.parts[-2:])
     assert re.fullmatch(f"sparsehead spectrum ({where}/simclr-\\S+ ){{2}}--out {where}", commands[1])
     assert commands[2] == f"sparsehead report {where}"
+    part = [{**row, "split": "200 of test", "images": "200"} for row in read_csv(folder / "spectrum_metrics.csv")]
+    replace_csv(folder / "spectrum_metrics.csv", part)
+    assert commands_of(read_study(folder))[1][1].endswith(f" --images 200 --out {where}")
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsehead_cli.errors import SparseheadError, shown
+from sparsehead_cli.errors import SparseheadError, naming_the_rest, shown
 from sparsehead_cli.machine.calls import apart_from_the_script, checked, one_at_a_time
 
 if TYPE_CHECKING:
@@ -182,7 +182,10 @@ def evaluate(
         options=load_options(locals()),
     )
     report: list[str] = []
-    found = [run_evaluate(replace(request, checkpoint=each), on_line=report.append) for each in each_once(several, request.options)]
+    found, several = [], each_once(several, request.options)
+    for number, each in enumerate(several, 1):
+        with naming_the_rest(several[number:]):
+            found.append(run_evaluate(replace(request, checkpoint=each), on_line=report.append))
     rows, classes = ([row for tables in found for row in tables[part]] for part in (0, 1))
     return Evaluation(frame(rows), frame(classes), tuple(dict.fromkeys(report)))
 

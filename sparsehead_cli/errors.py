@@ -5,7 +5,8 @@ import errno
 import os
 import reprlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 
 MOST_SHOWN = 100  # characters of a value in a message
 MOST_NAMES = 40  # known names in a message
@@ -25,6 +26,18 @@ class Stopped(SparseheadError):
 
 class Busy(SparseheadError):
     """Another process does this already. Nothing has failed."""
+
+
+@contextmanager
+def naming_the_rest(rest: Sequence[object]) -> Iterator[None]:
+    """The error of one of several checkpoints that are measured in turn also says which of them, the `rest`, still are to be."""
+    try:
+        yield
+    except SparseheadError as error:
+        if not rest or isinstance(error, Stopped | Busy):
+            raise
+        left = ", ".join(one_line(str(each)) for each in rest[:MOST_NAMES]) + (", …" if len(rest) > MOST_NAMES else "")
+        raise SparseheadError(f"{error}\nNot measured either: {left}.") from error
 
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from sparsehead_cli.data.augment import ImageViews
 from sparsehead_cli.data.contract import GLOBAL, Batch, Inputs, Source, View, Views, each, joined
 from sparsehead_cli.data.datasets import dataset_info, held_out_mask
 from sparsehead_cli.data.prepare import laid_out
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, naming_the_rest
 from sparsehead_cli.evaluation.digests import Digests
 from sparsehead_cli.evaluation.feature_files import FeatureTask
 from sparsehead_cli.evaluation.load import load_subject
@@ -61,24 +61,30 @@ def spectra(request: SpectrumRequest, on_progress: OnProgress = lambda progress:
     try:
         for number, checkpoint in enumerate(request.checkpoints, 1):
             progress = SpectrumProgress(checkpoint, number, len(request.checkpoints), "loading")
-            on_progress(progress)
-            key = lost_task(tables, checkpoint, request)
-            if key is not None:
-                on_progress(progress.at("measured before; its checkpoint is not here"))
-            else:
-                folder = (request.options.weights or checkpoint_file(checkpoint)).parent
-                task = SpectrumTask(load_subject(checkpoint, request.options, request.dataset), request, folder)
-                key = task.key()
-                finished = tables.has(key)
-                on_progress(replace(progress, doing="measured before" if finished else "features", report=task.subject.report))
-                if not finished:
-                    tables.add(key, task.rows(lambda *part, progress=progress: on_progress(progress.at(*part))))
-            keys.append(key)
+            with naming_the_rest(request.checkpoints[number:]):
+                keys.append(measure_checkpoint(request, tables, progress, on_progress))
         if request.features is not None:
             keys.append(measure_features(request, tables, on_progress))
     finally:
         tables.write()
     return tables.of(keys)
+
+
+def measure_checkpoint(request: SpectrumRequest, tables: TaskTables, progress: SpectrumProgress, on_progress: OnProgress) -> str:
+    """Measure the checkpoint that `progress` names, unless its rows are in the tables already; what finds these rows."""
+    on_progress(progress)
+    key = lost_task(tables, progress.checkpoint, request)
+    if key is not None:
+        on_progress(progress.at("measured before; its checkpoint is not here"))
+        return key
+    folder = (request.options.weights or checkpoint_file(progress.checkpoint)).parent
+    task = SpectrumTask(load_subject(progress.checkpoint, request.options, request.dataset), request, folder)
+    key = task.key()
+    finished = tables.has(key)
+    on_progress(replace(progress, doing="measured before" if finished else "features", report=task.subject.report))
+    if not finished:
+        tables.add(key, task.rows(lambda *part: on_progress(progress.at(*part))))
+    return key
 
 
 def measure_features(request: SpectrumRequest, tables: TaskTables, on_progress: OnProgress) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from sparsehead_cli.data.nouns import noun_of
-from sparsehead_cli.errors import one_line, printable
+from sparsehead_cli.errors import naming_the_rest, one_line, printable
 from sparsehead_cli.evaluation.evaluate import JobProgress, evaluate
 from sparsehead_cli.evaluation.plan import EvaluateRequest, Job, each_once
 from sparsehead_cli.evaluation.protocols import KS
@@ -192,7 +192,7 @@ def run_evaluate(console: Console, request: EvaluateRequest, checkpoints: Iterab
         if len(requests) > 1:
             console.print(f"{number}/{len(requests)}  {printable(str(each.checkpoint))}", style="bold", soft_wrap=True)
         try:
-            with EvaluateDisplay(console) as display:
+            with naming_the_rest([later.checkpoint for later in requests[number:]]), EvaluateDisplay(console) as display:
                 rows, classes = evaluate(each, display.watch, display.tell)
         except KeyboardInterrupt as interrupt:
             raise stopped_by(interrupt, "What had been finished is in evaluations.csv; the same command goes on.") from None

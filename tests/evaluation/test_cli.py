@@ -9,6 +9,8 @@ import time
 import pytest
 import torch
 
+from sparsehead_cli import api
+from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.evaluate import JobProgress, tables_of
 from sparsehead_cli.evaluation.plan import Job
 from sparsehead_cli.evaluation.protocols import PROTOCOLS
@@ -70,6 +72,19 @@ def test_several_are_measured_one_after_the_other(sparsehead, run_folder, tmp_pa
 def test_one_that_is_not_there_is_an_error_before_any_is_measured(sparsehead, run_folder):
     assert "nothing.pt does not exist." in assert_one_error(sparsehead("evaluate", run_folder, "nothing.pt", "--protocol", "knn"))
     assert not (run_folder / "evaluations.csv").exists()
+
+
+def test_a_damaged_one_says_which_were_not_measured(sparsehead, run_folder, tmp_path):
+    damaged, last = tmp_path / "damaged.pt", shutil.copytree(run_folder, tmp_path / "last")
+    damaged.write_bytes(b"no checkpoint")
+    for command in (("evaluate", "--protocol", "knn"), ("spectrum", "--out", tmp_path / "spectra")):
+        error = assert_one_error(sparsehead(command[0], run_folder, damaged, last, *command[1:]))
+        assert "damaged.pt" in error
+        assert error.endswith(f"Not measured either: {last}.\n")
+    with pytest.raises(SparseheadError, match=f"Not measured either: {last}"):
+        api.evaluate([run_folder, damaged, last], protocol="knn")
+    assert (run_folder / "evaluations.csv").exists()
+    assert not (last / "evaluations.csv").exists()
 
 
 def test_a_folder_of_runs_or_of_images_is_said_to_be_one(sparsehead, run_folder, photographs):

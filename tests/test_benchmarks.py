@@ -100,6 +100,10 @@ def test_clusters_prints_a_row_for_each_entry_and_number_of_gpus():
     assert float(simclr["TFLOP an image"]) == pytest.approx(2 * 2 * 3 * 4.1e9 / 1e12, rel=0.02)
 
 
+def test_the_page_of_methods_has_the_table_of_their_runs():
+    assert run("methods.py", "--page").strip() in (ROOT / "docs" / "methods.md").read_text()
+
+
 @pytest.mark.slow
 def test_methods_trains_a_run_that_evaluation_measures(tmp_path):
     run("methods.py", "--quick", "--results", tmp_path)
@@ -138,9 +142,12 @@ def test_the_claims_are_those_of_the_committed_runs_and_the_page_has_them(tmp_pa
 
 
 def test_what_a_reader_has_to_follow_does_not_grow():
-    """The functions and files of one training step and of one `pretrain`; the limits are what was measured last."""
+    """The functions and files of one training step and of one `pretrain`; the limits are what was measured last.
+
+    A run that is slow tells more of itself, by up to three functions more.
+    """
     counts = [tuple(map(int, pair)) for pair in re.findall(r": (\d+) functions in (\d+) files", run("calls.py"))]
-    for (functions, files), (most_functions, most_files) in zip(counts, ((410, 74), (62, 17)), strict=True):
+    for (functions, files), (most_functions, most_files) in zip(counts, ((410 + 3, 74), (62, 17)), strict=True):
         assert functions <= most_functions
         assert files <= most_files
 

@@ -68,7 +68,7 @@ def regularisers(experiments: Path | None) -> list[Table]:
     """Other cures for collapse, which are added to an objective."""
     from sparsehead_cli.ssl.regularisers import REGULARISERS
 
-    note = "written --set regularisers=NAME:STRENGTH,NAME:STRENGTH; of z, of r, or of the weights of the head's linear layers"
+    note = "written --set regularisers=NAME:STRENGTH,NAME:STRENGTH; of z, r, the head's linear layers' weights, or its hidden units"
     table = names_table("regularisers", "of", notes=(note,))
     for name, regulariser in REGULARISERS.items():
         table.add(Cell(name), Cell(regulariser.of), Cell(sentences(regulariser.term)))

@@ -69,7 +69,7 @@ class Config:
     regularisers: tuple[str, ...] | None = setting(
         None,
         "Added to the objective, each with its strength, as in koleo:0.1,covariance:1: terms of z, of r or of the head's weights, "
-        "{names}.",
+        "or dropout of its hidden units; {names}.",
         names="ssl.regularisers:REGULARISERS",
         words="NAME:strength with commas between",
     )

@@ -1,7 +1,7 @@
-"""Other cures for collapse, added to any objective beside SparseHead: terms of z, of r, and of the head's weights.
+"""Other cures for collapse, added to any objective beside SparseHead: terms of z, of r, and of the head's weights, and dropout.
 
 Each is a pure function of one view's embeddings, or of one linear layer's weight; what is added is its strength times its mean over
-the views, or its sum over the layers.
+the views, or its sum over the layers. Dropout adds nothing: it changes what the head's layers read while the objective is computed.
 """
 
 import math
@@ -16,7 +16,7 @@ from sparsehead_cli.data.contract import Batch, View
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.machine.distributed import whole
 from sparsehead_cli.ssl import losses
-from sparsehead_cli.ssl.contract import Method, objective
+from sparsehead_cli.ssl.contract import Method, objective, own_rows
 
 DIRECTIONS = 256  # that a step looks along for `sigreg`
 
@@ -72,11 +72,21 @@ def decay(weight: Tensor) -> Tensor:
     return weight.square().sum() / 2
 
 
-class Regulariser(NamedTuple):
-    """What is added, and of what it is: "z", "r" or "weights"."""
+def dropout(hidden: Tensor, p: float, rows: int) -> Tensor:
+    """Hidden units of the head to 0 with probability p, its strength, the others over 1 - p. Source: Srivastava et al. 2014.
 
-    term: Callable[[Tensor], Tensor]
+    [N, ..., C] -> the same shape; N counts the views of `rows` inputs one behind the other. Each view's masks are drawn apart.
+    """
+    draws = [own_rows(torch.rand, len(view), *view.shape[1:], device=view.device) for view in hidden.split(rows)]
+    return hidden * (torch.cat(draws) >= p) / (1 - p)
+
+
+class Regulariser(NamedTuple):
+    """What is added, and of what it is: "z", "r" or "weights". What is of "hidden" units is done to these in place of that."""
+
+    term: Callable[..., Tensor]
     of: str
+    below: float = math.inf  # what its strength has to be
 
 
 REGULARISERS: dict[str, Regulariser] = {
@@ -95,6 +105,7 @@ REGULARISERS: dict[str, Regulariser] = {
     "orthogonal": Regulariser(orthogonal, "weights"),
     "spectral": Regulariser(spectral, "weights"),
     "decay": Regulariser(decay, "weights"),
+    "dropout": Regulariser(dropout, "hidden", below=1),
 }
 
 
@@ -108,6 +119,8 @@ class Regularised(Method):
         of_weights = [name for name in self.strengths if REGULARISERS[name].of == "weights"]
         if of_weights and not self.layers():
             raise SparseheadError(f"regulariser {of_weights[0]} is of the head's weights, and this head has none. Leave it out.")
+        if "dropout" in self.strengths and len(self.layers()) < 2:
+            raise SparseheadError("regulariser dropout is of the head's hidden units, and this head has none. Leave it out.")
 
     def layers(self) -> list[nn.Linear]:
         """The head's linear layers that learn."""
@@ -120,14 +133,20 @@ class Regularised(Method):
             seen["r"] += inputs
             seen["z"].append(z)
 
-        watching = self.projector.register_forward_hook(watch)
+        rows = len(batch.labels)  # of a view: views may have gone through the head one by one, or together; patches come after
+        hooks = [self.projector.register_forward_hook(watch)]
+        if p := self.strengths.get("dropout"):
+            behind = self.layers()[1:]  # of all layers but the first the inputs are hidden units
+            hooks += [layer.register_forward_pre_hook(lambda _, inputs: dropout(inputs[0], p, rows)) for layer in behind]
         try:
             loss, terms = super().forward(views, batch)
         finally:
-            watching.remove()
-        rows = len(batch.labels)  # of a view: views may have gone through the head one by one, or together; patches come after
+            for hook in hooks:
+                hook.remove()
         embeddings = {name: [view for passed in of for view in passed.split(rows)][: len(views)] for name, of in seen.items()}
         for name, strength in self.strengths.items():
+            if REGULARISERS[name].of == "hidden":
+                continue
             added = self.added(REGULARISERS[name], embeddings)
             loss, terms = loss + strength * added, {**terms, f"{name.replace('-', '_')}_added": added}
         return loss, terms
@@ -156,8 +175,12 @@ def added_terms(stated: Sequence[str]) -> dict[str, float]:
             strength = float(number)
         except ValueError:
             strength = math.nan
-        if not (colon and 0 < strength < math.inf):
-            raise SparseheadError(f"a regulariser is written NAME:strength with a strength above 0, as {name}:0.1; given {text!r}.")
+        below = REGULARISERS[name].below
+        if not (colon and 0 < strength < below):
+            bounds = "above 0" if below == math.inf else f"between 0 and {below:g}"
+            raise SparseheadError(
+                f"a regulariser is written NAME:strength, a strength {bounds}, as {name}:0.1; given {text!r}."
+            )
         if name in strengths:
             raise SparseheadError(f"regulariser {name} is given twice. Leave one out.")
         strengths[name] = strength

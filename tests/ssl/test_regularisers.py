@@ -60,9 +60,40 @@ def test_terms_of_weights():
     assert regularisers.orthogonal(2 * q).item() == pytest.approx(4 * 9)
 
 
-@pytest.mark.parametrize("name", [name for name, regulariser in REGULARISERS.items() if name != "sigreg" and "r-" not in name])
+@pytest.mark.parametrize("name", [name for name in REGULARISERS if name not in ("sigreg", "dropout") and "r-" not in name])
 def test_gradients(name):
     assert torch.autograd.gradcheck(REGULARISERS[name].term, some(6, 3).requires_grad_())
+
+
+def test_dropout_keeps_the_mean_and_draws_each_view_apart():
+    hidden = torch.ones(2 * 500, 40)
+    torch.manual_seed(0)
+    found = regularisers.dropout(hidden, 0.25, rows=500)
+    torch.testing.assert_close(found.unique(), torch.tensor([0, 1 / 0.75]))
+    assert found.mean().item() == pytest.approx(1, abs=0.01)
+    torch.manual_seed(0)
+    views = [regularisers.dropout(view, 0.25, rows=500) for view in hidden.chunk(2)]  # one by one through the head
+    torch.testing.assert_close(torch.cat(views), found)
+    assert (views[0] != views[1]).any()
+
+
+def test_dropout_is_of_what_all_layers_but_the_first_read_while_the_objective_is_computed():
+    method, (views, batch) = made("simclr", regularised(METHODS["simclr"], {"dropout": 0.5})), some_views()
+    read = []
+    for layer in method.layers():
+        layer.register_forward_hook(lambda _, inputs, z: read.append((inputs[0] == 0).float().mean()))
+    torch.manual_seed(0)
+    loss, terms = method(views, batch)
+    assert terms == {}
+    of_r, of_hidden = read
+    r = method.backbone(torch.cat([view.inputs for view in views]))
+    assert of_r == (r == 0).float().mean()
+    cut = (method.projector[:3](r) == 0).float().mean()  # by the ReLU of hidden units
+    assert of_hidden.item() == pytest.approx((cut + (1 - cut) / 2).item(), abs=0.15)
+    torch.manual_seed(0)
+    assert loss == method(views, batch)[0] != method(views, batch)[0]
+    method.eval()
+    assert (method.embed(views[0].inputs)[1] == method.embed(views[0].inputs)[1]).all()
 
 
 def test_sigreg_draws_the_directions_of_the_step():
@@ -111,6 +142,13 @@ def test_of_all_linear_layers_of_the_head():
     torch.testing.assert_close(method(views, batch)[1]["decay_added"], sum(w.square().sum() for w in layers) / 2)
 
 
+def test_a_linear_head_has_no_hidden_units_to_drop():
+    backbone = make_backbone("narrow", channels=1, image_size=16, widths=(8, 8), blocks=(1, 1))
+    method = regularised(METHODS["simclr"], {"dropout": 0.5})(backbone, make_projector(backbone.dim, [], 4))
+    with pytest.raises(SparseheadError, match="regulariser dropout is of the head's hidden units, and this head has none"):
+        method.check((GLOBAL, GLOBAL), 8)
+
+
 @pytest.mark.parametrize("kind", ["none", "orthogonal", "direct"])
 def test_a_head_without_weights_that_learn_has_none_to_regularise(kind):
     backbone = make_backbone("narrow", channels=1, image_size=16, widths=(8, 8), blocks=(1, 1))
@@ -132,7 +170,8 @@ def test_how_they_are_written():
     assert regularised(METHODS["simclr"], {}) is METHODS["simclr"]
     for stated, says in (
         (("koelo:1",), 'unknown regulariser "koelo".*Did you mean "koleo"'),
-        (("koleo",), "written NAME:strength with a strength above 0, as koleo:0.1"),
+        (("koleo",), "written NAME:strength, a strength above 0, as koleo:0.1"),
+        (("dropout:1",), "a strength between 0 and 1, as dropout:0.1; given 'dropout:1'"),
         (("koleo:0",), "strength above 0"),
         (("koleo:nan",), "strength above 0"),
         (("koleo:x",), "given 'koleo:x'"),

@@ -3,11 +3,14 @@
 import shlex
 
 from sparsehead_cli.runs.table_files import Row
-from sparsehead_cli.runs.tables import PART_OF
+from sparsehead_cli.runs.tables import PART_OF, USUAL
 from sparsehead_cli.study.results import METRICS_CSV
 from sparsehead_cli.study.study import Study
 
-AXES = {"methods": "method", "penalties": "penalty", "solvers": "solver", "dims": "projector_out", "epochs": "epochs"}
+AXES = {
+    **{"methods": "method", "penalties": "penalty", "solvers": "solver", "regularisers": "regularisers"},
+    **{"dims": "projector_out", "epochs": "epochs"},
+}
 
 
 def commands_of(study: Study) -> list[tuple[str, str]]:
@@ -19,9 +22,8 @@ def commands_of(study: Study) -> list[tuple[str, str]]:
         commands.append(("the trials", shlex.join([*sweep_command(study.trials), *confirming])))
     if study.metrics:
         runs = [run for run in dict.fromkeys(row["run"] for row in study.metrics) if run]
-        parts = {row["images"] if PART_OF in row["split"] else "" for row in study.metrics} - {""}
-        part = f" --images {parts.pop()}" if len(parts) == 1 else ""
-        command = f"sparsehead spectrum {spectra_arguments(folder, runs)}{part} --out {folder}"
+        options = "".join(f" {shlex.quote(word)}" for word in measured_on(study.metrics))
+        command = f"sparsehead spectrum {spectra_arguments(folder, runs)}{options} --out {folder}"
         commands.append((f"the spectra ({METRICS_CSV})", command))
     return [*commands, ("tables, figures and this page", f"sparsehead report {folder}")]
 
@@ -31,7 +33,9 @@ def sweep_command(trials: list[Row]) -> list[str]:
     command = ["sparsehead", "sweep-lambda", "--experiment", trials[0]["experiment"], "--dataset", trials[0]["dataset"]]
     for axis, column in AXES.items():
         above = [row for row in trials if float(row["lam"]) > 0] or trials  # λ 0 has no penalty
-        command += [f"--{axis}", ",".join(dict.fromkeys(row[column] for row in above))]
+        values = list(dict.fromkeys(row[column] for row in above))
+        if values != [USUAL.get(column)]:
+            command += [f"--{axis}", ",".join(values)]
     norms = dict.fromkeys(row["batch_norm"].lower() for row in trials)
     by_setting: dict[tuple[str, ...], set[float]] = {}
     for row in trials:
@@ -41,6 +45,19 @@ def sweep_command(trials: list[Row]) -> list[str]:
     if len({frozenset(lams) for lams in by_setting.values()}) == 1:
         command += ["--lams", ",".join(f"{lam:g}" for lam in sorted({float(row["lam"]) for row in trials}))]
     return [*command, "--seeds", str(len({row["seed"] for row in trials}))]
+
+
+def measured_on(metrics: list[Row]) -> list[str]:
+    """The options that say on what all spectra were measured, where that is not what is measured without them."""
+    given = []
+    for option, default, value in (
+        ("--dataset", "", lambda row: row["eval_dataset"] if row["eval_dataset"] != row["dataset"] else ""),
+        ("--split", "test", lambda row: row["split"].rpartition(PART_OF)[2]),
+        ("--images", "", lambda row: row["images"] if PART_OF in row["split"] else ""),
+    ):
+        values = set(map(value, metrics)) - {default}
+        given += [option, values.pop()] if len(values) == 1 else []
+    return given
 
 
 def spectra_arguments(folder: str, runs: list[str]) -> str:

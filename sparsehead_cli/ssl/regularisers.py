@@ -178,9 +178,7 @@ def added_terms(stated: Sequence[str]) -> dict[str, float]:
         below = REGULARISERS[name].below
         if not (colon and 0 < strength < below):
             bounds = "above 0" if below == math.inf else f"between 0 and {below:g}"
-            raise SparseheadError(
-                f"a regulariser is written NAME:strength, a strength {bounds}, as {name}:0.1; given {text!r}."
-            )
+            raise SparseheadError(f"a regulariser is written NAME:strength, a strength {bounds}, as {name}:0.1; given {text!r}.")
         if name in strengths:
             raise SparseheadError(f"regulariser {name} is given twice. Leave one out.")
         strengths[name] = strength

@@ -195,9 +195,14 @@ def test_a_page_says_how_it_is_made_again(sparsehead, folder):
     where = "/".join(folder.parts[-2:])
     assert re.fullmatch(f"sparsehead spectrum ({where}/simclr-\\S+ ){{2}}--out {where}", commands[1])
     assert commands[2] == f"sparsehead report {where}"
-    part = [{**row, "split": "200 of test", "images": "200"} for row in read_csv(folder / "spectrum_metrics.csv")]
-    replace_csv(folder / "spectrum_metrics.csv", part)
-    assert commands_of(read_study(folder))[1][1].endswith(f" --images 200 --out {where}")
+    part = [{**row, "split": "200 of val", "images": "200"} for row in read_csv(folder / "spectrum_metrics.csv")]
+    replace_csv(folder / "spectrum_metrics.csv", [{**row, "eval_dataset": "my photos"} for row in part])
+    trials = read_csv(folder / "sweep.csv")
+    cured = [{**row, "regularisers": "koleo:0.1", "run": f"{row['run']}-cured"} for row in trials]
+    replace_csv(folder / "sweep.csv", [*({**row, "regularisers": "none"} for row in trials), *cured])
+    (_, sweep), (_, spectrum), _ = commands_of(read_study(folder))
+    assert " --solvers subgradient --regularisers none,koleo:0.1 --dims 128 " in sweep
+    assert spectrum.endswith(f" --dataset 'my photos' --split val --images 200 --out {where}")
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,7 @@ from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row, frame
 
 WIDE = 110  # columns of a console on which all base lines have room, intervals behind the numbers
+MOST_NARROW = 5  # models that a console of 80 columns has room for
 LOUD = ("has not finished its training", "were left out")  # of notes in bold
 MODELS = {  # (model, features) in evaluations.csv -> heading
     ("checkpoint", "r"): "r",
@@ -45,12 +46,19 @@ def accuracy_table(dataset: str, rows: list[Row]) -> Table:
     accuracies = shown(rows)
     measured = set(zip(accuracies["model"], accuracies["features"], strict=True))
     models = [pair for pair in MODELS if pair in measured]
-    columns = [Column("protocol", text=True), *(Column(MODELS[pair], digits=1, scale=100) for pair in models)]
+    columns = [Column("protocol", text=True), *model_columns(models)]
     table = Table(f"{dataset}: accuracy on {sizes}", columns, wide=WIDE)
     for name, of_protocol in accuracies.groupby("label", sort=False):
         by_model = dict(list(of_protocol.groupby(["model", "features"])))
         table.add(Cell(name), *(accuracy_cell(by_model.get(pair)) for pair in models))
     return table
+
+
+def model_columns(models: list[tuple[str, str]]) -> list[Column]:
+    """A column a model and features. Where there are too many for a narrow console, it goes without the untrained z."""
+    return [
+        Column(MODELS[pair], digits=1, scale=100, minor=len(models) > MOST_NARROW and pair == ("untrained", "z")) for pair in models
+    ]
 
 
 def accuracy_cell(rows: pd.DataFrame | None) -> Cell:
@@ -97,7 +105,7 @@ def sts_table(rows: list[Row]) -> Table:
     """Correlations with people's scores, rows of evaluations.csv: a line a set of pairs, a column for r and z of each model."""
     measured = {(row["model"], row["features"]) for row in rows}
     models = [pair for pair in MODELS if pair in measured]
-    columns = [Column("set", text=True), Column("pairs"), *(Column(MODELS[pair], digits=1, scale=100) for pair in models)]
+    columns = [Column("set", text=True), Column("pairs", minor=len(models) > MOST_NARROW), *model_columns(models)]
     notes = ("100 × Spearman's ρ of cosine similarity and people's scores, all pairs of a set together; 95 % intervals over pairs",)
     table = Table("sts: similarity as people see it", columns, wide=WIDE, notes=notes)
     values = {(row["eval_dataset"], row["model"], row["features"]): row for row in rows}

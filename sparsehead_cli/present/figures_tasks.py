@@ -9,20 +9,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sparsehead_cli.present.figures import COLUMN, GREY, color_of, legend_below, look
-from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.study.continual import Matrix
 
 BESIDE = {False: 3, True: 2}  # heat maps in a row, and those of a paper
-DASHES, MARKERS = ("-", "--", "-.", ":"), "os^D"  # of methods
+DASHES, MARKERS = ("-", "--", "-.", ":"), "os^D"  # of settings
 
 
 def tasks_figure(matrices: dict[tuple[str, float], Matrix], lams: list[float], *, paper: bool = False) -> Figure:
-    """R of each method and λ (a mean over its seeds) as a heat map; below, the mean accuracy on the tasks seen so far.
+    """R of each setting and λ (a mean over its seeds) as a heat map; below, the mean accuracy on the tasks seen so far.
 
-    A colour a λ among `lams`, those of the page; a dash and a marker a method.
+    A colour a λ among `lams`, those of the page; a dash and a marker a setting.
     """
     beside = min(BESIDE[paper], len(matrices))
-    rows, methods = math.ceil(len(matrices) / beside), list(dict.fromkeys(method for method, _ in matrices))
+    rows, settings = math.ceil(len(matrices) / beside), list(dict.fromkeys(setting for setting, _ in matrices))
     with matplotlib.rc_context(look(paper=paper)):
         map_height, line_height = (1.9, 2.2) if paper else (2.35, 2.5)
         size = (COLUMN if paper else max(6.0, 2.6 * beside), rows * map_height + line_height)
@@ -42,16 +41,16 @@ def tasks_figure(matrices: dict[tuple[str, float], Matrix], lams: list[float], *
         above.colorbar(image, ax=panels, label="linear accuracy", shrink=0.8, **({"location": "top"} if paper else {}))
         axes, looks = (
             below.subplots(),
-            {method: {"ls": DASHES[i % 4], "marker": MARKERS[i % 4]} for i, method in enumerate(methods)},
+            {setting: {"ls": DASHES[i % 4], "marker": MARKERS[i % 4]} for i, setting in enumerate(settings)},
         )
-        for (method, lam), matrix in matrices.items():
+        for (setting, lam), matrix in matrices.items():
             seen = [100 * sum(matrix[t][:t]) / t for t in range(1, len(matrix))]
-            axes.plot(range(1, len(matrix)), seen, ms=4, lw=1.2, color=color_of(lam, lams), **looks[method])
+            axes.plot(range(1, len(matrix)), seen, ms=4, lw=1.2, color=color_of(lam, lams), **looks[setting])
         handles = [
             Line2D([], [], color=color_of(lam, lams), label=f"λ {lam:g}") for lam in dict.fromkeys(lam for _, lam in matrices)
         ]
-        if len(methods) > 1:
-            handles += [Line2D([], [], color=GREY, ms=4, label=method_name(method), **looks[method]) for method in methods]
+        if len(settings) > 1:
+            handles += [Line2D([], [], color=GREY, ms=4, label=setting, **looks[setting]) for setting in settings]
         axes.set(xlabel="tasks seen", ylabel="mean accuracy, %", xticks=range(1, len(matrix)))
         axes.grid(axis="y", color=GREY, alpha=0.2)
         legend_below(below, handles)
@@ -59,9 +58,9 @@ def tasks_figure(matrices: dict[tuple[str, float], Matrix], lams: list[float], *
 
 
 def names_of(matrices: dict[tuple[str, float], Matrix]) -> list[str]:
-    """What tells the matrices apart: λ, and the method where there are several."""
-    several = len({method for method, _ in matrices}) > 1
-    return [f"{method_name(method)}, λ {lam:g}" if several else f"λ {lam:g}" for method, lam in matrices]
+    """What tells the matrices apart: λ, and the setting where there are several."""
+    several = len({setting for setting, _ in matrices}) > 1
+    return [f"{setting}, λ {lam:g}" if several else f"λ {lam:g}" for setting, lam in matrices]
 
 
 def heat_map(axes: Axes, matrix: Matrix, low: float) -> object:

@@ -136,7 +136,7 @@ def show_report(console: Console, study: Study, files: list[Path]) -> None:
     elif study.trials:
         show_summary(console, study.summary, study.pruned)
     if study.sequences:
-        table = sequence_table(by_lam_of_tasks(sequences(study.sequences)))
+        table = sequence_table(by_lam_of_tasks(sequences(study.sequences)), study.apart)
         print_table(console, table)
         print_notes(console, [table])
     if study.metrics:
@@ -295,7 +295,7 @@ def tasks_sections(study: Study, files: list[bytes]) -> list[Section]:
     if not study.sequences:
         return []
     caption = "Accuracy on each task after each, the mean over seeds; below, on the tasks seen so far."
-    tables = [sequence_table(by_lam_of_tasks(sequences(study.sequences)))]
+    tables = [sequence_table(by_lam_of_tasks(sequences(study.sequences)), study.apart)]
     return [Section("tasks", "Sequences of tasks", wide=True, figures=[drawing(files[0], "tasks", caption)], tables=tables)]
 
 

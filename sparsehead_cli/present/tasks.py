@@ -1,5 +1,7 @@
 """A sequence of tasks as people see it: the matrix of accuracies, and what is read off it."""
 
+from collections.abc import Sequence
+
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import counted
@@ -47,8 +49,11 @@ def task_tables(rows: list[Row]) -> list[Table]:
     return [table, numbers]
 
 
-def sequence_table(rows: list[Row]) -> Table:
-    """Means over seeds of the numbers of sequences, and what changes from λ 0, rows of `by_lam_of_tasks`: a line a λ."""
+def sequence_table(rows: list[Row], apart: Sequence[str] = ()) -> Table:
+    """Means over seeds of the numbers of sequences, and what changes from λ 0, rows of `by_lam_of_tasks`: a line a λ.
+
+    A note names the runs that were left `apart`.
+    """
     differing = [name for name in ("penalty", "solver") if len({row[name] for row in rows}) > 1]
     settings = ("method", *differing)
     counts = {int(row["runs"]) for row in rows}  # said once where it is one number
@@ -57,8 +62,9 @@ def sequence_table(rows: list[Row]) -> Table:
         columns.append(Column(name, digits=1, scale=100, minor=name in ("backward", "forward")))
         columns += [Column("from λ 0", digits=1, scale=100, sign="+")] * (name in JUDGED)
     note = "points of linear accuracy, mean ± half of the 95 % interval over seeds (Student's t); from λ 0: the same seeds, paired"
+    left = (f"left out, as their number of tasks or other settings differ: {', '.join(apart)}",) if apart else ()
     title = "sequences of tasks" + ("" if len(counts) > 1 else f", {counted(*counts, 'run')} each")
-    table = Table(title, columns, notes=(note,), wide=100)
+    table = Table(title, columns, notes=(note, *left), wide=100)
     lines: dict[tuple[str, ...], dict[str, Row]] = {}
     for row in rows:
         lines.setdefault(tuple(str(row[name]) for name in (*settings, "lam")), {})[str(row["metric"])] = row

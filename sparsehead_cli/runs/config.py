@@ -210,8 +210,8 @@ def load_recipe(experiment: str | None, experiments: Path | None, overrides: Val
 def resolve(entries: Entries, overrides: Values, *, recipe: Layers = (), named: Layers = (), look: Look | None = None) -> Recipe:
     """A method's `recipe`, the experiment that was `named` over it, `overrides` over both, and under them what suits the images.
 
-    Where the command line or the named experiment has views, they have a recipe, and images decide nothing. Otherwise the entry
-    for images of their kind holds, and views are chosen where nothing has them. `look` says what images a data set has.
+    Where the command line or the named experiment has views of images, they have a recipe, and images decide nothing. Otherwise the
+    entry for inputs of their kind holds, and views are chosen where nothing has them. `look` says what images a data set has.
 
     Raises: SparseheadError that names everything wrong at once.
     """
@@ -221,12 +221,13 @@ def resolve(entries: Entries, overrides: Values, *, recipe: Layers = (), named: 
     layers = (*recipe, *named, given)
     values, notes = clipped(combined(layers, Config.method))
     config = checked(values, entries)
-    has_recipe = any("views" in layer.settings for layer in (*named, given))
+    of_text = overrides.get("views") in tuple(names_in("data.text_views:TEXT_VIEWS"))  # which are views alone, and no recipe
+    has_recipe = any("views" in layer.settings for layer in (*named, *(() if of_text else (given,))))
     if not has_recipe and (images := look(config.dataset, config.data_dir, config.image_size)):
-        suiting = entries.get(images.kind, ())
-        if "views" not in values and not any("views" in layer.settings for layer in suiting):
+        suiting, fitting = entries.get(images.kind, ()), images.fitting(recipe)
+        if not any("views" in layer.settings for layer in (*suiting, *fitting)):
             suiting = (Layer(f"suits {images.words}", {"views": images.views(config.method)}), *suiting)
-        layers = (*suiting, *images.fitting(recipe), *named, given)
+        layers = (*suiting, *fitting, *named, given)
         values, notes = clipped(combined(layers, Config.method))
         config = checked(values, entries)
         notes = (*chosen(values, config, len(suiting), images.words), *notes)

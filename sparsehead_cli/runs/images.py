@@ -3,6 +3,7 @@
 The kinds are grey-small, grey-large, colour-small and colour-large of images, and sentences. Imports torch.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS, dataset_info, is_own, load_split, require_known
 from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs.experiments import Layer
+from sparsehead_cli.runs.experiments import METHOD_PREFIX, Layer
 
 SMALL = 64  # pixels of a side at most: these keep their size in a network's stem, and are not blurred
 EMBEDDED = "grey-small"  # the kind of the embedded images, to which the recipes of the methods were fitted
@@ -38,7 +39,7 @@ class Images(NamedTuple):
 
     def fitting(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """The built-in recipe of a method, for these images: without what was fitted to the small grey ones that are embedded."""
-        return layers if self.kind == EMBEDDED else unfitted(layers)
+        return layers if self.kind == EMBEDDED else kept(layers, lambda key: key not in FITTED)
 
     def views(self, method: str) -> str:
         """The name of the views that suit these images; of large colour images those that the method's paper has."""
@@ -54,22 +55,20 @@ class Sentences:
     kind = words = "sentences"
 
     def fitting(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-        """The built-in recipe of a method, without what was fitted to the embedded images."""
-        return unfitted(layers)
+        """Of the built-in recipe of a method the method's own numbers: how it is trained was fitted to images."""
+        return kept(layers, lambda key: key.startswith(METHOD_PREFIX) and key not in FITTED)
 
     def views(self, method: str) -> str:
         """The name of the views that suit them."""
         return "dropout"
 
 
-def unfitted(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """A built-in recipe without the settings that hold for the embedded images alone."""
-    return tuple(replace(layer, settings=without_fitted(layer.settings)) if layer.built_in else layer for layer in layers)
-
-
-def without_fitted(settings: dict[str, object]) -> dict[str, object]:
-    """Settings without those that hold for the embedded images alone."""
-    return {key: value for key, value in settings.items() if key not in FITTED}
+def kept(layers: tuple[Layer, ...], keep: Callable[[str], bool]) -> tuple[Layer, ...]:
+    """Layers, of the built-in ones only the settings to keep."""
+    return tuple(
+        replace(layer, settings={key: value for key, value in layer.settings.items() if keep(key)}) if layer.built_in else layer
+        for layer in layers
+    )
 
 
 def images_of(dataset: str, data_dir: Path, image_size: int | None) -> Images | Sentences | None:

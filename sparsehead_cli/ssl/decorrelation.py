@@ -81,7 +81,9 @@ class VICRegL(VICReg):
     ) -> None:
         super().__init__(backbone, projector, invariance=invariance, variance=variance, covariance=covariance)
         if not hasattr(backbone, "maps"):
-            raise SparseheadError("vicregl reads maps, and this backbone gives none. Choose one of ours, such as resnet18.")
+            raise SparseheadError(
+                "vicregl reads maps, and this backbone gives none. Choose another --method, or for images --backbone resnet18."
+            )
         self.whole, self.places = whole, places
         self.place_projector = mlp(backbone.dim, [place_width], place_width)
 

@@ -55,7 +55,8 @@ def require_patches(backbone: nn.Module, method: str) -> None:
     """Raises: SparseheadError for a backbone that does not show its patches."""
     if not hasattr(backbone, "patches"):
         raise SparseheadError(
-            f"{method} hides patches of a vision transformer, and this backbone has none. Choose --backbone {', '.join(VITS)}."
+            f"{method} hides patches of a vision transformer, and this backbone has none. Choose another --method, or for images "
+            f"--backbone {', '.join(VITS)}."
         )
 
 

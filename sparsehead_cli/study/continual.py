@@ -1,10 +1,12 @@
 """What a sequence of tasks leaves: the matrix of accuracies of tasks.csv, and the numbers that are read off it."""
 
 import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.table_files import Row, read_csv
 from sparsehead_cli.runs.tables import KIND, RUN, TASKS
 from sparsehead_cli.study.stats import paired_columns
@@ -58,6 +60,24 @@ def runs_of_tasks(folder: Path) -> list[list[Row]]:
     return [rows for rows in tables if matrix_of(rows)]
 
 
+def comparable(runs: list[list[Row]]) -> tuple[list[list[Row]], list[str]]:
+    """The runs that means can be of, and the names of the others.
+
+    These have another number of tasks than most, or settings that tables do not name: then of each method, setting, λ and seed the
+    first run is kept, as the other is none of a further seed.
+    """
+    most = Counter(len({row["on_task"] for row in rows}) for rows in runs).most_common(1)
+    kept: dict[tuple[str, ...], list[Row]] = {}
+    apart = []
+    for rows in runs:
+        point = tuple(rows[0][name] for name in (*KIND, "lam", "seed"))
+        if len({row["on_task"] for row in rows}) != most[0][0] or point in kept:
+            apart.append(rows[0]["run"])
+        else:
+            kept[point] = rows
+    return list(kept.values()), apart
+
+
 def sequences(runs: list[list[Row]]) -> list[Row]:
     """A row of continual.csv for each finished sequence: its numbers, and the accuracy on all classes at the end."""
     found = []
@@ -89,10 +109,13 @@ def zero_of(lams: Iterable[str]) -> str:
 
 
 def mean_matrices(runs: list[list[Row]]) -> dict[tuple[str, float], Matrix]:
-    """(method, λ) -> R as the mean over seeds."""
+    """(setting, λ) -> R as the mean over seeds; a setting is the method, and what else of the runs differs."""
+    settings = ("dataset", "backbone", "penalty", "solver")
+    differing = [name for name in settings if len({rows[0][name] for rows in runs}) > 1]
     matrices: dict[tuple[str, float], list[Matrix]] = {}
     for rows in sorted(runs, key=lambda rows: (rows[0]["method"], float(rows[0]["lam"]))):
-        matrices.setdefault((rows[0]["method"], float(rows[0]["lam"])), []).append(matrix_of(rows))
+        setting = ", ".join([method_name(rows[0]["method"]), *(rows[0][name] for name in differing)])
+        matrices.setdefault((setting, float(rows[0]["lam"])), []).append(matrix_of(rows))
     return {
         key: tuple(tuple(statistics.fmean(cell) for cell in zip(*row, strict=True)) for row in zip(*several, strict=True))
         for key, several in matrices.items()

@@ -7,7 +7,7 @@ from sparsehead_cli.errors import SparseheadError, missing
 from sparsehead_cli.runs.table_files import Row, read_csv
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.confirm import Confirmation, read_confirmation
-from sparsehead_cli.study.continual import runs_of_tasks
+from sparsehead_cli.study.continual import comparable, runs_of_tasks
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.labels import JUDGED_BY
 from sparsehead_cli.study.results import (
@@ -39,7 +39,8 @@ class Study:
     metrics: list[Row]  # spectrum_metrics.csv
     lams: list[Row]  # spectrum_by_lam.csv, from `metrics`
     tracked: dict[str, dict[str, list[Row]]]  # spectra over training: setting -> label of a run -> its spectrum_epochs.csv
-    sequences: list[list[Row]] = field(default_factory=list)  # tasks.csv of the runs on sequences of tasks
+    sequences: list[list[Row]] = field(default_factory=list)  # tasks.csv of the runs on sequences of tasks that are comparable
+    apart: list[str] = field(default_factory=list)  # the names of the other runs on sequences of tasks
     confirmation: Confirmation | None = None  # plan.yaml and what its fresh seeds say, where there is a plan
 
     @property
@@ -58,7 +59,7 @@ def read_study(folder: Path) -> Study:
     trials = list(read_sweep(folder).values())
     eigenvalues, metrics = read_spectra(folder)
     require_judged(folder, metrics)
-    sequences = runs_of_tasks(folder)
+    sequences, apart = comparable(runs_of_tasks(folder))
     if not trials and not metrics and not sequences:
         raise SparseheadError(
             f"{folder} has no rows in {SWEEP_CSV} (of `sparsehead sweep-lambda`), nor in {EIGENVALUES_CSV} and {METRICS_CSV} "
@@ -76,6 +77,7 @@ def read_study(folder: Path) -> Study:
         lams=by_lam(metrics),
         tracked=tracked_runs(folder),
         sequences=sequences,
+        apart=apart,
         confirmation=read_confirmation(folder),
     )
 

@@ -120,7 +120,7 @@ def test_dinov2s_terms_are_dinos_and_ibots_with_sinkhorns_codes():
 def test_a_network_without_patches_is_refused(name):
     backbone = make_backbone("narrow", channels=1, image_size=12, widths=(8, 8), blocks=(1, 1))
     with pytest.raises(
-        SparseheadError, match=f"{name} hides patches of a vision transformer, and this backbone has none. Choose --back"
+        SparseheadError, match=f"{name} hides patches of a vision transformer, and this backbone has none. Choose another --method"
     ):
         METHODS[name](backbone, make_projector(8, [8], 6))
 

@@ -2,7 +2,8 @@
 
 import pytest
 
-from sparsehead_cli.study.continual import by_lam_of_tasks, continual, matrix_of, mean_matrices, sequences
+from sparsehead_cli.present.tasks import sequence_table
+from sparsehead_cli.study.continual import by_lam_of_tasks, comparable, continual, matrix_of, mean_matrices, sequences
 
 R = (
     (0.30, 0.20, 0.25),  # untrained
@@ -72,3 +73,19 @@ def test_means_over_seeds_and_paired_differences():
     matrices = mean_matrices(runs)
     assert list(matrices) == [("x", 0.0), ("x", 0.001)]
     assert matrices["x", 0.001][3][2] == pytest.approx(0.95 + 0.03 + 0.01)
+
+
+def test_what_cannot_be_averaged_is_left_out_and_named():
+    """Another number of tasks, and a second run of one seed, whose other settings no table names."""
+    runs = [run_of("0.0", seed, 0.0) for seed in range(2)]
+    other = [{**row, "run": "wider"} for row in run_of("0.0", 1, 0.1)]
+    shorter = [{**row, "run": "shorter"} for row in run_of("0.0", 2, 0.0) if row["on_task"] != "3" and int(row["after_task"]) < 3]
+    assert comparable([shorter, *runs, other]) == (runs, ["shorter", "wider"])
+    assert comparable([]) == ([], [])
+    table = sequence_table(by_lam_of_tasks(sequences(runs)), ["shorter", "wider"])
+    assert table.notes[-1] == "left out, as their number of tasks or other settings differ: shorter, wider"
+
+
+def test_settings_that_differ_are_matrices_of_their_own():
+    runs = [run_of("0.0", 0, 0.0), [{**row, "penalty": "l1"} for row in run_of("0.0", 0, 0.1)]]
+    assert [setting for setting, _ in mean_matrices(runs)] == ["x, x", "x, l1"]

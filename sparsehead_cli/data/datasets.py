@@ -29,8 +29,8 @@ from sparsehead_cli.data.looks import LARGEST, look
 from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.prepare import for_channels
 from sparsehead_cli.data.shards import is_shards, shards
-from sparsehead_cli.data.text import TextSpec, described, is_text, read_wordnet
-from sparsehead_cli.errors import SparseheadError, unknown
+from sparsehead_cli.data.text import TextSpec, described, header, is_text, read_wordnet
+from sparsehead_cli.errors import SparseheadError, one_line, unknown
 from sparsehead_cli.machine.memory import memory_of
 from sparsehead_cli.machine.plugins import is_plugin, load
 
@@ -295,7 +295,9 @@ def require_known(name: str) -> None:
         return
     if Path(name).is_file():
         kinds = "a table.csv of images, shards, nor sentences (a .txt, or a table with a column text or sentence)"
-        raise SparseheadError(f"dataset {name} is a file that is neither {kinds}.")
+        columns = ", ".join(map(one_line, header(Path(name)))) if name.lower().endswith((".tsv", ".csv")) else ""
+        has = f" Its columns are {columns}." if columns else ""
+        raise SparseheadError(f"dataset {name} is a file that is neither {kinds}.{has}")
     if any(separator in name for separator in separators):
         given = "Give one of images, as train/<class>/, a table.csv, or shards."
         raise SparseheadError(f"dataset {name}: there is no such folder. {given}")

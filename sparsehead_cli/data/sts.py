@@ -32,7 +32,7 @@ def read_sts(folder: Path) -> list[Scored]:
         pairs = [pair for path in files for pair in pairs_in(path)]
         if len(pairs) < 2:
             raise SparseheadError(
-                f"{folder}: {name} has {len(pairs)} pairs with a score, and a correlation needs more. Leave it out."
+                f"{folder}: {name} has fewer than two pairs with a score, which a correlation needs. Leave it out."
             )
         found.append(Scored(name, *map(list, zip(*pairs, strict=True))))
     if not found:
@@ -63,7 +63,9 @@ def pairs_in(path: Path) -> Iterator[tuple[str, str, float]]:
                 raise ValueError(f"a line has {len(row)} columns, not three")
             if row[2].strip():
                 yield row[0].strip(), row[1].strip(), float(row[2])
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, csv.Error) as error:
+    except KeyError as error:
+        raise SparseheadError(f"{path} lacks the column {error.args[0]}. It needs score, sentence1 and sentence2.") from None
+    except (OSError, UnicodeDecodeError, ValueError, csv.Error) as error:
         raise SparseheadError(f"cannot read pairs from {path}: {one_line(str(error))}. Fetch it again.") from None
 
 

@@ -16,8 +16,10 @@ Classes = tuple[int, ...]
 def class_groups(classes: int, tasks: int, seed: int) -> tuple[Classes, ...]:
     """The classes of each task, as evenly as they go, in an order drawn from the seed.
 
-    Raises: SparseheadError for one task, and for more than there are classes.
+    Raises: SparseheadError for one class, one task, and for more than there are classes.
     """
+    if classes < 2:
+        raise SparseheadError("tasks share the classes, and this data set has only one. Choose another, or leave --tasks out.")
     if not 1 < tasks <= classes:
         raise SparseheadError(f"tasks must be from 2 to the {classes} classes that there are, given {tasks}.")
     order = torch.randperm(classes, generator=torch.Generator().manual_seed(stable_seed("tasks", seed)))

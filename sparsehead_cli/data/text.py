@@ -170,7 +170,9 @@ def read_file(path: Path) -> Texts:
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, header(path), delimiter=delimiter(path), quoting=quoting)
             return texts_of([dict(row) for row in rows][1:], str(path))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except UnicodeDecodeError as error:
+        raise SparseheadError(f"cannot read sentences from {path}: {one_line(str(error))}. Save it as UTF-8.") from None
+    except (OSError, csv.Error) as error:
         raise SparseheadError(f"cannot read sentences from {path}: {one_line(str(error))}. Give another file.") from None
 
 

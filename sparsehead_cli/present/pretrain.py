@@ -7,7 +7,7 @@ from dataclasses import replace
 from rich.text import Text
 
 from sparsehead_cli.data.contract import ImageSpec
-from sparsehead_cli.errors import printable
+from sparsehead_cli.errors import one_line, printable
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.launch import command_alone, twin_command
 from sparsehead_cli.measure.dimensions import is_collapsed
@@ -46,14 +46,14 @@ class PretrainDisplay(Display, Callback):
     """A progress bar on a terminal, everywhere one plain line an epoch, and in a log more of them within long epochs."""
 
     def __init__(self, console: Console) -> None:
-        after = "{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} images/s "
+        after = "{task.percentage:>3.0f} %  loss {task.fields[loss]}  {task.fields[speed]} {task.fields[noun]}/s "
         self.bar, self.shown = progress_bar(console, "epoch {task.fields[epoch]}", after), 0.0
         self.lines = StepLines(console)
         super().__init__(console, self.bar)
 
     def on_start(self, run: Run, progress: Progress) -> None:
         """Say what is trained and, of a run that was begun before, where it goes on."""
-        self.task = self.bar.add_task("", total=run.total_steps, epoch=f"1/{run.epochs}", loss="–", speed="–")
+        self.task = self.bar.add_task("", total=run.total_steps, epoch=f"1/{run.epochs}", loss="–", speed="–", noun=noun_in(run))
         for name, value in describe(run):
             self.say(Text.assemble((f"{name:>10}", "dim"), f"  {printable(value)}"))
         if progress.step:
@@ -83,7 +83,7 @@ class PretrainDisplay(Display, Callback):
 
     def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
         """Print the epoch's line, and a loud one for what has collapsed."""
-        self.say(epoch_line(row, run.epochs))
+        self.say(epoch_line(row, run.epochs, noun_in(run)))
         for features in collapsed(row):
             self.say(collapse_text(features, row, run.config.lam))
 
@@ -110,17 +110,18 @@ def describe(run: Run) -> list[tuple[str, str]]:
     if config.lam_schedule != "constant":
         penalised += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
     penalised += f", {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"
-    noun = getattr(run.spec, "noun", "images")
+    noun, (train, val) = noun_in(run), run.tasks.sources if run.tasks else (run.train, run.val)
     head = describe_head(config, backbone.dim)
     stem = f"{backbone.stem} stem, " if hasattr(backbone, "stem") else ""
-    one_class = "; one class: accuracy is not defined" if len(run.spec.classes) == 1 else ""
-    shared = f", {distributed.world()} processes of {run.local_batch} images a step" if distributed.world() > 1 else ""
+    one_class = "; one class: accuracy is not defined" if len(run.spec.classes) == 1 and getattr(run.spec, "labelled", True) else ""
+    shared = f", {distributed.world()} processes of {run.local_batch} {noun} a step" if distributed.world() > 1 else ""
     parts = f", each in {config.accumulate} parts" if config.accumulate > 1 else ""
     return [
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}{parts}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", penalised if config.lam else "off, λ 0"),
-        ("data", f"{config.dataset}: {len(run.train):,} {noun}, {len(run.val):,} held out{one_class}"),
+        ("data", f"{config.dataset}: {len(train):,} {noun}, {len(val):,} held out{one_class}"),
+        *describe_tasks(run),
         *describe_images(run),
         ("views", views_line(run)),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
@@ -129,6 +130,20 @@ def describe(run: Run) -> list[tuple[str, str]]:
         *(note for note in config.notes if note[0] != "views"),
         ("folder", str(run.folder)),
     ]
+
+
+def describe_tasks(run: Run) -> list[tuple[str, str]]:
+    """The sequence of tasks that a run is trained on, in a line; of a stretch without labels there are no classes to name."""
+    if run.tasks is None:
+        return []
+    config, names = run.config, run.spec.classes
+    groups = [", ".join(one_line(names[number]) for number in group if number < len(names)) for group in run.tasks.classes]
+    one_by_one = "all at once" if config.continual == "joint" else f"one after the other, {counted(config.epochs, 'epoch')} each"
+    parts = [f"{max(len(groups), len(run.phases))} tasks, {one_by_one}"]
+    parts += [config.continual] if config.continual == "cassle" else []
+    parts += [f"replay of {config.replay:,}"] if config.replay else []
+    parts += [config.between_tasks] if config.between_tasks != "keep" else []
+    return [("tasks", ", ".join(parts)), *(("", f"{number}: {group}") for number, group in enumerate(groups, 1) if group)]
 
 
 def views_line(run: Run) -> str:
@@ -170,14 +185,19 @@ def step_line(run: Run, progress: Progress) -> str:
         f"epoch {progress.epoch:>{len(str(run.epochs))}}/{run.epochs}",
         f"step {within:,} of {steps:,}",
         f"loss {progress.logged['loss'].item():.3f}",
-        f"{progress.images_per_second:,.0f} images/s",
+        f"{progress.images_per_second:,.0f} {noun_in(run)}/s",
         f"about {duration(left)} left of this epoch",
     ]
     return "  ".join(parts)
 
 
-def epoch_line(row: Row, epochs: int | None = None) -> str:
-    """One epoch, of so many where that is known, in one line."""
+def noun_in(run: Run) -> str:
+    """What a run trains on: images, or sentences."""
+    return getattr(run.spec, "noun", "images")
+
+
+def epoch_line(row: Row, epochs: int | None = None, noun: str = "images") -> str:
+    """One epoch, of so many where that is known, in one line; `noun` is what it trains on."""
     epoch = str(row["epoch"]) if epochs is None else f"{row['epoch']:>{len(str(epochs))}}/{epochs}"
     parts = [
         f"epoch {epoch}",
@@ -186,7 +206,7 @@ def epoch_line(row: Row, epochs: int | None = None) -> str:
         f"rank r {readable(row['effective_rank_r'], 1)}",
         f"z {readable(row['effective_rank_z'], 1)}",
         f"groups {row['active_groups']}/{row['n_groups']}",
-        f"{float(row['images_per_second']):,.0f} images/s",
+        f"{float(row['images_per_second']):,.0f} {noun}/s",
     ]
     if "waiting_share" in row:
         parts.append(f"waiting {readable(row['waiting_share'], 0, 100, ' %')}")
@@ -294,7 +314,8 @@ def next_steps(run: Run, arguments: list[str], tracked: bool) -> list[str]:
             steps.append(f"the same run with λ = {lam}, to compare: {twin_command(arguments, lam)}")
     if getattr(run.train.spec, "tested", False):
         measure = [*command_alone(), "evaluate", *beside, str(run.folder), "--baselines"]
-        steps.append(f"accuracy, beside pixels and an untrained network: {shlex.join(measure)}")
+        base = "pixels" if noun_in(run) == "images" else "TF-IDF"
+        steps.append(f"accuracy, beside {base} and an untrained network: {shlex.join(measure)}")
     spectrum = [*command_alone(), "spectrum", *beside, str(run.folder), *(["--over-time"] if tracked else [])]
     whose = f", and that of λ = {lam}" if beside else ""
     return [*steps, f"its spectrum{whose}, to look for collapse: {shlex.join(spectrum)}"]

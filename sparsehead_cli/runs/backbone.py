@@ -65,8 +65,10 @@ def require_reading(config: Config, spec: object) -> None:
             f"backbone {config.backbone} reads images, and {config.dataset} has sentences. Choose --backbone {', '.join(BERTS)}, "
             "or hf:PATH, a folder of a Hugging Face encoder."
         )
-    if isinstance(spec, TextSpec) and config.image_size is not None:
-        raise SparseheadError(f"image_size {config.image_size}: {config.dataset} has sentences. Leave it out.")
+    of_images = {"image_size": config.image_size is not None, "skip_bad_images": config.skip_bad_images}
+    if isinstance(spec, TextSpec) and any(of_images.values()):
+        given = " and ".join(name for name, is_given in of_images.items() if is_given)
+        raise SparseheadError(f"{given}: that is of images, and {config.dataset} has sentences. Leave it out.")
     if reads_text and not isinstance(spec, TextSpec):
         raise SparseheadError(
             f"backbone {config.backbone} reads sentences, and {config.dataset} has none. Choose --dataset wordnet10k."

@@ -108,9 +108,17 @@ def phases_of(config: Config, device: torch.device) -> tuple[tuple[Phase, ...], 
 
 
 def as_read(config: Config, sources: list[Source]) -> list[Source]:
-    """Sources as the backbone reads them: sentences become tokens of its vocabulary. Raises: SparseheadError without `text`."""
+    """Sources as the backbone reads them: sentences become tokens of its vocabulary.
+
+    Raises: SparseheadError without the extra `text`, and for pairs of sentences that have no other wording.
+    """
     if not isinstance(getattr(sources[0], "spec", None), TextSpec):
         return sources
+    if config.views == "pairs" and len(sources[0].inputs) == 1:
+        raise SparseheadError(
+            f"views pairs are a sentence and another wording of it, as wordnet10k has, and {config.dataset} has none. Choose --set "
+            "views=dropout, deletion or span."
+        )
     vocabulary = vocabulary_of(config, sources[0])
     return [tokenised(source, vocabulary, others=config.views == "pairs") for source in sources]
 

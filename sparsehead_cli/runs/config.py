@@ -258,6 +258,8 @@ def checked(values: dict[str, Value], entries: Entries) -> Config:
     if problems or wrong:
         raise SparseheadError("\n".join(problems + wrong))
     named = str(read_values.get("tasks", "")).partition(",")[0].strip()
+    if named.lstrip("+-").replace(".", "", 1).isdigit() and not named.isdigit():
+        raise SparseheadError(f"tasks is a whole number of at least 2, or names of data sets; given {named}.")
     if named and not named.isdigit():
         read_values.setdefault("dataset", named)  # of data sets in turn it is the first
     if "dataset" in read_values:

@@ -12,7 +12,7 @@ from sparsehead_cli.data.contract import ImageSpec
 from sparsehead_cli.data.datasets import DATASETS, dataset_info, is_own, load_split, require_known
 from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs.experiments import METHOD_PREFIX, Layer
+from sparsehead_cli.runs.experiments import METHOD, METHOD_PREFIX, Layer
 
 SMALL = 64  # pixels of a side at most: these keep their size in a network's stem, and are not blurred
 EMBEDDED = "grey-small"  # the kind of the embedded images, to which the recipes of the methods were fitted
@@ -56,7 +56,7 @@ class Sentences:
 
     def fitting(self, layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
         """Of the built-in recipe of a method the method's own numbers: how it is trained was fitted to images."""
-        return kept(layers, lambda key: key.startswith(METHOD_PREFIX) and key not in FITTED)
+        return kept(layers, lambda key: key == METHOD or (key.startswith(METHOD_PREFIX) and key not in FITTED))
 
     def views(self, method: str) -> str:
         """The name of the views that suit them."""

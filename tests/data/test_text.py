@@ -77,11 +77,11 @@ def test_a_table_of_images_is_not_taken_for_one_of_sentences(tmp_path):
     ("name", "content", "words"),
     [
         ("empty.txt", "\n\n", "has no sentences. Give one a line, or a table with a column text or sentence."),
-        ("damaged.txt", b"\xff\xfe\x00", "cannot read sentences from .*damaged.txt"),
+        ("damaged.txt", b"\xff\xfe\x00", "cannot read sentences from .*damaged.txt.* Save it as UTF-8"),
         ("parts.tsv", "text\tsplit\na\ttrane\n", 'the split "trane" is none of train, val and test'),
         ("other.tsv", "text\tlabel\tsplit\na\tx\ttrain\nb\ty\ttest\n", 'the label "y" is of none of the 1 classes'),
         ("only.tsv", "text\tsplit\na\ttest\n", "has no training sentences"),
-        ("none.tsv", "words\na\n", "none.tsv is a file that is neither .* a table with a column text or sentence"),
+        ("none.tsv", "words\na\n", "none.tsv is a file that is neither .* a table with a column text .* Its columns are words"),
     ],
 )
 def test_what_cannot_be_read_is_said(tmp_path, name, content, words):

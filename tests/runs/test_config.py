@@ -99,6 +99,12 @@ def test_zero_is_one_number(zero):
     assert str(config.lam) == str(config.warmup_epochs) == "0.0"
 
 
+@pytest.mark.parametrize("tasks", ["-3", "2.5", "+5"])
+def test_a_number_of_tasks_is_no_data_set(tasks):
+    with pytest.raises(SparseheadError, match="tasks is a whole number of at least 2, or names of data sets; given"):
+        load_config(None, None, {"tasks": tasks})
+
+
 def test_scientific_notation_is_a_number():
     assert parse_set(["lam=1e-4", "widths=4,8", "compile=true"]) == {"lam": 1e-4, "widths": "4,8", "compile": True}
     assert typed(FIELDS["widths"], "4,8") == (4, 8)

@@ -57,6 +57,16 @@ def test_small_colour_images_have_colour_views_and_a_recipe():
     assert load_config(None, None, {"dataset": "cifar10", "epochs": 3}).epochs == 3
 
 
+def test_sentences_keep_their_recipe_whichever_of_their_views_are_named():
+    """Of a method's own recipe, which was fitted to images, its own numbers are left."""
+    for given in ({}, {"views": "deletion"}, {"views": "pairs", "method": "vicreg"}, {"method": "byol"}, {"method": "mae"}):
+        config = load_config(None, None, {"dataset": "wordnet10k", **given})
+        assert (config.backbone, config.optimizer, config.lr, config.epochs) == ("minilm", "adamw", 3e-5, 1), given
+        assert config.views == given.get("views", "dropout")
+    assert load_config(None, None, {"dataset": "wordnet10k", "method": "byol"}).method_settings["momentum"] == 0.97
+    assert load_config(None, None, {"views": "dropout"}).lr == Config().lr  # images, and the views are refused later
+
+
 def test_who_says_which_views_there_are_has_a_recipe():
     """A run of which an older version was told the views keeps its name."""
     config = load_config(None, None, {"dataset": "cifar10", "views": "grey-small"})

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -47,11 +48,12 @@ def offline(monkeypatch, tmp_path):
     wandb.teardown()
 
 
-def killed_and_resumed(config, name):
-    """Train with a logger, be killed two steps behind the first checkpoint's epoch, and go on."""
-    steps = build(config).steps_per_epoch
+def killed_and_resumed(config, name, settle=lambda folder: None):
+    """Train with a logger, be killed two steps behind the first checkpoint's epoch, `settle` what was logged, and go on."""
+    run = build(config)
     with pytest.raises(Killed):
-        pretrain(build(config), [*load_callbacks((name,)), KillAt(steps + 5)])
+        pretrain(run, [*load_callbacks((name,)), KillAt(run.steps_per_epoch + 5)])
+    settle(run.folder)
     return pretrain(build(config), load_callbacks((name,))).run
 
 
@@ -90,6 +92,14 @@ def history(path):
             items = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             rows.append({"_step": record.history.step.num, **items})
     return rows
+
+
+def wait_for_epoch(folder):
+    """Until W&B's service, a process of its own that has no hurry, has written the first epoch's row."""
+    ends = time.monotonic() + 60
+    while not any("epoch/loss" in row for path in folder.glob("wandb/offline-run-*/*.wandb") for row in history(path)):
+        assert time.monotonic() < ends, "W&B has not written the epoch within a minute"
+        time.sleep(0.1)
 
 
 def assert_of_tables(run, values):
@@ -150,7 +160,7 @@ def test_a_run_that_was_trained_without_a_log_gets_its_epochs_once(tiny, run_fol
 
 
 def test_weights_and_biases_has_one_run_that_was_killed_and_went_on(tiny, offline, trained):
-    run = killed_and_resumed(tiny(), "wandb")
+    run = killed_and_resumed(tiny(), "wandb", wait_for_epoch)
     assert (run.folder / "checkpoint.pt").read_bytes() == (trained / "checkpoint.pt").read_bytes()  # a log changes nothing
     files = sorted(run.folder.glob("wandb/offline-run-*/*.wandb"), key=lambda path: path.stat().st_mtime)
     assert len(files) == 2

@@ -52,13 +52,15 @@ class TextSpec:
 class Texts:
     """A data set before its split: of training (True) and of test sentences (False) the columns of wordings, and the labels.
 
-    A label is the number of a class, -1 where there is none. `held_out` are the training sentences of a published val, bool [N].
+    A label is the number of a class, -1 where there is none. `held_out` are the training sentences of a published val, bool [N];
+    `empty` rows had no sentence, and are left out.
     """
 
     classes: tuple[str, ...]
     columns: dict[bool, dict[str, list[str]]]
     labels: dict[bool, np.ndarray]
     held_out: np.ndarray | None = None
+    empty: int = 0
 
     def source(self, spec: TextSpec, chosen: np.ndarray, *, train: bool) -> Memory:
         """What is `chosen` of a part, bool [N]."""
@@ -100,7 +102,7 @@ def texts_of(rows: list[dict[str, str]], what: str, others: tuple[str, ...] = ()
     """
     columns = rows[0].keys() if rows else ()
     text = next((name for name in COLUMNS if name in columns), None)
-    rows = [row for row in rows if (row[text] or "").strip()] if text else []
+    stated, rows = len(rows), [row for row in rows if (row[text] or "").strip()] if text else []
     if not rows:
         raise SparseheadError(f"{what} has no sentences. Give one a line, or a table with a column {' or '.join(COLUMNS)}.")
     by_part: dict[str, list[dict[str, str]]] = {TRAIN: [], VAL: [], TEST: []}
@@ -120,7 +122,7 @@ def texts_of(rows: list[dict[str, str]], what: str, others: tuple[str, ...] = ()
             found[train] |= {name: [one_line_of(row[name]) for row in of_part] for name in others}
             labels[train] = class_labels([row.get("label") or None for row in of_part], classes, what)
     held_out = np.arange(len(labels[True])) >= len(parts.train) if parts.held_out else None
-    return Texts(classes or ("sentences",), found, labels, held_out)
+    return Texts(classes or ("sentences",), found, labels, held_out, stated - len(rows))
 
 
 def one_line_of(text: str | None) -> str:
@@ -156,6 +158,11 @@ def described(name: str, read: Callable[[], Texts] | None = None) -> TextSpec:
     texts = read()
     labelled, tested = bool((texts.labels[True] >= 0).any()), False in texts.labels
     notes = () if labelled else ("no labels: ranks and spectra are measured, and no accuracy",)
+    without = sum(int((of_part < 0).sum()) for of_part in texts.labels.values())
+    if labelled and without:
+        notes = (f"rows without a label: {without:,}, which are trained on, and left out of accuracy", *notes)
+    if texts.empty:
+        notes = (f"rows without a sentence: {texts.empty:,}, which are left out", *notes)
     if not tested:
         notes = ("no test sentences: evaluate needs such; the probe and spectrum measure held-out sentences", *notes)
     return TextSpec(texts.classes, read=read, labelled=labelled, tested=tested, notes=notes)

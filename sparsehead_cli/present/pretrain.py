@@ -155,14 +155,15 @@ def views_line(run: Run) -> str:
 
 
 def describe_images(run: Run) -> list[tuple[str, str]]:
-    """Of images in files their size and colours, whether they are in memory, and what people should know of them."""
+    """Of images in files their size and colours, whether they are in memory; of any data what people should know of them."""
     info = run.train.spec
+    notes = [("note", note) for note in getattr(info, "notes", ())]
     if getattr(info, "layout", None) is None:
-        return []
+        return notes
     size = run.spec.image[1]
     kind = f"{size} x {size} pixels, {'grey' if info.channels == 1 else 'colour'}"
     place = f"decoded, in memory as {info.cached / 1e6:,.0f} MB" if info.cached else "read from files while it trains"
-    return [("images", f"{kind}; {place}"), *(("note", note) for note in info.notes)]
+    return [("images", f"{kind}; {place}"), *notes]
 
 
 def describe_head(config: Config, dim: int) -> str:

@@ -98,6 +98,15 @@ def test_sentences_without_a_test_part_say_so(tmp_path):
         load_split(str(path), "test", DATA)
 
 
+def test_rows_without_a_sentence_or_a_label_are_counted(tmp_path):
+    path = tmp_path / "table.tsv"
+    path.write_text("text\tlabel\tsplit\n" + "a sentence\tx\ttrain\n" * 20 + "\ty\ttrain\nanother\t\ttest\nthird\tx\ttest\n")
+    assert dataset_info(str(path), DATA).notes == (
+        "rows without a sentence: 1, which are left out",
+        "rows without a label: 1, which are trained on, and left out of accuracy",
+    )
+
+
 def test_a_saved_data_set_of_sentences(tmp_path):
     datasets = pytest.importorskip("datasets")
     parts = {

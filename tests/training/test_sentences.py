@@ -88,7 +88,7 @@ def test_what_suits_sentences_where_nothing_is_said(small):
         ({"views": "grey-small"}, r"views grey-small are not of sentences, .*choose one of dropout, deletion, span, pairs"),
         ({"dataset": "fashion1k", "backbone": "narrow"}, "views dropout are not of images"),
         ({"method": "autoencoder"}, r"an autoencoder rebuilds images, and its backbone reads none"),
-        ({"image_size": 32}, r"image_size 32: .* has sentences\. Leave it out"),
+        ({"image_size": 32}, r"image_size: that is of images, and .* has sentences\. Leave it out"),
         ({"backbone": "hf:nowhere"}, "backbone hf:nowhere: cannot read tokenizer.json"),
         ({"widths": (8, 8, 8, 8)}, "widths 8,8,8,8: that is of our own networks"),
     ],

@@ -10,6 +10,7 @@ bodies of classes not at all.
 import argparse
 import importlib
 import inspect
+import math
 import sys
 import tempfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import sparsehead_cli
 from sparsehead_cli.cli import app
+from sparsehead_cli.present import pretrain as display
 
 PACKAGE = Path(sparsehead_cli.__file__).parent
 STEP = ("training/loop.py", "train_step")
@@ -59,6 +61,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--names", action="store_true", help="list them")
     options = parser.parse_args()
+    display.LINE_SECONDS = math.inf  # lines within an epoch are of slow machines alone
     with tempfile.TemporaryDirectory() as results:
         counts = functions_of(lambda: app(["pretrain", *SETTINGS, "--results", results], standalone_mode=False))
     for name, functions in zip(("pretrain of one epoch", "one training step"), counts, strict=True):

@@ -53,7 +53,7 @@ class PretrainDisplay(Display, Callback):
 
     def on_start(self, run: Run, progress: Progress) -> None:
         """Say what is trained and, of a run that was begun before, where it goes on."""
-        self.task = self.bar.add_task("", total=run.total_steps, epoch=f"1/{run.epochs}", loss="–", speed="–", noun=noun_in(run))
+        self.task = self.bar.add_task("", total=run.total_steps, epoch=f"1/{run.epochs}", loss="–", speed="–", noun=run.noun)
         for name, value in describe(run):
             self.say(Text.assemble((f"{name:>10}", "dim"), f"  {printable(value)}"))
         if progress.step:
@@ -83,7 +83,7 @@ class PretrainDisplay(Display, Callback):
 
     def on_epoch(self, run: Run, progress: Progress, row: Row) -> None:
         """Print the epoch's line, and a loud one for what has collapsed."""
-        self.say(epoch_line(row, run.epochs, noun_in(run)))
+        self.say(epoch_line(row, run.epochs, run.noun))
         for features in collapsed(row):
             self.say(collapse_text(features, row, run.config.lam))
 
@@ -110,18 +110,18 @@ def describe(run: Run) -> list[tuple[str, str]]:
     if config.lam_schedule != "constant":
         penalised += f" ({config.lam_schedule} over {counted(config.lam_ramp_epochs, 'epoch')})"
     penalised += f", {config.penalty}, {config.groups} groups, layers {config.layers}, {config.solver}"
-    noun, (train, val) = noun_in(run), run.tasks.sources if run.tasks else (run.train, run.val)
+    train, val = run.tasks.sources if run.tasks else (run.train, run.val)
     head = describe_head(config, backbone.dim)
     stem = f"{backbone.stem} stem, " if hasattr(backbone, "stem") else ""
     one_class = "; one class: accuracy is not defined" if len(run.spec.classes) == 1 and getattr(run.spec, "labelled", True) else ""
-    shared = f", {distributed.world()} processes of {run.local_batch} {noun} a step" if distributed.world() > 1 else ""
+    shared = f", {distributed.world()} processes of {run.local_batch} {run.noun} a step" if distributed.world() > 1 else ""
     parts = f", each in {config.accumulate} parts" if config.accumulate > 1 else ""
     return [
         ("method", f"{config.method}, {counted(config.epochs, 'epoch')} of batches of {config.batch_size}{parts}"),
         ("optimizer", f"{config.optimizer}, lr {config.lr:g}, cosine after {counted(config.warmup_epochs, 'warm-up epoch')}"),
         ("SparseHead", penalised if config.lam else "off, λ 0"),
-        ("data", f"{config.dataset}: {len(train):,} {noun}, {len(val):,} held out{one_class}"),
-        *describe_tasks(run),
+        ("data", f"{config.dataset}: {len(train):,} {run.noun}, {len(val):,} held out{one_class}"),
+        *(describe_tasks(run) if run.tasks else ()),
         *describe_images(run),
         ("views", views_line(run)),
         ("network", f"{config.backbone}, {stem}D = {backbone.dim}; head {head}; {parameters:,} parameters"),
@@ -134,8 +134,6 @@ def describe(run: Run) -> list[tuple[str, str]]:
 
 def describe_tasks(run: Run) -> list[tuple[str, str]]:
     """The sequence of tasks that a run is trained on, in a line; of a stretch without labels there are no classes to name."""
-    if run.tasks is None:
-        return []
     config, names = run.config, run.spec.classes
     groups = [", ".join(one_line(names[number]) for number in group if number < len(names)) for group in run.tasks.classes]
     one_by_one = "all at once" if config.continual == "joint" else f"one after the other, {counted(config.epochs, 'epoch')} each"
@@ -186,15 +184,10 @@ def step_line(run: Run, progress: Progress) -> str:
         f"epoch {progress.epoch:>{len(str(run.epochs))}}/{run.epochs}",
         f"step {within:,} of {steps:,}",
         f"loss {progress.logged['loss'].item():.3f}",
-        f"{progress.images_per_second:,.0f} {noun_in(run)}/s",
+        f"{progress.images_per_second:,.0f} {run.noun}/s",
         f"about {duration(left)} left of this epoch",
     ]
     return "  ".join(parts)
-
-
-def noun_in(run: Run) -> str:
-    """What a run trains on: images, or sentences."""
-    return getattr(run.spec, "noun", "images")
 
 
 def epoch_line(row: Row, epochs: int | None = None, noun: str = "images") -> str:
@@ -315,7 +308,7 @@ def next_steps(run: Run, arguments: list[str], tracked: bool) -> list[str]:
             steps.append(f"the same run with λ = {lam}, to compare: {twin_command(arguments, lam)}")
     if getattr(run.train.spec, "tested", False):
         measure = [*command_alone(), "evaluate", *beside, str(run.folder), "--baselines"]
-        base = "pixels" if noun_in(run) == "images" else "TF-IDF"
+        base = "pixels" if run.noun == "images" else "TF-IDF"
         steps.append(f"accuracy, beside {base} and an untrained network: {shlex.join(measure)}")
     spectrum = [*command_alone(), "spectrum", *beside, str(run.folder), *(["--over-time"] if tracked else [])]
     whose = f", and that of λ = {lam}" if beside else ""

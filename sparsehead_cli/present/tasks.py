@@ -6,7 +6,7 @@ from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, la
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row
-from sparsehead_cli.study.continual import ALL, continual, matrix_of
+from sparsehead_cli.study.continual import ALL, continual, differing, matrix_of
 
 SHORT = {
     "average_accuracy": "average",
@@ -54,8 +54,7 @@ def sequence_table(rows: list[Row], apart: Sequence[str] = ()) -> Table:
 
     A note names the runs that were left `apart`.
     """
-    differing = [name for name in ("penalty", "solver") if len({row[name] for row in rows}) > 1]
-    settings = ("method", *differing)
+    settings = ("method", *differing(rows))
     counts = {int(row["runs"]) for row in rows}  # said once where it is one number
     columns = [*(Column(name, text=True) for name in settings), Column("λ"), *[Column("runs")] * (len(counts) > 1)]
     for name in SHORT.values():

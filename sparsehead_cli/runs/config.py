@@ -221,8 +221,8 @@ def resolve(entries: Entries, overrides: Values, *, recipe: Layers = (), named: 
     layers = (*recipe, *named, given)
     values, notes = clipped(combined(layers, Config.method))
     config = checked(values, entries)
-    of_text = overrides.get("views") in tuple(names_in("data.text_views:TEXT_VIEWS"))  # which are views alone, and no recipe
-    has_recipe = any("views" in layer.settings for layer in (*named, *(() if of_text else (given,))))
+    of_images = "views" in overrides and overrides["views"] not in names_in("data.text_views:TEXT_VIEWS")
+    has_recipe = of_images or any("views" in layer.settings for layer in named)
     if not has_recipe and (images := look(config.dataset, config.data_dir, config.image_size)):
         suiting, fitting = entries.get(images.kind, ()), images.fitting(recipe)
         if not any("views" in layer.settings for layer in (*suiting, *fitting)):

@@ -167,6 +167,11 @@ class Run(Training):
         return self.folder.name
 
     @property
+    def noun(self) -> str:
+        """What people call the inputs: images, or sentences."""
+        return getattr(self.spec, "noun", "images")
+
+    @property
     def precision_name(self) -> str:
         """The precision as `--precision` spells it."""
         return str(self.precision).removeprefix("torch.")

@@ -108,13 +108,17 @@ def zero_of(lams: Iterable[str]) -> str:
     return next((lam for lam in lams if not float(lam)), "")
 
 
+def differing(rows: list[Row]) -> list[str]:
+    """What the settings of rows differ in, beside the method."""
+    return [name for name in ("dataset", "backbone", "penalty", "solver") if len({row[name] for row in rows}) > 1]
+
+
 def mean_matrices(runs: list[list[Row]]) -> dict[tuple[str, float], Matrix]:
     """(setting, λ) -> R as the mean over seeds; a setting is the method, and what else of the runs differs."""
-    settings = ("dataset", "backbone", "penalty", "solver")
-    differing = [name for name in settings if len({rows[0][name] for rows in runs}) > 1]
+    names = differing([rows[0] for rows in runs])
     matrices: dict[tuple[str, float], list[Matrix]] = {}
     for rows in sorted(runs, key=lambda rows: (rows[0]["method"], float(rows[0]["lam"]))):
-        setting = ", ".join([method_name(rows[0]["method"]), *(rows[0][name] for name in differing)])
+        setting = ", ".join([method_name(rows[0]["method"]), *(rows[0][name] for name in names)])
         matrices.setdefault((setting, float(rows[0]["lam"])), []).append(matrix_of(rows))
     return {
         key: tuple(tuple(statistics.fmean(cell) for cell in zip(*row, strict=True)) for row in zip(*several, strict=True))

@@ -89,3 +89,6 @@ def test_what_cannot_be_averaged_is_left_out_and_named():
 def test_settings_that_differ_are_matrices_of_their_own():
     runs = [run_of("0.0", 0, 0.0), [{**row, "penalty": "l1"} for row in run_of("0.0", 0, 0.1)]]
     assert [setting for setting, _ in mean_matrices(runs)] == ["x, x", "x, l1"]
+    runs[1] = [{**row, "penalty": "x", "dataset": "y"} for row in runs[1]]
+    table = sequence_table(by_lam_of_tasks(sequences(runs)))
+    assert [[cell.value for cell in line[:2]] for line in table.lines] == [["x", "x"], ["x", "y"]]

@@ -123,7 +123,7 @@ def _sentences(name: str, spec: TextSpec, split: str) -> Memory:
     texts, train = spec.read(), split != "test"
     if not (train or spec.tested):
         raise SparseheadError(f"{name} has no test sentences: no line has {split} in a column split.")
-    return texts.source(spec, _part(texts.labels[train], split, name, texts.held_out if train else None), train=train)
+    return texts.source(spec, _part(texts.labels[train], split, name, texts.held_out if train else None, spec.noun), train=train)
 
 
 def _in_memory(name: str, info: DatasetInfo, split: str, data_dir: Path) -> Memory:
@@ -332,10 +332,12 @@ def place_in_class(labels: np.ndarray) -> np.ndarray:
     return place
 
 
-def _part(labels: np.ndarray, split: str, name: str, published_val: np.ndarray | None = None) -> np.ndarray:
-    """Which of the images that were read belong to the split, bool [N]. Raises: SparseheadError where none can be held out.
+def _part(labels: np.ndarray, split: str, name: str, published_val: np.ndarray | None = None, noun: str = "images") -> np.ndarray:
+    """Which of the images (or what the `noun` says) belong to the split, bool [N].
 
-    Only images with a label are measured on, unless none has one. `published_val` says what the data set itself holds out.
+    Only those with a label are measured on, unless none has one. `published_val` says what the data set itself holds out.
+
+    Raises: SparseheadError where none can be held out.
     """
     measured = labels >= 0
     measured = measured if measured.any() else ~measured
@@ -345,11 +347,11 @@ def _part(labels: np.ndarray, split: str, name: str, published_val: np.ndarray |
     if split == "val" and not (held_out & measured).any():
         if held_out.any() and published_val is not None:
             raise SparseheadError(
-                f"{name}: none of its {int(held_out.sum()):,} validation images has a label, and those of training have. "
-                "Give them labels to measure on, or leave them out: a tenth of the training images is held out then."
+                f"{name}: none of its {int(held_out.sum()):,} validation {noun} has a label, and those of training have. "
+                f"Give them labels to measure on, or leave them out: a tenth of the training {noun} is held out then."
             )
         few = f"no class has {HELD_OUT}" if (labels >= 0).any() else f"there are fewer than {HELD_OUT}"
-        raise SparseheadError(f"{name}: {few} training images, so that none can be held out to measure on. Add images.")
+        raise SparseheadError(f"{name}: {few} training {noun}, so that none can be held out to measure on. Add {noun}.")
     if split == "pretrain":
         return ~held_out if published_val is not None else ~(held_out & measured)
     return measured & (held_out if split == "val" else ~held_out)

@@ -49,7 +49,7 @@ class TableLayout:
         paths = (*self.parts.train, *self.parts.held_out) if train else self.parts.test
         if not paths:
             raise SparseheadError(f"{self.table} names no test images: no line has {TEST} or {VAL} in the column {SPLIT}.")
-        labels = class_labels([self.label_of[path] for path in paths], self.classes, str(self.table))
+        labels = class_labels([self.label_of[path] for path in paths], self.classes, str(self.table), paths)
         held_out = np.arange(len(paths)) >= len(self.parts.train) if train and self.parts.held_out else None
         return Files.of(self.root, map(os.fsencode, paths), labels.tolist(), held_out)
 

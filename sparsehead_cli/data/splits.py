@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,21 +87,22 @@ def classes_of(texts: Iterable[str | None], what: str, *, counted: bool = False)
     return tuple(sorted(names))
 
 
-def class_labels(texts: Iterable[str | None], classes: tuple[str, ...], what: str) -> np.ndarray:
-    """The label of each text, int64 [N], -1 where it is None, and for a negative number.
+def class_labels(texts: Iterable[str | None], classes: tuple[str, ...], what: str, places: Sequence[str] = ()) -> np.ndarray:
+    """The label of each text, int64 [N], -1 where it is None, and for a negative number; `places` say where each stands.
 
     Raises: SparseheadError for one that names none of the classes.
     """
     place = {name: label for label, name in enumerate(classes)}
     labels = []
-    for text in texts:
+    for row, text in enumerate(texts):
         known = str(int(text)) if text is not None and is_number(text) and text not in place else text
         if text is None or not classes or (is_number(text) and int(text) < 0):
             labels.append(-1)
         elif known in place:
             labels.append(place[known])
         else:
-            raise SparseheadError(f'{what}: the label "{text[:50]}" is of none of the {len(classes):,} classes of training.')
+            place = f" of {places[row]}" if places else ""
+            raise SparseheadError(f'{what}: the label "{text[:50]}"{place} is of none of the {len(classes):,} classes of training.')
     return np.array(labels, np.int64)
 
 

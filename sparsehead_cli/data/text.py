@@ -24,6 +24,7 @@ from sparsehead_cli.data.splits import TEST, TRAIN, VAL, Parts, class_labels, cl
 from sparsehead_cli.errors import SparseheadError, one_line
 
 TEXT = "text"
+PLACE = "\n"  # beside a row's columns: where it stands in its file, for people; no column is called so
 COLUMNS = ("text", "sentence")  # of a table: that with the text, the first that is there
 LONGEST = 1_000  # bytes of a sentence that are kept
 WORDNET = Path(__file__).with_name("wordnet10k.tsv.gz")
@@ -109,7 +110,9 @@ def texts_of(rows: list[dict[str, str]], what: str, others: tuple[str, ...] = ()
     for row in rows:
         name = (row.get("split") or TRAIN).strip()
         if part_named(name) is None:
-            raise SparseheadError(f'{what}: the split "{one_line(name)}" is none of train, val and test. Correct it.')
+            raise SparseheadError(
+                f'{what}: the split "{one_line(name)}" of {row[PLACE]} is none of train, val and test. Correct it.'
+            )
         by_part[part_named(name)].append(row)
     parts = Parts.of(by_part[TRAIN], by_part[VAL], by_part[TEST])
     if not parts.train:
@@ -120,7 +123,9 @@ def texts_of(rows: list[dict[str, str]], what: str, others: tuple[str, ...] = ()
         if of_part:
             found[train] = {TEXT: [one_line_of(row[text]) for row in of_part]}
             found[train] |= {name: [one_line_of(row[name]) for row in of_part] for name in others}
-            labels[train] = class_labels([row.get("label") or None for row in of_part], classes, what)
+            labels[train] = class_labels(
+                [row.get("label") or None for row in of_part], classes, what, [row.get(PLACE, "") for row in of_part]
+            )
     held_out = np.arange(len(labels[True])) >= len(parts.train) if parts.held_out else None
     return Texts(classes or ("sentences",), found, labels, held_out, stated - len(rows))
 
@@ -176,7 +181,7 @@ def read_file(path: Path) -> Texts:
         quoting = csv.QUOTE_MINIMAL if delimiter(path) == "," else csv.QUOTE_NONE  # a lone quotation mark is common in text
         with path.open(encoding="utf-8-sig", newline="") as file:
             rows = csv.DictReader(file, header(path), delimiter=delimiter(path), quoting=quoting)
-            return texts_of([dict(row) for row in rows][1:], str(path))
+            return texts_of([{**row, PLACE: f"line {rows.line_num}"} for row in rows][1:], str(path))
     except UnicodeDecodeError as error:
         raise SparseheadError(f"cannot read sentences from {path}: {one_line(str(error))}. Save it as UTF-8.") from None
     except (OSError, csv.Error) as error:
@@ -191,7 +196,8 @@ def read_saved(path: Path) -> Texts:
             text = next(column for column in COLUMNS if column in part.column_names)
             label = label_column(part)
             labels = texts_of_column(part, label)
-            rows += [{TEXT: sentence, "label": of, "split": name} for sentence, of in zip(part[text], labels, strict=True)]
+            of_part = enumerate(zip(part[text], labels, strict=True), 1)
+            rows += [{TEXT: sentence, "label": of, "split": name, PLACE: f"{name}'s row {row}"} for row, (sentence, of) in of_part]
     return texts_of(rows, str(path))
 
 

@@ -15,6 +15,7 @@ from sparsehead_cli.data.contract import ImageSpec, Source, Views
 from sparsehead_cli.data.datasets import DATASETS, fingerprint_of, load_split
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.looks import look
+from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.data.text_views import TextViews
@@ -156,7 +157,8 @@ def with_other_images_told(subject: Subject, dataset: str, options: LoadOptions)
     kept = subject.stored.get("trained_on")
     if not kept or dataset != subject.dataset or not is_other(kept, fingerprint_of(dataset, options.data_dir)):
         return subject
-    line = f"{dataset}: its training images, or their labels, are others than the run was trained on. Those of now are measured"
+    others = f"its training {noun_of(dataset)}, or their labels, are others than the run was trained on"
+    line = f"{dataset}: {others}. Those of now are measured"
     return dataclasses.replace(subject, report=(*subject.report, line))
 
 

@@ -53,7 +53,7 @@ VERDICTS = {
     "partially collapsed": f"99 % of the variance in fewer than {100 * PARTIAL_SHARE:g} % of the dimensions. For z that may be "
     "what a sparse head is meant to do; for r it is capacity that is not used.",
     "healthy": "neither. It says that dimensions are used, not that they are useful: an untrained network is healthy, too.",
-    "too few images": "not more images than D: they have too few eigenvalues to tell.",
+    "too few samples": "not more images (or sentences) than D: they have too few eigenvalues to tell.",
 }
 INTERVAL = (
     "Intervals of effective_rank and rankme: bootstrap over blocks of images in random order, 95 %, bias taken away: with few "

@@ -91,12 +91,12 @@ def is_collapsed(rank: float, std: float) -> bool:
 def verdict(rank: float, std: float, dims_99: float, dim: float, images: float) -> str:
     """ "healthy", "partially collapsed" or "fully collapsed", from NUMBERS of the features of some images and the constants below.
 
-    "too few images" where they cannot tell: n images have at most n - 1 eigenvalues, and n must be larger than the width.
+    "too few samples" where they cannot tell: n images have at most n - 1 eigenvalues, and n must be larger than the width.
     """
     if std < COLLAPSED_STD:
         return "fully collapsed"
     if images <= dim:
-        return "too few images"
+        return "too few samples"
     if is_collapsed(rank, std):
         return "fully collapsed"
     return "partially collapsed" if dims_99 < PARTIAL_SHARE * dim else "healthy"

@@ -251,7 +251,7 @@ def result_table(result: Result) -> Table:
     """The first and the last row of metrics.csv, side by side: a line a number."""
     shown = result.rows if len(result.rows) == 1 else [result.rows[0], result.rows[-1]]
     before = " (finished before)" if result.was_finished else ""
-    noun = getattr(result.run.spec, "noun", "images")
+    noun = result.run.noun
     columns = [Column(f"held-out {noun}{before}", text=True), *(Column(f"epoch {row['epoch']}") for row in shown)]
     table = Table(result.run.name, columns)
     for metric, (column, whole) in RESULT.items():

@@ -12,6 +12,7 @@ from torch import nn
 from sparsehead_cli.data.augment import RECIPES, ImageViews
 from sparsehead_cli.data.contract import ImageSpec, Inputs, Source, Views, fingerprint
 from sparsehead_cli.data.datasets import load_split
+from sparsehead_cli.data.nouns import noun_of_spec
 from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.data.text_views import TEXT_VIEWS, TextViews
@@ -101,7 +102,7 @@ def phases_of(config: Config, device: torch.device) -> tuple[tuple[Phase, ...], 
         )
     for train in trains:
         check_labels(config, train)
-        check_batch(config, len(train))
+        check_batch(config, train)
     if tasks:
         tasks = tasks._replace(sources=tuple(source.to(device) for source in tasks.sources))
     return tuple(Phase(train.to(device), val.to(device), config.epochs) for train, val in zip(trains, vals, strict=True)), tasks
@@ -331,17 +332,17 @@ def check_labels(config: Config, train: Source) -> None:
     missing = int((train.labels < 0).sum())
     if missing and named("method", config.method, METHODS).needs.labels:
         raise SparseheadError(
-            f"{config.method} reads labels, and {missing:,} of the {len(train):,} training images of {config.dataset} have none. "
-            "Choose another --method or --dataset."
+            f"{config.method} reads labels, and {missing:,} of the {len(train):,} training {noun_of_spec(train.spec)} of "
+            f"{config.dataset} have none. Choose another --method or --dataset."
         )
 
 
-def check_batch(config: Config, images: int) -> None:
+def check_batch(config: Config, train: Source) -> None:
     """Raises: SparseheadError when the batch exceeds the data or cannot be divided among the processes, or into its parts."""
-    if config.batch_size > images:
+    if config.batch_size > len(train):
         raise SparseheadError(
-            f"batch_size {config.batch_size:,} is larger than the {images:,} training images of {config.dataset} "
-            f"(one in ten is held out). Choose --batch-size {images} or less."
+            f"batch_size {config.batch_size:,} is larger than the {len(train):,} training {noun_of_spec(train.spec)} of "
+            f"{config.dataset} (one in ten is held out). Choose --batch-size {len(train)} or less."
         )
     if config.batch_size % distributed.world():
         raise SparseheadError(f"batch_size {config.batch_size} cannot be shared by {distributed.world()} processes.")

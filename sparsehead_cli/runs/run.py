@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsehead_cli.data.contract import Inputs, Source, Views
+from sparsehead_cli.data.nouns import noun_of_spec
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.optim import lr_at
 from sparsehead_cli.runs.config import Config
@@ -169,7 +170,7 @@ class Run(Training):
     @property
     def noun(self) -> str:
         """What people call the inputs: images, or sentences."""
-        return getattr(self.spec, "noun", "images")
+        return noun_of_spec(self.spec)
 
     @property
     def precision_name(self) -> str:

@@ -55,8 +55,11 @@ def matrix_of(rows: Iterable[Mapping[str, str]], accuracy: str = "linear_accurac
 
 
 def runs_of_tasks(folder: Path) -> list[list[Row]]:
-    """The rows of tasks.csv of each run in a folder whose sequence is finished. Raises: SparseheadError for a damaged table."""
-    tables = [read_csv(path) for path in sorted(folder.glob(f"*/{TASKS}"))]
+    """The rows of tasks.csv of the run that the folder is, or of each in it, where the sequence is finished.
+
+    Raises: SparseheadError for a damaged table.
+    """
+    tables = [read_csv(path) for path in [folder / TASKS, *sorted(folder.glob(f"*/{TASKS}"))]]
     return [rows for rows in tables if matrix_of(rows)]
 
 

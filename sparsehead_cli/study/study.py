@@ -63,7 +63,8 @@ def read_study(folder: Path) -> Study:
     if not trials and not metrics and not sequences:
         raise SparseheadError(
             f"{folder} has no rows in {SWEEP_CSV} (of `sparsehead sweep-lambda`), nor in {EIGENVALUES_CSV} and {METRICS_CSV} "
-            f"(of `sparsehead spectrum CHECKPOINT --out {folder}`). Run one of them, or give another folder."
+            f"(of `sparsehead spectrum CHECKPOINT --out {folder}`), nor a finished sequence of tasks (of "
+            "`sparsehead pretrain --tasks N`). Run one of them, or give another folder."
         )
     pruned = read_csv(folder / PRUNED_CSV)
     return Study(

@@ -48,7 +48,7 @@ def auto_lams(config: Config, read: Callable[[str, Path], list[Source]] = read_t
     tasks = as_read(config, read(config.dataset, config.data_dir))
     for train in tasks:
         check_labels(config, train)
-        check_batch(config, len(train))
+        check_batch(config, train)
     spec = spec_of_views(tasks[0].spec, config)
     require_memory(config, spec, torch.device("cpu"))
     sparse = build_sparse_head(config, build_method(config, spec).projector)

@@ -78,8 +78,8 @@ def test_a_table_of_images_is_not_taken_for_one_of_sentences(tmp_path):
     [
         ("empty.txt", "\n\n", "has no sentences. Give one a line, or a table with a column text or sentence."),
         ("damaged.txt", b"\xff\xfe\x00", "cannot read sentences from .*damaged.txt.* Save it as UTF-8"),
-        ("parts.tsv", "text\tsplit\na\ttrane\n", 'the split "trane" is none of train, val and test'),
-        ("other.tsv", "text\tlabel\tsplit\na\tx\ttrain\nb\ty\ttest\n", 'the label "y" is of none of the 1 classes'),
+        ("parts.tsv", "text\tsplit\na\ttrane\n", 'the split "trane" of line 2 is none of train, val and test'),
+        ("other.tsv", "text\tlabel\tsplit\na\tx\ttrain\nb\ty\ttest\n", 'the label "y" of line 3 is of none of the 1 classes'),
         ("only.tsv", "text\tsplit\na\ttest\n", "has no training sentences"),
         ("none.tsv", "words\na\n", "none.tsv is a file that is neither .* a table with a column text .* Its columns are words"),
     ],
@@ -96,6 +96,13 @@ def test_sentences_without_a_test_part_say_so(tmp_path):
     path.write_text("a sentence\n" * 20)
     with pytest.raises(SparseheadError, match=r"has no test sentences"):
         load_split(str(path), "test", DATA)
+
+
+def test_too_few_sentences_are_not_called_images(tmp_path):
+    path = tmp_path / "few.tsv"
+    path.write_text("text\tlabel\n" + "a sentence\tx\n" * 3)
+    with pytest.raises(SparseheadError, match=r"no class has 10 training sentences, so that none .* Add sentences\."):
+        load_split(str(path), "val", DATA)
 
 
 def test_rows_without_a_sentence_or_a_label_are_counted(tmp_path):

@@ -297,7 +297,7 @@ def test_few_images_get_no_verdict_no_interval_and_no_probe(look, photographs, t
     assert ("head", "probe_r") not in numbers
     from sparsehead_cli.study.labels import judged, verdicts
 
-    assert judged({metric: row for (features, metric), row in numbers.items() if features == "r"}) == "too few images"
+    assert judged({metric: row for (features, metric), row in numbers.items() if features == "r"}) == "too few samples"
     sentence = next(verdicts(numbers))
     assert f"No verdict: of 6 images, where at least {int(numbers['r', 'dim']['value']) + 1} are needed" in sentence
     assert "quarter" not in sentence

@@ -147,7 +147,7 @@ def test_verdicts():
     assert verdict(12, 0.5, 64, 256, images=257) == "healthy"
     assert verdict(12, 0.5, 63, 256, images=257) == "partially collapsed"
     assert verdict(1.05, 0.5, 64, 256, images=257) == "fully collapsed"
-    assert verdict(1.05, 0.5, 2, 256, images=256) == "too few images"
+    assert verdict(1.05, 0.5, 2, 256, images=256) == "too few samples"
     assert verdict(1.05, 0.001, 2, 256, images=3) == "fully collapsed"  # all at one point
 
 

@@ -5,10 +5,12 @@ from pathlib import Path
 import pytest
 
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.runs.tables import TASKS
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.continual import runs_of_tasks, sequences
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import BY_LAM, CONTINUAL_CSV, CURVES_CSV, METRICS_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV
+from sparsehead_cli.study.study import read_study
 from sparsehead_cli.study.summary import summarise, without_pruned
 
 RESULTS = Path(__file__).parents[2] / "results"
@@ -28,6 +30,11 @@ def test_the_summary_of_a_sweep(name, tmp_path):
 def test_the_numbers_of_sequences_of_tasks(name, tmp_path):
     replace_csv(tmp_path / CONTINUAL_CSV, sequences(runs_of_tasks(RESULTS / name)))
     assert (tmp_path / CONTINUAL_CSV).read_bytes() == (RESULTS / name / CONTINUAL_CSV).read_bytes()
+
+
+def test_a_run_of_tasks_alone_is_a_study():
+    run = next((RESULTS / "lambda-continual").glob(f"*/{TASKS}")).parent
+    assert [rows[0]["run"] for rows in read_study(run).sequences] == [run.name]
 
 
 @pytest.mark.parametrize("name", ["lambda-auto", "lambda-penalties"])

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Collection
+from dataclasses import replace
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -9,15 +10,16 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sparsehead_cli.present.console import Console, print_sentence, print_table
+from sparsehead_cli.present.console import Console, print_notes, print_sentence, print_table
 from sparsehead_cli.present.figures import BAND, COLUMN, GREY, OKABE_ITO, legend_below, look
 from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row
+from sparsehead_cli.runs.tables import NO_REGULARISER
 from sparsehead_cli.study.confirm import CONTRASTS, PRIMARY, WORDS, Confirmation, is_shown, sentences, setting_in_words
 from sparsehead_cli.study.equal import AT_EQUAL
-from sparsehead_cli.study.plan import Choice
+from sparsehead_cli.study.plan import Choice, Plan
 
 FIGURE = "confirmation"
 NAMES = {  # metric -> (what the table calls it, digits, scale)
@@ -34,28 +36,53 @@ COLUMNS = [
     *(Column("difference"), Column("d", digits=2, sign="+", minor=True), Column("p,\nt test", digits=4, minor=True)),
     *(Column("p, signs", digits=4, minor=True), Column("p after\nHolm", digits=4), Column("found with\n80 % power")),
 ]
+DIFFERENCE = 4  # its place
 
 
 def show_confirmation(console: Console, found: Confirmation) -> None:
     """Print the primary outcomes and the verdicts; the rest is in the table's file, and on the page."""
-    for table in confirmation_tables(found, found.plan.outcomes):
+    overview = cures_tables(found)
+    for table in overview or confirmation_tables(found, found.plan.outcomes):
         print_table(console, table)
-    for line in sentences(found):
+    print_notes(console, overview)
+    for line in () if overview else sentences(found):
         print_sentence(console, line)
 
 
 def confirmation_tables(found: Confirmation, metrics: Collection[str] = ()) -> list[Table]:
-    """A table a method: contrasts and numbers (all of them, or those in `metrics`), those of the family first."""
+    """A table a choice: contrasts and numbers (all of them, or those in `metrics`), those of the family first."""
     tables = []
     for choice in found.plan.choices:
         title = f"{method_name(choice.method)}: {setting_in_words(choice)}; {found.done} of {found.planned} runs"
         table = Table(title, COLUMNS, wide=150)
         for row in found.rows:
-            if row["method"] == choice.method and (not metrics or row["metric"] in metrics):
+            if choice.is_of(row) and (not metrics or row["metric"] in metrics):
                 table.add(*cells_of(row), marked=is_shown(row, found.plan))
         if table.lines:
             tables.append(table)
     return tables
+
+
+def cures_tables(found: Confirmation) -> list[Table]:
+    """Where a method has several choices, one table with a line for each, of what it changes from λ 0 without anything; else []."""
+    plan, numbers = found.plan, (*found.plan.outcomes, "knn_accuracy")
+    if not found.rows or not is_of_cures(plan):
+        return []
+    notes = (
+        f"from λ 0 without anything, over {len(plan.seeds)} fresh seeds, ± half of the 95 % interval of each alone",
+        f"*: a change that is shown, p at most {plan.level} after Holm over {len(plan.choices) * len(plan.outcomes)} tests; of the "
+        f"others none is, and kNN is not judged",
+    )
+    names = (NAMES[metric][0].replace(", %", ",\npoints").replace("effective ", "") for metric in numbers)
+    columns = [Column("", text=True), *(Column(name, minor=name.startswith("kNN")) for name in names)]
+    methods = ", ".join(dict.fromkeys(method_name(choice.method) for choice in plan.choices))
+    table = Table(f"{methods}: every cure, at the strength that the pilot chose", columns, notes=notes, wide=95)
+    for name, _, rows in lines_of(found):
+        shown = {metric: is_shown(rows[metric], plan) for metric in numbers}
+        cells = ((metric, cells_of(rows[metric])[DIFFERENCE]) for metric in numbers)
+        starred = [replace(cell, text=f"{cell.text} *" if shown[metric] else cell.text) for metric, cell in cells]
+        table.add(Cell(name), *starred, marked=any(shown.values()))
+    return [table]
 
 
 def spelled(contrast: str) -> str:
@@ -85,29 +112,26 @@ def cells_of(row: Row) -> list[Cell]:
 
 
 def confirmation_figure(found: Confirmation, *, paper: bool = False) -> Figure:
-    """A panel a primary outcome: paired differences with their 95 % intervals, a line a method and contrast.
+    """A panel a primary outcome: paired differences with their 95 % intervals, a line a choice and contrast.
 
     Grey: changes smaller than those that the plan promised to find with 80 % power, for chosen - zero.
     """
     plan = found.plan
     with matplotlib.rc_context(look(paper=paper)):
-        judged = {(row["method"], row["contrast"]) for row in found.rows}  # no control where none is matched to the penalty
-        lines = [(choice, contrast) for choice in plan.choices for contrast in CONTRASTS if (choice.method, contrast) in judged]
+        lines = lines_of(found)
         panels, high = len(plan.outcomes), 0.32 * len(lines)
         size, shape = ((COLUMN, 0.6 + panels * (0.5 + 0.6 * high)), (panels, 1)) if paper else ((8.4, 1.5 + high), (1, panels))
         figure = Figure(figsize=size, layout="constrained")
         axes = figure.subplots(*shape, sharey=True, squeeze=False).ravel()
         for ax, outcome in zip(axes, plan.outcomes, strict=True):
-            rows = {(row["method"], row["contrast"]): row for row in found.rows if row["metric"] == outcome}
-            for place, (choice, contrast) in enumerate(lines):
-                interval(ax, place, rows[choice.method, contrast], choice if contrast == PRIMARY else None)
+            for place, (_, choice, rows) in enumerate(lines):
+                interval(ax, place, rows[outcome], choice if rows[outcome]["contrast"] == PRIMARY else None)
             name, _, unit = WORDS[outcome]
             ax.set_title(f"{name}{','[: bool(unit)]}{unit}")
             ax.axvline(0, color=GREY, lw=0.8)
             ax.use_sticky_edges = False  # else a grey bar begins at the edge
             ax.margins(x=0.08)
-        named = [f"{method_name(choice.method)}: {spelled(contrast)}" for choice, contrast in lines]
-        axes[0].set_yticks(range(len(lines)), named)
+        axes[0].set_yticks(range(len(lines)), [name for name, *_ in lines])
         axes[0].set_ylim(len(lines) - 0.4, -0.6)
         interval_of = f"difference over {len(plan.seeds)} fresh seeds, 95 % interval"
         handles = [Line2D([], [], color=OKABE_ITO[0], marker="o", ms=5, lw=2, label=interval_of)]
@@ -115,6 +139,32 @@ def confirmation_figure(found: Confirmation, *, paper: bool = False) -> Figure:
             handles.append(Patch(color=BAND, lw=0, label="less than the plan promised to find"))
         legend_below(figure, handles)
     return figure
+
+
+def lines_of(found: Confirmation) -> list[tuple[str, Choice, dict[str, Row]]]:
+    """The lines of the figure: what each is called, its choice, and the rows of its contrast by number.
+
+    Of choices that each are another cure of one method only what is judged is a line.
+    """
+    lines, plan = [], found.plan
+    for choice in plan.choices:
+        for contrast in [PRIMARY] if is_of_cures(plan) else CONTRASTS:
+            rows = {row["metric"]: row for row in found.rows if choice.is_of(row) and row["contrast"] == contrast}
+            name = called(choice, plan) if is_of_cures(plan) else f"{method_name(choice.method)}: {spelled(contrast)}"
+            lines += [(name, choice, rows)] if rows else []  # no control where none is matched to the penalty
+    return lines
+
+
+def is_of_cures(plan: Plan) -> bool:
+    """Whether a method has several choices, each of which is another cure."""
+    return len(plan.choices) > len({choice.method for choice in plan.choices})
+
+
+def called(choice: Choice, plan: Plan) -> str:
+    """A choice by what it sets against collapse, and by its method where the plan has several."""
+    several = len({other.method for other in plan.choices}) > 1
+    cures = [f"λ {choice.lam:g}"] * bool(choice.lam) + [choice.regularisers] * (choice.regularisers != NO_REGULARISER)
+    return f"{method_name(choice.method)}: " * several + " and ".join(cures)
 
 
 def confirmation_caption(found: Confirmation) -> str:

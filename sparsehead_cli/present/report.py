@@ -14,7 +14,7 @@ from sparsehead_cli.data.nouns import noun_of
 from sparsehead_cli.machine.files import replace_file
 from sparsehead_cli.present.commands import commands_of
 from sparsehead_cli.present.confirmation import FIGURE as CONFIRMATION
-from sparsehead_cli.present.confirmation import confirmation_caption, confirmation_tables, show_confirmation
+from sparsehead_cli.present.confirmation import confirmation_caption, confirmation_tables, cures_tables, show_confirmation
 from sparsehead_cli.present.console import Console, print_notes, print_table
 from sparsehead_cli.present.figures import drawn, save_figure, save_for_paper
 from sparsehead_cli.present.figures_curves import curves_caption
@@ -253,7 +253,7 @@ def plan_sections(study: Study, files: list[bytes]) -> list[Section]:
         "judges nothing."
     )
     figures = [drawing(file, "confirmation", confirmation_caption(found)) for file in files]
-    tables = confirmation_tables(found)
+    tables = [*cures_tables(found), *confirmation_tables(found)]
     return [
         Section("plan", "The plan and its verdict", note, wide=True, sentences=sentences(found), figures=figures, tables=tables)
     ]

@@ -182,7 +182,7 @@ COLUMNS = {
     "effect_size": Column("number", "", "mean paired difference over the standard deviation of the differences (Cohen's d)"),
     "p_t": Column("share", "", "two-sided p of the paired t test"),
     "p_permutation": Column("share", "", "two-sided p of the paired permutation test: all signs, or 50,000 by lot"),
-    "p_holm": Column("share", "", "p_t after Holm, over the primary outcomes of all methods of the plan"),
+    "p_holm": Column("share", "", "p_t after Holm, over the primary outcomes of all methods and cures of the plan"),
     "detectable": Column("amount", "", "true difference that the plan finds with 80 % power, as the pilot's seeds scatter"),
     "plan": Column("text", "", "hash of the plan that the row is judged by"),
     **BENCHMARK_COLUMNS,

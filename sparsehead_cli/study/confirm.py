@@ -65,14 +65,14 @@ def read_confirmation(folder: Path) -> Confirmation | None:
 
 
 def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmation:
-    """Rows of confirmation.csv: one a method, contrast and number; none before every planned run is among the trials.
+    """Rows of confirmation.csv: one a choice, contrast and number; none before every planned run is among the trials.
 
-    p_holm is of the primary outcomes alone, over all methods. Raises: SparseheadError for trials that are not the plan's.
+    p_holm is of the primary outcomes alone, over all choices. Raises: SparseheadError for trials that are not the plan's.
     """
     require_planned(plan, trials)
     runs = {row["run"]: row for row in trials}
     epochs = dict(list(frame(curves).groupby("run"))) if curves else {}
-    planned = [run for choice in plan.choices for arm in choice.runs.values() for run in arm]
+    planned = {run for choice in plan.choices for arm in choice.runs.values() for run in arm}  # choices share base lines
     done = sum(run in runs for run in planned)
     if done < len(planned):
         return Confirmation(plan, [], done, len(planned))
@@ -105,7 +105,7 @@ def require_planned(plan: Plan, trials: list[Row]) -> None:
 
 
 def compared(outcomes: tuple[str, ...], choice: Choice, runs: dict[str, Row], epochs: dict[str, pd.DataFrame]) -> Iterator[Row]:
-    """The rows of one method."""
+    """The rows of one choice."""
     for contrast, (arm, reference) in CONTRASTS.items():
         if not {arm, reference} <= choice.runs.keys():
             continue
@@ -154,7 +154,7 @@ def is_shown(row: Row, plan: Plan) -> bool:
 
 
 def sentences(found: Confirmation) -> list[str]:
-    """The verdicts, one a method and primary outcome; or how far the confirmation is, where not every planned run is there."""
+    """The verdicts, one a choice and primary outcome; or how far the confirmation is, where not every planned run is there."""
     plan = found.plan
     if not found.complete:
         return [
@@ -163,7 +163,7 @@ def sentences(found: Confirmation) -> list[str]:
         ]
     said = []
     for choice in plan.choices:
-        rows = {(row["contrast"], row["metric"]): row for row in found.rows if row["method"] == choice.method}
+        rows = {(row["contrast"], row["metric"]): row for row in found.rows if choice.is_of(row)}
         pilot, fresh = len(plan.pilot_seeds), len(plan.seeds)
         said.append(
             f"{method_name(choice.method)}: {setting_in_words(choice)}, chosen by {pilot} pilot seeds, on {fresh} fresh ones:"

@@ -35,14 +35,14 @@ HEADING = """\
 """
 JUDGED = (
     "paired differences, chosen - zero, of the fresh seeds alone, all of them and no sooner; two-sided paired t tests, Holm over "
-    "the primary outcomes of all methods; permutation tests, intervals, the control and all other numbers beside, uncorrected; an "
-    "effective rank that is not defined, as of a collapsed embedding, counts as 0"
+    "the primary outcomes of all methods and cures; permutation tests, intervals, the control and all other numbers beside, "
+    "uncorrected; an effective rank that is not defined, as of a collapsed embedding, counts as 0"
 )
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a pilot chose for a method: a setting (columns of SETTING) and λ, and the names of the runs of each arm, by seed.
+    """What a pilot chose of a method's cure: a setting (columns of SETTING) and λ, and the names of the runs of each arm, by seed.
 
     `detectable` is, by outcome, the smallest true difference that the confirmation finds with POWER, as the pilot's seeds scatter.
     """
@@ -55,13 +55,18 @@ class Choice:
 
     @property
     def method(self) -> str:
-        """Its name, which no other choice of a plan has."""
+        """Its name; a method's other choices are of other cures."""
         return self.setting["method"]
 
     @property
     def regularisers(self) -> str:
         """Their names and strengths; plans of older versions have none."""
         return self.setting.get(REGULARISERS, NO_REGULARISER)
+
+    def is_of(self, row: Row) -> bool:
+        """Whether a row of confirmation.csv is of this choice."""
+        stated = (row["method"], row.get(REGULARISERS, NO_REGULARISER), float(row["lam"]))
+        return stated == (self.method, self.regularisers, self.lam)
 
 
 @dataclass(frozen=True)
@@ -106,6 +111,13 @@ class Candidate:
     alone: dict[int, str]
     trials: pd.DataFrame  # all of its setting, and the base line's
 
+    @property
+    def cure(self) -> tuple[str, str]:
+        """Its method, and what it sets against collapse, however strong: λ, regularisers by name, or λ beside whichever of them."""
+        names = "+".join(part.partition(":")[0] for part in self.setting[REGULARISERS].split("+"))
+        alone = "λ" if names == NO_REGULARISER else "both" if self.lam else names
+        return self.setting["method"], alone
+
 
 def candidates(rows: list[Row]) -> list[Candidate]:
     """What a pilot's rows of sweep.csv let choose: settings and λ, other than the base line, with the base line's seeds, as many as
@@ -142,11 +154,11 @@ def runs_of(trials: pd.DataFrame) -> dict[int, str]:
 
 
 def chosen(every: list[Candidate]) -> list[Candidate]:
-    """The best of each method by held-out accuracy; of equals the one with the smallest λ."""
-    best: dict[str, Candidate] = {}
+    """The best of each method's cures by held-out accuracy; of equals the one with the smallest λ."""
+    best: dict[tuple[str, str], Candidate] = {}
     for one in sorted(every, key=lambda one: (-one.held_out, one.lam)):
-        best.setdefault(one.setting["method"], one)
-    return [best[method] for method in dict.fromkeys(one.setting["method"] for one in every)]
+        best.setdefault(one.cure, one)
+    return [best[cure] for cure in dict.fromkeys(one.cure for one in every)]
 
 
 def spread(trials: pd.DataFrame, metric: str) -> tuple[float, float]:

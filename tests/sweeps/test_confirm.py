@@ -8,6 +8,8 @@ import pytest
 import yaml
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, cures_tables, show_confirmation
+from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.report import write_study
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import identity_columns
@@ -15,6 +17,7 @@ from sparsehead_cli.runs.table_files import read_csv, replace_csv
 from sparsehead_cli.study.confirm import read_confirmation, sentences
 from sparsehead_cli.study.plan import CONTROL, first_seed, read_plan
 from sparsehead_cli.study.results import CONFIRMATION_CSV, PLAN, SWEEP_CSV
+from sparsehead_cli.study.stats import holm
 from sparsehead_cli.study.study import read_study
 from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirming, frozen_plan
 from sparsehead_cli.sweeps.grid import read_grid
@@ -174,14 +177,17 @@ def cured(config):
     return (config.regularisers == ("koleo:0.1",)) * (0.01 + 0.01 * (config.lam == 1e-2))
 
 
-def test_regularisers_are_part_of_the_choice(request_):
+def test_each_cure_is_a_choice_of_its_own(request_, capsys):
     request = request_(**CURED)
     keep(read_state(request), made_up(read_state(request), cured))
     pilot = read_state(request)
     plan, _ = frozen_plan(request, pilot)
-    (choice,) = plan.choices
-    assert (choice.lam, choice.setting["regularisers"]) == (1e-2, "koleo:0.1")
+    assert {choice.regularisers for choice in plan.choices if choice.lam == 0} == {"koleo:0.1", "variance:1"}
+    alone, choice = (choice for choice in plan.choices if choice.lam)
+    assert (alone.regularisers, choice.regularisers, choice.lam) == ("none", "koleo:0.1", 1e-2)
     assert set(choice.runs) == {"zero", "chosen", "control", "regularisers"}
+    of_koleo = next(other for other in plan.choices if (other.lam, other.regularisers) == (0, "koleo:0.1"))
+    assert of_koleo.runs == {"zero": choice.runs["zero"], "chosen": choice.runs["regularisers"]}
     state = finish(request, pilot, plan, cured)
     by_arm = {arm: state.configs[names[0]] for arm, names in choice.runs.items()}
     stated = {arm: (config.lam, config.penalty, config.regularisers) for arm, config in by_arm.items()}
@@ -192,13 +198,28 @@ def test_regularisers_are_part_of_the_choice(request_):
         "regularisers": (0, "l21", ("koleo:0.1",)),
     }
     found = read_confirmation(pilot.folder)
-    rows = {row["contrast"]: row["difference"] for row in found.rows if row["metric"] == "accuracy"}
+    assert (found.done, found.planned) == (len(state.configs), 7 * 8)  # two controls among them
+    primary = [row for row in found.rows if row.get("p_holm") not in (None, "")]
+    assert len(primary) == 4 * 3
+    assert [row["p_holm"] for row in primary] == holm([row["p_t"] for row in primary])
+    rows = {row["contrast"]: row["difference"] for row in found.rows if row["metric"] == "accuracy" and choice.is_of(row)}
     assert rows["chosen - zero"] == pytest.approx(0.02, abs=0.003)
     assert rows["regularisers - zero"] == pytest.approx(0.01, abs=0.003)
     assert rows["chosen - regularisers"] == pytest.approx(0.01, abs=0.003)
     text = "\n".join(sentences(found))
     assert "λ 0.01 of l21 (subgradient), regularisers koleo:0.1, head with BatchNorm" in text
     assert "koleo:0.1 alone, from λ 0 without: linear probe of r +" in text
+    labels = [label.get_text() for label in confirmation_figure(found).axes[0].get_yticklabels()]
+    assert set(labels) == {f"λ {alone.lam:g}", "koleo:0.1", "variance:1", "λ 0.01 and koleo:0.1"}
+    assert len(confirmation_tables(found)) == 4
+    (table,) = cures_tables(found)
+    (of_both,) = [line for line in table.lines if line[0].value == "λ 0.01 and koleo:0.1"]
+    assert re.fullmatch(r"\+[12]\.\d\d ± 0\.\d\d \*", of_both[1].text)  # the probe, which is made to rise by two points
+    assert not of_both[2].text.endswith("*")
+    show_confirmation(Console(), found)
+    out = capsys.readouterr().out
+    assert "after Holm over 12 tests" in " ".join(out.split())
+    assert "control" not in out  # whose numbers are on the page
     assert frozen_plan(request, read_state(request)) == (plan, False)
 
 
@@ -207,10 +228,18 @@ def test_regularisers_alone_can_be_chosen(request_):
     keep(read_state(request), made_up(read_state(request), cured))
     pilot = read_state(request)
     plan, _ = frozen_plan(request, pilot)
-    (choice,) = plan.choices
-    assert (choice.lam, choice.setting["regularisers"], set(choice.runs)) == (0, "koleo:0.1", {"zero", "chosen"})
+    assert [(choice.lam, choice.regularisers) for choice in plan.choices] == [(0, "koleo:0.1"), (0, "variance:1")]
+    assert all(set(choice.runs) == {"zero", "chosen"} for choice in plan.choices)
     finish(request, pilot, plan, cured)
     assert "SimCLR: λ 0, regularisers koleo:0.1, head with BatchNorm" in sentences(read_confirmation(pilot.folder))[0]
+
+
+def test_of_a_regulariser_the_better_strength_is_chosen(request_):
+    request = request_(methods="simclr", lams="0", regularisers="none,koleo:0.1,koleo:1+decay:1e-3,koleo:2+decay:1e-3")
+    effect = lambda config: 0.02 * (config.regularisers == ("koleo:2", "decay:1e-3"))  # noqa: E731
+    keep(read_state(request), made_up(read_state(request), effect))
+    plan, _ = frozen_plan(request, read_state(request))
+    assert [choice.regularisers for choice in plan.choices] == ["koleo:0.1", "koleo:2+decay:1e-3"]
 
 
 def test_what_has_collapsed_is_not_chosen(request_):

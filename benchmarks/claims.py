@@ -2,6 +2,7 @@
 
     sparsehead sweep-lambda --experiment confirm-cifar10 --dataset data/cifar10-jpeg --confirm 16
     python benchmarks/claims.py results/confirm-cifar10      # claims.csv, and its table for docs/results.md
+    python benchmarks/claims.py results/cures                # likewise for docs/heads.md, a line a cure
 
 The linear probe and the ranks are in the sweep's own tables. Beside them every run of λ 0 and of the chosen λ was evaluated by
 `sparsehead evaluate --protocol knn,semi` and on fashion10k (`--dataset fashion10k --protocol linear,knn`). The rows that are
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from answers import NAMES
 
+from sparsehead_cli.present.confirmation import called, is_of_cures
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.study.confirm import statistics_of
@@ -25,6 +27,8 @@ EVALUATIONS, CLAIMS = "evaluations.csv", "claims.csv"
 COMPARED = (("", "", ""), ("20", "cosine", "weighted"))  # k, distance and vote: of all but kNN, and the kNN that is compared
 STATISTICS = ("seeds", "mean", "reference_mean", "difference", "difference_low", "difference_high", "p_t")
 OF_SWEEP = {"accuracy": "linear probe", "effective_rank_r": "effective rank of r", "effective_rank_z": "effective rank of z"}
+SECONDS = "seconds of training"
+OF_CURES = OF_SWEEP | {"knn_accuracy": "kNN of held-out images", "train_seconds": SECONDS}
 WORDS = {"linear": "linear probe", "knn": "kNN (k = 20)", "semi-linear": "linear probe", "semi-finetune": "fine-tuning"}
 PAPER = {("simclr", "linear probe"): 2.12, ("byol", "linear probe"): 1.05}  # points on ImageNet; the paper's key results
 
@@ -42,21 +46,21 @@ def measurement_of(row: Row) -> str:
     return WORDS[row["protocol"]] + of_labels + elsewhere
 
 
-def measured(folder: Path) -> dict[str, dict[str, float]]:
-    """measurement -> run -> value, of every confirming run."""
+def measured(folder: Path, of_sweep: dict[str, str]) -> dict[str, dict[str, float]]:
+    """measurement -> run -> value, of every confirming run; `of_sweep` are columns of sweep.csv and what they measure."""
     values: dict[str, dict[str, float]] = {}
     for row in read_csv(folder / EVALUATIONS):
         if (row["protocol"], row["eval_dataset"]) != ("linear", row["dataset"]):  # which the sweep's table has
             values.setdefault(measurement_of(row), {})[row["run"]] = float(row["value"])
     for run, row in read_sweep(folder).items():
-        for column, name in OF_SWEEP.items():
+        for column, name in of_sweep.items():
             values.setdefault(name, {})[run] = number(row[column])
     return values
 
 
 def claims(plan: Plan, folder: Path) -> list[Row]:
-    """A row a method and measurement that all runs of both arms have: chosen λ against λ 0 of the same seeds."""
-    rows, every = [], sorted(measured(folder).items())
+    """A row a choice and measurement that all runs of both arms have: what was chosen against λ 0 of the same seeds."""
+    rows, every = [], sorted(measured(folder, OF_CURES if is_of_cures(plan) else OF_SWEEP).items())
     for choice in plan.choices:
         for measurement, values in every:
             arms = [[values.get(run) for run in choice.runs[arm]] for arm in ("chosen", "zero")]
@@ -70,6 +74,7 @@ def claims(plan: Plan, folder: Path) -> list[Row]:
                 "experiment": plan.experiment,
                 "method": choice.method,
                 "penalty": choice.setting["penalty"],
+                "regularisers": choice.regularisers,
                 "lam": choice.lam,
             }
             rows.append({**common, "measurement": measurement, **{name: numbers[name] for name in STATISTICS}, "plan": plan.hash})
@@ -94,6 +99,22 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def table_of_cures(plan: Plan, rows: list[Row]) -> str:
+    """claims.csv as a table of Markdown with a line a cure: differences from λ 0 in points, of ranks, and in % of the time."""
+    names = list(dict.fromkeys(row["measurement"] for row in rows))
+    lines = ["| | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
+    for choice in plan.choices:
+        cells = []
+        for row in filter(choice.is_of, rows):
+            of_time = row["measurement"] == SECONDS
+            scale = 100 / number(row["reference_mean"]) if of_time else 1 if "rank" in row["measurement"] else 100
+            difference, high = (scale * number(row[name]) for name in ("difference", "difference_high"))
+            unit, digits = (" %", 0) if of_time else ("", 2)
+            cells.append(f"{difference:+z.{digits}f} ± {high - difference:.{digits}f}{unit}")
+        lines.append(f"| {called(choice, plan)} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", type=Path, help="that of a sweep with a plan whose runs are all there")
@@ -105,7 +126,7 @@ def main() -> None:
         replace_csv(folder / CONFIRM / EVALUATIONS, found)
     rows = claims(plan, folder / CONFIRM)
     replace_csv(folder / CLAIMS, rows)
-    print(table(rows))
+    print(table_of_cures(plan, rows) if is_of_cures(plan) else table(rows))
 
 
 if __name__ == "__main__":

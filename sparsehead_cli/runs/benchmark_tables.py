@@ -72,10 +72,11 @@ BENCHMARKS = {
     ),
     "claims.csv": Table(
         (
-            *("experiment", "method", "penalty", "lam", "measurement", "seeds", "mean", "reference_mean"),
+            *("experiment", "method", "penalty", "regularisers", "lam", "measurement", "seeds", "mean", "reference_mean"),
             *("difference", "difference_low", "difference_high", "p_t", "plan"),
         ),
-        key=("method", "measurement"),
+        usual={"regularisers": "none"},
+        key=("method", "regularisers", "lam", "measurement"),
     ),
     "throughput.csv": Table(
         (

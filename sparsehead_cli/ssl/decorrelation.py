@@ -14,8 +14,10 @@ from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import (
     Count,
     Method,
+    Needs,
     Positive,
     Share,
+    embed_by_size,
     objective,
     output_dim,
     rising,
@@ -192,8 +194,10 @@ class LeJEPA(Method):
     """Near views, and z distributed as a standard normal, tested along random directions. Source: Balestriero & LeCun 2025.
 
     `regularisation` is the share of that test (SIGReg) in the objective, `directions` how many a step looks along: other ones each
-    step, drawn from the seed. No teacher, no stop-gradient.
+    step, drawn from the seed. Local views, small crops, are drawn to the mean of the global two. No teacher, no stop-gradient.
     """
+
+    needs = Needs(local=True)
 
     def __init__(
         self, backbone: nn.Module, projector: nn.Module, *, regularisation: Share = 0.05, directions: Count = 1024
@@ -202,6 +206,6 @@ class LeJEPA(Method):
         self.regularisation, self.directions = regularisation, directions
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        embeddings = [self.embed(view.inputs)[1] for view in views]
+        embeddings = [*(self.embed(view.inputs)[1] for view in views[:2]), *embed_by_size(self, views[2:])]
         sketch = torch.randn(embeddings[0].shape[1], self.directions, device=embeddings[0].device)
         return objective(losses.lejepa, *embeddings, directions=sketch, regularisation=self.regularisation)

@@ -171,12 +171,20 @@ def test_frossl():
     agree(lambda a, b: losses.frossl(a, b, 1.0)[0], lambda a, b: frossl.FroSSLLoss(1.0)([a, b]), tensors(2))
 
 
-def test_sigreg(monkeypatch):
+def test_lejepa(monkeypatch):
     lejepa = pytest.importorskip("lightly.loss.lejepa_loss", reason="a lightly with LeJEPA")
     directions = torch.nn.functional.normalize(tensors(1, (DIM, 20), seed=4)[0], dim=0)
     theirs = lejepa.SIGReg(knots=9, t_max=5.0, num_vectors=20)  # half of our places: it counts the others double
     monkeypatch.setattr(theirs, "_generate_unit_vectors", lambda *_, **__: directions)
     agree(lambda a: losses.sigreg(a, directions), theirs, tensors(1))
+    whole = lejepa.LeJEPALoss(lambda_param=0.05)
+    whole.sigreg = theirs
+    local = tensors(3, seed=8)
+    agree(
+        lambda a, b: losses.lejepa(a, b, *local, directions=directions, regularisation=0.05)[0],
+        lambda a, b: whole(local_proj=torch.stack(local), global_proj=torch.stack([a, b])),
+        tensors(2),
+    )
 
 
 def test_nearest_places():

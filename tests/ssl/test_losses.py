@@ -69,7 +69,7 @@ OBJECTIVES = {
     "tico": lambda a, b: losses.tico(a, b, of_type(torch.eye(5), a)[: a.shape[1]], 0.9, 8.0)[0],
     "mmcr": lambda a, b: losses.mmcr(a, b, 0.1),
     "frossl": lambda a, b: losses.frossl(a, b, 1.0)[0],
-    "lejepa": lambda a, b: losses.lejepa(a, b, of_type(DIRECTIONS, a)[: a.shape[1]], 0.05)[0],
+    "lejepa": lambda a, b: losses.lejepa(a, b, directions=of_type(DIRECTIONS, a)[: a.shape[1]], regularisation=0.05)[0],
     "shuffled_dbn": lambda a, b: losses.shuffled_dbn(a, b, ORDER[: a.shape[1]].argsort(), 2, 1e-3),
     "iter_norm": lambda a, b: losses.iter_norm(a, b, 5, 1e-3),
     "deepcluster": lambda a, b: deepcluster(a, b, prototypes=of_type(PROTOTYPES, a)),

@@ -124,15 +124,15 @@ def frossl(z1: Tensor, z2: Tensor, invariance: float) -> tuple[Tensor, dict[str,
     return terms["spread"] + invariance * terms["invariance"], terms
 
 
-def lejepa(z1: Tensor, z2: Tensor, directions: Tensor, regularisation: float) -> tuple[Tensor, dict[str, Tensor]]:
-    """(1 - regularisation) · mean squared distance to the views' mean + regularisation · SIGReg, its mean over the views.
+def lejepa(z1: Tensor, z2: Tensor, *local: Tensor, directions: Tensor, regularisation: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """(1 - regularisation) · mean squared distance to the mean of z1 and z2 + regularisation · SIGReg, both means over all views.
 
-    [B, E], [B, E], [E, M] -> []. Source: LeJEPA (Balestriero & LeCun 2025), eq. 8, algorithm 2.
+    [B, E] each, [E, M] -> []. Source: LeJEPA (Balestriero & LeCun 2025), eq. 8, algorithm 2.
     """
-    mean = (z1 + z2) / 2
+    views, mean = (z1, z2, *local), (z1 + z2) / 2
     terms = {
-        "invariance": sum((z - mean).square().mean() for z in (z1, z2)) / 2,
-        "sigreg": sum(sigreg(z, directions) for z in (z1, z2)) / 2,
+        "invariance": sum((z - mean).square().mean() for z in views) / len(views),
+        "sigreg": sum(sigreg(z, directions) for z in views) / len(views),
     }
     return (1 - regularisation) * terms["invariance"] + regularisation * terms["sigreg"], terms
 

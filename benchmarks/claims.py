@@ -75,6 +75,7 @@ def claims(plan: Plan, folder: Path) -> list[Row]:
                 "method": choice.method,
                 "penalty": choice.setting["penalty"],
                 "regularisers": choice.regularisers,
+                "projector": choice.projector,
                 "lam": choice.lam,
             }
             rows.append({**common, "measurement": measurement, **{name: numbers[name] for name in STATISTICS}, "plan": plan.hash})

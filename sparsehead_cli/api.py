@@ -260,6 +260,7 @@ def sweep(
     dims: Names | int | Sequence[int] | None = None,
     batch_norm: Names | bool | Sequence[bool] | None = None,
     regularisers: Names | None = None,
+    projectors: Names | None = None,
     seeds: int | None = None,
     epochs: int | None = None,
     engine: str = "local",

@@ -280,6 +280,7 @@ def sweep_lambda(
     dims: Annotated[str | None, option("dims", of=Grid, default=OF_EXPERIMENT)] = None,
     batch_norm: Annotated[str | None, option("batch_norm", of=Grid, default=OF_EXPERIMENT)] = None,
     regularisers: Annotated[str | None, option("regularisers", of=Grid, default=OF_EXPERIMENT)] = None,
+    projectors: Annotated[str | None, option("projectors", of=Grid, default=OF_EXPERIMENT)] = None,
     seeds: Annotated[int | None, option("seeds", of=Grid, default=OF_EXPERIMENT)] = None,
     epochs: Annotated[int | None, option("epochs", default=OF_EXPERIMENT)] = None,
     engine: Engine = "local",

@@ -120,7 +120,7 @@ def test_help_says_defaults(sparsehead):
     assert "[default: (false)]" in text.partition("--compile")[2]
     assert "[default: linear,knn]" in help_of(sparsehead, "evaluate")
     assert "Without it test, or else what was not trained on." in " ".join(help_of(sparsehead, "spectrum").split())
-    assert help_of(sparsehead, "sweep-lambda").count("[default: (the experiment's)]") == 12
+    assert help_of(sparsehead, "sweep-lambda").count("[default: (the experiment's)]") == 13
 
 
 def test_help_names_what_the_tables_have(sparsehead):

@@ -6,9 +6,10 @@ from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.runs.tables import PART_OF, USUAL
 from sparsehead_cli.study.results import METRICS_CSV
 from sparsehead_cli.study.study import Study
+from sparsehead_cli.study.summary import CURES, PROJECTOR
 
 AXES = {
-    **{"methods": "method", "penalties": "penalty", "solvers": "solver", "regularisers": "regularisers"},
+    **{"methods": "method", "penalties": "penalty", "solvers": "solver", "regularisers": "regularisers", "projectors": "projector"},
     **{"dims": "projector_out", "epochs": "epochs"},
 }
 
@@ -31,9 +32,10 @@ def commands_of(study: Study) -> list[tuple[str, str]]:
 def sweep_command(trials: list[Row]) -> list[str]:
     """`sparsehead sweep-lambda` with the axes that these trials have. λ that not all settings share are the experiment's."""
     command = ["sparsehead", "sweep-lambda", "--experiment", trials[0]["experiment"], "--dataset", trials[0]["dataset"]]
+    above = [row for row in trials if float(row["lam"]) > 0] or trials  # λ 0 has no penalty
+    of_mlp = [row for row in above if row[PROJECTOR] == USUAL[PROJECTOR]] or above  # what stands in its place names its width
     for axis, column in AXES.items():
-        above = [row for row in trials if float(row["lam"]) > 0] or trials  # λ 0 has no penalty
-        values = list(dict.fromkeys(row[column] for row in above))
+        values = list(dict.fromkeys(row[column] for row in (trials if column in CURES else of_mlp)))
         if values != [USUAL.get(column)]:
             command += [f"--{axis}", ",".join(values)]
     norms = dict.fromkeys(row["batch_norm"].lower() for row in trials)

@@ -16,7 +16,7 @@ from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row
-from sparsehead_cli.runs.tables import NO_REGULARISER
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR
 from sparsehead_cli.study.confirm import CONTRASTS, PRIMARY, WORDS, Confirmation, is_shown, sentences, setting_in_words
 from sparsehead_cli.study.equal import AT_EQUAL
 from sparsehead_cli.study.plan import Choice, Plan
@@ -164,6 +164,7 @@ def called(choice: Choice, plan: Plan) -> str:
     """A choice by what it sets against collapse, and by its method where the plan has several."""
     several = len({other.method for other in plan.choices}) > 1
     cures = [f"λ {choice.lam:g}"] * bool(choice.lam) + [choice.regularisers] * (choice.regularisers != NO_REGULARISER)
+    cures += [choice.projector] * (choice.projector != USUAL_PROJECTOR)
     return f"{method_name(choice.method)}: " * several + " and ".join(cures)
 
 

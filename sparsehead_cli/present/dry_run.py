@@ -24,8 +24,8 @@ from sparsehead_cli.runs.origins import resolve
 from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.settings import Values, written
-from sparsehead_cli.study.plan import ARMS, read_plan
-from sparsehead_cli.sweeps.confirm import check_confirm, confirming
+from sparsehead_cli.study.plan import read_plan
+from sparsehead_cli.sweeps.confirm import check_confirm, confirming, most_arms
 from sparsehead_cli.sweeps.engines import default_jobs, threads_of
 from sparsehead_cli.sweeps.grid import AXES
 from sparsehead_cli.sweeps.request import SweepRequest
@@ -68,8 +68,7 @@ def show_sweep_dry_run(console: Console, request: SweepRequest) -> None:
             lines.append(("plan", f"{plan.hash}, frozen {plan.written}"))
             state = confirming(request, plan, state)
         lines.append(("trials", f"{len(state.configs)} in {state.folder}: {ended(state)}, {len(state.pending())} to run"))
-        arms = len(ARMS) if request.grid.regularisers else len(ARMS) - 1
-        lines += sweep_estimates(request, state, 0 if plan else arms * (request.confirm or 0))
+        lines += sweep_estimates(request, state, 0 if plan else most_arms(request.grid) * (request.confirm or 0))
     show_lines(console, lines)
 
 
@@ -109,7 +108,7 @@ def sweep_estimates(request: SweepRequest, state: SweepState, fresh: int) -> lis
     time = f"about {duration(total / jobs)} on idle cores, {where}" if pending else f"nothing{of_pilot} is left to do"
     lines.append(("time", time))
     if fresh:
-        runs = f"at most {counted(fresh * len(methods), 'fresh run')} (of λ 0, the λ chosen and its control, for each method)"
+        runs = f"at most {counted(fresh * len(methods), 'fresh run')} (of λ 0, what is chosen and its control, for each method)"
         lines.append(("confirm", f"then a plan, and {runs}: about {duration(later / jobs)} more"))
     return [*lines, ("memory", f"{size(peak)} at most for each one in those steps, of {size(there)}")] if methods else lines
 

@@ -14,8 +14,7 @@ from matplotlib.figure import Figure
 from sparsehead_cli.present.figures import STYLE
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.runs.tables import NO_REGULARISER
-from sparsehead_cli.study.summary import COLLAPSED, REGULARISERS, SETTING, name_of
+from sparsehead_cli.study.summary import COLLAPSED, SETTING, base_in_words, name_of
 
 PANELS = {  # metric -> (title, whether in percent of the base line, since the methods' ranks are far apart)
     "accuracy": ("linear probe of r, points", False),
@@ -68,9 +67,8 @@ def heading_of(rows: pd.DataFrame) -> str:
     cells = rows.loc[rows["metric"].isin(PANELS), "difference_low"].notna().sum()
     counts = sorted({int(count) for count in rows["seeds"]})
     seeds = f"{counts[0]} seeds" if len(counts) == 1 else f"{counts[0]} to {counts[-1]} seeds"
-    bare = "" if set(rows[REGULARISERS]) <= {NO_REGULARISER} else " without regularisers"
     return (
-        f"Paired differences to λ 0{bare}, means over {seeds}\n"
+        f"Paired differences to {base_in_words(rows.to_dict('records'))}, means over {seeds}\n"
         f"grey: the 95 % interval includes 0; of {cells} squares without any effect\n"
         f"about {max(1, round(cells / 20))} would have a colour. ×: r or z has collapsed"
     )

@@ -118,7 +118,7 @@ def sections_of(study: Study, drawings: dict[str, list[bytes]]) -> list[Section]
 
 
 MAP_CAPTION = (
-    "What λ changes, a line a setting: paired differences to λ 0 without regularisers. Grey: the 95 % interval includes 0."
+    "What changes, a line a setting: paired differences to λ 0 with nothing against collapse. Grey: the 95 % interval includes 0."
 )
 COMMANDS_NOTE = (
     "What trained, measured and wrote all of this. A run whose row or folder is there is not repeated. The settings that no table "

@@ -8,8 +8,7 @@ from sparsehead_cli.present.console import Console, print_sentence, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.runs.tables import NO_REGULARISER
-from sparsehead_cli.study.summary import COLLAPSED, SETTING, name_of, verdicts
+from sparsehead_cli.study.summary import COLLAPSED, SETTING, base_in_words, name_of, verdicts
 
 CHOSEN = {"both": "best, sparsest"}  # what is written for a λ chosen as "both"; "best" and "sparsest" are written as they are
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
@@ -75,9 +74,8 @@ def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> Non
     for line in verdicts(summary, pruned):
         print_sentence(console, line)
     nouns = " and ".join(dict.fromkeys(noun_of(row["dataset"]) for row in summary)) or "images"
-    base = "λ 0" if {row["regularisers"] for row in summary} <= {NO_REGULARISER} else "λ 0 without regularisers"
     lines = (
-        f"mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to {base}",
+        f"mean ± half of the 95 % interval (Student's t over seeds); below it the paired difference to {base_in_words(summary)}",
         f"linear probe: on test {nouns}; best: on held-out ones; sparsest: the largest λ within a standard error of it (of two "
         "seeds or more), where groups are inactive",
         "collapsed: r or z has one dimension, or none, in some seed, and cannot be chosen",

@@ -72,11 +72,12 @@ BENCHMARKS = {
     ),
     "claims.csv": Table(
         (
-            *("experiment", "method", "penalty", "regularisers", "lam", "measurement", "seeds", "mean", "reference_mean"),
+            *("experiment", "method", "penalty", "regularisers", "projector", "lam", "measurement", "seeds"),
+            *("mean", "reference_mean"),
             *("difference", "difference_low", "difference_high", "p_t", "plan"),
         ),
-        usual={"regularisers": "none"},
-        key=("method", "regularisers", "lam", "measurement"),
+        usual={"regularisers": "none", "projector": "mlp"},
+        key=("method", "regularisers", "projector", "lam", "measurement"),
     ),
     "throughput.csv": Table(
         (

@@ -38,7 +38,18 @@ def regularisers_setting(name: str) -> tuple[str, ...] | None:
     return None if name == NO_REGULARISER else tuple(name.split("+"))
 
 
-NO_REGULARISER = "none"
+def projector_name(kind: str, out: int) -> str:
+    """What makes z of r, as tables and --projectors write it: mlp, none, or what stands in its place with its width: direct:64."""
+    return kind if kind in (USUAL_PROJECTOR, "none") else f"{kind}:{out}"
+
+
+def projector_settings(name: str) -> dict[str, str]:
+    """The settings that a name of `projector_name` stands for."""
+    kind, _, out = name.partition(":")
+    return {"projector": kind, **({"projector_out": out} if out else {})}
+
+
+NO_REGULARISER, USUAL_PROJECTOR = "none", "mlp"
 ENDINGS = {  # of a penalty's name, in this order -> the setting that it stands for
     "-output": ("groups", "output"),
     "-first": ("layers", "first"),
@@ -68,6 +79,7 @@ COLUMNS = {
     "regularisers": Column(
         "text", "", "terms added to the objective and their strengths, such as koleo:0.1; none where it is absent"
     ),
+    "projector": Column("text", "", "what makes z of r, with its width where that is no mlp: direct:64; mlp where it is absent"),
     "sum_lr": Column("amount", "", "sum of the learning rates of all steps"),
     "trained_on": Column("text", "", "digest of the images and labels of the pretraining"),
     # ------------------------------------------------------------------------------- where in it
@@ -172,7 +184,7 @@ COLUMNS = {
     "chosen": Column("text", "", "best, sparsest or both, for a λ that held-out images chose; collapsed for one that they may not"),
     "mean": Column("number", "", "mean over seeds"),
     "sd": Column("amount", "", "standard deviation over seeds"),
-    "difference": Column("number", "", "mean paired difference to λ 0 without regularisers"),
+    "difference": Column("number", "", "mean paired difference to λ 0, without regularisers and with an mlp"),
     "difference_low": Column("number", "", "lower end of its 95 % interval, Student's t"),
     "difference_high": Column("number", "", "upper end of its 95 % interval, Student's t"),
     "bootstrap_low": Column("number", "", "lower end of its 95 % interval, bootstrap"),
@@ -191,8 +203,8 @@ COLUMNS = {
 RUN = ("experiment", "run", "method", "dataset", "backbone", "penalty", "solver", "lam", "seed", "commit")
 FOREIGN = ("experiment", "dataset", "penalty", "solver", "lam", "seed", "step", "total_steps")  # that other people's files lack
 KIND = ("experiment", "method", "dataset", "backbone", "penalty", "solver")
-VARIED = ("batch_norm", "projector_out", "epochs", "regularisers")  # what tells a sweep's trials apart, beside RUN
-USUAL = {"regularisers": NO_REGULARISER}
+VARIED = ("batch_norm", "projector_out", "epochs", "regularisers", "projector")  # what tells a sweep's trials apart, beside RUN
+USUAL = {"regularisers": NO_REGULARISER, "projector": USUAL_PROJECTOR}
 RANKS = ("effective_rank_r", "effective_rank_z")
 COUNTS = ("penalty_value", "n_groups", "active_groups", "n_features", "active_features", "functional_features")
 SHARES = ("active_groups_share", "active_features_share", "functional_features_share")

@@ -12,13 +12,13 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
-from sparsehead_cli.runs.tables import NO_REGULARISER
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.equal import AT_EQUAL, RANKS, at_equal
 from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan, require_pilot
 from sparsehead_cli.study.results import CONFIRM, PRUNED_CSV, read_sweep
 from sparsehead_cli.study.stats import deviation, holm, mean_interval, sign_flip_test, t_test
-from sparsehead_cli.study.summary import REGULARISERS, without_pruned
+from sparsehead_cli.study.summary import PROJECTOR, REGULARISERS, without_pruned
 
 CONTRASTS = {  # name in confirmation.csv -> (arm, the arm that it is compared with)
     "chosen - zero": ("chosen", "zero"),
@@ -91,7 +91,7 @@ def require_planned(plan: Plan, trials: list[Row]) -> None:
         for arm, names in choice.runs.items():
             wanted = {"method": choice.method, "lam": 0.0 if arm in ("zero", "regularisers") else choice.lam}
             wanted |= {"penalty": choice.setting["penalty"]} if arm == "chosen" and choice.lam else {}
-            wanted |= {REGULARISERS: choice.regularisers} if arm != "zero" else {}
+            wanted |= {REGULARISERS: choice.regularisers, PROJECTOR: choice.projector} if arm != "zero" else {}
             for name, seed in zip(names, plan.seeds, strict=True):
                 if (row := rows.get(name)) is None:
                     continue
@@ -99,8 +99,8 @@ def require_planned(plan: Plan, trials: list[Row]) -> None:
                 if any(of_row[column] != value for column, value in (wanted | {"seed": seed}).items()):
                     raise SparseheadError(
                         f"{name} is not the run of the plan: it has method {row['method']}, λ {row['lam']}, penalty "
-                        f"{row['penalty']}, regularisers {row[REGULARISERS]} and seed {row['seed']}. Put the table back (git "
-                        "checkout), or remove that line."
+                        f"{row['penalty']}, regularisers {row[REGULARISERS]}, projector {row[PROJECTOR]} and seed {row['seed']}. "
+                        "Put the table back (git checkout), or remove that line."
                     )
 
 
@@ -179,10 +179,10 @@ def sentences(found: Confirmation) -> list[str]:
 def setting_in_words(choice: Choice) -> str:
     """What was chosen."""
     head = "with BatchNorm" if choice.setting["batch_norm"] == "True" else "without BatchNorm"
-    wide = choice.setting["projector_out"]
+    head = f"{head}, E = {choice.setting['projector_out']}" if choice.projector == USUAL_PROJECTOR else choice.projector
     of_penalty = f" of {choice.setting['penalty']} ({choice.setting['solver']})" if choice.lam else ""
     regularised = f", regularisers {choice.regularisers}" if choice.regularisers != NO_REGULARISER else ""
-    return f"λ {choice.lam:g}{of_penalty}{regularised}, head {head}, E = {wide}"
+    return f"λ {choice.lam:g}{of_penalty}{regularised}, head {head}"
 
 
 def verdict(row: Row, choice: Choice, plan: Plan) -> str:

@@ -17,10 +17,20 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.machine.files import read_regular, replace_file
 from sparsehead_cli.machine.yaml_reader import read_yaml
 from sparsehead_cli.runs.table_files import Row, cell
-from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL, USUAL_PROJECTOR
 from sparsehead_cli.study.results import PLAN
 from sparsehead_cli.study.stats import detectable, deviation, differences
-from sparsehead_cli.study.summary import CHOOSE_BY, REGULARISERS, SETTING, base_lines, by_setting, has_collapsed
+from sparsehead_cli.study.summary import (
+    CHOOSE_BY,
+    CURES,
+    PROJECTOR,
+    REGULARISERS,
+    SETTING,
+    base_lines,
+    by_setting,
+    has_collapsed,
+    is_bare,
+)
 
 OUTCOMES = ("accuracy", "effective_rank_r", "effective_rank_z")  # primary: each method's are one family with all others'
 CONTROL, CONTROLLED = "l2-matched", "l21"  # the control, and the penalty that it is matched to: others have none
@@ -63,10 +73,15 @@ class Choice:
         """Their names and strengths; plans of older versions have none."""
         return self.setting.get(REGULARISERS, NO_REGULARISER)
 
+    @property
+    def projector(self) -> str:
+        """What makes z of r, with its width where it is no mlp; plans of older versions have none other."""
+        return self.setting.get(PROJECTOR, USUAL_PROJECTOR)
+
     def is_of(self, row: Row) -> bool:
         """Whether a row of confirmation.csv is of this choice."""
-        stated = (row["method"], row.get(REGULARISERS, NO_REGULARISER), float(row["lam"]))
-        return stated == (self.method, self.regularisers, self.lam)
+        stated = (row["method"], *(row.get(column, USUAL[column]) for column in CURES), float(row["lam"]))
+        return stated == (self.method, self.regularisers, self.projector, self.lam)
 
 
 @dataclass(frozen=True)
@@ -113,10 +128,10 @@ class Candidate:
 
     @property
     def cure(self) -> tuple[str, str]:
-        """Its method, and what it sets against collapse, however strong: λ, regularisers by name, or λ beside whichever of them."""
-        names = "+".join(part.partition(":")[0] for part in self.setting[REGULARISERS].split("+"))
-        alone = "λ" if names == NO_REGULARISER else "both" if self.lam else names
-        return self.setting["method"], alone
+        """Its method, and what it sets against collapse, however strong: λ, regularisers or a head by name, or λ beside any."""
+        others = [self.setting[column] for column in CURES if self.setting[column] != USUAL[column]]
+        names = "+".join(part.partition(":")[0] for other in others for part in other.split("+"))
+        return self.setting["method"], "both" if names and self.lam else names or "λ"
 
 
 def candidates(rows: list[Row]) -> list[Candidate]:
@@ -133,7 +148,7 @@ def candidates(rows: list[Row]) -> list[Candidate]:
         if named["penalty"].startswith(CONTROL) or base.empty:
             continue
         zeros = runs_of(base.set_index("seed"))
-        itself = named[REGULARISERS] in set(base[REGULARISERS])
+        itself = is_bare(named, base)
         if not itself:
             trials = pd.concat([base.assign(lam=BASE), trials])
         for lam, of_lam in by_lam.items():

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import pandas as pd
 
@@ -11,12 +11,12 @@ from sparsehead_cli.measure.dimensions import COLLAPSED_RANK
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.runs.tables import KIND, NO_REGULARISER, VARIED
+from sparsehead_cli.runs.tables import KIND, NO_REGULARISER, USUAL, VARIED
 from sparsehead_cli.study.stats import bootstrap_interval, deviation, differences, paired_columns
 
 SETTING = (*KIND, *VARIED)
 SHARED = ("penalty", "solver")  # of which λ 0 is none: its trials belong to all
-REGULARISERS = "regularisers"
+CURES = REGULARISERS, PROJECTOR = "regularisers", "projector"  # what may be set against collapse beside λ
 NUMBERS = (
     *("accuracy", "accuracy_z", "knn_accuracy", "val_accuracy", "effective_rank_r", "effective_rank_z"),
     *("active_groups_share", "active_features_share", "functional_features_share"),
@@ -48,23 +48,39 @@ def unshared(setting: tuple[str, ...]) -> list[str]:
 def base_lines(rows: list[Row]) -> Callable[[tuple[str, ...]], pd.DataFrame]:
     """Rows of sweep.csv -> what gives the trials that a setting is compared with: those of its kind with nothing against collapse.
 
-    That is λ 0 without regularisers, so that a regulariser alone is compared with it as well. Where all trials have some, as by
-    `--set regularisers=…`, these are not what is compared, and it is λ 0 with the setting's own.
+    That is λ 0 without regularisers and with an mlp, so that a regulariser alone, or another head, is compared with it as well.
+    Where all trials have some, as by `--set regularisers=…`, these are not what is compared, and it is λ 0 with the setting's own.
     """
     unpenalised = frame([row for row in rows if not float(row["lam"])], text=SETTING)
 
     def of(setting: tuple[str, ...]) -> pd.DataFrame:
-        alike = unpenalised
-        for column, value in zip(SETTING, setting, strict=True):
-            if len(alike) and column not in (*SHARED, REGULARISERS):
-                alike = alike[alike[column] == value]
-        if alike.empty:
-            return alike
-        bare = alike[alike[REGULARISERS] == NO_REGULARISER]
-        own = alike[alike[REGULARISERS] == setting[SETTING.index(REGULARISERS)]]
+        named = dict(zip(SETTING, setting, strict=True))
+        has_mlp = named[PROJECTOR] == USUAL[PROJECTOR]
+        other = {*SHARED, *CURES} if has_mlp else {*SHARED, *CURES, "projector_out"}  # what stands in its place has its own
+        alike = with_values(unpenalised, {column: value for column, value in named.items() if column not in other})
+        bare = with_values(alike, {column: USUAL[column] for column in CURES})
+        own = with_values(alike, {column: named[column] for column in CURES})
         return (bare if len(bare) else own).drop_duplicates("seed", keep="last")
 
     return of
+
+
+def base_in_words(rows: Iterable[Row]) -> str:
+    """What `base_lines` compares with, where rows have these cures."""
+    cures = {column for row in rows for column in CURES if row[column] != USUAL[column]}
+    return "λ 0" + " without regularisers" * (REGULARISERS in cures) + " with an mlp" * (PROJECTOR in cures)
+
+
+def with_values(trials: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:
+    """The trials that have these values in these columns; of none, none."""
+    for column, value in values.items():
+        trials = trials[trials[column] == value] if len(trials) else trials
+    return trials
+
+
+def is_bare(named: Row, base: pd.DataFrame) -> bool:
+    """Whether a setting has the cures of its own base line: of its λ, 0 is then that line itself."""
+    return len(with_values(base, {column: named[column] for column in CURES})) > 0
 
 
 def has_collapsed(trials: pd.DataFrame | Sequence[Row]) -> bool:
@@ -105,7 +121,7 @@ def summarise(rows: list[Row]) -> list[Row]:
             chosen = "both" if lam == best == sparsest else "best" if lam == best else "sparsest" if lam == sparsest else ""
             chosen = chosen if held_out[lam] else COLLAPSED
             common = {**dict(zip(SETTING, setting, strict=True)), "lam": lam, "seeds": len(seeds), "chosen": chosen}
-            is_base = lam == 0 and common[REGULARISERS] in set(base.get(REGULARISERS, ()))  # which is not compared with itself
+            is_base = lam == 0 and is_bare(common, base)  # which is not compared with itself
             zero = {} if is_base or base.empty else base.set_index("seed")[list(NUMBERS)].to_dict()
             for name in NUMBERS:
                 summary.append({**common, "metric": name, **compare(seeds[name].to_dict(), zero.get(name, {}))})
@@ -160,7 +176,9 @@ def sentence(summary: pd.DataFrame, largest_pruned: float = 0.0) -> str:
     if not rows["chosen"].isin(BEST).any():
         return f"no λ can be chosen.{said_collapsed(rows)}"
     best = rows[rows["chosen"].isin(BEST)].iloc[0]
-    alone = rows[(rows["lam"] == 0) & rows["difference"].notna()]  # a regulariser, with nothing beside it
+    alone = rows[(rows["lam"] == 0) & rows["difference"].notna()]  # a regulariser or another head, with nothing beside it
+    if len(alone) and (rows["lam"] == 0).all():
+        return f"{changed(alone.iloc[0], 'λ 0 without it', noun)}."
     more = said_alone(alone, noun) + more_of(rows, best, largest_pruned)
     zero = "λ 0 without regularisers" if len(alone) else "λ 0"
     if best["lam"] == 0:
@@ -231,6 +249,8 @@ def collapsed_lams(summary: pd.DataFrame) -> list[float]:
 def name_of(row: Row, others: list[Row]) -> str:
     """A setting by what tells it from the others; the method always."""
     differing = [column for column in SETTING if column == "method" or len({str(other[column]) for other in others}) > 1]
+    if row[PROJECTOR] != USUAL[PROJECTOR]:
+        differing = [column for column in differing if column != "projector_out"]  # its name has its width
     return ", ".join(NAMES[column](row[column]) if column in NAMES else str(row[column]) for column in differing)
 
 
@@ -239,5 +259,6 @@ NAMES = {  # column of SETTING -> how people write its values
     "batch_norm": lambda value: "with BatchNorm" if str(value) == "True" else "without BatchNorm",
     "projector_out": "E = {}".format,
     REGULARISERS: lambda value: "without regularisers" if value == NO_REGULARISER else f"with {value}",
+    PROJECTOR: "head {}".format,
     "epochs": lambda value: counted(float(value), "epoch"),
 }

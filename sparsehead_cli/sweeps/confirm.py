@@ -12,7 +12,7 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, locked
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import NO_REGULARISER, penalty_settings
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR, penalty_settings
 from sparsehead_cli.study.confirm import Confirmation, confirmation
 from sparsehead_cli.study.plan import (
     CONTROL,
@@ -34,6 +34,7 @@ from sparsehead_cli.study.plan import (
 )
 from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, CURVES_CSV, PLAN
 from sparsehead_cli.study.summary import without_pruned
+from sparsehead_cli.sweeps.grid import Grid
 from sparsehead_cli.sweeps.prune import dropped
 from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import SweepState, read_known
@@ -91,13 +92,16 @@ def check_confirm(request: SweepRequest) -> None:
         raise SparseheadError(f"confirm must be at least {LEAST} and at most {MOST:,} fresh seeds, given {shown(request.confirm)}.")
     if request.engine == "print":
         raise SparseheadError("--confirm runs a pilot before it knows what to confirm: --engine local, ray or slurm.")
-    regularised = set(grid.regularisers) - {NO_REGULARISER}
-    if not grid.auto and (0.0 not in grid.lams or not (any(grid.lams) or regularised)):
+    regularised, replaced = set(grid.regularisers) - {NO_REGULARISER}, set(grid.projectors) - {USUAL_PROJECTOR}
+    if not grid.auto and (0.0 not in grid.lams or not (any(grid.lams) or regularised or replaced)):
         raise SparseheadError(
-            "--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto, or --regularisers."
+            "--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto, or --regularisers, or "
+            "--projectors."
         )
     if regularised and NO_REGULARISER not in grid.regularisers:
         raise SparseheadError("--confirm compares regularisers with none: give --regularisers none as well.")
+    if replaced and USUAL_PROJECTOR not in grid.projectors:
+        raise SparseheadError("--confirm compares other heads with an mlp: give --projectors mlp as well.")
     if all(penalty_settings(penalty)["penalty"] == CONTROL for penalty in grid.penalties):
         raise SparseheadError(f"{CONTROL} is the control that a choice is compared with: give --penalties one to choose.")
     if grid.seeds < FEWEST_PILOT:
@@ -106,6 +110,15 @@ def check_confirm(request: SweepRequest) -> None:
         )
     if grid.seeds > FIRST_SEED:
         raise SparseheadError(f"a pilot has at most {FIRST_SEED:,} seeds: those that confirm begin there. Given {grid.seeds:,}.")
+
+
+def most_arms(grid: Grid) -> int:
+    """How many arms the confirmation of a method has at most: λ 0, λ and its control, each cure, and λ beside one, likewise."""
+    cures = {tuple(part.partition(":")[0] for part in name.split("+")) for name in grid.regularisers}
+    heads = {name.partition(":")[0] for name in grid.projectors}
+    others, penalised = cures - {(NO_REGULARISER,)}, grid.auto or any(grid.lams)
+    beside = 3 if others and penalised else 0  # that regulariser alone may be another one than what is chosen of it alone
+    return 1 + 2 * penalised + len(others) + len(heads - {USUAL_PROJECTOR}) + beside
 
 
 def frozen_plan(request: SweepRequest, pilot: SweepState) -> tuple[Plan, bool]:

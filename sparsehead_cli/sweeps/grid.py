@@ -12,7 +12,14 @@ from sparsehead_cli.machine.plain import folder_name
 from sparsehead_cli.runs.config import FIELDS, METHOD, METHOD_PREFIX, SWEEP, Config, Layers, combined, load_entries, resolve
 from sparsehead_cli.runs.experiments import Entries, Layer
 from sparsehead_cli.runs.settings import Values, read, setting, settings_of
-from sparsehead_cli.runs.tables import penalty_name, penalty_settings, regularisers_setting
+from sparsehead_cli.runs.tables import (
+    NO_REGULARISER,
+    USUAL_PROJECTOR,
+    penalty_name,
+    penalty_settings,
+    projector_settings,
+    regularisers_setting,
+)
 
 MOST = 10_000  # trials
 AUTO = "auto"
@@ -59,6 +66,12 @@ class Grid:
         "Values with commas between: none, or {names}, each with its strength; a + adds several, as in none,koleo:0.1+decay:1e-3.",
         names="ssl.regularisers:REGULARISERS",
         words="none or NAME:strength, with commas between; + adds several",
+    )
+    projectors: tuple[str, ...] = setting(
+        (),
+        "What makes z of r, with commas between: mlp, or {names}, each with its width, as in mlp,direct:64; only mlp has a λ.",
+        names="nets.heads:PROJECTORS",
+        words="mlp, none or NAME:width, with commas between",
     )
     seeds: int = setting(3, "How many; the same for every λ, so that differences are paired.", least=1)
     auto: bool = False
@@ -140,7 +153,10 @@ def contradictions(grid: Grid) -> list[str]:
 
 
 # axes that are values of a setting
-OF_SETTING = {"dims": "projector_out", "batch_norm": "projector_batch_norm", "regularisers": "regularisers"}
+OF_SETTING = {
+    **{"dims": "projector_out", "batch_norm": "projector_batch_norm"},
+    **{"regularisers": "regularisers", "projectors": "projector"},
+}
 AXIS_OF = {  # settings of a run that trials are told apart by
     **{"method": "--methods", "lam": "--lams", "penalty": "--penalties", "solver": "--solvers", "seed": "--seeds"},
     "groups": "--penalties l21-output",
@@ -153,7 +169,8 @@ def trials(
     """The settings of every trial, seed by seed so that a sweep that is stopped has whole pairs; each once.
 
     A method's own recipe comes first, then the sweep's settings; the method that the sweep's entry is a recipe of has no other.
-    With λ 0 penalty, groups and solver make no difference and are the defaults: all penalties share that trial. Where λ is
+    With λ 0 penalty, groups and solver make no difference and are the defaults: all penalties share that trial. What stands in
+    the place of an mlp has no weights to penalise: it has λ 0 alone, and no regularisers where the grid has none, too. Where λ is
     "auto", `auto` gives the values for settings with λ 1.
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
@@ -163,7 +180,7 @@ def trials(
     if grid.seeds * math.prod(len(axis) for axis in (*axes, grid.lams or range(10))) > MOST:
         raise SparseheadError(f"the grid has more than {MOST:,} trials. Leave values out.")
     config_of = configs_of(grid, experiment, load_entries(experiments))
-    lams = {point: auto(config_of(0, point, 1.0)) if grid.auto else grid.lams for point in itertools.product(*axes)}
+    lams = {point: lams_of(grid, point, config_of, auto) for point in itertools.product(*axes)}
     unpenalised = (FIELDS["penalty"].default, FIELDS["solver"].default)
     configs: dict[str, Config] = {}  # equal settings are one trial
     for seed in range(grid.seeds):
@@ -172,6 +189,17 @@ def trials(
                 config = config_of(seed, point if lam else (*point[:-2], *unpenalised), lam)
                 configs[repr(config)] = config
     return list(configs.values())
+
+
+def lams_of(
+    grid: Grid, point: tuple, config_of: Callable[..., Config], auto: Callable[[Config], tuple[float, ...]] | None
+) -> tuple[float, ...]:
+    """The values of λ of a point of a grid, all seeds alike; () of one that is not trained."""
+    of_axis = dict(zip(OF_SETTING, point[1:], strict=False))
+    if of_axis["projectors"] not in (None, USUAL_PROJECTOR):
+        bare = NO_REGULARISER in grid.regularisers
+        return () if bare and of_axis["regularisers"] != NO_REGULARISER else (0.0,)
+    return auto(config_of(0, point, 1.0)) if grid.auto else grid.lams
 
 
 def configs_of(grid: Grid, experiment: str, entries: Entries) -> Callable[..., Config]:
@@ -188,6 +216,7 @@ def configs_of(grid: Grid, experiment: str, entries: Entries) -> Callable[..., C
         stated = {key: value for key, value in zip(OF_SETTING.values(), values, strict=True) if value is not None}
         if "regularisers" in stated:
             stated["regularisers"] = regularisers_setting(stated["regularisers"])
+        stated |= projector_settings(stated["projector"]) if "projector" in stated else {}
         settings = {**grid.given, **of_point, **stated}
         own = method == grid.method
         recipe = () if own else entries[method if method in entries else Config.experiment]

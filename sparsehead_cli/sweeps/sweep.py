@@ -108,7 +108,7 @@ def read_state(request: SweepRequest) -> SweepState:
     check_request(request)
     auto = partial(auto_lams, read=cache(read_tasks))
     configs = trials(request.grid, request.experiment, request.experiments, auto)
-    for config in {(c.method, c.penalty, c.solver, c.groups, c.regularisers): c for c in configs}.values():
+    for config in {(c.method, c.penalty, c.solver, c.groups, c.regularisers, c.projector): c for c in configs}.values():
         check_names(config)
     configs = settle_all(configs)
     named = {folder_of(config).name: config for config in configs}

@@ -29,7 +29,7 @@ from sparsehead_cli.runs.identity import run_folder, run_identity
 from sparsehead_cli.runs.readable import number, share
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.table_files import Row, replace_csv
-from sparsehead_cli.runs.tables import regularisers_name
+from sparsehead_cli.runs.tables import projector_name, regularisers_name
 from sparsehead_cli.sweeps.beat import BeatFile
 from sparsehead_cli.training.callbacks import Callback, load_callbacks
 from sparsehead_cli.training.loop import pretrain
@@ -104,6 +104,7 @@ def setting_columns(config: Config) -> dict[str, object]:
         "projector_out": config.projector_out,
         "epochs": config.epochs,
         "regularisers": regularisers_name(config.regularisers),
+        "projector": projector_name(config.projector, config.projector_out),
     }
 
 

@@ -143,7 +143,7 @@ def test_a_sweep_says_its_trials_their_time_and_memory_and_writes_nothing(dry_sw
     assert re.search(r"time  about \d+ \w+ on idle cores, 4 at a time, each with 1 thread\n", out)
     assert re.search(r"memory  [\d.]+ .B at most for each one in those steps, of [\d.]+ GB\n", out)
     fresh = (
-        r"then a plan, and at most 48 fresh runs \(of λ 0, the λ chosen and its control, for each method\): about \d+ \w+ more\n"
+        r"then a plan, and at most 48 fresh runs \(of λ 0, what is chosen and its control, for each method\): about \d+ \w+ more\n"
     )
     assert re.search(fresh, out)
     assert out.endswith("a dry run: nothing was written\n")
@@ -177,7 +177,7 @@ def test_a_sweep_that_has_finished_has_nothing_left(dry_sweep, monkeypatch):
     monkeypatch.setattr(dry_run, "rehearse", lambda run: Rehearsal(step_seconds=0.5, steps=3, probe_seconds=20.0, peak=5_000_000))
     _, out, _ = dry_sweep("--lams", "0,1e-3", "--seeds", "2", "--epochs", "2", "--jobs", "3", "--confirm", "8")
     assert "time  nothing of the pilot is left to do\n" in out
-    assert "at most 24 fresh runs (of λ 0, the λ chosen and its control, for each method): about 16 minutes more\n" in out
+    assert "at most 24 fresh runs (of λ 0, what is chosen and its control, for each method): about 16 minutes more\n" in out
 
 
 @pytest.mark.parametrize(("lams", "says"), [("0", "0 is its only value"), ("1e-3,1e-2", "0 is not among its values")])

@@ -68,6 +68,7 @@ def test_an_experiment_a_method_and_a_sweep(sparsehead, experiments, monkeypatch
         "dims": ["each recipe's", DEFAULT],
         "batch_norm": ["each recipe's", DEFAULT],
         "regularisers": ["each recipe's", DEFAULT],
+        "projectors": ["each recipe's", DEFAULT],
         "seeds": ["3", DEFAULT],
         "epochs": ["3", "swept in mine.yaml"],
     }

@@ -8,6 +8,7 @@ from sparsehead_cli.study.summary import NUMBERS, SETTING, by_setting, choose, c
 
 DEFAULTS = {"experiment": "e", "method": "simclr", "dataset": "fashion10k", "backbone": "narrow", "penalty": "l21"}
 DEFAULTS |= {"solver": "subgradient", "batch_norm": "True", "projector_out": "128", "epochs": "10", "regularisers": "none"}
+DEFAULTS |= {"projector": "mlp"}
 
 
 def row(lam, seed, accuracy, val=None, **changes):
@@ -134,6 +135,20 @@ def test_regularisers_are_compared_with_neither():
     assert "λ 0.001, chosen on held-out images, is +4.1 points" in cured
     assert "from λ 0 without regularisers on test images: an improvement. The regulariser alone is +3.1 points" in cured
     assert alone == "BYOL, with koleo:0.1: λ 0 alone was trained, and there is no other to compare it with."
+
+
+def test_what_stands_in_the_place_of_an_mlp_is_compared_with_it():
+    """Its width is its own; the base line is of the recipe's."""
+    trials = [
+        *rows({0.0: [0.80, 0.82, 0.84], 1e-3: [0.79, 0.81, 0.83]}),
+        *rows({0.0: [0.78, 0.80, 0.823]}, projector="direct:64", projector_out="64"),
+    ]
+    summary = summarise(trials)
+    by = {(r["projector"], r["lam"]): r for r in summary if r["metric"] == "accuracy"}
+    assert by["direct:64", 0.0]["difference"] == pytest.approx(-(0.02 + 0.02 + 0.017) / 3)
+    assert by["mlp", 0.0]["difference"] == ""
+    _, cut = verdicts(summary)
+    assert cut.startswith("SimCLR, head direct:64: -1.9 points (-2.3 to -1.5) from λ 0 without it on test images: a loss.")
 
 
 def test_regularisers_of_all_trials_are_not_what_is_compared():

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.present.commands import commands_of
 from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, cures_tables, show_confirmation
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.report import write_study
@@ -19,7 +20,7 @@ from sparsehead_cli.study.plan import CONTROL, first_seed, read_plan
 from sparsehead_cli.study.results import CONFIRMATION_CSV, PLAN, SWEEP_CSV
 from sparsehead_cli.study.stats import holm
 from sparsehead_cli.study.study import read_study
-from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirming, frozen_plan
+from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirming, frozen_plan, most_arms
 from sparsehead_cli.sweeps.grid import read_grid
 from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import read_state
@@ -240,6 +241,26 @@ def test_of_a_regulariser_the_better_strength_is_chosen(request_):
     keep(read_state(request), made_up(read_state(request), effect))
     plan, _ = frozen_plan(request, read_state(request))
     assert [choice.regularisers for choice in plan.choices] == ["koleo:0.1", "koleo:2+decay:1e-3"]
+
+
+def test_a_head_in_the_place_of_the_mlp_is_a_choice(request_):
+    request = request_(methods="simclr", penalties="l21", projectors="mlp,direct:8,direct:16", confirm=8)
+    effect = lambda config: 0.02 * (config.projector_out == 16)  # noqa: E731
+    keep(read_state(request), made_up(read_state(request), effect))
+    pilot = read_state(request)
+    plan, _ = frozen_plan(request, pilot)
+    of_lam, of_head = plan.choices
+    assert (of_lam.projector, of_head.projector, of_head.lam) == ("mlp", "direct:16", 0)
+    assert of_head.runs["zero"] == of_lam.runs["zero"]
+    state = finish(request, pilot, plan, effect)
+    assert state.configs[of_head.runs["chosen"][0]].projector == "direct"
+    assert len(state.configs) == 4 * 8 <= most_arms(request.grid) * 8
+    found = read_confirmation(pilot.folder)
+    assert [line[0].value for line in cures_tables(found)[0].lines] == [f"λ {of_lam.lam:g}", "direct:16"]
+    assert "SimCLR: λ 0, head direct:16, chosen by 3 pilot seeds" in "\n".join(sentences(found))
+    ((_, command), *_) = commands_of(read_study(pilot.folder))
+    assert "--projectors mlp,direct:8,direct:16" in command
+    assert "--dims 32" in command.replace(str(of_lam.setting["projector_out"]), "32")
 
 
 def test_what_has_collapsed_is_not_chosen(request_):

@@ -2,7 +2,7 @@ import pytest
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.runs.config import load_config
-from sparsehead_cli.runs.tables import penalty_name, regularisers_name
+from sparsehead_cli.runs.tables import penalty_name, projector_name, regularisers_name
 from sparsehead_cli.sweeps.grid import Grid, read_grid, trials
 
 
@@ -92,6 +92,28 @@ def test_regularisers_are_an_axis(experiments, given):
     assert without == [c for c in found if c.regularisers is None]  # and none is what it was before
 
 
+def test_heads_in_the_place_of_the_mlp_are_an_axis(experiments):
+    """They have no weights to penalise, so no λ; their widths are their own, and one without takes that of `dims`."""
+    axes = {"projectors": "mlp,direct:16,orthogonal:8,none", "methods": "simclr", "penalties": "l21,l1", "seeds": 2}
+    found = trials(read_grid("two", experiments, axes, {}), "two", experiments)
+    heads = {(c.projector, c.projector_out) for c in found if not c.lam}
+    assert {("direct", 16), ("orthogonal", 8)} < heads
+    assert {c.projector for c in found if c.lam} == {"mlp"}
+    assert len(found) == 2 * (1 + 2 + 3)
+    names = [projector_name(c.projector, c.projector_out) for c in found[:6]]
+    assert list(dict.fromkeys(names)) == axes["projectors"].split(",")
+    cured = trials(read_grid("two", experiments, {**axes, "regularisers": "none,koleo:1"}, {}), "two", experiments)
+    assert {c.projector for c in cured if c.regularisers} == {"mlp"}
+    assert len(cured) == 2 * (2 * (1 + 2) + 3)
+    wide = trials(read_grid("two", experiments, {**axes, "projectors": "mlp,direct", "dims": "4,8"}, {}), "two", experiments)
+    assert {c.projector_out for c in wide if c.projector == "direct"} == {4, 8}
+    auto = read_grid("two", experiments, {**axes, "lams": "auto"}, {})
+    assert {c.projector for c in trials(auto, "two", experiments, lambda config: (0.0, config.lam)) if c.lam} == {"mlp"}
+    for wrong, words in (("direct:x", "projector_out must be a whole number"), ("direct:0", "projector_out must be at least 1")):
+        text = told(lambda wrong=wrong: trials(read_grid("two", experiments, {"projectors": wrong}, {}), "two", experiments))
+        assert words in text
+
+
 def test_regularisers_given_twice(experiments):
     text = told(lambda: read_grid("two", experiments, {"regularisers": "none,koleo:1,koleo:1"}, {}))
     assert "regularisers has koleo:1 more than once" in text
@@ -113,7 +135,9 @@ def test_what_cannot_be_is_told_together(experiments):
     assert "methods must be names with commas between, given ','" in empty
     text = told(lambda: read_grid("odd", experiments, {}, {}))
     assert 'unknown axis "lambdas"' in text
-    assert 'unknown axis "seed"; known: lams, methods, penalties, solvers, dims, batch_norm, regularisers, seeds.' in text
+    assert (
+        'unknown axis "seed"; known: lams, methods, penalties, solvers, dims, batch_norm, regularisers, projectors, seeds.' in text
+    )
     assert 'Did you mean "seeds"?' in text
     assert "lams must be numbers with commas between, or auto, given 'x'" in text
 

@@ -116,11 +116,11 @@ def main() -> None:
     options = parser.parse_args()
     methods, seeds, settings = (["simclr"], 1, QUICK) if options.quick else (options.methods, SEEDS, [])
     table = options.results / "methods" / "methods.csv"
-    table.parent.mkdir(parents=True, exist_ok=True)
     rows = read_csv(table)
     if options.page:
         print(page(rows))
         return
+    table.parent.mkdir(parents=True, exist_ok=True)
     have = {(row["method"], float(row["lam"]), int(row["seed"]), row["backbone"]) for row in rows}
     trained = {(method, lam, seed) for method, lam, seed, _ in have}
 

@@ -33,10 +33,11 @@ def sweep_command(trials: list[Row]) -> list[str]:
     """`sparsehead sweep-lambda` with the axes that these trials have. λ that not all settings share are the experiment's."""
     command = ["sparsehead", "sweep-lambda", "--experiment", trials[0]["experiment"], "--dataset", trials[0]["dataset"]]
     above = [row for row in trials if float(row["lam"]) > 0] or trials  # λ 0 has no penalty
-    of_mlp = [row for row in above if row[PROJECTOR] == USUAL[PROJECTOR]] or above  # what stands in its place names its width
+    of_mlp = [row for row in above if row[PROJECTOR] == USUAL[PROJECTOR]]  # what stands in its place names its width
     for axis, column in AXES.items():
-        values = list(dict.fromkeys(row[column] for row in (trials if column in CURES else of_mlp)))
-        if values != [USUAL.get(column)]:
+        of_axis = trials if column in CURES else of_mlp if column == "projector_out" else above
+        values = list(dict.fromkeys(row[column] for row in of_axis))
+        if values and values != [USUAL.get(column)]:
             command += [f"--{axis}", ",".join(values)]
     norms = dict.fromkeys(row["batch_norm"].lower() for row in trials)
     by_setting: dict[tuple[str, ...], set[float]] = {}
@@ -44,7 +45,7 @@ def sweep_command(trials: list[Row]) -> list[str]:
         if lam := float(row["lam"]):
             by_setting.setdefault(tuple(row[column] for column in (*AXES.values(), "batch_norm")), set()).add(lam)
     command += ["--batch-norm", ",".join(norms)]
-    if len({frozenset(lams) for lams in by_setting.values()}) == 1:
+    if len({frozenset(lams) for lams in by_setting.values()}) <= 1:
         command += ["--lams", ",".join(f"{lam:g}" for lam in sorted({float(row["lam"]) for row in trials}))]
     return [*command, "--seeds", str(len({row["seed"] for row in trials}))]
 

@@ -10,7 +10,7 @@ from sparsehead_cli.present.summary import summary_tables
 from sparsehead_cli.present.sweep import require_all, watched_sweep
 from sparsehead_cli.present.table import Table
 from sparsehead_cli.study.confirm import WORDS, setting_in_words
-from sparsehead_cli.study.plan import Choice, Plan
+from sparsehead_cli.study.plan import Choice, Plan, cure_of
 from sparsehead_cli.study.results import CONFIRM, CONFIRMATION_CSV, PLAN
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.sweeps.confirm import confirm
@@ -55,6 +55,15 @@ def show_plan(console: Console, plan: Plan, folder: Path, *, is_new: bool) -> No
         console.print(f" {choice.method}: {setting_in_words(choice)}; held-out probe {100 * choice.held_out:.1f} %", soft_wrap=True)
         found = [f"{WORDS[name][0]} {smallest(choice, name)}" for name in plan.outcomes]
         console.print(f"    {len(plan.seeds)} fresh seeds find with 80 % power: {', '.join(found)}", soft_wrap=True)
+    if names := left_out(plan):
+        console.print(f" left out, since r or z collapsed or seeds are missing: {', '.join(names)}", soft_wrap=True)
+
+
+def left_out(plan: Plan) -> list[str]:
+    """The cures of a pilot of which none could be chosen, each with its method."""
+    tried = dict.fromkeys(cure_of(one, one["lam"]) for one in plan.tried)
+    chosen = {cure_of(choice.setting, choice.lam) for choice in plan.choices}
+    return [f"{cure} ({method})" for method, cure in tried if (method, cure) not in chosen]
 
 
 def smallest(choice: Choice, outcome: str) -> str:

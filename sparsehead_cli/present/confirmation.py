@@ -20,6 +20,8 @@ from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR
 from sparsehead_cli.study.confirm import CONTRASTS, PRIMARY, WORDS, Confirmation, is_shown, sentences, setting_in_words
 from sparsehead_cli.study.equal import AT_EQUAL
 from sparsehead_cli.study.plan import Choice, Plan
+from sparsehead_cli.study.summary import NAMES as NAMES_OF
+from sparsehead_cli.study.summary import PROJECTOR
 
 FIGURE = "confirmation"
 NAMES = {  # metric -> (what the table calls it, digits, scale)
@@ -69,9 +71,9 @@ def cures_tables(found: Confirmation) -> list[Table]:
     if not found.rows or not is_of_cures(plan):
         return []
     notes = (
-        f"from λ 0 without anything, over {len(plan.seeds)} fresh seeds, ± half of the 95 % interval of each alone",
-        f"*: a change that is shown, p at most {plan.level} after Holm over {len(plan.choices) * len(plan.outcomes)} tests; of the "
-        f"others none is, and kNN is not judged",
+        f"from λ 0 with nothing against collapse, over {len(plan.seeds)} fresh seeds, ± half of the 95 % interval of each alone",
+        f"*: a change that is shown, p at most {plan.level} after Holm over {len(plan.choices) * len(plan.outcomes)} tests; none "
+        "else is, and kNN is not judged",
     )
     names = (NAMES[metric][0].replace(", %", ",\npoints").replace("effective ", "") for metric in numbers)
     columns = [Column("", text=True), *(Column(name, minor=name.startswith("kNN")) for name in names)]
@@ -161,11 +163,14 @@ def is_of_cures(plan: Plan) -> bool:
 
 
 def called(choice: Choice, plan: Plan) -> str:
-    """A choice by what it sets against collapse, and by its method where the plan has several."""
+    """A choice by what it sets against collapse, and where the plan has several, by its method and its mlp."""
     several = len({other.method for other in plan.choices}) > 1
     cures = [f"λ {choice.lam:g}"] * bool(choice.lam) + [choice.regularisers] * (choice.regularisers != NO_REGULARISER)
-    cures += [choice.projector] * (choice.projector != USUAL_PROJECTOR)
-    return f"{method_name(choice.method)}: " * several + " and ".join(cures)
+    cures += [NAMES_OF[PROJECTOR](choice.projector)] * (choice.projector != USUAL_PROJECTOR)
+    mlps = [other.setting for other in plan.choices if other.projector == USUAL_PROJECTOR]
+    of_mlp = [column for column in ("batch_norm", "projector_out") if len({mlp[column] for mlp in mlps}) > 1]
+    heads = [NAMES_OF[column](choice.setting[column]) for column in of_mlp if choice.projector == USUAL_PROJECTOR]
+    return f"{method_name(choice.method)}: " * several + ", ".join([" and ".join(cures), *heads])
 
 
 def confirmation_caption(found: Confirmation) -> str:

@@ -25,7 +25,7 @@ from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Run
 from sparsehead_cli.runs.settings import Values, written
 from sparsehead_cli.study.plan import read_plan
-from sparsehead_cli.sweeps.confirm import check_confirm, confirming, most_arms
+from sparsehead_cli.sweeps.confirm import check_confirm, confirming, frozen_plan, most_arms, require_whole
 from sparsehead_cli.sweeps.engines import default_jobs, threads_of
 from sparsehead_cli.sweeps.grid import AXES
 from sparsehead_cli.sweeps.request import SweepRequest
@@ -65,6 +65,8 @@ def show_sweep_dry_run(console: Console, request: SweepRequest) -> None:
         lines = [("experiment", request.experiment), ("data", data_of(state)), *grid_lines(request, state)]
         plan = read_plan(state.folder) if request.confirm is not None else None
         if plan:
+            require_whole(state, is_planned=True)
+            frozen_plan(request, state)  # which checks the one that is there
             lines.append(("plan", f"{plan.hash}, frozen {plan.written}"))
             state = confirming(request, plan, state)
         lines.append(("trials", f"{len(state.configs)} in {state.folder}: {ended(state)}, {len(state.pending())} to run"))

@@ -40,7 +40,7 @@ def regularisers_setting(name: str) -> tuple[str, ...] | None:
 
 def projector_name(kind: str, out: int) -> str:
     """What makes z of r, as tables and --projectors write it: mlp, none, or what stands in its place with its width: direct:64."""
-    return kind if kind in (USUAL_PROJECTOR, "none") else f"{kind}:{out}"
+    return kind if kind in (USUAL_PROJECTOR, WITHOUT_PROJECTOR) else f"{kind}:{out}"
 
 
 def projector_settings(name: str) -> dict[str, str]:
@@ -49,7 +49,7 @@ def projector_settings(name: str) -> dict[str, str]:
     return {"projector": kind, **({"projector_out": out} if out else {})}
 
 
-NO_REGULARISER, USUAL_PROJECTOR = "none", "mlp"
+NO_REGULARISER, USUAL_PROJECTOR, WITHOUT_PROJECTOR = "none", "mlp", "none"
 ENDINGS = {  # of a penalty's name, in this order -> the setting that it stands for
     "-output": ("groups", "output"),
     "-first": ("layers", "first"),
@@ -351,7 +351,7 @@ TABLES = {
         ),
         empty=("difference_low", "difference_high", "effect_size", "p_t", "p_holm", "detectable"),
         usual=USUAL,
-        key=("method", "contrast", "metric"),
+        key=(*KIND, *VARIED, "lam", "contrast", "metric"),
         remedy="Remove the file: it is made of plan.yaml and of the confirming runs.",
     ),
     "curves.csv": Table(

@@ -7,7 +7,7 @@ import hashlib
 import json
 import math
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -124,14 +124,19 @@ class Candidate:
     runs: dict[int, str]
     zeros: dict[int, str]
     alone: dict[int, str]
-    trials: pd.DataFrame  # all of its setting, and the base line's
+    trials: pd.DataFrame  # by which it scatters: all of its setting, and the base line's
 
     @property
     def cure(self) -> tuple[str, str]:
-        """Its method, and what it sets against collapse, however strong: λ, regularisers or a head by name, or λ beside any."""
-        others = [self.setting[column] for column in CURES if self.setting[column] != USUAL[column]]
-        names = "+".join(part.partition(":")[0] for other in others for part in other.split("+"))
-        return self.setting["method"], "both" if names and self.lam else names or "λ"
+        """See `cure_of`."""
+        return cure_of(self.setting, self.lam)
+
+
+def cure_of(setting: Row, lam: float) -> tuple[str, str]:
+    """A setting's method, and what it sets against collapse, however strong: λ, regularisers or a head by name, or λ beside any."""
+    others = [setting[column] for column in CURES if setting.get(column, USUAL[column]) != USUAL[column]]
+    names = "+".join(part.partition(":")[0] for other in others for part in other.split("+"))
+    return setting["method"], f"λ beside {REGULARISERS}" if names and lam else names or "λ"
 
 
 def candidates(rows: list[Row]) -> list[Candidate]:
@@ -160,7 +165,26 @@ def candidates(rows: list[Row]) -> list[Candidate]:
     most: dict[str, int] = {}
     for one in every:
         most[one.setting["method"]] = max(len(one.runs), most.get(one.setting["method"], 0))
-    return [one for one in every if len(one.runs) == most[one.setting["method"]]]
+    return with_all_that_scatters([one for one in every if len(one.runs) == most[one.setting["method"]]])
+
+
+def with_all_that_scatters(every: list[Candidate]) -> list[Candidate]:
+    """The candidates, those of several cures with the trials of all that share their base line.
+
+    A cure has a few strengths and a pilot a few seeds, which say little of how far seeds scatter; all cures together say more.
+    """
+    alike: dict[tuple[str, ...], list[Candidate]] = {}
+    for one in every:
+        alike.setdefault(tuple(one.zeros.values()), []).append(one)
+    found = []
+    for one in every:
+        others = alike[tuple(one.zeros.values())]
+        if len({other.cure for other in others}) > 1:
+            base = one.trials[one.trials["run"].isin(one.zeros.values())].assign(lam=BASE)
+            own = [other.trials[other.trials["run"].isin(other.runs.values())] for other in others]
+            one = replace(one, trials=pd.concat([base, *(trials.assign(lam=i) for i, trials in enumerate(own))]))
+        found.append(one)
+    return found
 
 
 def runs_of(trials: pd.DataFrame) -> dict[int, str]:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import pandas as pd
 
@@ -49,7 +49,7 @@ def base_lines(rows: list[Row]) -> Callable[[tuple[str, ...]], pd.DataFrame]:
     """Rows of sweep.csv -> what gives the trials that a setting is compared with: those of its kind with nothing against collapse.
 
     That is λ 0 without regularisers and with an mlp, so that a regulariser alone, or another head, is compared with it as well.
-    Where all trials have some, as by `--set regularisers=…`, these are not what is compared, and it is λ 0 with the setting's own.
+    Where all trials have regularisers, as by `--set regularisers=…`, or none has an mlp, it is λ 0 with the setting's own.
     """
     unpenalised = frame([row for row in rows if not float(row["lam"])], text=SETTING)
 
@@ -58,17 +58,19 @@ def base_lines(rows: list[Row]) -> Callable[[tuple[str, ...]], pd.DataFrame]:
         has_mlp = named[PROJECTOR] == USUAL[PROJECTOR]
         other = {*SHARED, *CURES} if has_mlp else {*SHARED, *CURES, "projector_out"}  # what stands in its place has its own
         alike = with_values(unpenalised, {column: value for column, value in named.items() if column not in other})
-        bare = with_values(alike, {column: USUAL[column] for column in CURES})
-        own = with_values(alike, {column: named[column] for column in CURES})
-        return (bare if len(bare) else own).drop_duplicates("seed", keep="last")
+        for column in CURES if len(alike) else ():
+            bare = with_values(alike, {column: USUAL[column]})
+            alike = bare if len(bare) else with_values(alike, {column: named[column]})
+        return alike.drop_duplicates("seed", keep="last") if len(alike) else alike
 
     return of
 
 
-def base_in_words(rows: Iterable[Row]) -> str:
-    """What `base_lines` compares with, where rows have these cures."""
-    cures = {column for row in rows for column in CURES if row[column] != USUAL[column]}
-    return "λ 0" + " without regularisers" * (REGULARISERS in cures) + " with an mlp" * (PROJECTOR in cures)
+def base_in_words(rows: Collection[Row]) -> str:
+    """What `base_lines` compares rows with."""
+    values = {column: {row[column] for row in rows} for column in CURES}
+    varied = [column for column in CURES if USUAL[column] in values[column] and len(values[column]) > 1]
+    return "λ 0" + " without regularisers" * (REGULARISERS in varied) + " with an mlp" * (PROJECTOR in varied)
 
 
 def with_values(trials: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:
@@ -178,7 +180,7 @@ def sentence(summary: pd.DataFrame, largest_pruned: float = 0.0) -> str:
     best = rows[rows["chosen"].isin(BEST)].iloc[0]
     alone = rows[(rows["lam"] == 0) & rows["difference"].notna()]  # a regulariser or another head, with nothing beside it
     if len(alone) and (rows["lam"] == 0).all():
-        return f"{changed(alone.iloc[0], 'λ 0 without it', noun)}."
+        return f"{changed(alone.iloc[0], ZERO_OF[rows[PROJECTOR].iloc[0] == USUAL[PROJECTOR]], noun)}."
     more = said_alone(alone, noun) + more_of(rows, best, largest_pruned)
     zero = "λ 0 without regularisers" if len(alone) else "λ 0"
     if best["lam"] == 0:
@@ -254,11 +256,12 @@ def name_of(row: Row, others: list[Row]) -> str:
     return ", ".join(NAMES[column](row[column]) if column in NAMES else str(row[column]) for column in differing)
 
 
+ZERO_OF = {True: "λ 0 without it", False: "λ 0 with an mlp"}  # whether the head is an mlp -> what a cure alone is compared with
 NAMES = {  # column of SETTING -> how people write its values
     "method": method_name,
     "batch_norm": lambda value: "with BatchNorm" if str(value) == "True" else "without BatchNorm",
     "projector_out": "E = {}".format,
     REGULARISERS: lambda value: "without regularisers" if value == NO_REGULARISER else f"with {value}",
-    PROJECTOR: "head {}".format,
+    PROJECTOR: lambda value: f"head {value}" if value != "none" else "without a projector",
     "epochs": lambda value: counted(float(value), "epoch"),
 }

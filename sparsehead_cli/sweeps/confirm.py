@@ -80,8 +80,8 @@ def require_whole(pilot: SweepState, *, is_planned: bool) -> None:
         reason = pilot.failed.get(missing[0], "it was stopped").rstrip(".")
         raise SparseheadError(
             f"{len(missing)} of the pilot's {len(pilot.configs)} trials did not finish ({missing[0]}: {reason}), and no plan is "
-            "made of a part. The same command goes on; --retry-failed runs again what failed. A λ that always fails is none to "
-            "choose: leave it out of --lams, with another --results."
+            "made of a part. The same command goes on; --retry-failed runs again what failed. What always fails is nothing to "
+            "choose: leave it out of the grid, with another --results."
         )
 
 
@@ -95,8 +95,8 @@ def check_confirm(request: SweepRequest) -> None:
     regularised, replaced = set(grid.regularisers) - {NO_REGULARISER}, set(grid.projectors) - {USUAL_PROJECTOR}
     if not grid.auto and (0.0 not in grid.lams or not (any(grid.lams) or regularised or replaced)):
         raise SparseheadError(
-            "--confirm compares with λ 0: give --lams with 0 and at least one value above it, or auto, or --regularisers, or "
-            "--projectors."
+            "--confirm compares with λ 0: give --lams with 0, and something to compare: a value above it (or auto), --regularisers "
+            "or --projectors."
         )
     if regularised and NO_REGULARISER not in grid.regularisers:
         raise SparseheadError("--confirm compares regularisers with none: give --regularisers none as well.")
@@ -118,7 +118,9 @@ def most_arms(grid: Grid) -> int:
     heads = {name.partition(":")[0] for name in grid.projectors}
     others, penalised = cures - {(NO_REGULARISER,)}, grid.auto or any(grid.lams)
     beside = 3 if others and penalised else 0  # that regulariser alone may be another one than what is chosen of it alone
-    return 1 + 2 * penalised + len(others) + len(heads - {USUAL_PROJECTOR}) + beside
+    mlps = max(1, len(grid.dims)) * max(1, len(grid.batch_norm))  # each with a λ 0 of its own
+    chosen_ones = penalised + len(others) + (beside > 0)
+    return min(mlps, chosen_ones or 1) + 2 * penalised + len(others) + len(heads - {USUAL_PROJECTOR}) + beside
 
 
 def frozen_plan(request: SweepRequest, pilot: SweepState) -> tuple[Plan, bool]:

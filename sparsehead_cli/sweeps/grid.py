@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -11,10 +12,11 @@ from sparsehead_cli.errors import SparseheadError, one_line, shown, unknown
 from sparsehead_cli.machine.plain import folder_name
 from sparsehead_cli.runs.config import FIELDS, METHOD, METHOD_PREFIX, SWEEP, Config, Layers, combined, load_entries, resolve
 from sparsehead_cli.runs.experiments import Entries, Layer
-from sparsehead_cli.runs.settings import Values, read, setting, settings_of
+from sparsehead_cli.runs.settings import Values, names_in, read, setting, settings_of
 from sparsehead_cli.runs.tables import (
     NO_REGULARISER,
     USUAL_PROJECTOR,
+    WITHOUT_PROJECTOR,
     penalty_name,
     penalty_settings,
     projector_settings,
@@ -140,6 +142,7 @@ def contradictions(grid: Grid) -> list[str]:
     problems = []
     if "none" in grid.penalties:
         problems.append("none is no penalty to try values of λ with: λ 0 is without one.")
+    problems += problems_of_heads(grid)
     for axis, key in OF_SETTING.items():
         if getattr(grid, axis) and key in grid.settings:
             problems.append(f"{key} is given twice: {axis} are its values.")
@@ -149,6 +152,25 @@ def contradictions(grid: Grid) -> list[str]:
         if repeated:
             words = [f"{value:g}" if isinstance(value, float) else one_line(str(value)) for value in repeated]
             problems.append(f"{axis} has {', '.join(words)} more than once.")
+    return problems
+
+
+def problems_of_heads(grid: Grid) -> list[str]:
+    """A sentence for each head that is none, and where the mlp that others are compared with is not one."""
+    problems = []
+    for value in grid.projectors:
+        kind, _, width = value.partition(":")
+        if kind not in names_in("nets.heads:PROJECTORS"):
+            problems.append(str(unknown("projector", kind, names_in("nets.heads:PROJECTORS"))))
+        elif kind == USUAL_PROJECTOR and ":" in value:
+            problems.append(f"projectors has {one_line(value)}: give the widths of mlp as dims.")
+        elif kind == WITHOUT_PROJECTOR and ":" in value:
+            problems.append(f"projectors has {one_line(value)}: without a projector z is as wide as r. Give {kind}.")
+        elif kind not in (USUAL_PROJECTOR, WITHOUT_PROJECTOR) and not re.fullmatch(r"[1-9][0-9]{0,8}", width):
+            problems.append(f"projectors has {one_line(value)}: give its width as a whole number, as in {kind}:64.")
+    several = [axis for axis in ("dims", "batch_norm") if len(getattr(grid, axis)) > 1]
+    if several and set(grid.projectors) - {USUAL_PROJECTOR}:
+        problems.append(f"projectors are compared with one mlp: give {' and '.join(several)} one value, or leave other heads out.")
     return problems
 
 
@@ -170,8 +192,8 @@ def trials(
 
     A method's own recipe comes first, then the sweep's settings; the method that the sweep's entry is a recipe of has no other.
     With λ 0 penalty, groups and solver make no difference and are the defaults: all penalties share that trial. What stands in
-    the place of an mlp has no weights to penalise: it has λ 0 alone, and no regularisers where the grid has none, too. Where λ is
-    "auto", `auto` gives the values for settings with λ 1.
+    the place of an mlp has no weights to penalise: it has λ 0 alone, and no regularisers where the grid has mlp and none, too.
+    Where λ is "auto", `auto` gives the values for settings with λ 1.
 
     Raises: SparseheadError for settings that are wrong, and for more trials than MOST.
     """
@@ -197,8 +219,8 @@ def lams_of(
     """The values of λ of a point of a grid, all seeds alike; () of one that is not trained."""
     of_axis = dict(zip(OF_SETTING, point[1:], strict=False))
     if of_axis["projectors"] not in (None, USUAL_PROJECTOR):
-        bare = NO_REGULARISER in grid.regularisers
-        return () if bare and of_axis["regularisers"] != NO_REGULARISER else (0.0,)
+        alone = USUAL_PROJECTOR in grid.projectors and NO_REGULARISER in grid.regularisers
+        return () if alone and of_axis["regularisers"] != NO_REGULARISER else (0.0,)
     return auto(config_of(0, point, 1.0)) if grid.auto else grid.lams
 
 

@@ -19,7 +19,7 @@ from sparsehead_cli.runs.folder import identity_columns, is_other
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import METRICS, TABLES, VARIED
+from sparsehead_cli.runs.tables import METRICS, TABLES, USUAL, VARIED
 from sparsehead_cli.study.curves import keep_curves
 from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
@@ -201,6 +201,8 @@ def row_of_trial(path: Path, config: Config) -> Row | None:
 def require_own(path: Path, row: Row, name: str, config: Config, remedy: str) -> None:
     """Raises: SparseheadError for a row that does not have the settings of the trial whose name it has."""
     expected = {**identity_columns(config, name), **setting_columns(config)}
+    if row["projector"] == USUAL["projector"]:  # of a table that was written before there was this column
+        row["projector"] = expected["projector"]
     for column in ("run", *TOLD_BY):
         if row[column] != str(expected[column]):
             raise SparseheadError(

@@ -4,7 +4,18 @@ import scipy.stats
 
 from sparsehead_cli.runs.table_files import frame
 from sparsehead_cli.study.stats import bootstrap_interval
-from sparsehead_cli.study.summary import NUMBERS, SETTING, by_setting, choose, collapsed_lams, compare, name_of, summarise, verdicts
+from sparsehead_cli.study.summary import (
+    NUMBERS,
+    SETTING,
+    base_in_words,
+    by_setting,
+    choose,
+    collapsed_lams,
+    compare,
+    name_of,
+    summarise,
+    verdicts,
+)
 
 DEFAULTS = {"experiment": "e", "method": "simclr", "dataset": "fashion10k", "backbone": "narrow", "penalty": "l21"}
 DEFAULTS |= {"solver": "subgradient", "batch_norm": "True", "projector_out": "128", "epochs": "10", "regularisers": "none"}
@@ -148,7 +159,21 @@ def test_what_stands_in_the_place_of_an_mlp_is_compared_with_it():
     assert by["direct:64", 0.0]["difference"] == pytest.approx(-(0.02 + 0.02 + 0.017) / 3)
     assert by["mlp", 0.0]["difference"] == ""
     _, cut = verdicts(summary)
-    assert cut.startswith("SimCLR, head direct:64: -1.9 points (-2.3 to -1.5) from λ 0 without it on test images: a loss.")
+    assert cut.startswith("SimCLR, head direct:64: -1.9 points (-2.3 to -1.5) from λ 0 with an mlp on test images: a loss.")
+
+
+@pytest.mark.parametrize(
+    ("all_have", "varied"),
+    [({"projector": "direct:64"}, {"regularisers": "koleo:1"}), ({"regularisers": "koleo:1"}, {"projector": "direct:64"})],
+)
+def test_what_all_trials_have_is_no_cure(all_have, varied):
+    """Then the other cure is compared with λ 0 without it alone."""
+    trials = [*rows({0.0: [0.80, 0.82]}, **all_have), *rows({0.0: [0.81, 0.83]}, **all_have, **varied)]
+    ((column, value),) = varied.items()
+    found = [r["difference"] for r in summarise(trials) if r["metric"] == "accuracy" and r[column] == value]
+    assert found == [pytest.approx(0.01)]
+    words = {"regularisers": "λ 0 without regularisers", "projector": "λ 0 with an mlp"}
+    assert base_in_words(summarise(trials)) == words[column]
 
 
 def test_regularisers_of_all_trials_are_not_what_is_compared():

@@ -20,7 +20,7 @@ from sparsehead_cli.study.plan import CONTROL, first_seed, read_plan
 from sparsehead_cli.study.results import CONFIRMATION_CSV, PLAN, SWEEP_CSV
 from sparsehead_cli.study.stats import holm
 from sparsehead_cli.study.study import read_study
-from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirming, frozen_plan, most_arms
+from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirmed, confirming, frozen_plan, most_arms
 from sparsehead_cli.sweeps.grid import read_grid
 from sparsehead_cli.sweeps.request import SweepRequest
 from sparsehead_cli.sweeps.sweep import read_state
@@ -210,6 +210,9 @@ def test_each_cure_is_a_choice_of_its_own(request_, capsys):
     text = "\n".join(sentences(found))
     assert "λ 0.01 of l21 (subgradient), regularisers koleo:0.1, head with BatchNorm" in text
     assert "koleo:0.1 alone, from λ 0 without: linear probe of r +" in text
+    assert confirmed(plan, pilot.folder, confirming(request, plan, pilot)).rows == found.rows
+    kept = read_csv(pilot.folder / CONFIRMATION_CSV)
+    assert [float(row["difference"]) for row in kept] == pytest.approx([row["difference"] for row in found.rows])
     labels = [label.get_text() for label in confirmation_figure(found).axes[0].get_yticklabels()]
     assert set(labels) == {f"λ {alone.lam:g}", "koleo:0.1", "variance:1", "λ 0.01 and koleo:0.1"}
     assert len(confirmation_tables(found)) == 4
@@ -256,7 +259,7 @@ def test_a_head_in_the_place_of_the_mlp_is_a_choice(request_):
     assert state.configs[of_head.runs["chosen"][0]].projector == "direct"
     assert len(state.configs) == 4 * 8 <= most_arms(request.grid) * 8
     found = read_confirmation(pilot.folder)
-    assert [line[0].value for line in cures_tables(found)[0].lines] == [f"λ {of_lam.lam:g}", "direct:16"]
+    assert [line[0].value for line in cures_tables(found)[0].lines] == [f"λ {of_lam.lam:g}", "head direct:16"]
     assert "SimCLR: λ 0, head direct:16, chosen by 3 pilot seeds" in "\n".join(sentences(found))
     ((_, command), *_) = commands_of(read_study(pilot.folder))
     assert "--projectors mlp,direct:8,direct:16" in command
@@ -407,8 +410,8 @@ def test_other_settings_than_those_of_the_plan_are_refused(planned):
     ("confirm", "axes", "match"),
     [
         (7, {}, "confirm must be at least 8 and at most 200 fresh seeds, given 7"),
-        (8, {"lams": "1e-3,1e-2"}, "give --lams with 0 and at least one value above it"),
-        (8, {"lams": "0"}, "give --lams with 0 and at least one value above it"),
+        (8, {"lams": "1e-3,1e-2"}, "give --lams with 0, and something to compare"),
+        (8, {"lams": "0"}, "give --lams with 0, and something to compare"),
         (8, {"regularisers": "koleo:1,koleo:2"}, "--confirm compares regularisers with none: give --regularisers none as well"),
         (8, {"penalties": "l2-matched,l2-matched-first"}, "l2-matched is the control that a choice is compared with"),
         (8, {"seeds": 1}, "a pilot needs at least 2 seeds"),

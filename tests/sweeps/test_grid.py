@@ -105,13 +105,30 @@ def test_heads_in_the_place_of_the_mlp_are_an_axis(experiments):
     cured = trials(read_grid("two", experiments, {**axes, "regularisers": "none,koleo:1"}, {}), "two", experiments)
     assert {c.projector for c in cured if c.regularisers} == {"mlp"}
     assert len(cured) == 2 * (2 * (1 + 2) + 3)
-    wide = trials(read_grid("two", experiments, {**axes, "projectors": "mlp,direct", "dims": "4,8"}, {}), "two", experiments)
-    assert {c.projector_out for c in wide if c.projector == "direct"} == {4, 8}
+    without = {**axes, "projectors": "none", "regularisers": "none,koleo:1"}
+    no_mlp = trials(read_grid("two", experiments, without, {}), "two", experiments)
+    assert {c.regularisers for c in no_mlp} == {None, ("koleo:1",)}  # then they are what is compared
     auto = read_grid("two", experiments, {**axes, "lams": "auto"}, {})
     assert {c.projector for c in trials(auto, "two", experiments, lambda config: (0.0, config.lam)) if c.lam} == {"mlp"}
-    for wrong, words in (("direct:x", "projector_out must be a whole number"), ("direct:0", "projector_out must be at least 1")):
-        text = told(lambda wrong=wrong: trials(read_grid("two", experiments, {"projectors": wrong}, {}), "two", experiments))
-        assert words in text
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        *(
+            ({"projectors": f"mlp,direct{width}"}, "give its width as a whole number, as in direct:64")
+            for width in ("", ":", ":0", ":x")
+        ),
+        ({"projectors": "mlp,direct:04"}, "projectors has direct:04: give its width as a whole number"),
+        ({"projectors": "mlp:64"}, "projectors has mlp:64: give the widths of mlp as dims"),
+        ({"projectors": "none:3"}, "projectors has none:3: without a projector z is as wide as r. Give none"),
+        ({"projectors": "Direct:3"}, 'unknown projector "Direct"; known: mlp, none, orthogonal, direct. Did you mean "direct"?'),
+        ({"projectors": "mlp,none", "dims": "4,8"}, "projectors are compared with one mlp: give dims one value"),
+        ({"projectors": "mlp,none", "batch_norm": "true,false"}, "compared with one mlp: give batch_norm one value"),
+    ],
+)
+def test_heads_that_are_none(experiments, given, words):
+    assert words in told(lambda: read_grid("two", experiments, given, {}))
 
 
 def test_regularisers_given_twice(experiments):

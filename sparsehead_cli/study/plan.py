@@ -176,15 +176,13 @@ def with_all_that_scatters(every: list[Candidate]) -> list[Candidate]:
     alike: dict[tuple[str, ...], list[Candidate]] = {}
     for one in every:
         alike.setdefault(tuple(one.zeros.values()), []).append(one)
-    found = []
-    for one in every:
-        others = alike[tuple(one.zeros.values())]
-        if len({other.cure for other in others}) > 1:
-            base = one.trials[one.trials["run"].isin(one.zeros.values())].assign(lam=BASE)
-            own = [other.trials[other.trials["run"].isin(other.runs.values())] for other in others]
-            one = replace(one, trials=pd.concat([base, *(trials.assign(lam=i) for i, trials in enumerate(own))]))
-        found.append(one)
-    return found
+    together = {}
+    for zeros, group in alike.items():
+        if len({one.cure for one in group}) > 1:
+            base = group[0].trials[group[0].trials["run"].isin(zeros)].assign(lam=BASE)
+            own = [one.trials[one.trials["run"].isin(one.runs.values())] for one in group]
+            together[zeros] = pd.concat([base, *(trials.assign(lam=i) for i, trials in enumerate(own))])
+    return [replace(one, trials=together.get(tuple(one.zeros.values()), one.trials)) for one in every]
 
 
 def runs_of(trials: pd.DataFrame) -> dict[int, str]:

@@ -11,7 +11,7 @@ from sparsehead_cli.measure.dimensions import COLLAPSED_RANK
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.runs.tables import KIND, NO_REGULARISER, USUAL, VARIED
+from sparsehead_cli.runs.tables import KIND, NO_REGULARISER, USUAL, VARIED, WITHOUT_PROJECTOR
 from sparsehead_cli.study.stats import bootstrap_interval, deviation, differences, paired_columns
 
 SETTING = (*KIND, *VARIED)
@@ -262,6 +262,6 @@ NAMES = {  # column of SETTING -> how people write its values
     "batch_norm": lambda value: "with BatchNorm" if str(value) == "True" else "without BatchNorm",
     "projector_out": "E = {}".format,
     REGULARISERS: lambda value: "without regularisers" if value == NO_REGULARISER else f"with {value}",
-    PROJECTOR: lambda value: f"head {value}" if value != "none" else "without a projector",
+    PROJECTOR: lambda value: f"head {value}" if value != WITHOUT_PROJECTOR else "without a projector",
     "epochs": lambda value: counted(float(value), "epoch"),
 }

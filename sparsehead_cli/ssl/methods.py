@@ -119,6 +119,27 @@ class SimSiam(Method):
         return self.predictor.parameters()
 
 
+class NNSiam(Queued):
+    """SimSiam whose targets are the nearest neighbours of embeddings among earlier ones. Source: Dwibedi et al. 2021.
+
+    `queue` embeddings of first views are kept. The predictor's learning rate and the BatchNorm behind z are SimSiam's.
+    """
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module, *, queue: Count = 98304, predictor_hidden: Count = 512) -> None:
+        super().__init__(backbone, projector, queue)
+        self.predictor = predictor_of(backbone, projector, predictor_hidden)
+        self.norm = nn.BatchNorm1d(output_dim(projector, backbone.dim), affine=False)
+
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        embeddings = [self.norm(self.embed(view.inputs)[1]).float() for view in views]
+        self.keys = all_gather(embeddings[0].detach())
+        neighbours = [losses.nearest(z, self.queue) for z in embeddings]
+        return objective(losses.simsiam, *(self.predictor(z) for z in embeddings), *neighbours), {}
+
+    def constant_lr(self) -> Iterable[nn.Parameter]:
+        return self.predictor.parameters()
+
+
 class SwAV(Method):
     """Predict from one view the equally shared prototype codes of the other. Source: Caron et al. 2020.
 
@@ -223,6 +244,7 @@ METHODS: dict[str, type[Method]] = {
     "mocov3": MoCoV3,
     "nnclr": NNCLR,
     "nnbyol": NNBYOL,
+    "nnsiam": NNSiam,
     "ressl": ReSSL,
     "vibcreg": VIbCReg,
     "tico": TiCo,

@@ -10,6 +10,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import make_projector
 from sparsehead_cli.runs.method_settings import method_settings
+from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import rising
 from sparsehead_cli.ssl.methods import METHODS
 from tests.conftest import method_recipe, needs_patches, small_backbone
@@ -247,6 +248,16 @@ def test_the_queue_keeps_the_newest_keys_and_never_this_batchs():
         seen = [*seen, *method.keys][-20:]
     assert {tuple(k.tolist()) for k in queue} == {tuple(k.tolist()) for k in seen}
     assert method.oldest == 32 % 20
+
+
+def test_nnsiam_predicts_the_neighbours_of_the_other_view():
+    method = build("nnsiam", queue=20).eval()
+    z1, z2 = (method.norm(method.embed(view.inputs)[1]) for view in views())
+    expected = losses.simsiam(*map(method.predictor, (z1, z2)), *(losses.nearest(z, method.queue) for z in (z1, z2)))
+    loss, _ = method(views(), of(LABELS))
+    torch.testing.assert_close(loss, expected)
+    assert torch.equal(method.keys, z1)
+    assert abs(loss - losses.simsiam(*map(method.predictor, (z1, z2)), z1, z2)) > 0.01
 
 
 def test_symmetric_moco_uses_both_views_as_queries():

@@ -168,6 +168,8 @@ def problems_of_heads(grid: Grid) -> list[str]:
             problems.append(f"projectors has {one_line(value)}: without a projector z is as wide as r. Give {kind}.")
         elif kind not in (USUAL_PROJECTOR, WITHOUT_PROJECTOR) and not re.fullmatch(r"[1-9][0-9]{0,8}", width):
             problems.append(f"projectors has {one_line(value)}: give its width as a whole number, as in {kind}:64.")
+    if grid.lams and 0 not in grid.lams and set(grid.projectors) - {USUAL_PROJECTOR}:
+        problems.append("heads other than mlp have no weights that λ could weigh: give 0 among --lams, or leave them out.")
     several = [axis for axis in ("dims", "batch_norm") if len(getattr(grid, axis)) > 1]
     if several and set(grid.projectors) - {USUAL_PROJECTOR}:
         problems.append(f"projectors are compared with one mlp: give {' and '.join(several)} one value, or leave other heads out.")

@@ -123,6 +123,8 @@ def test_heads_in_the_place_of_the_mlp_are_an_axis(experiments):
         ({"projectors": "mlp:64"}, "projectors has mlp:64: give the widths of mlp as dims"),
         ({"projectors": "none:3"}, "projectors has none:3: without a projector z is as wide as r. Give none"),
         ({"projectors": "Direct:3"}, 'unknown projector "Direct"; known: mlp, none, orthogonal, direct. Did you mean "direct"?'),
+        ({"projectors": "direct:4", "lams": "1e-2"}, "no weights that λ could weigh: give 0 among --lams, or leave them out"),
+        ({"projectors": "mlp,none", "lams": "1e-2"}, "no weights that λ could weigh: give 0 among --lams, or leave them out"),
         ({"projectors": "mlp,none", "dims": "4,8"}, "projectors are compared with one mlp: give dims one value"),
         ({"projectors": "mlp,none", "batch_norm": "true,false"}, "compared with one mlp: give batch_norm one value"),
     ],

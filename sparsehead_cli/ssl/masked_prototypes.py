@@ -1,6 +1,6 @@
-"""Methods that hide patches from a student and show them to a slow teacher, both of which score prototypes: iBOT and DINOv2.
+"""Methods that hide patches from a student and show them to a slow teacher, both of which score prototypes: iBOT, DINOv2 and MSN.
 
-Both have a projection head, which SparseHead acts on.
+They have a projection head, which SparseHead acts on.
 """
 
 import copy
@@ -275,3 +275,52 @@ class DINOv2(HiddenFromStudent):
         super().after_step(progress)
         self.patch_head[1].after_step(progress)
         move(self.patch_teacher, self.patch_head, rising(self.momentum, progress))
+
+
+class MSN(Method):
+    """Read a part of one view's patches, and match what a slow teacher makes of the other view. Source: Assran et al. 2022.
+
+    The first view, without a random share `masked` of its patches, and local views, small crops, are compared over prototypes with
+    the second. `regularisation` weighs the entropy of their mean, which keeps all prototypes in use; `iterations` of Sinkhorn-Knopp
+    (or 0) share out the teacher's. The teacher's `momentum` rises to 1 along a line.
+    """
+
+    needs = Needs(local=True)
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        projector: nn.Module,
+        *,
+        prototypes: Annotated[int, Range(least=2)] = 1024,
+        student_temperature: Positive = 0.1,
+        teacher_temperature: Positive = 0.025,
+        momentum: Share = 0.996,
+        masked: Part = 0.15,
+        regularisation: Annotated[float, Range(least=0)] = 1.0,
+        iterations: Annotated[int, Range(least=0)] = 3,
+    ) -> None:
+        super().__init__(backbone, projector)
+        require_patches(backbone, "msn")
+        self.temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
+        self.momentum, self.masked = momentum, masked
+        self.numbers = {"regularisation": regularisation, "iterations": iterations}
+        self.prototypes = Prototypes(prototypes, output_dim(projector, backbone.dim), frozen=0.0)
+        self.teacher = teacher_of(backbone, projector)
+
+    def suspects(self) -> list[str]:
+        return too_low(**self.temperatures)
+
+    def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        anchor, target, *local = views
+        patches = self.backbone.patches(anchor.inputs)
+        seen = ~masks.at_random(*patches.shape[:3], self.masked, patches.device)
+        tokens = in_parts(self.backbone, {"patches": patches, "visible": seen}, self.parts)
+        anchors = [self.projector(self.backbone.pool(tokens, seen)), *embed_by_size(self, local)]
+        with torch.no_grad():
+            _, t = self.embed(target.inputs, self.teacher)
+        return objective(losses.msn, t, *anchors, prototypes=self.prototypes(), **self.temperatures, **self.numbers)
+
+    def after_step(self, progress: float) -> None:
+        self.prototypes.after_step(progress)
+        self.move_teacher(self.momentum + (1 - self.momentum) * progress)

@@ -39,7 +39,7 @@ from sparsehead_cli.ssl.contrastive import DCL, DCLW, NNCLR, MoCo, MoCoV3, Queue
 from sparsehead_cli.ssl.decorrelation import MMCR, BarlowTwins, FroSSL, LeJEPA, TiCo, VIbCReg, VICReg, VICRegL
 from sparsehead_cli.ssl.generative import MAE, Autoencoder
 from sparsehead_cli.ssl.masked import IJEPA, SimMIM
-from sparsehead_cli.ssl.masked_prototypes import IBOT, DINOv2
+from sparsehead_cli.ssl.masked_prototypes import IBOT, MSN, DINOv2
 from sparsehead_cli.ssl.whitening import WMSE, IterNorm, ShuffledDBN
 
 
@@ -261,4 +261,5 @@ METHODS: dict[str, type[Method]] = {
     "ijepa": IJEPA,
     "ibot": IBOT,
     "dinov2": DINOv2,
+    "msn": MSN,
 }

@@ -14,6 +14,7 @@ from lightly.loss import (
     IBOTPatchLoss,
     KoLeoLoss,
     MMCRLoss,
+    MSNLoss,
     NegativeCosineSimilarity,
     NTXentLoss,
     SwaVLoss,
@@ -129,6 +130,18 @@ def test_ibot():
         return loss(*scores, hidden)
 
     agree(ours, theirs, tensors(1, (6, 20, DIM), seed=7))
+
+
+@pytest.mark.parametrize("iterations", [0, 3])
+def test_msn(iterations):
+    prototypes, target, *local = tensors(1, (9, DIM), seed=5) + tensors(3, seed=6)
+    constants = {"student_temperature": 0.1, "teacher_temperature": 0.025, "regularisation": 1.5, "iterations": iterations}
+    loss = MSNLoss(temperature=0.1, sinkhorn_iterations=iterations, regularization_weight=1.5)
+
+    def ours(a, p):
+        return losses.msn(target, a, *local, prototypes=p, **constants)[0]
+
+    agree(ours, lambda a, p: loss(torch.cat([a, *local]), target, p, target_sharpen_temperature=0.25), [*tensors(1), prototypes])
 
 
 def test_koleo():

@@ -48,6 +48,8 @@ def deepcluster(*views, prototypes, assigned=LABELS):
     return losses.deepcluster(*views, prototypes=both, assigned=assigned, temperature=0.1)
 
 
+MSN = {"student_temperature": 0.1, "teacher_temperature": 0.025, "regularisation": 1.0, "iterations": 3}
+
 # two views -> the objective; embeddings of width 5 or less
 OBJECTIVES = {
     "nt_xent": lambda a, b: losses.nt_xent(a, b, 0.2),
@@ -73,9 +75,11 @@ OBJECTIVES = {
     "shuffled_dbn": lambda a, b: losses.shuffled_dbn(a, b, ORDER[: a.shape[1]].argsort(), 2, 1e-3),
     "iter_norm": lambda a, b: losses.iter_norm(a, b, 5, 1e-3),
     "deepcluster": lambda a, b: deepcluster(a, b, prototypes=of_type(PROTOTYPES, a)),
+    "msn": lambda a, b: losses.msn(b, a, prototypes=of_type(PROTOTYPES, a), **MSN)[0],
 }
-SYMMETRIC = sorted(set(OBJECTIVES) - {"info_nce", "relations", "tico"})
+SYMMETRIC = sorted(set(OBJECTIVES) - {"info_nce", "relations", "tico", "msn"})
 WITH_STOP_GRADIENT = {"info_nce", "byol", "simsiam", "swav", "dino", "decoupled, weighted", "moco_v3", "nnclr", "relations", "tico"}
+WITH_STOP_GRADIENT |= {"msn"}
 
 
 @pytest.mark.parametrize("name", SYMMETRIC)
@@ -532,6 +536,23 @@ def test_vibcregs_covariance_term_is_of_correlations():
         correlation = torch.corrcoef(z.T)
         expected += (correlation.square().sum() - 4) / 16
     torch.testing.assert_close(terms["covariance"], expected)
+
+
+def test_msn_is_the_cross_entropy_to_sharpened_codes_and_what_the_mean_lacks_in_entropy():
+    (target, first), (second, _) = embeddings(6, 3), embeddings(7, 3)
+    second, prototypes = second[:6], PROTOTYPES.double()[:, :3]
+    loss, terms = losses.msn(target, first, second, prototypes=prototypes, **{**MSN, "iterations": 0, "regularisation": 0.5})
+    directions = F.normalize(prototypes, dim=1)
+    codes, ours = [], []
+    for z, temperature, found in ((target, 0.025, codes), (first, 0.1, ours), (second, 0.1, ours)):
+        found += [(directions @ (row / row.norm()) / temperature).softmax(dim=0) for row in z]
+    expected = sum(-(codes[i % 6] * p.log()).sum() for i, p in enumerate(ours)) / 12
+    mean = sum(ours) / 12
+    torch.testing.assert_close(terms["cross_entropy"], expected)
+    torch.testing.assert_close(terms["missing_entropy"], math.log(len(prototypes)) + (mean * mean.log()).sum())
+    assert loss == terms["cross_entropy"] + 0.5 * terms["missing_entropy"]
+    even, _ = losses.msn(target, target, prototypes=torch.eye(3).double().repeat(2, 1), **{**MSN, "student_temperature": 1e9})
+    assert even.item() == pytest.approx(math.log(6))  # a student that says nothing lacks no entropy
 
 
 def test_tico_moves_its_second_moment_and_penalises_what_is_often_there():

@@ -15,7 +15,7 @@ from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.ssl.regularisers import koleo
 from tests.ssl.test_methods import LABELS, build, of, views
 
-MASKED = ("simmim", "ijepa", "ibot", "dinov2")
+MASKED = ("simmim", "ijepa", "ibot", "dinov2", "msn")
 TEMPERATURES = {"student_temperature": 0.1, "teacher_temperature": 0.05}
 
 
@@ -212,6 +212,26 @@ def test_the_loss_is_the_sum_of_its_terms(name):
         added = 0.1 * terms["koleo"] if name == "dinov2" else 0
         torch.testing.assert_close(loss, terms["of_classes"] + terms["of_patches"] + added)
         assert all(term != 0 for term in terms.values())
+
+
+def test_msns_student_does_not_read_what_is_hidden_and_its_teacher_sees_the_other_view():
+    """The target is of the second view, the anchors are of the first and of small crops."""
+    method, pair, local = build("msn", masked=0.5).eval(), views(), View(views(1)[0].inputs[:, :, :7, :7] + 1, LOCAL)
+    torch.manual_seed(0)
+    hidden = masks.at_random(8, 3, 3, 0.5, torch.device("cpu"))
+    seen = elsewhere(pair[0].inputs, hidden, 4)
+    assert not torch.equal(seen, pair[0].inputs)
+    found = []
+    for first in (pair[0].inputs, seen):
+        torch.manual_seed(0)
+        found.append(method([View(first), pair[1], local], of(LABELS)))
+    assert torch.equal(found[0][0], found[1][0])
+    torch.manual_seed(0)
+    tokens = method.backbone({"patches": method.backbone.patches(seen), "visible": ~hidden})
+    anchors = [method.projector(method.backbone.pool(tokens, ~hidden)), method.projector(method.backbone(local.inputs))]
+    target = method.teacher(pair[1].inputs)
+    expected = losses.msn(target, *anchors, prototypes=method.prototypes(), **method.temperatures, **method.numbers)
+    torch.testing.assert_close(found[0], expected)
 
 
 def test_dinov2_spreads_the_class_tokens_of_each_view_by_itself():

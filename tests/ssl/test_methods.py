@@ -216,7 +216,7 @@ def test_a_part_passes_twice_through_a_student_and_once_through_a_teacher(name):
 # ------------------------------------------------------------------------------------------------ what moves after a step
 
 
-@pytest.mark.parametrize("name", ["moco", "byol", "dino", "ibot", "dinov2"])
+@pytest.mark.parametrize("name", ["moco", "byol", "dino", "ibot", "dinov2", "msn"])
 def test_teachers_follow_slowly_and_get_no_gradient(name):
     method = build(name, momentum=0.75)
     student = [p for m in (method.backbone, method.projector) for p in m.parameters()]
@@ -278,7 +278,7 @@ def test_dinos_centre_moves_towards_the_teachers_mean():
     assert method.centre.dtype == torch.float32
 
 
-@pytest.mark.parametrize("name", ["swav", "dino", "ibot", "dinov2"])
+@pytest.mark.parametrize("name", ["swav", "dino", "ibot", "dinov2", "msn"])
 def test_prototypes_have_length_one(name):
     method = build(name)
     steps(method, 2)

@@ -86,7 +86,7 @@ class SynchronisationIsAnError:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("method", ["simclr", "byol", "barlow", "swav", "dino", "moco", "simmim", "ijepa", "ibot", "dinov2"])
+@pytest.mark.parametrize("method", ["simclr", "byol", "barlow", "swav", "dino", "moco", "simmim", "ijepa", "ibot", "dinov2", "msn"])
 def test_steps_on_a_gpu_run_without_synchronisation(tiny, method):
     for solver, precision in itertools.product(SOLVERS, ("float32", "auto")):
         run = build(tiny(**settings_of(method), solver=solver, precision=precision, device="cuda"))

@@ -1,5 +1,6 @@
 """Objectives of prototypes: which of them an embedding is near."""
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -78,6 +79,31 @@ def dino(
         log_p = (prototype_scores(z, prototypes) / student_temperature).log_softmax(dim=1)
         losses.append(-(target * log_p.repeat(2, 1)).sum(dim=1))
     return torch.cat(losses).mean(), teacher.mean(dim=0)
+
+
+def msn(
+    target: Tensor,
+    *anchors: Tensor,
+    prototypes: Tensor,
+    student_temperature: float,
+    teacher_temperature: float,
+    regularisation: float,
+    iterations: int,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Cross-entropy of anchors to a teacher's sharpened codes of one view, mean over B and anchors, + regularisation · (log P − the
+    entropy of the anchors' mean distribution); [B, E] each, [P, E] -> [].
+
+    The target gets no gradient, nor the prototypes through it; with iterations above 0 its codes share the batch equally.
+    Source: MSN (Assran et al. 2022), eq. 1, whose last term is 0 here at its best, as in the authors' code.
+    """
+    codes = sinkhorn((prototype_scores(target, prototypes).detach() / teacher_temperature).log_softmax(dim=1), 1.0, iterations)
+    log_p = (prototype_scores(torch.cat(anchors), prototypes) / student_temperature).log_softmax(dim=1)
+    mean = log_p.exp().mean(dim=0).clamp(min=torch.finfo(log_p.dtype).tiny)  # of a prototype that nobody is near
+    terms = {
+        "cross_entropy": -(codes.repeat(len(anchors), 1) * log_p).sum(dim=1).mean(),
+        "missing_entropy": math.log(len(prototypes)) + (mean * mean.log()).sum(),
+    }
+    return terms["cross_entropy"] + regularisation * terms["missing_entropy"], terms
 
 
 def deepcluster(*views: Tensor, prototypes: Tensor, assigned: Tensor, temperature: float) -> Tensor:

@@ -14,7 +14,6 @@ import math
 import typing
 from collections import defaultdict
 from dataclasses import dataclass, field, replace
-from functools import cache
 from itertools import groupby
 
 import numpy as np
@@ -22,7 +21,7 @@ import torch
 from torch import Tensor
 
 from sparsehead_cli.data.colour import blend, luma, shift_hue, solarize
-from sparsehead_cli.data.contract import GLOBAL, LOCAL, Inputs, View
+from sparsehead_cli.data.contract import GLOBAL, LOCAL, Inputs, Normalisation, View
 from sparsehead_cli.machine.ranges import Range
 
 ATTEMPTS = 10  # boxes tried before the fall-back, as torchvision does
@@ -61,25 +60,6 @@ class Augmentation:
     def size_in(self, size: int) -> int:
         """The view's side in pixels where whole views have `size`."""
         return max(1, round(self.side * size))
-
-
-@dataclass(frozen=True)
-class Normalisation:
-    """Per-channel mean and standard deviation of a data set's training images, on the scale [0, 1]."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Images in [0, 1] -> zero mean, unit variance over the data set, [B, C, h, w] -> [B, C, h, w]."""
-        mean, std = _on_device(self, x.device)
-        return (x - mean).div_(std)
-
-
-@cache
-def _on_device(normalise: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and deviation, [C, 1, 1] each; copied to a device once, since every copy makes the processor wait."""
-    return tuple(torch.tensor(v, device=device)[:, None, None] for v in (normalise.mean, normalise.std))
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,11 @@ A source knows nothing of views, and the training loop looks inside neither inpu
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from functools import cache
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from sparsehead_cli.data.augment import Normalisation
 
 Inputs = Tensor | dict[str, Tensor]  # images uint8 [B, C, H, W]; or tokens by name, [B, T] each; or what a plug-in needs
 GLOBAL, LOCAL = "global", "local"  # the roles of views: most of an input, or a small part of it
@@ -100,13 +98,32 @@ class Views(Protocol):
 
 
 @dataclass(frozen=True)
+class Normalisation:
+    """Per-channel mean and standard deviation of a data set's training images, on the scale [0, 1]."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Images in [0, 1] -> zero mean, unit variance over the data set, [B, C, h, w] -> [B, C, h, w]."""
+        mean, std = _on_device(self, x.device)
+        return (x - mean).div_(std)
+
+
+@cache
+def _on_device(normalise: Normalisation, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation, [C, 1, 1] each; copied to a device once, since every copy makes the processor wait."""
+    return tuple(torch.tensor(v, device=device)[:, None, None] for v in (normalise.mean, normalise.std))
+
+
+@dataclass(frozen=True)
 class ImageSpec:
     """What an encoder must know of images, and people of their labels: channels, the side of the square, the statistics."""
 
     classes: tuple[str, ...]
     channels: int
     size: int
-    normalise: "Normalisation"
+    normalise: Normalisation
 
     @property
     def image(self) -> tuple[int, int, int]:

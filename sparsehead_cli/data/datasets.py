@@ -16,9 +16,8 @@ import numpy as np
 import torch
 
 from sparsehead_cli.data import published
-from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.classes import CIFAR10, CIFAR100, DIGITS, FASHION, STL10
-from sparsehead_cli.data.contract import ImageSpec, Source, fingerprint
+from sparsehead_cli.data.contract import ImageSpec, Normalisation, Source, fingerprint
 from sparsehead_cli.data.factors import SHAPES, read_factors
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.hugging_face import hugging_face, is_hugging_face

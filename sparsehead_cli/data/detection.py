@@ -20,7 +20,7 @@ from torch.utils.data import Dataset
 from torchvision.ops import clip_boxes_to_image
 
 from sparsehead_cli.data.decoding import decode
-from sparsehead_cli.data.folders import reason_of
+from sparsehead_cli.data.listing import reason_of
 from sparsehead_cli.errors import SparseheadError, did_you_mean, unknown
 
 Target = dict[str, Tensor]

@@ -10,7 +10,6 @@ import multiprocessing
 import multiprocessing.connection
 import multiprocessing.util
 import os
-import re
 import signal
 import sys
 import threading
@@ -27,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from sparsehead_cli.data.augment import Crops
 from sparsehead_cli.data.contract import Batch, ImageSpec, each
-from sparsehead_cli.data.listing import Listing, fingerprint
+from sparsehead_cli.data.listing import Listing, fingerprint, reason_of
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.cores import cores
 
@@ -237,12 +236,6 @@ def died(exit_code: int | None, unfinished: list[str]) -> Died:
     named = " or ".join(unfinished[:WORKERS])
     advice = ADVICE.get(how, "Remove the image, or try it alone. With --workers 0 images are read without such processes.")
     return Died(f"a process that reads images died ({how}){f' while it read {named}' if named else ''}. {advice}", unfinished)
-
-
-def reason_of(error: Exception) -> str:
-    """What is wrong with a file, in one line and without the place in the decoder's source."""
-    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-    return re.sub(r"^.*\.cpp:\d+, ", "", text).strip().rstrip(".")
 
 
 def _as_it_is(batch: object) -> object:

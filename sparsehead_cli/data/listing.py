@@ -6,6 +6,7 @@ neither knows nor cares which: what a batch contains is a function of its number
 
 import hashlib
 import os
+import re
 import stat
 from array import array
 from collections.abc import Iterable, Iterator
@@ -169,3 +170,9 @@ def read_file(path: str | Path) -> np.ndarray:
         return data
     finally:
         os.close(file)
+
+
+def reason_of(error: Exception) -> str:
+    """What is wrong with a file, in one line and without the place in the decoder's source."""
+    text = (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
+    return re.sub(r"^.*\.cpp:\d+, ", "", text).strip().rstrip(".")

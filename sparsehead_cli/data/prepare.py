@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.augment import Normalisation, resize_weights, separable
+from sparsehead_cli.data.augment import resize_weights, separable
 from sparsehead_cli.data.colour import luma
+from sparsehead_cli.data.contract import Normalisation
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,7 @@ from torchvision.transforms.v2 import functional
 from sparsehead_cli.data.augment import Crops, Draw, random_boxes
 from sparsehead_cli.data.contract import Inputs, each
 from sparsehead_cli.data.decoding import decode_bytes
-from sparsehead_cli.data.folders import reason_of
-from sparsehead_cli.data.listing import Listing
+from sparsehead_cli.data.listing import Listing, reason_of
 from sparsehead_cli.data.prepare import with_channels
 from sparsehead_cli.machine.seeds import stable_seed
 

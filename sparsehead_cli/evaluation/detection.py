@@ -28,8 +28,8 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 
-from sparsehead_cli.data.augment import Normalisation
 from sparsehead_cli.data.colour import luma
+from sparsehead_cli.data.contract import Normalisation
 from sparsehead_cli.data.detection import DetectionSet, Target
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.task import DetectionSettings

@@ -9,8 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import Normalisation
-from sparsehead_cli.data.contract import ImageSpec
+from sparsehead_cli.data.contract import ImageSpec, Normalisation
 from sparsehead_cli.data.datasets import DATASETS, dataset_info
 from sparsehead_cli.data.prepare import Prepare, for_channels
 from sparsehead_cli.data.text import TextSpec

@@ -10,8 +10,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sparsehead_cli.data.augment import RECIPES, ImageViews, Normalisation
-from sparsehead_cli.data.contract import ImageSpec, Source, Views
+from sparsehead_cli.data.augment import RECIPES, ImageViews
+from sparsehead_cli.data.contract import ImageSpec, Normalisation, Source, Views
 from sparsehead_cli.data.datasets import DATASETS, fingerprint_of, load_split
 from sparsehead_cli.data.folders import Folder
 from sparsehead_cli.data.looks import look

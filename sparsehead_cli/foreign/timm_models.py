@@ -8,7 +8,7 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from sparsehead_cli.data.augment import Normalisation
+from sparsehead_cli.data.contract import Normalisation
 from sparsehead_cli.errors import SparseheadError, did_you_mean
 from sparsehead_cli.foreign.facts import Facts, hints_of
 from sparsehead_cli.foreign.layouts import IMAGENET

@@ -14,8 +14,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from sparsehead_cli.data.augment import Normalisation
-from sparsehead_cli.data.contract import ImageSpec
+from sparsehead_cli.data.contract import ImageSpec, Normalisation
 from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.machine.archive import finite

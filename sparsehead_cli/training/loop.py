@@ -26,7 +26,8 @@ from sparsehead_cli.runs.run import Phase, Progress, Run, Training, diverged
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.training.callbacks import Callback
 from sparsehead_cli.training.files import RunFiles
-from sparsehead_cli.training.probe import measuring
+from sparsehead_cli.training.probe import Probe
+from sparsehead_cli.training.tasks import TaskTable
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def pretrain(run: Run, callbacks: Sequence[Callback] = ()) -> Result:
 
     Raises: SparseheadError for whatever the user can mend; Interrupted, after saving, for SIGINT and SIGTERM.
     """
-    everybody = [*measuring(run), *callbacks, RunFiles()]
+    everybody = [Probe(), *([TaskTable()] if run.tasks else []), *callbacks, RunFiles()]
     with distributed.deserted(), locked(run.folder):
         progress = resume(run)
         share_progress(progress, run.device)

@@ -23,13 +23,6 @@ BANK = 10_000  # training inputs, at most, that the kNN looks its neighbours up 
 NEIGHBOURS = 20
 
 
-def measuring(run: Run) -> list[Callback]:
-    """What measures a run: after every epoch, and after every task where it has some."""
-    from sparsehead_cli.training.tasks import TaskTable  # not above: it imports from here
-
-    return [Probe(), *([TaskTable()] if run.tasks else [])]
-
-
 class Probe(Callback):
     """Adds its columns to the epoch's row, and rows to layers.csv and (where they are tracked) spectrum_epochs.csv.
 

@@ -15,7 +15,6 @@ from sparsehead_cli.data.augment import (
     Augmentation,
     Draw,
     ImageViews,
-    Normalisation,
     gaussian_blur,
     jitter,
     make_view,
@@ -24,7 +23,7 @@ from sparsehead_cli.data.augment import (
     separable,
 )
 from sparsehead_cli.data.colour import blend, luma, shift_hue
-from sparsehead_cli.data.contract import GLOBAL
+from sparsehead_cli.data.contract import GLOBAL, Normalisation
 
 CPU = torch.device("cpu")
 

@@ -40,8 +40,7 @@ def test_replay_is_as_many_of_each_earlier_task():
 
 
 def images(count, classes, size=4):
-    from sparsehead_cli.data.augment import Normalisation
-    from sparsehead_cli.data.contract import ImageSpec
+    from sparsehead_cli.data.contract import ImageSpec, Normalisation
 
     spec = ImageSpec(tuple(map(str, range(classes))), 1, size, Normalisation((0.5,), (0.5,)))
     return Memory(torch.zeros(count, 1, size, size, dtype=torch.uint8), torch.arange(count) % classes, spec)

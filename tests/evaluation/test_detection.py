@@ -5,7 +5,7 @@ import importlib.util
 import pytest
 import torch
 
-from sparsehead_cli.data.augment import Normalisation
+from sparsehead_cli.data.contract import Normalisation
 from sparsehead_cli.data.detection import load_detection
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.detection import (

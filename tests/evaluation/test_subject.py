@@ -12,7 +12,8 @@ from torch import nn
 
 from sparsehead_cli import SparseHead
 from sparsehead_cli.data import datasets
-from sparsehead_cli.data.augment import RECIPES, Normalisation
+from sparsehead_cli.data.augment import RECIPES
+from sparsehead_cli.data.contract import Normalisation
 from sparsehead_cli.data.datasets import DATASETS, load_split
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation.evaluate import Evaluation, evaluate

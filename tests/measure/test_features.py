@@ -7,7 +7,7 @@ import torch
 from torchvision.transforms.functional import InterpolationMode
 from torchvision.transforms.functional import resize as torchvision_resize
 
-from sparsehead_cli.data.augment import Normalisation
+from sparsehead_cli.data.contract import Normalisation
 from sparsehead_cli.data.memory import Memory
 from sparsehead_cli.data.prepare import Prepare, resize, with_channels
 from sparsehead_cli.errors import SparseheadError

@@ -24,8 +24,8 @@ from PIL import Image
 from sparsehead_cli import cli
 from sparsehead_cli.data.datasets import load_split
 from sparsehead_cli.data.decoding import decode
-from sparsehead_cli.data.folders import reason_of
 from sparsehead_cli.data.idx import read_idx_pair
+from sparsehead_cli.data.listing import reason_of
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.evaluation import evaluate
 from sparsehead_cli.evaluation.load import load_subject

@@ -249,8 +249,10 @@ def collapsed_lams(summary: pd.DataFrame) -> list[float]:
 
 
 def name_of(row: Row, others: list[Row]) -> str:
-    """A setting by what tells it from the others; the method always."""
-    differing = [column for column in SETTING if column == "method" or len({str(other[column]) for other in others}) > 1]
+    """A setting by what tells it from the others, the method always; what a method's recipe brings, from that method's others."""
+    own = [other for other in others if str(other["method"]) == str(row["method"])]
+    of_column = {column: others if column in (*SHARED, *CURES) else own for column in SETTING}
+    differing = [name for name, rows in of_column.items() if name == "method" or len({str(other[name]) for other in rows}) > 1]
     if row[PROJECTOR] != USUAL[PROJECTOR]:
         differing = [column for column in differing if column != "projector_out"]  # its name has its width
     return ", ".join(NAMES[column](row[column]) if column in NAMES else str(row[column]) for column in differing)

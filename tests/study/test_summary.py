@@ -259,3 +259,11 @@ def test_settings_are_named_by_what_differs():
     told = [r for r in summary if r["metric"] == "accuracy"]
     assert {name_of(r, told) for r in told} == {"SimCLR, E = 128", "SimCLR, E = 16"}
     assert len({tuple(r[c] for c in SETTING) for r in told}) == 2
+
+
+def test_what_recipes_bring_tells_the_settings_of_one_method_apart_and_not_methods():
+    methods = [*rows({0.0: [0.8], 1e-3: [0.9]}), *rows({0.0: [0.7], 1e-3: [0.7]}, method="wmse", projector_out=64)]
+    summary = summarise([*methods, *rows({1e-3: [0.7]}, method="wmse", projector_out=32)])
+    assert {name_of(r, summary) for r in summary} == {"SimCLR", "W-MSE, E = 64", "W-MSE, E = 32"}
+    other = summarise([*methods, *rows({1e-3: [0.7]}, penalty="l1")])
+    assert {name_of(r, other) for r in other} == {"SimCLR, l21", "SimCLR, l1", "W-MSE, l21"}

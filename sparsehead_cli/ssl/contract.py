@@ -145,6 +145,11 @@ def rising(momentum: float, progress: float) -> float:
     return 1 - (1 - momentum) * (math.cos(math.pi * progress) + 1) / 2
 
 
+def rising_evenly(momentum: float, progress: float) -> float:
+    """From `momentum` to 1 along a line. Source: I-JEPA (Assran et al. 2023), appendix A; MSN likewise."""
+    return momentum + (1 - momentum) * progress
+
+
 def output_dim(projector: nn.Module, dim: int) -> int:
     """E, the width of a projector's embedding, measured on a copy: the projector itself stays in its mode."""
     with torch.no_grad():

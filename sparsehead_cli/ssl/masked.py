@@ -17,7 +17,7 @@ from sparsehead_cli.machine.ranges import Range
 from sparsehead_cli.nets.recompute import in_parts
 from sparsehead_cli.nets.vit import VITS, Predictor, Shape, squares
 from sparsehead_cli.ssl import masks
-from sparsehead_cli.ssl.contract import Count, Method, Needs, Share, move, output_dim, teacher_of
+from sparsehead_cli.ssl.contract import Count, Method, Needs, Share, move, output_dim, rising_evenly, teacher_of
 
 Part = Annotated[float, Range(above=0, below=1)]
 
@@ -157,4 +157,4 @@ class IJEPA(Method):
         return all_gather(ijepa(predicted.float(), goal.float(), targets.flatten(2))).mean(), {}
 
     def after_step(self, progress: float) -> None:
-        move(self.teacher, nn.Sequential(self.backbone), self.momentum + (1 - self.momentum) * progress)
+        move(self.teacher, nn.Sequential(self.backbone), rising_evenly(self.momentum, progress))

@@ -27,6 +27,7 @@ from sparsehead_cli.ssl.contract import (
     objective,
     output_dim,
     rising,
+    rising_evenly,
     teacher_of,
     too_low,
 )
@@ -323,4 +324,4 @@ class MSN(Method):
 
     def after_step(self, progress: float) -> None:
         self.prototypes.after_step(progress)
-        self.move_teacher(self.momentum + (1 - self.momentum) * progress)
+        self.move_teacher(rising_evenly(self.momentum, progress))

@@ -47,17 +47,12 @@ DODGE = 0.06  # decades between a mean and the dots of its seeds
 SLANTED = 0.68  # inches for slanted numbers under an axis, and its name
 
 
-def sweep_figure(trials: list[Row], summary: list[Row]) -> Figure:
+def sweep_figures(trials: list[Row], summary: list[Row], *, whole: bool = False, paper: bool = False) -> list[Figure]:
     """Accuracy, effective ranks and active groups against λ, a column a setting: means with intervals, single seeds as dots.
 
-    Rows of sweep.csv and of sweep_summary.csv. λ 0 has a place of its own left of the logarithmic axis. More than COLUMNS
-    settings go on below; the same number has the same axis everywhere.
+    Rows of sweep.csv and of sweep_summary.csv. λ 0 has a place of its own left of the logarithmic axis; the same number has the
+    same axis everywhere. A figure has COLUMNS settings, as a page has room for, and of a paper one; the `whole` goes on below.
     """
-    return sweep_figures(trials, summary, whole=True)[0]
-
-
-def sweep_figures(trials: list[Row], summary: list[Row], *, whole: bool = False, paper: bool = False) -> list[Figure]:
-    """`sweep_figure`, or the same with COLUMNS settings a figure, each of a size that a page has room for; of a paper, one."""
     settings = by_setting(trials)
     means = frame(summary, text=SETTING)
     summaries = dict(list(means.groupby(list(SETTING), sort=False)))
@@ -99,7 +94,7 @@ def heading_of(summary: pd.DataFrame) -> str:
 
 
 def sweep_caption(trials: list[Row], summary: list[Row], noun: str) -> str:
-    """What a reader of `sweep_figure` has to know."""
+    """What a reader of `sweep_figures` has to know."""
     means, settings = frame(summary, text=SETTING), by_setting(trials)
     several = means["seeds"].max() > 1
     parts = [

@@ -23,7 +23,15 @@ from sparsehead_cli.present.figures_sweep import sweep_caption, sweep_figures
 from sparsehead_cli.present.page import Drawing, Section, drawing, render
 from sparsehead_cli.present.sheets import COLUMNS
 from sparsehead_cli.present.spectrum import by_lam_tables, show_spectra, spectra_tables
-from sparsehead_cli.present.study_figures import CURVES, EPOCHS, SPECTRA, page_figures, paper_figures, saved_figures
+from sparsehead_cli.present.study_figures import (
+    CURVES,
+    EPOCHS,
+    SPECTRA,
+    page_figures,
+    paper_figures,
+    remove_outdated,
+    saved_figures,
+)
 from sparsehead_cli.present.summary import show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
 from sparsehead_cli.present.tasks import sequence_table
@@ -97,6 +105,7 @@ def write_study(study: Study, *, paper: bool = False) -> list[Path]:
         for number, figure in enumerate(figures, 1):
             files += save_figure(figure, folder / (name if len(figures) == 1 else f"{name}-{number}"))
             drawings.setdefault(name, []).append(files[-1].read_bytes())
+    remove_outdated(saved, folder)
     if len(by_setting(study.averaged)) > MOST_SETTINGS:
         drawings[FIGURE] = svgs(sweep_figures(study.averaged, study.summary))
     if paper:

@@ -1,9 +1,12 @@
 """The figures of a study: which there are, by name, from its tables alone. λ have the same colours in all of them."""
 
+from pathlib import Path
+
 from matplotlib.figure import Figure
 
 from sparsehead_cli.present.confirmation import FIGURE as CONFIRMATION
 from sparsehead_cli.present.confirmation import confirmation_figure
+from sparsehead_cli.present.figures import FORMATS
 from sparsehead_cli.present.figures_curves import curves_figures
 from sparsehead_cli.present.figures_map import has_map, map_figure
 from sparsehead_cli.present.figures_spectra import in_bands, over_time_figure, spectra_figure
@@ -15,10 +18,12 @@ from sparsehead_cli.study.continual import mean_matrices
 from sparsehead_cli.study.labels import groups
 from sparsehead_cli.study.results import FIGURE, MAP, SEQUENCES
 from sparsehead_cli.study.study import Study
+from sparsehead_cli.study.summary import by_setting
 
 SPECTRA, CURVES, EPOCHS = "spectra", "curves", "epochs"
 MOST_SPECTRA = 12  # groups of checkpoints in one picture: no more can be told apart
 MOST_BANDS = 6  # rows of panels that a page has room for
+MOST_WHOLE = 12  # settings of a sweep in one picture; a map shows more than these at a glance
 
 
 def lams_of(study: Study) -> list[float]:
@@ -32,15 +37,31 @@ def saved_figures(study: Study) -> dict[str, list[Figure]]:
     figures: dict[str, list[Figure]] = {}
     if study.confirmation and study.confirmation.rows:
         figures[CONFIRMATION] = [confirmation_figure(study.confirmation)]
-    if has_map(study.summary):
-        figures[MAP] = [map_figure(study.summary)]
-    if study.averaged:
-        figures[FIGURE] = sweep_figures(study.averaged, study.summary, whole=True)
+    figures |= figures_of_sweep(study.averaged, study.summary)
     if study.metrics:
         figures[SPECTRA] = spectra_figures(study)
     if study.sequences:
         figures[SEQUENCES] = [tasks_figure(mean_matrices(study.sequences), lams_of(study))]
     return figures
+
+
+def sweep_figure_names(trials: list[Row], summary: list[Row]) -> list[str]:
+    """The figures of a sweep: all numbers of each setting, unless they are too many and there is a map, and the map."""
+    has_whole = bool(trials) and not (has_map(summary) and len(by_setting(trials)) > MOST_WHOLE)
+    return [*[FIGURE] * has_whole, *[MAP] * has_map(summary)]
+
+
+def figures_of_sweep(trials: list[Row], summary: list[Row]) -> dict[str, list[Figure]]:
+    """Those of `sweep_figure_names`, drawn."""
+    draw = {FIGURE: lambda: sweep_figures(trials, summary, whole=True), MAP: lambda: [map_figure(summary)]}
+    return {name: draw[name]() for name in sweep_figure_names(trials, summary)}
+
+
+def remove_outdated(figures: dict[str, list[Figure]], folder: Path) -> None:
+    """Remove the figures of a sweep that are no more drawn, as where it has grown: they would show a part of it."""
+    for name in {FIGURE, MAP} - figures.keys():
+        for kind in FORMATS[:2]:
+            (folder / f"{name}.{kind}").unlink(missing_ok=True)
 
 
 def page_figures(study: Study) -> dict[str, list[Figure]]:

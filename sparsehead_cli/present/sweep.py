@@ -12,9 +12,8 @@ from sparsehead_cli.machine.interrupts import stopped_by
 from sparsehead_cli.machine.launch import without
 from sparsehead_cli.present.console import Console, Display, terminal_table
 from sparsehead_cli.present.figures import FORMATS, save_figure
-from sparsehead_cli.present.figures_map import has_map, map_figure
-from sparsehead_cli.present.figures_sweep import sweep_figure
 from sparsehead_cli.present.pretrain import StepLines, epoch_line
+from sparsehead_cli.present.study_figures import figures_of_sweep, remove_outdated, sweep_figure_names
 from sparsehead_cli.present.summary import show_summary
 from sparsehead_cli.present.table import Cell, Column, Table
 from sparsehead_cli.runs.folder import locked
@@ -23,7 +22,7 @@ from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
 from sparsehead_cli.runs.tables import penalty_name
 from sparsehead_cli.runs.views import described
-from sparsehead_cli.study.results import CURVES_CSV, FIGURE, MAP, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
+from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
 from sparsehead_cli.study.summary import SETTING, SHARED, without_pruned
 from sparsehead_cli.sweeps.engines import Task, default_jobs
 from sparsehead_cli.sweeps.on_slurm import array_jobs
@@ -188,10 +187,12 @@ def draw_sweep(folder: Path) -> None:
         return
     trials = without_pruned(list(read_sweep(folder).values()), read_csv(folder / PRUNED_CSV))
     summary = frame(folder / SUMMARY_CSV, text=SETTING).to_dict("records")
-    if trials and summary:  # what ended the sweep may have come before its tables
-        save_figure(sweep_figure(trials, summary), folder / FIGURE)
-    if has_map(summary):
-        save_figure(map_figure(summary), folder / MAP)
+    if not summary:  # what ended the sweep may have come before its tables
+        return
+    figures = figures_of_sweep(trials, summary)
+    for name, (figure,) in figures.items():
+        save_figure(figure, folder / name)
+    remove_outdated(figures, folder)
 
 
 def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: list[Row]) -> None:
@@ -203,7 +204,7 @@ def show_sweep(console: Console, state: SweepState, rows: list[Row], summary: li
     if fewest < ENOUGH_SEEDS:
         few = f" few seeds make wide intervals, and by luck narrow ones; --seeds {ENOUGH_SEEDS} goes on from these"
         console.print(few, style="dim", soft_wrap=True)
-    figures = [f"{name}.{kind}" for name in (FIGURE, *[MAP] * has_map(summary)) for kind in FORMATS[:2]]
+    figures = [f"{name}.{kind}" for name in sweep_figure_names(rows, summary) for kind in FORMATS[:2]]
     files = f"{SWEEP_CSV} ({len(rows)} trials), {', '.join([SUMMARY_CSV, CURVES_CSV, *figures])}"
     console.print(f" files   {state.folder}/: {files}", soft_wrap=True)
     console.print(f" page    of all of it: sparsehead report {shlex.quote(str(state.folder))}", soft_wrap=True)

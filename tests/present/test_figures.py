@@ -8,7 +8,7 @@ from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.measure.dimensions import NUMERICAL
 from sparsehead_cli.present.figures import COLUMN, LAM_COLORS, color_of, save_figure, save_for_paper
 from sparsehead_cli.present.figures_spectra import DASHES, FLOOR, over_time_figure, spectra_figure, styles
-from sparsehead_cli.present.figures_sweep import sweep_caption, sweep_figure, sweep_figures
+from sparsehead_cli.present.figures_sweep import sweep_caption, sweep_figures
 from sparsehead_cli.present.sheets import BEYOND
 from sparsehead_cli.study.summary import summarise
 from tests.study.test_by_lam import row
@@ -133,7 +133,7 @@ def test_a_sweep_has_a_column_a_setting_and_equal_axes(methods, rows, columns):
         for lam in lams
         for seed in range(3)
     ]
-    axes = [ax for ax in sweep_figure(trials, summarise(trials)).axes if ax.get_visible()]
+    axes = [ax for ax in sweep_figures(trials, summarise(trials), whole=True)[0].axes if ax.get_visible()]
     assert len(axes) == 3 * methods
     places = [ax.get_position() for ax in axes]
     assert (len({p.y0 for p in places}), len({p.x0 for p in places})) == (rows, columns)
@@ -154,7 +154,7 @@ def test_nothing_around_the_panels_of_a_sweep_is_cut_off_or_covers_another():
         for i in range(4)
         for lam in (0.0, 1e-3)
     ]
-    figure = sweep_figure(trials, summarise(trials))
+    figure = sweep_figures(trials, summarise(trials), whole=True)[0]
     renderer, edge = FigureCanvasAgg(figure).get_renderer(), figure.bbox
     panels = [ax.get_tightbbox(renderer) for ax in figure.axes]
     heading = figure._suptitle.get_window_extent(renderer)
@@ -170,7 +170,7 @@ def test_nothing_around_the_panels_of_a_sweep_is_cut_off_or_covers_another():
 
 def test_the_chosen_lam_has_a_band_and_wide_intervals_do_not_flatten_the_rest():
     trials = [sweep_row(lam, seed, 0.8 + lam + 0.01 * seed, val=0.7 - lam) for lam in (0.0, 1e-3) for seed in range(2)]
-    figure = sweep_figure(trials, summarise(trials))
+    figure = sweep_figures(trials, summarise(trials), whole=True)[0]
     probe = figure.axes[0]
     (band,) = probe.patches
     dots = next(line for line in probe.get_lines() if line.get_marker() == ".")
@@ -190,7 +190,7 @@ def test_the_chosen_lam_has_a_band_and_wide_intervals_do_not_flatten_the_rest():
 def test_many_lams_are_written_at_powers_of_ten():
     lams = [0.0, *(10 ** (-5 + i / 3) for i in range(10))]
     trials = [sweep_row(lam, 0, 0.8) for lam in lams]
-    figure = sweep_figure(trials, summarise(trials))
+    figure = sweep_figures(trials, summarise(trials), whole=True)[0]
     assert [t.get_text() for t in figure.axes[-1].get_xticklabels()] == ["0", "1e-05", "0.0001", "0.001", "0.01"]
     assert figure.get_suptitle() == "fashion10k, 10 epochs"  # what marks are is in the caption
     assert sweep_caption(trials, summarise(trials), "images").startswith("One seed. ")
@@ -198,10 +198,12 @@ def test_many_lams_are_written_at_powers_of_ten():
 
 def test_a_panel_that_would_show_nothing_is_left_out_and_the_caption_says_so():
     trials = [sweep_row(lam, seed, 0.8 - lam, effective_rank_z=3 - lam) for lam in (0.0, 1e-3) for seed in range(2)]
-    labels = [ax.get_ylabel() for ax in sweep_figure(trials, summarise(trials)).axes]
+    labels = [ax.get_ylabel() for ax in sweep_figures(trials, summarise(trials), whole=True)[0].axes]
     assert labels == ["linear probe of r, %", "effective rank"]  # all groups are active in all trials
     assert "same in all trials beside each other: active groups." in sweep_caption(trials, summarise(trials), "images")
-    assert [ax.get_ylabel() for ax in sweep_figure(trials[:1], summarise(trials[:1])).axes] == [*labels, "active groups, %"]
+    one = trials[:1]
+    (figure,) = sweep_figures(one, summarise(one), whole=True)
+    assert [ax.get_ylabel() for ax in figure.axes] == [*labels, "active groups, %"]
 
 
 def test_collapsed_runs_are_crossed_out_where_a_rank_rises():
@@ -212,7 +214,7 @@ def test_collapsed_runs_are_crossed_out_where_a_rank_rises():
         for seed in range(2)
     ]
     summary = summarise(trials)
-    figure = sweep_figure(trials, summary)
+    figure = sweep_figures(trials, summary, whole=True)[0]
     crosses = [line for ax in figure.axes for line in ax.get_lines() if line.get_marker() == "x"]
     assert [list(line.get_xdata()) for line in crosses] == [[-2, -1]] * 2  # of r and of z
     assert [list(line.get_ydata()) for line in crosses] == [[9, 8], [1.02, 0]]  # what is not defined has it at 0

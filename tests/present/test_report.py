@@ -11,10 +11,11 @@ from sparsehead_cli.present.beside import write_beside
 from sparsehead_cli.present.commands import commands_of
 from sparsehead_cli.present.page import paragraph, sort_key, written
 from sparsehead_cli.present.report import write_study
-from sparsehead_cli.present.study_figures import spectra_figures
+from sparsehead_cli.present.study_figures import MOST_WHOLE, spectra_figures
 from sparsehead_cli.present.sweep import draw_sweep
 from sparsehead_cli.present.table import Cell, Column, csv_table, difference
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.study.study import Study, read_study
 from sparsehead_cli.sweeps.sweep import SweepState, write_tables
 from tests.browser import CHROMEDRIVER, CHROMIUM, Browser
@@ -55,6 +56,20 @@ def everything(tmp_path_factory):
     swept(found, methods=("simclr", "byol", "barlow", "moco"))
     spectra(found)
     return found
+
+
+def test_many_settings_have_a_map_alone_and_no_figure_of_what_was_there_before(folder):
+    assert MOST_WHOLE == 12
+    swept(folder, methods=list(METHODS)[:12])
+    assert {path.stem for path in folder.glob("*.png")} == {"sweep", "sweep_map"}
+    swept(folder / "more", methods=list(METHODS)[:13])
+    shutil.copy(folder / "sweep.png", folder / "more")
+    draw_sweep(folder / "more")
+    assert {path.stem for path in (folder / "more").glob("*.png")} == {"sweep_map"}
+    shutil.copy(folder / "sweep.svg", folder / "more")
+    written = write_study(read_study(folder / "more"))
+    assert not [path for path in written if path.stem == "sweep" and path.suffix == ".svg"]
+    assert not (folder / "more" / "sweep.svg").exists()
 
 
 def spectra(folder, runs=2):

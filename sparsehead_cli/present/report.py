@@ -105,7 +105,8 @@ def write_study(study: Study, *, paper: bool = False) -> list[Path]:
         for number, figure in enumerate(figures, 1):
             files += save_figure(figure, folder / (name if len(figures) == 1 else f"{name}-{number}"))
             drawings.setdefault(name, []).append(files[-1].read_bytes())
-    remove_outdated(saved, folder)
+    if study.averaged:
+        remove_outdated(saved, folder)
     if len(by_setting(study.averaged)) > MOST_SETTINGS:
         drawings[FIGURE] = svgs(sweep_figures(study.averaged, study.summary))
     if paper:

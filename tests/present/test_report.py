@@ -72,6 +72,14 @@ def test_many_settings_have_a_map_alone_and_no_figure_of_what_was_there_before(f
     assert not (folder / "more" / "sweep.svg").exists()
 
 
+def test_a_study_without_a_sweep_keeps_a_file_that_is_named_like_its_figure(folder):
+    folder.mkdir()
+    spectra(folder)
+    (folder / "sweep.png").write_bytes(b"somebody's own")
+    write_study(read_study(folder))
+    assert (folder / "sweep.png").read_bytes() == b"somebody's own"
+
+
 def spectra(folder, runs=2):
     """A few checkpoints of results/spectrum, with the spectra over training of one."""
     source = RESULTS / "spectrum"

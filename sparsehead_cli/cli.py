@@ -321,13 +321,14 @@ def sweep_lambda(
 
         return show_sweep_dry_run(Console(), request)
 
-    state, console = read_state(request), Console()
+    console = Console()
+    if trial:
+        return run_one(request, trial, [show.EpochLines(console)])
+    state = read_state(request)
     if confirm is not None:
         from sparsehead_cli.present.confirm import run_confirm
 
         return run_confirm(console, request, state)
-    if trial:
-        return run_one(request, state, trial, [show.EpochLines(console)])
     if engine == "print":
         return show.show_commands(console, state, sys.argv[1:])
     return show.run_sweep(console, request, state)

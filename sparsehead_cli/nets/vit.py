@@ -59,7 +59,12 @@ class VisionTransformer(nn.Module):
         return self.pool(self.tokens(self.patches(inputs)))
 
     def patches(self, x: Tensor) -> Tensor:
-        """What is embedded of each patch, without its position, [B, C, h, w] -> [B, R, C, D]."""
+        """What is embedded of each patch, without its position, [B, C, h, w] -> [B, R, C, D].
+
+        Raises: SparseheadError for images that are smaller than a patch.
+        """
+        if min(x.shape[2:]) < self.patch:
+            raise SparseheadError(f"an image of {min(x.shape[2:])} pixels is smaller than a patch, which has {self.patch}.")
         proj = self.patch_embed["proj"]
         return F.linear(squares(x, self.patch), proj.weight.flatten(1), proj.bias)  # a convolution without overlap
 

@@ -156,14 +156,14 @@ def estimates(run: Run) -> list[tuple[str, str]]:
     if steps:
         of_steps = f"{brief(rehearsal.step_seconds)} a step (measured on {counted(rehearsal.steps, 'step')})"
         time = f"about {duration(rehearsal.seconds(steps, epochs))}: {of_steps}, {brief(rehearsal.probe_seconds)} after each epoch"
-    kept, there = memory_needed(run.config, run.spec), memory_of(run.device)
-    weights = "" if kept is None else f"{size(kept)} for weights, gradients and optimizer; "
+    kept, there = memory_needed(run.config, run.method), memory_of(run.device)
+    weights = f"{size(kept)} for weights, gradients and optimizer"
     fewest, most = (of(run.steps_of(phase) for phase in run.phases) for of in (min, max))
     each = f"{fewest:,}" if fewest == most else f"{fewest:,} to {most:,}"
     return [
         ("steps", f"{each} an epoch, {run.total_steps:,} in {counted(run.epochs, 'epoch')}{before}"),
         ("time", time),
-        ("memory", f"{weights}{size(rehearsal.peak)} at most in those steps, of {size(there)}"),
+        ("memory", f"{weights}; {size(rehearsal.peak)} at most in those steps, of {size(there)}"),
     ]
 
 

@@ -17,7 +17,7 @@ from sparsehead_cli.data.prepare import Prepare
 from sparsehead_cli.data.text import TextSpec
 from sparsehead_cli.data.text_views import TEXT_VIEWS, TextViews
 from sparsehead_cli.data.tokens import tokenised
-from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.errors import SparseheadError, one_line
 from sparsehead_cli.machine import distributed
 from sparsehead_cli.machine.device import choose_device, choose_precision, compile_mode
 from sparsehead_cli.machine.memory import memory_of
@@ -55,6 +55,7 @@ def build(config: Config) -> Run:
     phases, tasks = phases_of(config, device)
     spec = spec_of_views(phases[0].train.spec, config)
     views, initial = make_views(config, spec), initial_encoder(config, spec)
+    require_buildable(config, spec, views, device)
     method = method_on_device(config, spec, device, phases, initial)
     method.check(views.roles, config.batch_size)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
@@ -128,7 +129,6 @@ def method_on_device(
     config: Config, spec: object, device: torch.device, phases: tuple[Phase, ...], initial: Initial | None = None
 ) -> Method:
     """The method as it is trained: on the device, its norms joined over the processes; compiled and sharded where that is set."""
-    require_memory(config, spec, device)
     method = join_batch_norms(build_method(config, spec, initial), device)
     if method.needs.memory:
         prepare(config, method, phases)
@@ -278,14 +278,43 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
         ) from None
 
 
-def memory_needed(config: Config, spec: object) -> int | None:
-    """The bytes, in one process, of weights, gradients and what the optimizer keeps of them; activations and images come on top.
+def require_buildable(config: Config, spec: object, views: Views, device: torch.device) -> None:
+    """Raises: SparseheadError for a method, a head or views that `build` cannot make or use, before anything of them takes memory.
 
-    None for code of one's own: it may not know how to be made without memory.
+    Code of one's own says itself what it cannot do, when it is called: it may not know how to be made without memory.
     """
     if FIELDS["backbone"].is_plug_in(config.backbone) or is_plugin(config.method):
-        return None
+        return
     method = outline(build_method, config, spec)
+    require_memory(config, method, device)
+    method.check(views.roles, config.batch_size)
+    if config.checkpoint_activations:
+        checkpoint_activations(config, method.backbone)
+    if isinstance(views, ImageViews):
+        require_sides(config, views, method.backbone)
+    build_sparse_head(config, method.projector)
+
+
+def require_sides(config: Config, views: ImageViews, backbone: nn.Module) -> None:
+    """Raises: SparseheadError where the views' sides are not all ones that the backbone, in outline, can read."""
+    channels, whole, _ = backbone.image
+    for side in {augmentation.size_in(whole) for augmentation in views.recipe} - {whole}:
+        try:
+            backbone(torch.empty(2, channels, side, side, device="meta"))
+        except NotImplementedError:  # an operation that has no outline
+            return
+        except Exception as error:
+            raise SparseheadError(
+                f"backbone {config.backbone} cannot read views of {side} pixels, which {name_of(config.views)} has beside those of "
+                f"{whole}: {one_line(str(error)).rstrip('.')}. Choose a larger --set image_size, another --backbone or other --set views."
+            ) from error
+
+
+def memory_needed(config: Config, method: Method) -> int:
+    """The bytes, in one process, of weights, gradients and what the optimizer keeps of them; activations and images come on top.
+
+    The method may be in outline.
+    """
     of_each = {True: 4 if config.optimizer == "adamw" else 3, False: 1}  # numbers kept of a weight that learns, and of another
     sharded = shardable(method, groups_dim(config)).values() if config.shard_head else ()
     in_parts = {p for layer in sharded for p in layer.parameters()}
@@ -293,15 +322,25 @@ def memory_needed(config: Config, spec: object) -> int | None:
     return round(4 * (count + sum(b.numel() for b in method.buffers())))
 
 
+def require_memory(config: Config, method: Method, device: torch.device) -> None:
+    """Raises: SparseheadError where `memory_needed` exceeds the device's memory."""
+    needed, there = memory_needed(config, method), memory_of(device)
+    if needed > there:
+        raise SparseheadError(
+            f"this network needs {needed / 1e9:,.1f} GB for its weights, gradients and optimizer, and the {device.type} has "
+            f"{there / 1e9:,.1f} GB. Choose smaller widths, projector_hidden, projector_out or method settings."
+        )
+
+
 def groups_dim(config: Config) -> int:
     """The dimension of a weight [out, in] that counts the groups of a run: the other one than a group's norm runs over."""
     return 1 - GROUPS[config.groups]
 
 
-def require_memory(config: Config, spec: object, device: torch.device) -> None:
-    """Raises: SparseheadError where `memory_needed` exceeds the device's memory."""
-    needed, there = memory_needed(config, spec), memory_of(device)
-    if needed is not None and needed > there:
+def require_memory(config: Config, method: Method | None, device: torch.device) -> None:
+    """Raises: SparseheadError where `memory_needed` exceeds the device's memory; not for what has no outline."""
+    needed, there = memory_needed(config, method) if method else 0, memory_of(device)
+    if needed > there:
         raise SparseheadError(
             f"this network needs {needed / 1e9:,.1f} GB for its weights, gradients and optimizer, and the {device.type} has "
             f"{there / 1e9:,.1f} GB. Choose smaller widths, projector_hidden, projector_out or method settings."

@@ -29,13 +29,13 @@ class WMSE(Method):
         if batch <= self.dim:
             raise SparseheadError(
                 f"wmse whitens a batch in {self.dim} dimensions and needs more than {self.dim} images in it, given {batch}. "
-                f"Choose a larger --batch-size or --set projector_out={max(1, batch // 2)}."
+                f"Choose a larger --batch-size or {of_width(self.projector, max(1, batch // 2))}."
             )
         rank = reads(self.projector)
         if self.dim > rank and self.eps == 0:
             raise SparseheadError(
                 f"wmse cannot whiten {self.dim} dimensions of z: the head's last layer reads {rank}, so their covariance is "
-                f"singular. Choose --set projector_out={rank} or less (half of it whitens well), or --set method.eps=0.01."
+                f"singular. Choose {of_width(self.projector, rank)} or less (half of it whitens well), or --set method.eps=0.01."
             )
 
     def suspects(self) -> list[str]:
@@ -45,6 +45,11 @@ class WMSE(Method):
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         return objective(losses.w_mse, *(self.embed(view.inputs)[1] for view in views), eps=self.eps), {}
+
+
+def of_width(projector: nn.Module, width: int) -> str:
+    """What gives z this width, for people: without a projector z is as wide as r, and needs one."""
+    return f"--set {'projector=mlp --set ' * isinstance(projector, nn.Identity)}projector_out={width}"
 
 
 class ShuffledDBN(Method):

@@ -16,7 +16,7 @@ from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR
 from sparsehead_cli.study.curves import merged_curves
 from sparsehead_cli.study.equal import AT_EQUAL, RANKS, at_equal
 from sparsehead_cli.study.plan import CONTROL, Choice, Plan, read_plan, require_pilot
-from sparsehead_cli.study.results import CONFIRM, PRUNED_CSV, read_sweep
+from sparsehead_cli.study.results import CONFIRM, CURVES_CSV, PRUNED_CSV, read_sweep
 from sparsehead_cli.study.stats import deviation, holm, mean_interval, sign_flip_test, t_test
 from sparsehead_cli.study.summary import PROJECTOR, REGULARISERS, without_pruned
 
@@ -67,7 +67,8 @@ def read_confirmation(folder: Path) -> Confirmation | None:
 def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmation:
     """Rows of confirmation.csv: one a choice, contrast and number; none before every planned run is among the trials.
 
-    p_holm is of the primary outcomes alone, over all choices. Raises: SparseheadError for trials that are not the plan's.
+    p_holm is of the primary outcomes alone, over all choices. Raises: SparseheadError for trials that are not the plan's, and where
+    `curves` lack planned runs that are there: their ranks at equal progress would be left out in silence.
     """
     require_planned(plan, trials)
     runs = {row["run"]: row for row in trials}
@@ -76,6 +77,11 @@ def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmati
     done = sum(run in runs for run in planned)
     if done < len(planned):
         return Confirmation(plan, [], done, len(planned))
+    if without := sorted(planned - epochs.keys()):
+        raise SparseheadError(
+            f"{CONFIRM}/{CURVES_CSV} has no epochs of {len(without)} of the plan's {len(planned)} runs ({without[0]} …), and they "
+            "have no run folders beside it. Put the table back (git checkout)."
+        )
     named = {"plan": plan.hash}
     rows = [row | named for choice in plan.choices for row in compared(plan.outcomes, choice, runs, epochs)]
     primary = [row for row in rows if row["contrast"] == PRIMARY and row["metric"] in plan.outcomes]

@@ -20,7 +20,8 @@ from sparsehead_cli.runs.build import (
     build_sparse_head,
     check_batch,
     check_labels,
-    require_memory,
+    make_views,
+    require_buildable,
     spec_of_views,
 )
 from sparsehead_cli.runs.config import Config
@@ -50,7 +51,7 @@ def auto_lams(config: Config, read: Callable[[str, Path], list[Source]] = read_t
         check_labels(config, train)
         check_batch(config, train)
     spec = spec_of_views(tasks[0].spec, config)
-    require_memory(config, spec, torch.device("cpu"))
+    require_buildable(config, spec, make_views(config, spec), torch.device("cpu"))
     sparse = build_sparse_head(config, build_method(config, spec).projector)
     critical = size(sparse) / sum_lr(config, [len(train) // config.batch_size for train in tasks])
     return (0.0, *(float(f"{critical * 10 ** (step / 2):.1e}") for step in STEPS))

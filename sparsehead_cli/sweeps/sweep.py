@@ -25,6 +25,7 @@ from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, rea
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.sweeps.auto import auto_lams, read_tasks
 from sparsehead_cli.sweeps.beat import Beat
+from sparsehead_cli.sweeps.buildable import require_all_buildable
 from sparsehead_cli.sweeps.engines import OnPoll, Outcome, Task, default_jobs, run_local
 from sparsehead_cli.sweeps.grid import trials
 from sparsehead_cli.sweeps.on_ray import check_ray, run_ray
@@ -104,7 +105,16 @@ def check_request(request: SweepRequest) -> None:
 
 
 def read_state(request: SweepRequest) -> SweepState:
-    """Read what is there. Raises: SparseheadError for a wrong request or grid, and for a folder that holds another sweep."""
+    """Read what is there. Raises: SparseheadError for a wrong request or grid, trials that can never be trained among it, and for a
+    folder that holds another sweep.
+    """
+    state = state_of(request)
+    require_all_buildable(state.configs[name] for name in state.pending())
+    return state
+
+
+def state_of(request: SweepRequest) -> SweepState:
+    """As `read_state`, where nobody but the trials themselves looks at whether they can be trained."""
     check_request(request)
     auto = partial(auto_lams, read=cache(read_tasks))
     configs = trials(request.grid, request.experiment, request.experiments, auto)
@@ -272,11 +282,12 @@ def forget_completed(state: SweepState) -> None:
         replace_csv(path, kept)
 
 
-def run_one(request: SweepRequest, state: SweepState, name: str, callbacks: Sequence[Callback] = ()) -> None:
+def run_one(request: SweepRequest, name: str, callbacks: Sequence[Callback] = ()) -> None:
     """The trial `name` of the grid, in this process. Raises: SparseheadError for one that is not in it."""
-    if name not in state.configs:
+    configs = state_of(request).configs
+    if name not in configs:
         raise SparseheadError(f"{name} is no trial of this grid.")
-    run_trial(state.configs[name], [*load_callbacks(request.callbacks), *callbacks])
+    run_trial(configs[name], [*load_callbacks(request.callbacks), *callbacks])
 
 
 class Reached(NamedTuple):

@@ -61,7 +61,7 @@ def test_the_numbers_are_the_runs_own(tiny):
     learned = sum(p.numel() for p in run.method.parameters() if p.requires_grad)
     assert sum(int(count.replace(",", "")) for count in re.findall(r"[\d,]*\d", parameters(run.method))) == learned
     buffers = sum(b.numel() for b in run.method.buffers())
-    assert memory_needed(run.config, run.spec) == 4 * (3 * learned + buffers)
+    assert memory_needed(run.config, run.method) == 4 * (3 * learned + buffers)
     assert Rehearsal(step_seconds=0.5, steps=3, probe_seconds=2, peak=0).seconds(steps=10, epochs=2) == 9
 
 

@@ -15,9 +15,11 @@ from sparsehead_cli.present.report import write_study
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.runs.tables import TABLES
 from sparsehead_cli.study.confirm import read_confirmation, sentences
+from sparsehead_cli.study.equal import AT_EQUAL
 from sparsehead_cli.study.plan import CONTROL, first_seed, read_plan
-from sparsehead_cli.study.results import CONFIRMATION_CSV, PLAN, SWEEP_CSV
+from sparsehead_cli.study.results import CONFIRMATION_CSV, CURVES_CSV, PLAN, SWEEP_CSV
 from sparsehead_cli.study.stats import holm
 from sparsehead_cli.study.study import read_study
 from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirmed, confirming, frozen_plan, most_arms
@@ -56,9 +58,12 @@ def made_up(state, effect=lambda config: 0.0, points=0.002):
 
 
 def keep(state, rows):
-    """Write a sweep's table."""
+    """Write a sweep's tables."""
     state.folder.mkdir(parents=True, exist_ok=True)
     replace_csv(state.folder / SWEEP_CSV, rows)
+    columns = TABLES[CURVES_CSV].columns
+    kept = [{column: value for column, value in row.items() if column in columns} for row in rows]
+    replace_csv(state.folder / CURVES_CSV, [full_row(CURVES_CSV, **row, epoch=1) for row in kept])
 
 
 def better(config):
@@ -247,22 +252,22 @@ def test_of_a_regulariser_the_better_strength_is_chosen(request_):
 
 
 def test_a_head_in_the_place_of_the_mlp_is_a_choice(request_):
-    request = request_(methods="simclr", penalties="l21", projectors="mlp,direct:8,direct:16", confirm=8)
-    effect = lambda config: 0.02 * (config.projector_out == 16)  # noqa: E731
+    request = request_(methods="simclr", penalties="l21", projectors="mlp,direct:4,direct:8", confirm=8)
+    effect = lambda config: 0.02 * (config.projector_out == 8)  # noqa: E731
     keep(read_state(request), made_up(read_state(request), effect))
     pilot = read_state(request)
     plan, _ = frozen_plan(request, pilot)
     of_lam, of_head = plan.choices
-    assert (of_lam.projector, of_head.projector, of_head.lam) == ("mlp", "direct:16", 0)
+    assert (of_lam.projector, of_head.projector, of_head.lam) == ("mlp", "direct:8", 0)
     assert of_head.runs["zero"] == of_lam.runs["zero"]
     state = finish(request, pilot, plan, effect)
     assert state.configs[of_head.runs["chosen"][0]].projector == "direct"
     assert len(state.configs) == 4 * 8 <= most_arms(request.grid) * 8
     found = read_confirmation(pilot.folder)
-    assert [line[0].value for line in cures_tables(found)[0].lines] == [f"λ {of_lam.lam:g}", "head direct:16"]
-    assert "SimCLR: λ 0, head direct:16, chosen by 3 pilot seeds" in "\n".join(sentences(found))
+    assert [line[0].value for line in cures_tables(found)[0].lines] == [f"λ {of_lam.lam:g}", "head direct:8"]
+    assert "SimCLR: λ 0, head direct:8, chosen by 3 pilot seeds" in "\n".join(sentences(found))
     ((_, command), *_) = commands_of(read_study(pilot.folder))
-    assert "--projectors mlp,direct:8,direct:16" in command
+    assert "--projectors mlp,direct:4,direct:8" in command
     assert "--dims 32" in command.replace(str(of_lam.setting["projector_out"]), "32")
 
 
@@ -378,6 +383,22 @@ def test_a_report_judges_no_runs_but_the_plans(planned, column, value):
     next(row for row in rows if row["run"] == plan.choices[0].runs["chosen"][2])[column] = value
     replace_csv(state.folder / SWEEP_CSV, rows)
     refused(lambda: read_study(pilot.folder), "is not the run of the plan: it has method")
+
+
+@pytest.mark.parametrize("lost", [slice(0, 3), slice(None)])
+def test_without_the_epochs_of_its_runs_nothing_is_judged_and_nothing_is_left_out_in_silence(planned, lost):
+    request, pilot, plan = planned
+    state = finish(request, pilot, plan)
+    assert {row["metric"] for row in read_confirmation(pilot.folder).rows} > set(AT_EQUAL)
+    curves = read_csv(state.folder / CURVES_CSV)
+    del curves[lost]
+    (state.folder / CURVES_CSV).unlink()
+    if curves:
+        replace_csv(state.folder / CURVES_CSV, curves)
+    count = len(state.configs) - len(curves)
+    told = f"confirm/curves.csv has no epochs of {count} of the plan's {len(state.configs)} runs"
+    refused(lambda: read_study(pilot.folder), told)
+    refused(lambda: confirmed(plan, pilot.folder, confirming(request, plan, pilot)), told)
 
 
 def test_a_report_judges_no_other_pilot(planned):

@@ -51,7 +51,7 @@ def swept(tmp_path_factory):
     request = SweepRequest(grid=grid, experiment="lambda-quick")
     state = read_state(request)
     for name in state.configs:
-        run_one(request, state, name)
+        run_one(request, name)
     return state.folder
 
 

@@ -1,0 +1,53 @@
+"""Whether the trials of a sweep can be built: asked before the first is run, and not when its turn comes, hours later."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import cache
+
+import torch
+
+from sparsehead_cli.data.datasets import dataset_info, is_own
+from sparsehead_cli.data.memory import Memory
+from sparsehead_cli.data.text import TEXT, TextSpec, encoded
+from sparsehead_cli.errors import SparseheadError
+from sparsehead_cli.runs.build import as_read, make_views, require_buildable, spec_of_views
+from sparsehead_cli.runs.config import Config
+from sparsehead_cli.sweeps.trial import folder_of
+
+MOST_REASONS = 5
+
+
+def require_all_buildable(configs: Iterable[Config]) -> None:
+    """Look at trials in outline: no image is read, and no weight has a value.
+
+    What only the images can tell, such as that there are fewer than a batch has, a trial says itself, and likewise what code of
+    somebody's own says.
+
+    Raises: SparseheadError with the reasons of those that can never be trained.
+    """
+    alike: dict[str, list[Config]] = {}  # seeds, and values of λ that are not 0, are of one network and head
+    for config in configs:
+        if not is_own(config.dataset):
+            alike.setdefault(repr(replace(config, seed=0, lam=float(config.lam > 0))), []).append(config)
+    look, count = cache(dataset_info), 0
+    reasons: dict[str, Config] = {}
+    for config, *others in alike.values():
+        try:
+            check(config, look(config.dataset, config.data_dir))
+        except SparseheadError as error:
+            reasons.setdefault(str(error), config)
+            count += 1 + len(others)
+    if reasons:
+        shown = [f"{folder_of(config).name}: {reason}" for reason, config in reasons.items()][:MOST_REASONS]
+        more = f"\nand {len(reasons) - MOST_REASONS} more" if len(reasons) > MOST_REASONS else ""
+        raise SparseheadError("\n".join((f"{count} trials of the grid can never be trained; nothing was run.", *shown)) + more)
+
+
+def check(config: Config, info: object) -> None:
+    """Raises: SparseheadError as `require_buildable`, of the settings alone; a sentence stands for those of the data set."""
+    if isinstance(info, TextSpec):
+        sentence = encoded(["a"])
+        (source,) = as_read(config, [Memory({TEXT: sentence, "other": sentence}, torch.zeros(1, dtype=torch.int64), info)])
+        info = source.spec
+    spec = spec_of_views(info, config)
+    require_buildable(config, spec, make_views(config, spec), torch.device("cpu"))

@@ -64,7 +64,7 @@ class DeepCluster(Method):
         return objective(losses.deepcluster, *embeddings, **constants), {}
 
     def cluster(self) -> None:
-        """The prototypes, and where each image is; of one that the last epoch left out nobody knows (-1)."""
+        """The prototypes, and where each image is; of one that the last epoch left out nobody knows (-1). The memory begins anew."""
         known = self.memory.any(dim=1).nonzero().flatten()
         count = torch.arange(self.prototypes.shape[1], device=known.device)
         with torch.autocast(known.device.type, enabled=False):
@@ -73,6 +73,7 @@ class DeepCluster(Method):
                 starts = self.memory[drawn[count % len(drawn)]]  # of fewer images than prototypes some more than once
                 found = losses.spherical_kmeans(self.memory, starts, self.iterations)
                 self.prototypes[number], self.assigned[number] = found
+        self.memory.zero_()
 
     def after_step(self, progress: float) -> None:
         self.step += 1

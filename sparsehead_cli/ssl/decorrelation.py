@@ -66,7 +66,8 @@ class VICRegL(VICReg):
     """VICReg of whole images, and of the places of their maps that are alike in both views. Source: Bardes et al. 2022b.
 
     `whole` is the first one's weight, 1 - `whole` the second's, in which each image has up to `places` pairs of places, nearest by
-    an embedding of their own, `place_width` wide. Pairs by where the crops lay in the image, which views do not say, are left out.
+    an embedding of their own, `place_width` wide. `covariance` weighs the mean over the views, where VICReg has the sum, as in the
+    authors' code. Pairs by where the crops lay in the image, which views do not say, are left out.
     """
 
     def __init__(
@@ -81,13 +82,13 @@ class VICRegL(VICReg):
         variance: Positive = 25.0,
         covariance: Positive = 1.0,
     ) -> None:
-        super().__init__(backbone, projector, invariance=invariance, variance=variance, covariance=covariance)
+        super().__init__(backbone, projector, invariance=invariance, variance=variance, covariance=covariance / 2)
         if not hasattr(backbone, "maps"):
             raise SparseheadError(
                 "vicregl reads maps, and this backbone gives none. Choose another --method, or for images --backbone resnet18."
             )
         self.whole, self.places = whole, places
-        self.place_projector = mlp(backbone.dim, [place_width], place_width)
+        self.place_projector = mlp(backbone.dim, [place_width] * 2, place_width)
 
     def forward(self, views: list[View], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         maps = [in_parts(Maps(self.backbone), view.inputs, self.parts) for view in views]  # [B, L, D]
@@ -98,9 +99,9 @@ class VICRegL(VICReg):
         return self.whole * loss + (1 - self.whole) * terms["places"], terms
 
     def of_places(self, a: Tensor, b: Tensor) -> Tensor:
-        """VICReg of the places of one view and their nearest in the other, all pairs of all images being one batch."""
+        """VICReg of the places of one view and their nearest in the other."""
         pairs = losses.nearest_places(a, b, min(self.places, a.shape[1]))
-        return objective(losses.vicreg, *(z.flatten(0, 1) for z in pairs), **self.weights)[0]
+        return objective(losses.vicreg_of_places, *pairs, **self.weights)[0]
 
 
 class Maps(nn.Module):

@@ -74,11 +74,12 @@ def with_hidden(patches: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
 def by_token(head: nn.Module, tokens: Tensor, r: Tensor | None = None) -> Tensor:
     """z of each token by itself, [B, T, D] -> [B, T, E].
 
-    r [B, D] goes through the head before them: regularisers and CaSSLe, which watch the head, find z of each view there.
+    r [B, D] goes through the head before them: regularisers and CaSSLe, which watch the head, find z of each view there. Then come
+    the first tokens of all inputs, and so on: dropout, too, finds whole views, and draws for them as one process would for all.
     """
-    rows = tokens.flatten(0, 1)
+    rows = tokens.transpose(0, 1).flatten(0, 1)
     z = head(rows if r is None else torch.cat([r, rows]))
-    return z[-len(rows) :].unflatten(0, tokens.shape[:2])
+    return z[-len(rows) :].unflatten(0, (tokens.shape[1], len(tokens))).transpose(0, 1)
 
 
 # ------------------------------------------------------------------------------------------------ without a head of their own

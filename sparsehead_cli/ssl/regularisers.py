@@ -122,6 +122,10 @@ class Regularised(Method):
         if "dropout" in self.strengths and len(self.layers()) < 2:
             raise SparseheadError("regulariser dropout is of the head's hidden units, and this head has none. Leave it out.")
 
+    def suspects(self) -> list[str]:
+        added = {name: strength for name, strength in self.strengths.items() if REGULARISERS[name].of != "hidden"}
+        return [*super().suspects(), *(f"regulariser {name}:{strength:g} (too strong?)" for name, strength in added.items())]
+
     def layers(self) -> list[nn.Linear]:
         """The head's linear layers that learn."""
         return [m for m in self.projector.modules() if isinstance(m, nn.Linear) and m.weight.requires_grad]

@@ -93,7 +93,10 @@ def train_epoch(run: Training, callbacks: Sequence[Callback], progress: Progress
     progress.epoch, progress.began = epoch + 1, time.perf_counter()
     waiting = Waiting()
     for batch in waiting.watch(epoch_batches(run, progress.step)):
-        progress.logged = train_step(run, batch, progress.step)
+        try:
+            progress.logged = train_step(run, batch, progress.step)
+        except torch.linalg.LinAlgError as error:  # decompositions have no NaN to give where they cannot find numbers
+            raise diverged(run) from error
         for name, value in progress.logged.items():
             progress.sums[name] = progress.sums.get(name, 0) + value
         progress.step += 1

@@ -98,6 +98,7 @@ def two_steps(name, views, labels, wrap, parts=1, strengths=()):
 
 
 RUNS = ("simclr", "byol", "barlow", "moco")  # all with BatchNorm in backbone and head
+BY_TOKEN = ("simmim", "ijepa", "ibot")  # whose head reads tokens beside r, or behind it
 STOPPED_AT = 4  # steps
 
 
@@ -179,7 +180,9 @@ def one_of_several(rank, world, port, folder, images):
         found["sharded"] = sharded(folder)
         labels = LABELS.chunk(2)[rank]
         found["steps"] = {name: two_steps(name, share, labels, DistributedDataParallel) for name in METHODS}
-        found["regularised"] = {name: two_steps(name, share, labels, DistributedDataParallel, strengths=STRENGTHS) for name in RUNS}
+        found["regularised"] = {
+            name: two_steps(name, share, labels, DistributedDataParallel, strengths=STRENGTHS) for name in (*RUNS, *BY_TOKEN)
+        }
         found["in parts"] = {name: two_steps(name, share, labels, DistributedDataParallel, parts=2) for name in RUNS}
         train(settings("simclr", folder / "whole", accumulate=2))
     for method in RUNS if world == 2 else RUNS[:1]:

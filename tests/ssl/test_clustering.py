@@ -57,6 +57,7 @@ def test_an_epoch_fills_the_memory_and_the_next_one_clusters_it():
     assert method.memory[0].any()  # and it is known from now on
     step(method, [0, 9, 1, 2])
     assert (method.assigned[:, 0] >= 0).all()
+    assert (method.assigned[:, [8, 9]] == -1).all()  # the second epoch left them out, and what they were before is forgotten
 
 
 def test_images_that_nobody_knows_have_no_gradient():

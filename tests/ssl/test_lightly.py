@@ -19,6 +19,7 @@ from lightly.loss import (
     NTXentLoss,
     SwaVLoss,
     TiCoLoss,
+    VICRegLLoss,
     VICRegLoss,
     WMSELoss,
 )
@@ -203,5 +204,16 @@ def test_lejepa(monkeypatch):
 def test_nearest_places():
     nearest_neighbors = pytest.importorskip("lightly.models.utils").nearest_neighbors
     a, b = tensors(2, (4, 9, DIM))
-    for ours, theirs in zip(losses.nearest_places(a, b, 5), nearest_neighbors(a, b, torch.cdist(a, b), 5), strict=True):
-        torch.testing.assert_close(ours, theirs)
+    ours, theirs = (torch.cat(pairs, dim=2) for pairs in (losses.nearest_places(a, b, 5), nearest_neighbors(a, b, torch.cdist(a, b), 5)))
+    for mine, other in zip(ours, theirs, strict=True):  # theirs are in the order of their distances
+        torch.testing.assert_close(mine, other[[int((other == row).all(dim=1).nonzero()) for row in mine]])
+
+
+def test_vicregl():
+    """Theirs halves the covariance of places and of whole images, as `VICRegL` does."""
+    theirs = VICRegLLoss().vicreg_loss
+    weights = {"invariance": 25.0, "variance": 25.0, "covariance": 0.5}
+    agree(lambda a, b: losses.vicreg_of_places(a, b, **weights)[0], theirs, tensors(2, (6, 5, DIM)))
+    grid = [torch.zeros(6, 1, 1, 2)] * 2
+    whole = lambda a, b: VICRegLLoss(alpha=1.0)([(z, z[:, None, None]) for z in (a, b)], grid)[0]  # noqa: E731
+    agree(lambda a, b: losses.vicreg(a, b, **weights)[0], whole, tensors(2))

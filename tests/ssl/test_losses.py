@@ -367,14 +367,26 @@ def test_newtons_iterations():
 
 
 def test_the_nearest_places_of_maps():
-    """Of a map whose places are in another order all are found; of two the nearest come first."""
+    """Of a map whose places are in another order all are found; of two the nearest, in the order of their places."""
     a = embeddings(9, 5)[0].view(1, 9, 5).repeat(2, 1, 1)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(0))
     found, matched = losses.nearest_places(a, a[:, order], 9)
     torch.testing.assert_close(found, matched)
     b = torch.tensor([[[0.0], [10.0], [20.0]]])
-    near, other = losses.nearest_places(b, torch.tensor([[[18.0], [0.5], [11.0]]]), 2)
-    assert (near.flatten().tolist(), other.flatten().tolist()) == ([0, 10], [0.5, 11])
+    near, other = losses.nearest_places(b, torch.tensor([[[18.0], [1.5], [11.0]]]), 2)
+    assert (near.flatten().tolist(), other.flatten().tolist()) == ([0, 10], [1.5, 11])
+
+
+def test_vicreg_of_places_is_over_images_so_that_position_alone_does_not_satisfy_it():
+    weights = {"invariance": 25.0, "variance": 25.0, "covariance": 1.0}
+    a, b = (z.view(10, 4, 6) for z in embeddings(40, 6))
+    loss, terms = losses.vicreg_of_places(a, b, **weights)
+    by_place = [losses.vicreg(a[:, place], b[:, place], **weights) for place in range(4)]
+    torch.testing.assert_close(loss, sum(found for found, _ in by_place) / 4)
+    for name, term in terms.items():
+        torch.testing.assert_close(term, sum(found[name] for _, found in by_place) / 4)
+    positions = embeddings(4, 6)[0].expand(10, 4, 6)
+    assert losses.vicreg_of_places(positions, positions, **weights)[1]["variance"].item() == pytest.approx(0.99)  # 1 - √1e-4
 
 
 # ------------------------------------------------------------------------------------------------ prototypes

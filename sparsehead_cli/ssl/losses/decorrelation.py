@@ -1,6 +1,7 @@
 """Objectives of what a batch of embeddings looks like as a whole: its moments or its distribution."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -63,14 +64,24 @@ def vicreg(
     return invariance * terms["invariance"] + variance * terms["variance"] + covariance * terms["covariance"], terms
 
 
+def vicreg_of_places(z1: Tensor, z2: Tensor, **weights: float) -> tuple[Tensor, dict[str, Tensor]]:
+    """`vicreg` of each of M places over the B images, and the mean of these, [B, M, E], [B, M, E] -> [].
+
+    Variances and covariances are over images: a code of the place alone has none. Source: VICRegL (Bardes et al. 2022b), eq. 2-3.
+    """
+    loss, terms = torch.vmap(partial(vicreg, **weights), in_dims=1)(z1, z2)
+    return loss.mean(), {name: term.mean() for name, term in terms.items()}
+
+
 def nearest_places(a: Tensor, b: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` places of one map that have the nearest place in another, and these; [B, L, E], [B, M, E] -> [B, count, E] twice.
 
-    Each of an image for itself, by Euclidean distance. Source: VICRegL (Bardes et al. 2022b), feature-based matching.
+    Each of an image for itself, by Euclidean distance, in the order of the first map's places: one that is matched in all images
+    has the same number in all. Source: VICRegL (Bardes et al. 2022b), feature-based matching; the order as in the authors' code.
     """
     with torch.no_grad():
         distances, nearest = torch.cdist(a, b).min(dim=2)
-        chosen = distances.topk(count, dim=1, largest=False).indices
+        chosen = distances.topk(count, dim=1, largest=False).indices.sort(dim=1).values
         matched = nearest.gather(1, chosen)
     return tuple(z.gather(1, places[:, :, None].expand(-1, -1, z.shape[2])) for z, places in ((a, chosen), (b, matched)))
 

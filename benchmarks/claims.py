@@ -34,9 +34,14 @@ PAPER = {("simclr", "linear probe"): 2.12, ("byol", "linear probe"): 1.05}  # po
 
 
 def gathered(folder: Path) -> list[Row]:
-    """The rows of evaluations.csv that are compared: of r, and one of each run's kNN."""
-    found = [row for path in sorted(folder.glob(f"*/{EVALUATIONS}")) for row in read_csv(path)]
-    return [row for row in found if row["features"] == "r" and (row["k"], row["distance"], row["vote"]) in COMPARED]
+    """The rows of evaluations.csv that are compared: of r, and one of each run's kNN.
+
+    Those that were gathered before stay, where a run's folder is gone or has not the same evaluation.
+    """
+    found = [row for path in (folder / EVALUATIONS, *sorted(folder.glob(f"*/{EVALUATIONS}"))) for row in read_csv(path)]
+    compared = [row for row in found if row["features"] == "r" and (row["k"], row["distance"], row["vote"]) in COMPARED]
+    newest = {tuple(row[name] for name in ("run", "protocol", "eval_dataset", "label_share")): row for row in compared}
+    return list(newest.values())
 
 
 def measurement_of(row: Row) -> str:

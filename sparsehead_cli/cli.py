@@ -321,10 +321,9 @@ def sweep_lambda(
 
         return show_sweep_dry_run(Console(), request)
 
-    console = Console()
     if trial:
-        return run_one(request, trial, [show.EpochLines(console)])
-    state = read_state(request)
+        return run_one(request, trial, [show.EpochLines(Console())])
+    state, console = read_state(request), Console()
     if confirm is not None:
         from sparsehead_cli.present.confirm import run_confirm
 

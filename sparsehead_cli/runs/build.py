@@ -55,9 +55,7 @@ def build(config: Config) -> Run:
     phases, tasks = phases_of(config, device)
     spec = spec_of_views(phases[0].train.spec, config)
     views, initial = make_views(config, spec), initial_encoder(config, spec)
-    require_buildable(config, spec, views, device)
-    method = method_on_device(config, spec, device, phases, initial)
-    method.check(views.roles, config.batch_size)
+    method = method_on_device(config, spec, views, device, phases, initial)
     groups = parameter_groups(method, config.weight_decay, method.constant_lr())
     steps_per_epoch = len(phases[0].train) // config.batch_size
     precision, folder = choose_precision(config.precision, device), run_folder(config, identity)
@@ -126,10 +124,12 @@ def as_read(config: Config, sources: list[Source]) -> list[Source]:
 
 
 def method_on_device(
-    config: Config, spec: object, device: torch.device, phases: tuple[Phase, ...], initial: Initial | None = None
+    config: Config, spec: object, views: Views, device: torch.device, phases: tuple[Phase, ...], initial: Initial | None = None
 ) -> Method:
     """The method as it is trained: on the device, its norms joined over the processes; compiled and sharded where that is set."""
+    require_buildable(config, spec, views, device)
     method = join_batch_norms(build_method(config, spec, initial), device)
+    method.check(views.roles, config.batch_size)
     if method.needs.memory:
         prepare(config, method, phases)
     method = method.to(device=device, memory_format=torch.channels_last)
@@ -279,7 +279,7 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
 
 
 def require_buildable(config: Config, spec: object, views: Views, device: torch.device) -> None:
-    """Raises: SparseheadError for a method, a head or views that `build` cannot make or use, before anything of them takes memory.
+    """Raises: SparseheadError for a method, head or views that `build` cannot make or use, before anything of them takes memory.
 
     Code of one's own says itself what it cannot do, when it is called: it may not know how to be made without memory.
     """
@@ -306,7 +306,7 @@ def require_sides(config: Config, views: ImageViews, backbone: nn.Module) -> Non
         except Exception as error:
             raise SparseheadError(
                 f"backbone {config.backbone} cannot read views of {side} pixels, which {name_of(config.views)} has beside those of "
-                f"{whole}: {one_line(str(error)).rstrip('.')}. Choose a larger --set image_size, another --backbone or other --set views."
+                f"{whole}: {one_line(str(error)).rstrip('.')}. Choose a larger --set image_size, another --backbone or --set views."
             ) from error
 
 
@@ -335,16 +335,6 @@ def require_memory(config: Config, method: Method, device: torch.device) -> None
 def groups_dim(config: Config) -> int:
     """The dimension of a weight [out, in] that counts the groups of a run: the other one than a group's norm runs over."""
     return 1 - GROUPS[config.groups]
-
-
-def require_memory(config: Config, method: Method | None, device: torch.device) -> None:
-    """Raises: SparseheadError where `memory_needed` exceeds the device's memory; not for what has no outline."""
-    needed, there = memory_needed(config, method) if method else 0, memory_of(device)
-    if needed > there:
-        raise SparseheadError(
-            f"this network needs {needed / 1e9:,.1f} GB for its weights, gradients and optimizer, and the {device.type} has "
-            f"{there / 1e9:,.1f} GB. Choose smaller widths, projector_hidden, projector_out or method settings."
-        )
 
 
 def build_sparse_head(config: Config, projector: nn.Module) -> SparseHead:

@@ -54,7 +54,7 @@ def cassle(kind: type[Method]) -> type[Method]:
     """A method that after its first task adds the loss of predicting, from its embedding, that of the network before the task.
 
     The loss is of the method's own kind, as in the paper: contrastive for SimCLR and its like, decorrelation for Barlow Twins,
-    and for all others the distance of directions.
+    and for all others the distance of directions, also where the authors have another, for VICReg and SwAV.
     """
 
     @wraps(kind.__init__)
@@ -80,7 +80,8 @@ def outputs_of(network: nn.Module) -> Iterator[list[Tensor]]:
 def contrast(predicted: Tensor, known: Tensor, temperature: float) -> Tensor:
     """-log of how much nearer a prediction is to what was known of its own view than to that of any view, [B, E], [B, E] -> [].
 
-    Cosine similarities over the temperature, mean over the B views. Source: CaSSLe, the contrastive row of its table 1.
+    Cosine similarities over the temperature, mean over the B views. Source: CaSSLe, the contrastive row of its table 1; the
+    authors' code averages this with the other way round, of what was known among predictions.
     """
     return losses.in_batch_nce(predicted, known, temperature)
 

@@ -64,7 +64,7 @@ class DeepCluster(Method):
         return objective(losses.deepcluster, *embeddings, **constants), {}
 
     def cluster(self) -> None:
-        """The prototypes, and where each image is; of one that the last epoch left out nobody knows (-1). The memory begins anew."""
+        """The prototypes, and where each image is; of one that the last epoch left out nobody knows (-1). Then it forgets."""
         known = self.memory.any(dim=1).nonzero().flatten()
         count = torch.arange(self.prototypes.shape[1], device=known.device)
         with torch.autocast(known.device.type, enabled=False):

@@ -184,7 +184,8 @@ class IBOT(HiddenFromStudent):
     """DINO, whose student also says of patches that it does not see what the teacher says who sees them. Source: Zhou et al. 2022.
 
     Class tokens and patches share head and prototypes, and have a centre each. In a global view blocks of patches are hidden with
-    the chance `hiding`, a share between `least` and `most`. The teacher's temperature, which the authors warm up, is constant.
+    the chance `hiding`, a share between `least` and `most`. The teacher's temperature, which the authors warm up, is constant, and
+    the centre of patches is that of hidden ones, where theirs is of all.
     """
 
     title = "iBOT"

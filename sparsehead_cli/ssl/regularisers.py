@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from sparsehead_cli.data.contract import Batch, View
 from sparsehead_cli.errors import SparseheadError, unknown
 from sparsehead_cli.machine.distributed import whole
+from sparsehead_cli.machine.plain import number
 from sparsehead_cli.ssl import losses
 from sparsehead_cli.ssl.contract import Method, objective, own_rows
 
@@ -172,11 +173,11 @@ def added_terms(stated: Sequence[str]) -> dict[str, float]:
     """Texts such as "koleo:0.1" -> name -> strength. Raises: SparseheadError for another name, form or number."""
     strengths: dict[str, float] = {}
     for text in stated:
-        name, colon, number = text.partition(":")
+        name, colon, written = text.partition(":")
         if name not in REGULARISERS:
             raise unknown("regulariser", name, REGULARISERS)
         try:
-            strength = float(number)
+            strength = number(written)
         except ValueError:
             strength = math.nan
         below = REGULARISERS[name].below

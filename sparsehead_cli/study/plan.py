@@ -135,7 +135,7 @@ class Candidate:
 def cure_of(setting: Row, lam: float) -> tuple[str, str]:
     """A setting's method, and what it sets against collapse, however strong: λ, regularisers or a head by name, or λ beside any."""
     others = [setting[column] for column in CURES if setting.get(column, USUAL[column]) != USUAL[column]]
-    names = "+".join(part.partition(":")[0] for other in others for part in other.split("+"))
+    names = "+".join(sorted(part.partition(":")[0] for other in others for part in other.split("+")))
     return setting["method"], f"λ beside {REGULARISERS}" if names and lam else names or "λ"
 
 

@@ -7,11 +7,10 @@ from functools import cache
 import torch
 
 from sparsehead_cli.data.datasets import dataset_info, is_own
-from sparsehead_cli.data.memory import Memory
-from sparsehead_cli.data.text import TEXT, TextSpec, encoded
 from sparsehead_cli.errors import SparseheadError
-from sparsehead_cli.runs.build import as_read, make_views, require_buildable, spec_of_views
+from sparsehead_cli.runs.build import make_views, require_buildable
 from sparsehead_cli.runs.config import Config
+from sparsehead_cli.runs.unread import unread_spec
 from sparsehead_cli.sweeps.trial import folder_of
 
 MOST_REASONS = 5
@@ -44,10 +43,6 @@ def require_all_buildable(configs: Iterable[Config]) -> None:
 
 
 def check(config: Config, info: object) -> None:
-    """Raises: SparseheadError as `require_buildable`, of the settings alone; a sentence stands for those of the data set."""
-    if isinstance(info, TextSpec):
-        sentence = encoded(["a"])
-        (source,) = as_read(config, [Memory({TEXT: sentence, "other": sentence}, torch.zeros(1, dtype=torch.int64), info)])
-        info = source.spec
-    spec = spec_of_views(info, config)
+    """Raises: SparseheadError as `require_buildable`, by what is known of the data set."""
+    spec = unread_spec(config, info)
     require_buildable(config, spec, make_views(config, spec), torch.device("cpu"))

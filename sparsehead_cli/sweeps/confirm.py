@@ -114,7 +114,7 @@ def check_confirm(request: SweepRequest) -> None:
 
 def most_arms(grid: Grid) -> int:
     """How many arms the confirmation of a method has at most: λ 0, λ and its control, each cure, and λ beside one, likewise."""
-    cures = {tuple(part.partition(":")[0] for part in name.split("+")) for name in grid.regularisers}
+    cures = {tuple(sorted(part.partition(":")[0] for part in name.split("+"))) for name in grid.regularisers}
     heads = {name.partition(":")[0] for name in grid.projectors}
     others, penalised = cures - {(NO_REGULARISER,)}, grid.auto or any(grid.lams)
     beside = 3 if others and penalised else 0  # that regulariser alone may be another one than what is chosen of it alone

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from sparsehead_cli.errors import SparseheadError, one_line, shown, unknown
-from sparsehead_cli.machine.plain import folder_name
+from sparsehead_cli.machine.plain import folder_name, number
 from sparsehead_cli.runs.config import FIELDS, METHOD, METHOD_PREFIX, SWEEP, Config, Layers, combined, load_entries, resolve
 from sparsehead_cli.runs.experiments import Entries, Layer
 from sparsehead_cli.runs.settings import Values, names_in, read, setting, settings_of
@@ -152,7 +152,22 @@ def contradictions(grid: Grid) -> list[str]:
         if repeated:
             words = [f"{value:g}" if isinstance(value, float) else one_line(str(value)) for value in repeated]
             problems.append(f"{axis} has {', '.join(words)} more than once.")
+    alike: dict[frozenset, list[str]] = {}
+    for value in dict.fromkeys(grid.regularisers):
+        alike.setdefault(frozenset(map(term_of, value.split("+"))), []).append(value)
+    problems += [
+        f"regularisers has {one_line(' and '.join(values))}, which are the same." for values in alike.values() if len(values) > 1
+    ]
     return problems
+
+
+def term_of(text: str) -> tuple[str, float | str]:
+    """A regulariser's name and strength, however that is written; what is none is told where regularisers are known."""
+    name, _, strength = text.partition(":")
+    try:
+        return name, number(strength)
+    except ValueError:
+        return name, strength
 
 
 def problems_of_heads(grid: Grid) -> list[str]:

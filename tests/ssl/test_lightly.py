@@ -204,7 +204,9 @@ def test_lejepa(monkeypatch):
 def test_nearest_places():
     nearest_neighbors = pytest.importorskip("lightly.models.utils").nearest_neighbors
     a, b = tensors(2, (4, 9, DIM))
-    ours, theirs = (torch.cat(pairs, dim=2) for pairs in (losses.nearest_places(a, b, 5), nearest_neighbors(a, b, torch.cdist(a, b), 5)))
+    ours, theirs = (
+        torch.cat(pairs, dim=2) for pairs in (losses.nearest_places(a, b, 5), nearest_neighbors(a, b, torch.cdist(a, b), 5))
+    )
     for mine, other in zip(ours, theirs, strict=True):  # theirs are in the order of their distances
         torch.testing.assert_close(mine, other[[int((other == row).all(dim=1).nonzero()) for row in mine]])
 

@@ -170,6 +170,8 @@ def test_how_they_are_written():
     assert regularised(METHODS["simclr"], {}) is METHODS["simclr"]
     for stated, says in (
         (("koelo:1",), 'unknown regulariser "koelo".*Did you mean "koleo"'),
+        (("koleo:1_0",), "a strength above 0, as koleo:0.1; given 'koleo:1_0'"),
+        (("koleo:٣",), "a strength above 0"),
         (("koleo",), "written NAME:strength, a strength above 0, as koleo:0.1"),
         (("dropout:1",), "a strength between 0 and 1, as dropout:0.1; given 'dropout:1'"),
         (("koleo:0",), "strength above 0"),

@@ -54,7 +54,9 @@ def test_what_can_be_trained_is_let_through(request_of):
 
 
 def test_each_reason_is_said_once_with_a_trial_that_has_it(request_of):
-    request = request_of({"methods": "simclr,simmim,ijepa", "projectors": "mlp,orthogonal:300", "lams": "0"}, {"backbone": "narrow"})
+    request = request_of(
+        {"methods": "simclr,simmim,ijepa", "projectors": "mlp,orthogonal:300", "lams": "0"}, {"backbone": "narrow"}
+    )
     with pytest.raises(SparseheadError) as error:
         read_state(request)
     first, *reasons = str(error.value).splitlines()

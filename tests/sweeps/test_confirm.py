@@ -244,7 +244,7 @@ def test_regularisers_alone_can_be_chosen(request_):
 
 
 def test_of_a_regulariser_the_better_strength_is_chosen(request_):
-    request = request_(methods="simclr", lams="0", regularisers="none,koleo:0.1,koleo:1+decay:1e-3,koleo:2+decay:1e-3")
+    request = request_(methods="simclr", lams="0", regularisers="none,koleo:0.1,decay:1e-3+koleo:1,koleo:2+decay:1e-3")
     effect = lambda config: 0.02 * (config.regularisers == ("koleo:2", "decay:1e-3"))  # noqa: E731
     keep(read_state(request), made_up(read_state(request), effect))
     plan, _ = frozen_plan(request, read_state(request))

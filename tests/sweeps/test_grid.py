@@ -136,6 +136,9 @@ def test_heads_that_are_none(experiments, given, words):
 def test_regularisers_given_twice(experiments):
     text = told(lambda: read_grid("two", experiments, {"regularisers": "none,koleo:1,koleo:1"}, {}))
     assert "regularisers has koleo:1 more than once" in text
+    for one, other in (("koleo:0.1", "koleo:1e-1"), ("decay:1+koleo:1", "koleo:1+decay:1.0")):
+        text = told(lambda: read_grid("two", experiments, {"regularisers": f"none,{one},{other}"}, {}))  # noqa: B023
+        assert f"regularisers has {one} and {other}, which are the same" in text
     text = told(lambda: read_grid("two", experiments, {"regularisers": "none"}, {"regularisers": "koleo:1"}))
     assert "regularisers is given twice" in text
 

@@ -372,7 +372,10 @@ def test_a_second_process_is_refused(tiny):
         ({"lam": 0.0, "method_settings": {"temperature": 1e-42}}, r"Suspects: method\.temperature 1e-42 \(too low\?\), lr"),
         ({"lr": 1e30, "lam": 0.0, "method": "wmse"}, r"Suspects: the covariance of z in 8 dimensions .*method\.eps.*, lr 1e\+30"),
         ({"lr": 1e30, "lam": 0.0, "method": "mmcr"}, r"no longer finite.* Suspects: lr 1e\+30"),
-        ({"lam": 0.0, "regularisers": ("spectral:1e30",)}, r"no longer finite.* Suspects: regulariser spectral:1e\+30 \(too strong\?\), lr"),
+        (
+            {"lam": 0.0, "regularisers": ("spectral:1e30",)},
+            r"no longer finite.* Suspects: regulariser spectral:1e\+30 \(too strong\?\), lr",
+        ),
     ],
 )
 def test_divergence_suspects_what_is_at_work_and_nothing_else(tiny, change, suspects):

@@ -40,7 +40,7 @@ def gathered(folder: Path) -> list[Row]:
     """
     found = [row for path in (folder / EVALUATIONS, *sorted(folder.glob(f"*/{EVALUATIONS}"))) for row in read_csv(path)]
     compared = [row for row in found if row["features"] == "r" and (row["k"], row["distance"], row["vote"]) in COMPARED]
-    newest = {tuple(row[name] for name in ("run", "protocol", "eval_dataset", "label_share")): row for row in compared}
+    newest = {(row["run"], row["task"], row["features"]): row for row in compared}
     return list(newest.values())
 
 

@@ -5,9 +5,10 @@
     python benchmarks/claims.py results/cures                # likewise for docs/heads.md, a line a cure
 
 The linear probe and the ranks are in the sweep's own tables. Beside them every run of λ 0 and of the chosen λ was evaluated by
-`sparsehead evaluate --protocol knn,semi` and on fashion10k (`--dataset fashion10k --protocol linear,knn`). The rows that are
-compared are gathered in confirm/evaluations.csv, of the runs' folders where these are still there. Differences are paired by seed,
-with the 95 % interval and the p of Student's paired t. None is corrected here; confirmation.csv corrects the plan's outcomes.
+`sparsehead evaluate --protocol knn,semi` and on fashion10k (`--dataset fashion10k --protocol linear,knn`); of cures, cures.py
+measured what a step takes. The rows that are compared are gathered in confirm/evaluations.csv, of the runs' folders where these
+are still there. Differences are paired by seed, with the 95 % interval and the p of Student's paired t. None is corrected here;
+confirmation.csv corrects the plan's outcomes.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 from pathlib import Path
 
 from answers import NAMES
+from cures import STEPS
 
 from sparsehead_cli.present.confirmation import called, is_of_cures
 from sparsehead_cli.runs.readable import number
@@ -27,8 +29,7 @@ EVALUATIONS, CLAIMS = "evaluations.csv", "claims.csv"
 COMPARED = (("", "", ""), ("20", "cosine", "weighted"))  # k, distance and vote: of all but kNN, and the kNN that is compared
 STATISTICS = ("seeds", "mean", "reference_mean", "difference", "difference_low", "difference_high", "p_t")
 OF_SWEEP = {"accuracy": "linear probe", "effective_rank_r": "effective rank of r", "effective_rank_z": "effective rank of z"}
-SECONDS = "seconds of training"
-OF_CURES = OF_SWEEP | {"knn_accuracy": "kNN of held-out images", "train_seconds": SECONDS}
+OF_CURES = OF_SWEEP | {"knn_accuracy": "kNN of held-out images"}
 WORDS = {"linear": "linear probe", "knn": "kNN (k = 20)", "semi-linear": "linear probe", "semi-finetune": "fine-tuning"}
 PAPER = {("simclr", "linear probe"): 2.12, ("byol", "linear probe"): 1.05}  # points on ImageNet; the paper's key results
 
@@ -105,18 +106,19 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
-def table_of_cures(plan: Plan, rows: list[Row]) -> str:
-    """claims.csv as a table of Markdown with a line a cure: differences from λ 0 in points, of ranks, and in % of the time."""
-    names = list(dict.fromkeys(row["measurement"] for row in rows))
+def table_of_cures(plan: Plan, rows: list[Row], steps: list[Row]) -> str:
+    """claims.csv as a table of Markdown with a line a cure: differences from λ 0 in points and of ranks, and in % what a step of
+    `steps`, the rows of cures.py, takes longer.
+    """
+    names = [*dict.fromkeys(row["measurement"] for row in rows), *["time of a step"] * bool(steps)]
     lines = ["| | " + " | ".join(names) + " |", "|---" * (1 + len(names)) + "|"]
     for choice in plan.choices:
         cells = []
         for row in filter(choice.is_of, rows):
-            of_time = row["measurement"] == SECONDS
-            scale = 100 / number(row["reference_mean"]) if of_time else 1 if "rank" in row["measurement"] else 100
+            scale = 1 if "rank" in row["measurement"] else 100
             difference, high = (scale * number(row[name]) for name in ("difference", "difference_high"))
-            unit, digits = (" %", 0) if of_time else ("", 2)
-            cells.append(f"{difference:+z.{digits}f} ± {high - difference:.{digits}f}{unit}")
+            cells.append(f"{difference:+z.2f} ± {high - difference:.2f}")
+        cells += [f"{100 / number(row['ratio']) - 100:+z.0f} %" for row in steps if choice.is_of({**choice.setting, **row})]
         lines.append(f"| {called(choice, plan)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
@@ -132,7 +134,7 @@ def main() -> None:
         replace_csv(folder / CONFIRM / EVALUATIONS, found)
     rows = claims(plan, folder / CONFIRM)
     replace_csv(folder / CLAIMS, rows)
-    print(table_of_cures(plan, rows) if is_of_cures(plan) else table(rows))
+    print(table_of_cures(plan, rows, read_csv(folder / STEPS)) if is_of_cures(plan) else table(rows))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
+from sparsehead_cli.study.plan import read_plan
 from tests.rows import full_row
 
 ROOT = Path(__file__).parents[1]
@@ -139,6 +140,13 @@ def test_the_claims_are_those_of_the_committed_runs_and_the_page_has_them(tmp_pa
     stated = re.findall(r"[+−][\d.]+ \([+−][\d.]+ to [+−][\d.]+\)", page)
     assert len(stated) > 20
     assert set(stated) <= known
+
+
+@pytest.mark.slow
+def test_each_cure_of_a_plan_has_its_step_timed():
+    said = run("cures.py", ROOT / "results" / "cures", "--quick").splitlines()
+    assert len(said) == 1 + len(read_plan(ROOT / "results" / "cures").choices)
+    assert said[0].startswith("λ 0 ")
 
 
 def test_what_a_reader_has_to_follow_does_not_grow():

@@ -127,6 +127,10 @@ BENCHMARKS = {
         empty=("invariance_seconds", "rank_low", "rank_high"),
         renamed={"low": "rank_low", "high": "rank_high"},
     ),
+    "steps.csv": Table(
+        ("method", "regularisers", "projector", "lam", "seconds", "ratio", *MACHINE),
+        key=("method", "regularisers", "projector", "lam"),
+    ),
     "growth.csv": Table(("axis", "what", "size", "seconds", "megabytes", *MACHINE)),
     "exponents.csv": Table(("axis", "what", "measurement", "value", "work", "from_size", "to_size"), empty=("value",)),
 }

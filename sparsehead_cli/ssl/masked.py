@@ -4,6 +4,7 @@ The papers have no projection head here, and nothing for SparseHead to act on. S
 reads its tokens, a decoder or a predictor, as in `generative.py`: they see nothing but z, token by token.
 """
 
+import math
 from typing import Annotated
 
 import torch
@@ -52,11 +53,16 @@ def ijepa(predicted: Tensor, teacher: Tensor, targets: Tensor) -> Tensor:
 
 
 def require_patches(backbone: nn.Module, method: str) -> None:
-    """Raises: SparseheadError for a backbone that does not show its patches."""
+    """Raises: SparseheadError for a backbone that does not show its patches, and for images that are one."""
     if not hasattr(backbone, "patches"):
         raise SparseheadError(
             f"{method} hides patches of a vision transformer, and this backbone has none. Choose another --method, or for images "
             f"--backbone {', '.join(VITS)}."
+        )
+    if math.prod(backbone.grid) < 2:
+        raise SparseheadError(
+            f"{method} hides some patches of an image, and one of {backbone.image[1]} pixels is a single patch. Choose a larger "
+            "--set image_size, or images that are."
         )
 
 

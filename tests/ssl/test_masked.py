@@ -125,6 +125,13 @@ def test_a_network_without_patches_is_refused(name):
         METHODS[name](backbone, make_projector(8, [8], 6))
 
 
+@pytest.mark.parametrize("name", MASKED)
+def test_an_image_of_one_patch_has_nothing_to_hide_a_part_of(name):
+    backbone = make_vit("vit-mini", channels=1, image_size=7, widths=(8,), blocks=(1,))
+    with pytest.raises(SparseheadError, match="one of 7 pixels is a single patch. Choose a larger --set image_size"):
+        METHODS[name](backbone, make_projector(8, [8], 6))
+
+
 def test_a_predictor_has_the_encoders_heads():
     backbone = build("ijepa").backbone
     backbone.heads = 4

@@ -9,6 +9,7 @@ from sparsehead_cli.data.contract import LOCAL, View
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import make_projector
+from sparsehead_cli.nets.vit import make_vit
 from sparsehead_cli.nets.vit import squares
 from sparsehead_cli.ssl import losses, masked, masked_prototypes, masks
 from sparsehead_cli.ssl.methods import METHODS

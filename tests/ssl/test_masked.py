@@ -9,8 +9,7 @@ from sparsehead_cli.data.contract import LOCAL, View
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.nets.backbones import make_backbone
 from sparsehead_cli.nets.heads import make_projector
-from sparsehead_cli.nets.vit import make_vit
-from sparsehead_cli.nets.vit import squares
+from sparsehead_cli.nets.vit import make_vit, squares
 from sparsehead_cli.ssl import losses, masked, masked_prototypes, masks
 from sparsehead_cli.ssl.methods import METHODS
 from sparsehead_cli.ssl.regularisers import koleo
@@ -128,7 +127,7 @@ def test_a_network_without_patches_is_refused(name):
 
 @pytest.mark.parametrize("name", MASKED)
 def test_an_image_of_one_patch_has_nothing_to_hide_a_part_of(name):
-    backbone = make_vit("vit-mini", channels=1, image_size=7, widths=(8,), blocks=(1,))
+    backbone = make_vit("vit-mini", channels=1, image_size=7, pooling="mean", widths=(8,), blocks=(1,))
     with pytest.raises(SparseheadError, match="one of 7 pixels is a single patch. Choose a larger --set image_size"):
         METHODS[name](backbone, make_projector(8, [8], 6))
 

@@ -278,15 +278,17 @@ def outline(make: Callable[[Config, object], T], config: Config, spec: object) -
         ) from None
 
 
-def require_buildable(config: Config, spec: object, views: Views, device: torch.device) -> None:
+def require_buildable(config: Config, spec: object, views: Views, device: torch.device | None) -> None:
     """Raises: SparseheadError for a method, head or views that `build` cannot make or use, before anything of them takes memory.
 
-    Code of one's own says itself what it cannot do, when it is called: it may not know how to be made without memory.
+    Without a device nobody asks whether there is enough. Code of one's own says itself what it cannot do, when it is called: it
+    may not know how to be made without memory.
     """
     if FIELDS["backbone"].is_plug_in(config.backbone) or is_plugin(config.method):
         return
     method = outline(build_method, config, spec)
-    require_memory(config, method, device)
+    if device:
+        require_memory(config, method, device)
     method.check(views.roles, config.batch_size)
     if config.checkpoint_activations:
         checkpoint_activations(config, method.backbone)

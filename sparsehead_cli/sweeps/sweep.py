@@ -109,7 +109,7 @@ def read_state(request: SweepRequest) -> SweepState:
     folder that holds another sweep.
     """
     state = state_of(request)
-    require_all_buildable(state.configs[name] for name in state.pending())
+    require_all_buildable((state.configs[name] for name in state.pending()), here=request.engine == "local")
     return state
 
 

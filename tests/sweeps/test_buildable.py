@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from sparsehead_cli.errors import SparseheadError
@@ -62,6 +64,15 @@ def test_each_reason_is_said_once_with_a_trial_that_has_it(request_of):
     first, *reasons = str(error.value).splitlines()
     assert first.startswith("10 trials")  # all but those of SimCLR and the mlp
     assert [reason.split("-")[0] for reason in reasons] == ["simclr", "simmim", "ijepa"]
+
+
+def test_the_memory_of_other_machines_is_not_known_here(request_of):
+    request = replace(request_of({"dims": "8,2000000000"}, {}), engine="print")
+    assert len(read_state(request).pending()) == 8
+
+
+def test_code_of_ones_own_is_left_to_the_trial(request_of):
+    assert len(read_state(request_of({"projectors": "mlp,orthogonal:300"}, {"views": "no.such:module"})).pending()) == 6
 
 
 def test_what_has_finished_or_failed_before_is_not_looked_at_again(request_of, tmp_path):

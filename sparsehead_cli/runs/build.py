@@ -146,12 +146,17 @@ def method_on_device(
 
 def prepare(config: Config, method: Method, phases: tuple[Phase, ...]) -> None:
     """Tell a method of the images. Raises: SparseheadError for one that remembers each of them, and tasks that have others."""
-    if len(phases) > 1:
+    require_one_task(config, method, len(phases))
+    images = len(phases[0].train)
+    method.prepare(images, images // config.batch_size)
+
+
+def require_one_task(config: Config, method: Method, tasks: int) -> None:
+    """Raises: SparseheadError for a method that remembers each image, and several tasks."""
+    if method.needs.memory and tasks > 1:
         raise SparseheadError(
             f"{config.method} remembers each image from one epoch to the next, and a task has others. Choose another --method."
         )
-    images = len(phases[0].train)
-    method.prepare(images, images // config.batch_size)
 
 
 def checkpoint_activations(config: Config, backbone: nn.Module) -> None:
@@ -290,6 +295,7 @@ def require_buildable(config: Config, spec: object, views: Views, device: torch.
     if device:
         require_memory(config, method, device)
     method.check(views.roles, config.batch_size)
+    require_one_task(config, method, config.all_epochs // config.epochs)
     if config.checkpoint_activations:
         checkpoint_activations(config, method.backbone)
     if isinstance(views, ImageViews):

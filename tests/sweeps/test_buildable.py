@@ -19,6 +19,7 @@ NEVER = [
     ({"methods": "simclr,simmim"}, {"backbone": "narrow"}, 4, "simmim hides patches of a vision transformer"),
     ({}, {"backbone": "vit-mini", "checkpoint_activations": True, "compile": True}, 4, "do not go together"),
     ({"methods": "dino"}, {"backbone": "vit-mini", "views": "grey-multi-crop", "image_size": 8}, 4, "smaller than a patch"),
+    ({"methods": "simclr,deepcluster"}, {"tasks": "2"}, 4, "deepcluster remembers each image from one epoch to the next"),
     ({}, {"dataset": "wordnet10k", "backbone": "narrow"}, 4, "backbone narrow reads images, and wordnet10k has sentences"),
     ({"methods": "simclr,mae"}, {"dataset": "wordnet10k", "backbone": "bert-mini"}, 4, "mae"),
 ]

@@ -146,14 +146,14 @@ def method_on_device(
 
 def prepare(config: Config, method: Method, phases: tuple[Phase, ...]) -> None:
     """Tell a method of the images. Raises: SparseheadError for one that remembers each of them, and tasks that have others."""
-    require_one_task(config, method, len(phases))
+    require_one_task(config, len(phases))
     images = len(phases[0].train)
     method.prepare(images, images // config.batch_size)
 
 
-def require_one_task(config: Config, method: Method, tasks: int) -> None:
-    """Raises: SparseheadError for a method that remembers each image, and several tasks."""
-    if method.needs.memory and tasks > 1:
+def require_one_task(config: Config, tasks: int) -> None:
+    """Raises: SparseheadError for several tasks, with a method that remembers each image."""
+    if tasks > 1:
         raise SparseheadError(
             f"{config.method} remembers each image from one epoch to the next, and a task has others. Choose another --method."
         )
@@ -295,7 +295,8 @@ def require_buildable(config: Config, spec: object, views: Views, device: torch.
     if device:
         require_memory(config, method, device)
     method.check(views.roles, config.batch_size)
-    require_one_task(config, method, config.all_epochs // config.epochs)
+    if method.needs.memory:
+        require_one_task(config, config.all_epochs // config.epochs)
     if config.checkpoint_activations:
         checkpoint_activations(config, method.backbone)
     if isinstance(views, ImageViews):

@@ -109,7 +109,8 @@ def read_state(request: SweepRequest) -> SweepState:
     folder that holds another sweep.
     """
     state = state_of(request)
-    require_all_buildable((state.configs[name] for name in state.pending()), here=request.engine == "local")
+    if request.engine != "print":  # whose trials may run where there is what this machine lacks
+        require_all_buildable((state.configs[name] for name in state.pending()), here=request.engine == "local")
     return state
 
 

@@ -72,7 +72,7 @@ def study(scenario: str, draw: np.random.Generator) -> tuple[bool, int, int, boo
         effect = {name: smallest[name] for name in SCENARIOS[scenario]}
         trials += runs_of(method, range(FRESH), lams, draw, effect)
     plan = Plan("simulated", "", "", "", list(range(PILOT)), list(range(FRESH)), choices, [])
-    rows = [row for row in confirmation(plan, trials, []).rows if row["contrast"] == PRIMARY and row["metric"] in OUTCOMES]
+    rows = [row for row in confirmation(plan, trials, None).rows if row["contrast"] == PRIMARY and row["metric"] in OUTCOMES]
     true = [row for row in rows if row["metric"] in SCENARIOS[scenario]]
     false = any(is_shown(row, plan) for row in rows if row["metric"] not in SCENARIOS[scenario])
     fixed = any(by_one_look(one.trials, LAMS[3]) for one in best)

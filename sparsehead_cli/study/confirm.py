@@ -64,11 +64,13 @@ def read_confirmation(folder: Path) -> Confirmation | None:
     return confirmation(plan, trials, merged_curves(folder / CONFIRM, trials))
 
 
-def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmation:
+def confirmation(plan: Plan, trials: list[Row], curves: list[Row] | None) -> Confirmation:
     """Rows of confirmation.csv: one a choice, contrast and number; none before every planned run is among the trials.
 
-    p_holm is of the primary outcomes alone, over all choices. Raises: SparseheadError for trials that are not the plan's, and where
-    `curves` lack planned runs that are there: their ranks at equal progress would be left out in silence.
+    Without curves, None, there are no ranks at equal progress. p_holm is of the primary outcomes alone, over all choices.
+
+    Raises: SparseheadError for trials that are not the plan's, and for curves that lack some: what is made of them would be left
+    out in silence.
     """
     require_planned(plan, trials)
     runs = {row["run"]: row for row in trials}
@@ -77,7 +79,7 @@ def confirmation(plan: Plan, trials: list[Row], curves: list[Row]) -> Confirmati
     done = sum(run in runs for run in planned)
     if done < len(planned):
         return Confirmation(plan, [], done, len(planned))
-    if without := sorted(planned - epochs.keys()):
+    if curves is not None and (without := sorted(planned - epochs.keys())):
         raise SparseheadError(
             f"{CONFIRM}/{CURVES_CSV} has no epochs of {len(without)} of the plan's {len(planned)} runs ({without[0]} …), and they "
             "have no run folders beside it. Put the table back (git checkout)."

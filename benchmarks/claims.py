@@ -41,7 +41,7 @@ def gathered(folder: Path) -> list[Row]:
     """
     found = [row for path in (folder / EVALUATIONS, *sorted(folder.glob(f"*/{EVALUATIONS}"))) for row in read_csv(path)]
     compared = [row for row in found if row["features"] == "r" and (row["k"], row["distance"], row["vote"]) in COMPARED]
-    newest = {(row["run"], row["task"], row["features"]): row for row in compared}
+    newest = {(row["run"], row["task"]): row for row in compared}
     return list(newest.values())
 
 
@@ -118,7 +118,7 @@ def table_of_cures(plan: Plan, rows: list[Row], steps: list[Row]) -> str:
             scale = 1 if "rank" in row["measurement"] else 100
             difference, high = (scale * number(row[name]) for name in ("difference", "difference_high"))
             cells.append(f"{difference:+z.2f} ± {high - difference:.2f}")
-        cells += [f"{100 / number(row['ratio']) - 100:+z.0f} %" for row in steps if choice.is_of({**choice.setting, **row})]
+        cells += [f"{100 / number(row['ratio']) - 100:+z.0f} %" for row in steps if choice.is_of(row)]
         lines.append(f"| {called(choice, plan)} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

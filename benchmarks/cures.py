@@ -68,9 +68,8 @@ def main() -> None:
     if options.quick:
         settings = {cure: replace(config, batch_size=32) for cure, config in settings.items()}
     rows = measured(settings, *((1, 1) if options.quick else (12, 2)))
-    words = {(c.method, c.regularisers, c.projector, c.lam): called(c, plan) for c in plan.choices}
     for row in rows:
-        name = words.get((row["method"], row["regularisers"], row["projector"], row["lam"]), "λ 0")
+        name = next((called(choice, plan) for choice in plan.choices if choice.is_of(row)), "λ 0")
         print(f"{name:40} {1000 * row['seconds']:7.1f} ms  {100 * (1 / row['ratio'] - 1):+6.1f} %")
     if not options.quick:
         replace_csv(options.folder / STEPS, [{**row, **facts()} for row in rows])

@@ -33,6 +33,11 @@ def regularisers_name(regularisers: Sequence[str] | None) -> str:
     return "+".join(regularisers or (NO_REGULARISER,))
 
 
+def terms_in(name: str) -> tuple[str, ...]:
+    """The names without their strengths, in alphabetical order: of a name of `regularisers_name`, or of `projector_name`."""
+    return tuple(sorted(part.partition(":")[0] for part in name.split("+")))
+
+
 def regularisers_setting(name: str) -> tuple[str, ...] | None:
     """The setting that a name of `regularisers_name` stands for."""
     return None if name == NO_REGULARISER else tuple(name.split("+"))

@@ -17,7 +17,7 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.machine.files import read_regular, replace_file
 from sparsehead_cli.machine.yaml_reader import read_yaml
 from sparsehead_cli.runs.table_files import Row, cell
-from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL, USUAL_PROJECTOR
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL, USUAL_PROJECTOR, terms_in
 from sparsehead_cli.study.results import PLAN
 from sparsehead_cli.study.stats import detectable, deviation, differences
 from sparsehead_cli.study.summary import (
@@ -135,7 +135,7 @@ class Candidate:
 def cure_of(setting: Row, lam: float) -> tuple[str, str]:
     """A setting's method, and what it sets against collapse, however strong: λ, regularisers or a head by name, or λ beside any."""
     others = [setting[column] for column in CURES if setting.get(column, USUAL[column]) != USUAL[column]]
-    names = "+".join(sorted(part.partition(":")[0] for other in others for part in other.split("+")))
+    names = "+".join(name for other in others for name in terms_in(other))
     return setting["method"], f"λ beside {REGULARISERS}" if names and lam else names or "λ"
 
 

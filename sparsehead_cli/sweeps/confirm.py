@@ -12,7 +12,7 @@ from sparsehead_cli.errors import SparseheadError, shown
 from sparsehead_cli.runs.config import Config
 from sparsehead_cli.runs.folder import code_version, locked
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
-from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR, penalty_settings
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR, penalty_settings, terms_in
 from sparsehead_cli.study.confirm import Confirmation, confirmation
 from sparsehead_cli.study.plan import (
     CONTROL,
@@ -114,13 +114,12 @@ def check_confirm(request: SweepRequest) -> None:
 
 def most_arms(grid: Grid) -> int:
     """How many arms the confirmation of a method has at most: λ 0, λ and its control, each cure, and λ beside one, likewise."""
-    cures = {tuple(sorted(part.partition(":")[0] for part in name.split("+"))) for name in grid.regularisers}
-    heads = {name.partition(":")[0] for name in grid.projectors}
+    cures, heads = set(map(terms_in, grid.regularisers)), set(map(terms_in, grid.projectors))
     others, penalised = cures - {(NO_REGULARISER,)}, grid.auto or any(grid.lams)
     beside = 3 if others and penalised else 0  # that regulariser alone may be another one than what is chosen of it alone
     mlps = max(1, len(grid.dims)) * max(1, len(grid.batch_norm))  # each with a λ 0 of its own
     chosen_ones = penalised + len(others) + (beside > 0)
-    return min(mlps, chosen_ones or 1) + 2 * penalised + len(others) + len(heads - {USUAL_PROJECTOR}) + beside
+    return min(mlps, chosen_ones or 1) + 2 * penalised + len(others) + len(heads - {(USUAL_PROJECTOR,)}) + beside
 
 
 def frozen_plan(request: SweepRequest, pilot: SweepState) -> tuple[Plan, bool]:

@@ -91,7 +91,7 @@ def test_code_of_ones_own_is_left_to_the_trial(request_of):
     assert len(read_state(request_of({"projectors": "mlp,orthogonal:300"}, {"views": "no.such:module"})).pending()) == 6
 
 
-def test_what_has_finished_or_failed_before_is_not_looked_at_again(request_of, tmp_path):
+def test_what_has_finished_or_failed_before_is_not_looked_at_again(request_of):
     request = request_of({}, {"projector": "none"})
     state = state_of(request)
     for name, config in state.configs.items():

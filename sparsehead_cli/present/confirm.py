@@ -52,7 +52,7 @@ def show_plan(console: Console, plan: Plan, folder: Path, *, is_new: bool) -> No
     if is_new:
         console.print(f" commit it now: git add {folder / PLAN} && git commit -m 'The plan, before its runs'", soft_wrap=True)
     for choice in plan.choices:
-        console.print(f" {choice.method}: {setting_in_words(choice)}; held-out probe {100 * choice.held_out:.1f} %", soft_wrap=True)
+        console.print(f" {choice.method}: {setting_in_words(choice)}; held-out probe {100 * choice.held_out:.2f} %", soft_wrap=True)
         found = [f"{WORDS[name][0]} {smallest(choice, name)}" for name in plan.outcomes]
         console.print(f"    {len(plan.seeds)} fresh seeds find with 80 % power: {', '.join(found)}", soft_wrap=True)
     if names := left_out(plan):

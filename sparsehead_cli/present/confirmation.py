@@ -1,5 +1,6 @@
 """What the fresh seeds of a plan say, as people see it: tables, a figure and sentences. Imports no torch."""
 
+import itertools
 import math
 from collections.abc import Collection
 from dataclasses import replace
@@ -12,18 +13,22 @@ from matplotlib.patches import Patch
 
 from sparsehead_cli.present.console import Console, print_notes, print_sentence, print_table
 from sparsehead_cli.present.figures import BAND, COLUMN, GREY, OKABE_ITO, legend_below, look
-from sparsehead_cli.present.table import Cell, Column, Table
+from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table
 from sparsehead_cli.runs.method_names import method_name
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row
 from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL_PROJECTOR
 from sparsehead_cli.study.confirm import CONTRASTS, PRIMARY, WORDS, Confirmation, is_shown, sentences, setting_in_words
 from sparsehead_cli.study.equal import AT_EQUAL
-from sparsehead_cli.study.plan import Choice, Plan
+from sparsehead_cli.study.plan import CONTROL, Choice, Plan
 from sparsehead_cli.study.summary import NAMES as NAMES_OF
 from sparsehead_cli.study.summary import PROJECTOR
 
 FIGURE = "confirmation"
+ADDED = {  # contrast of what λ adds -> what is written behind a cure, with its regularisers
+    "chosen - control": " − its control",
+    "chosen - regularisers": " − {} alone",
+}
 NAMES = {  # metric -> (what the table calls it, digits, scale)
     "accuracy": ("linear probe of r, %", 2, 100),
     "effective_rank_r": ("effective rank of r", 2, 1),
@@ -38,7 +43,7 @@ COLUMNS = [
     *(Column("difference"), Column("d", digits=2, sign="+", minor=True), Column("p,\nt test", digits=4, minor=True)),
     *(Column("p, signs", digits=4, minor=True), Column("p after\nHolm", digits=4), Column("found with\n80 % power")),
 ]
-DIFFERENCE = 4  # its place
+REFERENCE, DIFFERENCE = 3, 4  # their places
 
 
 def show_confirmation(console: Console, found: Confirmation) -> None:
@@ -47,7 +52,7 @@ def show_confirmation(console: Console, found: Confirmation) -> None:
     for table in overview or confirmation_tables(found, found.plan.outcomes):
         print_table(console, table)
     print_notes(console, overview)
-    for line in () if overview else sentences(found):
+    for line in answers(found):
         print_sentence(console, line)
 
 
@@ -66,25 +71,76 @@ def confirmation_tables(found: Confirmation, metrics: Collection[str] = ()) -> l
 
 
 def cures_tables(found: Confirmation) -> list[Table]:
-    """Where a method has several choices, one table with a line for each, of what it changes from λ 0 without anything; else []."""
-    plan, numbers = found.plan, (*found.plan.outcomes, "knn_accuracy")
+    """Where a method has several choices: a table with a line for each, of what it changes from λ 0 without anything, and one of
+    what λ adds to its control and to the regularisers beside it; else [].
+    """
+    plan, judged = found.plan, tuple(found.plan.outcomes)
     if not found.rows or not is_of_cures(plan):
         return []
+    p_of = Column("p after\nHolm", digits=2, below="p {}", short="")
+    columns = [Column("", text=True)]
+    for metric in (*judged, "knn_accuracy"):
+        name = NAMES[metric][0].replace(", %", ",\npoints").replace("effective ", "")
+        columns += [Column(name, minor=metric not in judged), *[p_of] * (metric in judged)]
     notes = (
-        f"from λ 0 with nothing against collapse, over {len(plan.seeds)} fresh seeds, ± half of the 95 % interval of each alone",
-        f"*: a change that is shown, p at most {plan.level} after Holm over {len(plan.choices) * len(plan.outcomes)} tests; none "
-        "else is, and kNN is not judged",
+        f"from the means at λ 0 with nothing against collapse, over {len(plan.seeds)} fresh seeds, ± half of the 95 % interval of "
+        f"each alone, and p after Holm over {len(plan.choices) * len(plan.outcomes)} tests; kNN is not judged",
+        *[f"*: a change that is shown, p at most {plan.level}"] * any(is_shown(row, plan) for row in found.rows),
     )
-    names = (NAMES[metric][0].replace(", %", ",\npoints").replace("effective ", "") for metric in numbers)
-    columns = [Column("", text=True), *(Column(name, minor=name.startswith("kNN")) for name in names)]
     methods = ", ".join(dict.fromkeys(method_name(choice.method) for choice in plan.choices))
     table = Table(f"{methods}: every cure, at the strength that the pilot chose", columns, notes=notes, wide=95)
-    for name, _, rows in lines_of(found):
-        shown = {metric: is_shown(rows[metric], plan) for metric in numbers}
-        cells = ((metric, cells_of(rows[metric])[DIFFERENCE]) for metric in numbers)
-        starred = [replace(cell, text=f"{cell.text} *" if shown[metric] else cell.text) for metric, cell in cells]
-        table.add(Cell(name), *starred, marked=any(shown.values()))
-    return [table]
+    of_control = f"its control: {CONTROL} at the same λ, which only shrinks the head's weights"
+    plain = [column for column in columns if column is not p_of]
+    added = Table("What λ adds, which is not judged", plain, notes=(of_control,), wide=95)
+    bases = set()
+    for name, choice, rows in lines_of(found):
+        if rows["accuracy"]["contrast"] != PRIMARY:
+            added.add(Cell(name), *(cells_of(rows[metric])[DIFFERENCE] for metric in (*judged, "knn_accuracy")))
+            continue
+        base = ("λ 0: the mean", *choice.runs["zero"])
+        if base not in bases:
+            bases.add(base)
+            table.add(Cell(named(base[0], choice, plan)), *of_line(rows, plan, REFERENCE))
+        table.add(Cell(name), *of_line(rows, plan, DIFFERENCE), marked=any(is_shown(rows[metric], plan) for metric in judged))
+    return [table, *[added] * bool(added.lines)]
+
+
+def of_line(rows: dict[str, Row], plan: Plan, place: int) -> list[Cell]:
+    """The cells of a cure: of each number the one that `cells_of` has at this place, for a judged difference with its p."""
+    cells = []
+    for metric in (*plan.outcomes, "knn_accuracy"):
+        cell, is_mean = cells_of(rows[metric])[place], place == REFERENCE
+        more = " %" * (NAMES[metric][2] == 100) if is_mean else " *" * is_shown(rows[metric], plan)
+        cells.append(replace(cell, text=cell.text + more))
+        if metric in plan.outcomes:
+            p = rows[metric]["p_holm"]
+            cells.append(UNDEFINED_CELL if is_mean else Cell(p, text=f"{number(p):.2g}"))
+    return cells
+
+
+def answers(found: Confirmation) -> list[str]:
+    """Which cures change what, a sentence a primary outcome: those of `cures_tables` in words; of others `sentences`."""
+    plan = found.plan
+    if not found.rows or not is_of_cures(plan):
+        return sentences(found)
+    said = []
+    for outcome in plan.outcomes:
+        lines = [(name, choice, rows[outcome]) for name, choice, rows in lines_of(found) if rows[outcome]["contrast"] == PRIMARY]
+        changed = [(name, number(row["difference"])) for name, _, row in lines if is_shown(row, plan)]
+        rising, falling = [name for name, by in changed if by > 0], [name for name, by in changed if by < 0]
+        shown = [f"a rise is shown with {'; '.join(rising)}"] * bool(rising)
+        shown += [f"a fall is shown with {'; '.join(falling)}"] * bool(falling)
+        left = len(lines) - len(changed)
+        of_all = f"none of the {left} cures is shown to change it" if not changed else f"of {left} others no change is shown"
+        shown += [of_all] * bool(left)
+        text, (name, scale, unit) = ", ".join(shown), WORDS[outcome]
+        known = [scale * smallest for _, choice, _ in lines if (smallest := choice.detectable.get(outcome))]
+        if left and known:
+            least, most = (f"{value:.2f}" for value in (min(known), max(known)))
+            size = least if least == most else f"{least} to {most}"
+            text += f"; a change of {size}{unit} would have been found in {100 * plan.power:.0f} % of such studies"
+        said.append(f"{name}: {text}.")
+    return said
 
 
 def spelled(contrast: str) -> str:
@@ -136,7 +192,9 @@ def confirmation_figure(found: Confirmation, *, paper: bool = False) -> Figure:
         axes[0].set_yticks(range(len(lines)), [name for name, *_ in lines])
         axes[0].set_ylim(len(lines) - 0.4, -0.6)
         interval_of = f"difference over {len(plan.seeds)} fresh seeds, 95 % interval"
-        handles = [Line2D([], [], color=OKABE_ITO[0], marker="o", ms=5, lw=2, label=interval_of)]
+        looks = ((OKABE_ITO[0], interval_of), (GREY, "likewise, not judged"))
+        kinds = len({rows[plan.outcomes[0]]["contrast"] == PRIMARY for *_, rows in lines})
+        handles = [Line2D([], [], color=color, marker="o", ms=5, lw=2, label=label) for color, label in looks[:kinds]]
         if any(choice.detectable[outcome] for choice in plan.choices for outcome in plan.outcomes):
             handles.append(Patch(color=BAND, lw=0, label="less than the plan promised to find"))
         legend_below(figure, handles)
@@ -146,14 +204,20 @@ def confirmation_figure(found: Confirmation, *, paper: bool = False) -> Figure:
 def lines_of(found: Confirmation) -> list[tuple[str, Choice, dict[str, Row]]]:
     """The lines of the figure: what each is called, its choice, and the rows of its contrast by number.
 
-    Of choices that each are another cure of one method only what is judged is a line.
+    Of choices that each are another cure of one method: what is judged, and below it what λ adds to its control and to the
+    regularisers beside it.
     """
     lines, plan = [], found.plan
-    for choice in plan.choices:
-        for contrast in [PRIMARY] if is_of_cures(plan) else CONTRASTS:
-            rows = {row["metric"]: row for row in found.rows if choice.is_of(row) and row["contrast"] == contrast}
-            name = called(choice, plan) if is_of_cures(plan) else f"{method_name(choice.method)}: {spelled(contrast)}"
-            lines += [(name, choice, rows)] if rows else []  # no control where none is matched to the penalty
+    if is_of_cures(plan):
+        pairs = [(choice, contrast) for contrast in (PRIMARY, *ADDED) for choice in plan.choices]
+    else:
+        pairs = list(itertools.product(plan.choices, CONTRASTS))
+    for choice, contrast in pairs:
+        rows = {row["metric"]: row for row in found.rows if choice.is_of(row) and row["contrast"] == contrast}
+        name = f"{method_name(choice.method)}: {spelled(contrast)}"
+        if is_of_cures(plan):
+            name = called(choice, plan) + ADDED.get(contrast, "").format(choice.regularisers)
+        lines += [(name, choice, rows)] if rows else []  # no control where none is matched to the penalty
     return lines
 
 
@@ -164,13 +228,18 @@ def is_of_cures(plan: Plan) -> bool:
 
 def called(choice: Choice, plan: Plan) -> str:
     """A choice by what it sets against collapse, and where the plan has several, by its method and its mlp."""
-    several = len({other.method for other in plan.choices}) > 1
     cures = [f"λ {choice.lam:g}"] * bool(choice.lam) + [choice.regularisers] * (choice.regularisers != NO_REGULARISER)
     cures += [NAMES_OF[PROJECTOR](choice.projector)] * (choice.projector != USUAL_PROJECTOR)
+    return named(" and ".join(cures), choice, plan)
+
+
+def named(text: str, choice: Choice, plan: Plan) -> str:
+    """A text with the method and the mlp of a choice, where the plan has several."""
+    several = len({other.method for other in plan.choices}) > 1
     mlps = [other.setting for other in plan.choices if other.projector == USUAL_PROJECTOR]
     of_mlp = [column for column in ("batch_norm", "projector_out") if len({mlp[column] for mlp in mlps}) > 1]
     heads = [NAMES_OF[column](choice.setting[column]) for column in of_mlp if choice.projector == USUAL_PROJECTOR]
-    return f"{method_name(choice.method)}: " * several + ", ".join([" and ".join(cures), *heads])
+    return f"{method_name(choice.method)}: " * several + ", ".join([text, *heads])
 
 
 def confirmation_caption(found: Confirmation) -> str:

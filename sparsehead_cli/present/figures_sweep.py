@@ -17,7 +17,7 @@ from sparsehead_cli.present.figures import BAND, GREY, OKABE_ITO, look, mark
 from sparsehead_cli.present.sheets import COLUMNS, SHARES, arrange, columns_of, equal_axes, panel_sheets, rows_of_legend, tells
 from sparsehead_cli.runs.readable import counted
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.study.summary import BEST, FELL, SETTING, by_setting, collapsed_lams, name_of
+from sparsehead_cli.study.summary import BEST, FELL, SETTING, base_in_words, base_lines, by_setting, collapsed_lams, name_of
 
 
 class Marks(NamedTuple):
@@ -56,15 +56,15 @@ def sweep_figures(trials: list[Row], summary: list[Row], *, whole: bool = False,
     settings = by_setting(trials)
     means = frame(summary, text=SETTING)
     summaries = dict(list(means.groupby(list(SETTING), sort=False)))
-    places = lam_places(sorted(means["lam"].unique()))
+    places, base_line = lam_places(sorted(means["lam"].unique())), base_lines(trials)
     with matplotlib.rc_context(look(paper=paper)):
         sheets = panel_sheets(list(settings.values()), telling, whole=whole, paper=paper)
         columns = columns_of(sheets)
         for panels, (setting, of_setting) in zip(columns, settings.items(), strict=True):
             next(iter(panels.values())).set_title(title_of(setting, summary))
-            sweep_column(panels, places, of_setting, summaries[setting])
+            sweep_column(panels, places, of_setting, summaries[setting], base_line(setting))
         equal_axes(columns, POINTS)
-        handles = legend_of(columns, means)
+        handles = legend_of(columns, means, base_in_words(trials))
         for sheet in sheets:
             arrange(sheet, "" if paper else heading_of(means), SLANTED, rows_of_legend(sheet.figure, handles))
     return [sheet.figure for sheet in sheets]
@@ -76,14 +76,14 @@ def telling(trials: list[pd.DataFrame]) -> list[str]:
     return [label for label, marks in SWEPT.items() if marks == PROBE or any(tells(every[one.metric]) for one in marks)]
 
 
-def legend_of(columns: list[dict[str, Axes]], summary: pd.DataFrame) -> list[Line2D | Patch]:
-    """What the marks of a sweep's panels are."""
+def legend_of(columns: list[dict[str, Axes]], summary: pd.DataFrame, base: str) -> list[Line2D | Patch]:
+    """What the marks of a sweep's panels are; `base` is what they are compared with."""
     labels = {line.get_label() for panels in columns for ax in panels.values() for line in ax.lines}
     rows = {label for panels in columns for label in panels}
     handles = [mark(one.name, one.marker, one.color) for one in SWEPT["effective rank"]] if "effective rank" in rows else []
     handles += [mark("a seed", ".")] if summary["seeds"].max() > 1 else []
     handles += [mark("collapsed", **CROSS)] if COLLAPSED in labels else []
-    handles += [Line2D([], [], color=GREY, lw=0.8, ls=":", label="λ 0")] if (summary["lam"] == 0).any() else []
+    handles += [Line2D([], [], color=GREY, lw=0.8, ls=":", label=base)] if (summary["lam"] == 0).any() else []
     return [*handles, Patch(color=BAND, lw=0, label="chosen λ")]
 
 
@@ -101,7 +101,8 @@ def sweep_caption(trials: list[Row], summary: list[Row], noun: str) -> str:
         "Means with 95 % intervals over seeds (Student's t; an arrow where they go on), dots: single seeds."
         if several
         else "One seed.",
-        f"Dotted: λ 0, which has a place of its own left of the logarithmic axis. Grey: the λ chosen on held-out {noun}.",
+        f"Dotted: {base_in_words(trials)}. λ 0 has a place of its own left of the logarithmic axis. Grey: the λ chosen on held-out "
+        f"{noun}.",
     ]
     if any(collapsed_lams(rows) for _, rows in means.groupby(list(SETTING), sort=False)):
         parts.append(
@@ -122,8 +123,10 @@ def title_of(setting: tuple[str, ...], summary: list[Row]) -> str:
     return "\n".join(textwrap.wrap(name_of(dict(zip(SETTING, setting, strict=True)), summary), 36))
 
 
-def sweep_column(panels: dict[str, Axes], places: dict[float, float], trials: pd.DataFrame, summary: pd.DataFrame) -> None:
-    """The panels of one setting, one below the other."""
+def sweep_column(
+    panels: dict[str, Axes], places: dict[float, float], trials: pd.DataFrame, summary: pd.DataFrame, base: pd.DataFrame
+) -> None:
+    """The panels of one setting, one below the other; `base` are the trials that it is compared with."""
     best = summary.loc[summary["chosen"].isin(BEST), "lam"]
     marked, fallen = ticks(list(trials["lam"].unique())), collapsed_lams(summary)
     *_, lowest = panels.values()
@@ -131,9 +134,11 @@ def sweep_column(panels: dict[str, Axes], places: dict[float, float], trials: pd
         for marks in SWEPT[label]:
             rows = summary[summary["metric"] == marks.metric]
             over_lam(ax, places, trials, rows, marks)
+            if len(base):
+                ax.axhline(marks.scale * base[marks.metric].mean(), color=marks.color, lw=0.6, ls=":")
             if marks.metric.startswith("effective_rank"):
                 cross_out(ax, places, rows[rows["lam"].isin(fallen)])
-        for lam in best[:1]:  # of each number there is one
+        for lam in best[:1] if len(marked) > 1 else ():  # of each number there is one
             mark_chosen(ax, places[lam])
         at = [places.get(lam, math.log10(lam or 1)) for lam in marked]
         if ax is lowest:
@@ -183,5 +188,3 @@ def over_lam(ax: Axes, places: dict[float, float], trials: pd.DataFrame, summary
     ax.errorbar(x, means, halves, fmt=marks.marker, color=color, ms=5, capsize=2, lw=1.2)
     above = summary["lam"] > 0
     ax.plot(x[above], means[above], color=color, lw=1)
-    for mean in means[~above]:
-        ax.axhline(mean, color=color, lw=0.6, ls=":")

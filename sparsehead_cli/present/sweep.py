@@ -20,10 +20,10 @@ from sparsehead_cli.runs.folder import locked
 from sparsehead_cli.runs.readable import counted, duration
 from sparsehead_cli.runs.run import Progress, Run
 from sparsehead_cli.runs.table_files import Row, frame, read_csv
-from sparsehead_cli.runs.tables import penalty_name
+from sparsehead_cli.runs.tables import NO_REGULARISER, USUAL, USUAL_PROJECTOR, penalty_name
 from sparsehead_cli.runs.views import described
 from sparsehead_cli.study.results import CURVES_CSV, PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
-from sparsehead_cli.study.summary import SETTING, SHARED, without_pruned
+from sparsehead_cli.study.summary import CURES, SETTING, SHARED, without_pruned
 from sparsehead_cli.sweeps.engines import Task, default_jobs
 from sparsehead_cli.sweeps.on_slurm import array_jobs
 from sparsehead_cli.sweeps.request import SweepRequest
@@ -78,7 +78,8 @@ class SweepDisplay(Display):
                 self.say(f"{name}: {state.failed[name]} (log: {state.folder / name / LOG})", "red")
             else:
                 row = state.rows[name]
-                self.say(f"{done}/{len(state.configs)}  {name}  linear probe {100 * float(row['accuracy']):.1f} %")
+                probe = f"linear probe {100 * float(row['accuracy']):.1f} %"
+                self.say("  ".join([f"{done}/{len(state.configs)}", name, *cures_of(row), probe]))
         if running and time.monotonic() - self.refreshed > REFRESH_SECONDS:
             self.refreshed = time.monotonic()
             self.refresh({task.folder.name: Reached.read(task.folder) for task in running})
@@ -96,6 +97,11 @@ class SweepDisplay(Display):
         elif time.monotonic() - self.logged > LOG_SECONDS:
             self.logged = time.monotonic()
             self.say(running_line(self.state, running, left))
+
+
+def cures_of(row: Row) -> list[str]:
+    """The regularisers and the head of a trial, where they are not the usual ones; its name does not say them."""
+    return [row[column] for column in CURES if row[column] != USUAL[column]]
 
 
 def ended(state: SweepState) -> str:
@@ -143,7 +149,7 @@ def stop_text(request: SweepRequest, state: SweepState) -> str:
     """What a sweep that was stopped keeps, and what the same command does next."""
     pending = state.pending()
     begun = sum((state.folder / name / "checkpoint.pt").exists() for name in pending)
-    kept = f" and are in {SWEEP_CSV} and the figure" if state.rows else ""
+    kept = f" and are in {SWEEP_CSV}" + " and the figure" * (plan_above(state.folder) is None) if state.rows else ""
     text = f"{len(state.rows)} of {counted(len(state.configs), 'trial')} have finished{kept}. "
     if begun:
         last = "step" if request.engine == "local" else "epoch"
@@ -247,12 +253,24 @@ def notes_of(state: SweepState) -> list[str]:
     for config in state.configs.values():
         for name, text in config.notes:
             lines.append(f"{name}: {described(config.views)}, {text}" if name == "views" else f"{name}: {text}")
-    lams = {config.lam for config in state.configs.values()}
+    return list(dict.fromkeys([*lines, *lacking(state)]))
+
+
+def lacking(state: SweepState) -> list[str]:
+    """What a grid lacks to compare with."""
+    configs = state.configs.values()
+    lams, cures, heads = ({getattr(config, name) for config in configs} for name in ("lam", "regularisers", "projector"))
+    own = "is not among them, so that each is compared with its own λ 0"
+    lines = [f"regularisers: {NO_REGULARISER} {own}"] * (len(cures) > 1 and None not in cures)
+    if len(heads) > 1 and USUAL_PROJECTOR not in heads:
+        lines.append(f"projectors: {USUAL_PROJECTOR} {own}")
     if 0 not in lams:
         lines.append("λ: 0 is not among its values, so that there is nothing to compare with")
+    elif len(lams) == 1 and USUAL_PROJECTOR not in heads:
+        lines.append("λ: 0 is its only value, since no head has weights to penalise; put mlp among --projectors")
     elif len(lams) == 1:
         lines.append("λ: 0 is its only value; others are given as in --lams 0,1e-4,1e-3")
-    return list(dict.fromkeys(lines))
+    return lines
 
 
 def lams_of(state: SweepState) -> list[str]:

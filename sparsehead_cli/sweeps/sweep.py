@@ -21,7 +21,7 @@ from sparsehead_cli.runs.settled import check_names, settled
 from sparsehead_cli.runs.table_files import Row, read_csv, replace_csv
 from sparsehead_cli.runs.tables import METRICS, TABLES, USUAL, VARIED
 from sparsehead_cli.study.curves import keep_curves
-from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, read_sweep
+from sparsehead_cli.study.results import PRUNED_CSV, SUMMARY_CSV, SWEEP_CSV, plan_above, read_sweep
 from sparsehead_cli.study.summary import summarise, without_pruned
 from sparsehead_cli.sweeps.auto import auto_lams, read_tasks
 from sparsehead_cli.sweeps.beat import Beat
@@ -262,14 +262,21 @@ def run(request: SweepRequest, tasks: list[Task], on_poll: OnPoll) -> Iterator[O
 
 
 def write_tables(state: SweepState) -> tuple[list[Row], list[Row]]:
-    """Write sweep.csv, sweep_summary.csv and curves.csv, of the trials that have finished; the rows of the first two."""
+    """Write sweep.csv, sweep_summary.csv and curves.csv, of the trials that have finished; the rows of the first two.
+
+    Of a plan's fresh seeds there is no summary before all are there: it compares them.
+    """
     rows = state.save()
     if state.halving is None:
         forget_completed(state)
+    if rows:
+        keep_curves(state.folder, rows)
+    if plan_above(state.folder) and state.configs.keys() - state.rows.keys():
+        (state.folder / SUMMARY_CSV).unlink(missing_ok=True)  # which older versions left
+        return rows, []
     summary = summarise(without_pruned(rows, state.pruned()))
     if summary:
         replace_csv(state.folder / SUMMARY_CSV, summary)
-        keep_curves(state.folder, rows)
     return rows, summary
 
 

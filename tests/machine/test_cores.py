@@ -36,4 +36,8 @@ def test_a_limit_is_kept_and_never_below_one(tmp_path, monkeypatch):
     for limit, allowed in ((150_000, 2), (10_000, 1), (100_000_000, 64)):
         (tmp_path / "cpu.max").write_text(f"{limit} 100000\n")
         assert cores.cores() == allowed
+    monkeypatch.delenv("OMP_NUM_THREADS")
     assert threads_of(16) == 4
+    for given, expected in (("1", 1), ("3", 3), ("200", 4), ("0", 1), ("", 4), ("3,2", 4)):
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+        assert threads_of(16) == expected

@@ -183,3 +183,19 @@ def test_a_sweep_that_has_finished_has_nothing_left(dry_sweep, monkeypatch):
 @pytest.mark.parametrize(("lams", "says"), [("0", "0 is its only value"), ("1e-3,1e-2", "0 is not among its values")])
 def test_a_grid_that_compares_nothing_says_so(dry_sweep, lams, says):
     assert f"note  λ: {says}" in dry_sweep("--lams", lams)[1]
+
+
+@pytest.mark.parametrize(
+    ("axis", "values", "says"),
+    [
+        (
+            "--regularisers",
+            "koleo:0.1,variance:1",
+            "regularisers: none is not among them, so that each is compared with its own λ 0",
+        ),
+        ("--projectors", "direct:8,none", "projectors: mlp is not among them, so that each is compared with its own λ 0"),
+        ("--projectors", "direct:8", "λ: 0 is its only value, since no head has weights to penalise; put mlp among --projectors"),
+    ],
+)
+def test_a_grid_without_what_others_are_compared_with_says_so(dry_sweep, axis, values, says):
+    assert f"note  {says}" in " ".join(dry_sweep("--lams", "0,1e-3", axis, values)[1].split("\n"))

@@ -12,6 +12,7 @@ from sparsehead_cli.present.commands import commands_of
 from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, cures_tables, show_confirmation
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.report import write_study
+from sparsehead_cli.present.sweep import stop_text
 from sparsehead_cli.runs.config import parse_set
 from sparsehead_cli.runs.folder import identity_columns
 from sparsehead_cli.runs.table_files import read_csv, replace_csv
@@ -19,13 +20,13 @@ from sparsehead_cli.runs.tables import TABLES
 from sparsehead_cli.study.confirm import read_confirmation, sentences
 from sparsehead_cli.study.equal import AT_EQUAL
 from sparsehead_cli.study.plan import CONTROL, first_seed, read_plan
-from sparsehead_cli.study.results import CONFIRMATION_CSV, CURVES_CSV, PLAN, SWEEP_CSV
+from sparsehead_cli.study.results import CONFIRMATION_CSV, CURVES_CSV, PLAN, SUMMARY_CSV, SWEEP_CSV
 from sparsehead_cli.study.stats import holm
 from sparsehead_cli.study.study import read_study
 from sparsehead_cli.sweeps.confirm import check_confirm, confirm, confirmed, confirming, frozen_plan, most_arms
 from sparsehead_cli.sweeps.grid import read_grid
 from sparsehead_cli.sweeps.request import SweepRequest
-from sparsehead_cli.sweeps.sweep import read_state
+from sparsehead_cli.sweeps.sweep import read_state, write_tables
 from sparsehead_cli.sweeps.trial import setting_columns
 from tests.rows import full_row
 from tests.sweeps.conftest import SMALL
@@ -126,6 +127,14 @@ def test_nothing_is_judged_before_every_run_is_there(planned):
     assert (found.done, found.planned, found.rows) == (36, 48, [])
     assert len(sentences(found)) == 1
     assert "36 of 48 confirming runs are there. Nothing is compared before all are" in sentences(found)[0]
+    state, summary = confirming(request, plan, pilot), pilot.folder / "confirm" / SUMMARY_CSV
+    summary.write_text("which an older version left")
+    assert write_tables(state)[1] == []
+    assert not summary.exists()
+    assert stop_text(request, state).startswith("36 of 48 trials have finished and are in sweep.csv. The same command")
+    finish(request, pilot, plan)
+    assert write_tables(confirming(request, plan, pilot))[1]
+    assert read_csv(summary)
 
 
 def test_a_true_effect_is_shown_beside_what_its_control_does(planned):
@@ -219,16 +228,26 @@ def test_each_cure_is_a_choice_of_its_own(request_, capsys):
     kept = read_csv(pilot.folder / CONFIRMATION_CSV)
     assert [float(row["difference"]) for row in kept] == pytest.approx([row["difference"] for row in found.rows])
     labels = [label.get_text() for label in confirmation_figure(found).axes[0].get_yticklabels()]
-    assert set(labels) == {f"λ {alone.lam:g}", "koleo:0.1", "variance:1", "λ 0.01 and koleo:0.1"}
+    cures = {f"λ {alone.lam:g}", "koleo:0.1", "variance:1", "λ 0.01 and koleo:0.1"}
+    added = {f"λ {alone.lam:g} − its control", "λ 0.01 and koleo:0.1 − its control", "λ 0.01 and koleo:0.1 − koleo:0.1 alone"}
+    assert set(labels) == cures | added
     assert len(confirmation_tables(found)) == 4
-    (table,) = cures_tables(found)
+    table, beside = cures_tables(found)
+    assert table.lines[0][0].value == "λ 0: the mean"
+    assert {line[0].value for line in table.lines[1:]} == cures
+    assert {line[0].value for line in beside.lines} == added
     (of_both,) = [line for line in table.lines if line[0].value == "λ 0.01 and koleo:0.1"]
     assert re.fullmatch(r"\+[12]\.\d\d ± 0\.\d\d \*", of_both[1].text)  # the probe, which is made to rise by two points
-    assert not of_both[2].text.endswith("*")
+    judged = [row for row in primary if choice.is_of(row)]
+    assert [cell.text for cell in of_both[2:7:2]] == [f"{row['p_holm']:.2g}" for row in judged]
+    assert not of_both[3].text.endswith("*")
     show_confirmation(Console(), found)
     out = capsys.readouterr().out
     assert "after Holm over 12 tests" in " ".join(out.split())
-    assert "control" not in out  # whose numbers are on the page
+    assert "− its control" in out
+    assert f"{CONTROL} at the same λ, which only shrinks" in " ".join(out.split())
+    assert re.search(r"linear probe of r: a rise is shown with .*λ 0\.01 and koleo:0\.1", " ".join(out.split()))
+    assert "effective rank of r: none of the 4 cures is shown to change it; a change of " in " ".join(out.split())
     assert frozen_plan(request, read_state(request)) == (plan, False)
 
 
@@ -264,7 +283,7 @@ def test_a_head_in_the_place_of_the_mlp_is_a_choice(request_):
     assert state.configs[of_head.runs["chosen"][0]].projector == "direct"
     assert len(state.configs) == 4 * 8 <= most_arms(request.grid) * 8
     found = read_confirmation(pilot.folder)
-    assert [line[0].value for line in cures_tables(found)[0].lines] == [f"λ {of_lam.lam:g}", "head direct:8"]
+    assert [line[0].value for line in cures_tables(found)[0].lines] == ["λ 0: the mean", f"λ {of_lam.lam:g}", "head direct:8"]
     assert "SimCLR: λ 0, head direct:8, chosen by 3 pilot seeds" in "\n".join(sentences(found))
     ((_, command), *_) = commands_of(read_study(pilot.folder))
     assert "--projectors mlp,direct:4,direct:8" in command

@@ -1,5 +1,6 @@
 """`sweep-lambda --confirm` as people see it: the pilot, the plan, the fresh seeds, and what they say."""
 
+import itertools
 import shlex
 from pathlib import Path
 
@@ -51,10 +52,11 @@ def show_plan(console: Console, plan: Plan, folder: Path, *, is_new: bool) -> No
     console.print(f"the plan {plan.hash}, {'frozen now' if is_new else f'frozen {plan.written}'}: {folder / PLAN}", style="bold")
     if is_new:
         console.print(f" commit it now: git add {folder / PLAN} && git commit -m 'The plan, before its runs'", soft_wrap=True)
-    for choice in plan.choices:
+    promised = [", ".join(f"{WORDS[name][0]} {smallest(choice, name)}" for name in plan.outcomes) for choice in plan.choices]
+    for choice, promise, below in itertools.zip_longest(plan.choices, promised, promised[1:]):
         console.print(f" {choice.method}: {setting_in_words(choice)}; held-out probe {100 * choice.held_out:.2f} %", soft_wrap=True)
-        found = [f"{WORDS[name][0]} {smallest(choice, name)}" for name in plan.outcomes]
-        console.print(f"    {len(plan.seeds)} fresh seeds find with 80 % power: {', '.join(found)}", soft_wrap=True)
+        if promise != below:  # said once of cures, of which one scatter is known
+            console.print(f"    {len(plan.seeds)} fresh seeds find with 80 % power: {promise}", soft_wrap=True)
     if names := left_out(plan):
         console.print(f" left out, since r or z collapsed or seeds are missing: {', '.join(names)}", soft_wrap=True)
 

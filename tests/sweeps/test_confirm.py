@@ -9,6 +9,7 @@ import yaml
 
 from sparsehead_cli.errors import SparseheadError
 from sparsehead_cli.present.commands import commands_of
+from sparsehead_cli.present.confirm import show_plan
 from sparsehead_cli.present.confirmation import confirmation_figure, confirmation_tables, cures_tables, show_confirmation
 from sparsehead_cli.present.console import Console
 from sparsehead_cli.present.report import write_study
@@ -241,6 +242,8 @@ def test_each_cure_is_a_choice_of_its_own(request_, capsys):
     judged = [row for row in primary if choice.is_of(row)]
     assert [cell.text for cell in of_both[2:7:2]] == [f"{row['p_holm']:.2g}" for row in judged]
     assert not of_both[3].text.endswith("*")
+    show_plan(Console(), plan, pilot.folder, is_new=False)
+    assert capsys.readouterr().out.count("8 fresh seeds find with 80 % power: linear probe of r ±") == 1  # for all four
     show_confirmation(Console(), found)
     out = capsys.readouterr().out
     assert "after Holm over 12 tests" in " ".join(out.split())

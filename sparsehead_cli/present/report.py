@@ -32,7 +32,7 @@ from sparsehead_cli.present.study_figures import (
     remove_outdated,
     saved_figures,
 )
-from sparsehead_cli.present.summary import show_summary, summary_tables
+from sparsehead_cli.present.summary import beside_each_other, show_summary, summary_tables
 from sparsehead_cli.present.table import csv_table
 from sparsehead_cli.present.tasks import sequence_table
 from sparsehead_cli.runs.method_names import method_name
@@ -225,7 +225,7 @@ def sweep_sections(study: Study, at_a_glance: list[bytes], swept: list[bytes], o
         Section(
             *("summary", "Means and differences", SUMMARY_NOTE.format(noun=noun)),
             wide=True,
-            tables=summary_tables(study.summary, study.pruned),
+            tables=[*summary_tables(study.summary, study.pruned), *beside_each_other(study.summary)],
         ),
     ]
     sections = [section for section in sections if section.figures or section.tables]

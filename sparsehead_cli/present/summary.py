@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sparsehead_cli.data.nouns import noun_of
-from sparsehead_cli.present.console import Console, print_sentence, print_table
+from sparsehead_cli.present.console import Console, print_notes, print_sentence, print_table
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.study.summary import COLLAPSED, SETTING, base_in_words, name_of, verdicts
+from sparsehead_cli.study.summary import COLLAPSED, LAM_0, SETTING, base_in_words, name_of, verdicts
 
 CHOSEN = {"both": "best, sparsest"}  # what is written for a λ chosen as "both"; "best" and "sparsest" are written as they are
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
@@ -22,6 +23,11 @@ def bootstrap(row: Row) -> Cell:
     return Cell(row["bootstrap_low"], text=f"{low} to {high}")
 
 
+COMPARED = {  # metric of `beside_each_other` -> its column
+    "accuracy": Column("linear\nprobe, points", digits=1, scale=100),
+    "effective_rank_r": RANK_R,
+    "effective_rank_z": RANK_Z,
+}
 SUMMARY = (  # the columns of numbers: the metric in sweep_summary.csv, the column, and how its cell is made of the metric's row
     ("accuracy", ACCURACY, mean),
     ("accuracy", FROM_ZERO, difference),
@@ -67,10 +73,41 @@ def summary_tables(summary: list[Row], pruned: Sequence[Row]) -> list[Table]:
     return tables
 
 
+def beside_each_other(summary: list[Row]) -> list[Table]:
+    """Where regularisers or heads are varied: a table of all settings and λ, as differences from their base line; else []."""
+    base = base_in_words(summary)
+    if base == LAM_0:
+        return []
+    columns = [Column("", text=True), Column("λ"), *(replace(column, sign="+") for column in COMPARED.values())]
+    table = Table(f"All of them, from {base}", columns)
+    accuracies = [row for row in summary if row["metric"] == "accuracy"]
+    for (*_, lam), rows in frame(summary, text=SETTING).groupby([*SETTING, "lam"], sort=False):
+        row_of = rows.set_index("metric").to_dict("index")
+        cells = [difference(row_of[metric]) for metric in COMPARED]
+        if cells[0].defined:  # which what they are compared with is not
+            table.add(Cell(name_of(rows.iloc[0], accuracies)), lam_cell(lam), *cells, marked=excludes_zero(row_of["accuracy"]))
+    if not table.lines:
+        return []
+    by_chance = (
+        f"bold: the 95 % interval of the probe excludes 0; without any effect so would one in twenty, of {len(table.lines)} here"
+    )
+    return [replace(table, notes=(by_chance,))]
+
+
+def excludes_zero(row: Row) -> bool:
+    """Whether the interval of a row's difference lies on one side of 0."""
+    return number(row["difference_low"]) > 0 or number(row["difference_high"]) < 0
+
+
 def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> None:
-    """Print one table per setting, the verdicts, and how to read them, from rows of sweep_summary.csv and pruned.csv."""
-    for table in summary_tables(summary, pruned):
+    """Print one table per setting, all of them beside each other where cures are varied, the verdicts, and how to read them.
+
+    From rows of sweep_summary.csv and pruned.csv.
+    """
+    overview = beside_each_other(summary)
+    for table in (*summary_tables(summary, pruned), *overview):
         print_table(console, table)
+    print_notes(console, overview)
     for line in verdicts(summary, pruned):
         print_sentence(console, line)
     nouns = " and ".join(dict.fromkeys(noun_of(row["dataset"]) for row in summary)) or "images"

@@ -70,7 +70,7 @@ def base_in_words(rows: Collection[Row]) -> str:
     """What `base_lines` compares rows with."""
     values = {column: {row[column] for row in rows} for column in CURES}
     varied = [column for column in CURES if USUAL[column] in values[column] and len(values[column]) > 1]
-    return "λ 0" + " without regularisers" * (REGULARISERS in varied) + " with an mlp" * (PROJECTOR in varied)
+    return LAM_0 + " without regularisers" * (REGULARISERS in varied) + " with an mlp" * (PROJECTOR in varied)
 
 
 def with_values(trials: pd.DataFrame, values: dict[str, str]) -> pd.DataFrame:
@@ -258,6 +258,7 @@ def name_of(row: Row, others: list[Row]) -> str:
     return ", ".join(NAMES[column](row[column]) if column in NAMES else str(row[column]) for column in differing)
 
 
+LAM_0 = "λ 0"  # what others are compared with, where nothing else is varied against collapse
 ZERO_OF = {True: "λ 0 without it", False: "λ 0 with an mlp"}  # whether the head is an mlp -> what a cure alone is compared with
 NAMES = {  # column of SETTING -> how people write its values
     "method": method_name,

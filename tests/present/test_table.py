@@ -7,7 +7,7 @@ import pytest
 from sparsehead_cli.present.console import Console, print_table
 from sparsehead_cli.present.page import Section, render
 from sparsehead_cli.present.spectrum import by_lam_tables
-from sparsehead_cli.present.summary import summary_tables
+from sparsehead_cli.present.summary import beside_each_other, summary_tables
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, lam_cell
 from sparsehead_cli.study.by_lam import by_lam
 from sparsehead_cli.study.summary import SETTING, summarise
@@ -107,6 +107,25 @@ def test_a_lam_that_was_pruned_has_its_line_in_the_summary_without_numbers():
     assert [line[1].value for line in table.lines] == ["", "best, sparsest", "pruned"]
     assert table.marked == {1}
     assert not any(cell.defined for cell in table.lines[2][2:])
+
+
+def test_cures_are_beside_each_other_as_differences_from_nothing():
+    def rows(gain, lams=(0.0, 1e-3), **setting):
+        return [sweep_row(lam, seed, 0.8 + gain + lam + 1e-3 * seed, **setting) for lam in lams for seed in range(3)]
+
+    bare = rows(0)
+    assert beside_each_other(summarise(bare)) == []
+    (table,) = beside_each_other(summarise([*bare, *rows(0.02, regularisers="koleo:0.1"), *rows(0, (0.0,), projector="direct:64")]))
+    assert table.title == "All of them, from λ 0 without regularisers with an mlp"
+    said = [[column.written(cell) for column, cell in zip(table.columns[:3], line[:3], strict=True)] for line in table.lines]
+    assert said == [
+        ["SimCLR, without regularisers, head mlp", "0.001", "+0.1 ± 0.0"],
+        ["SimCLR, with koleo:0.1, head mlp", "0", "+2.0 ± 0.0"],
+        ["SimCLR, with koleo:0.1, head mlp", "0.001", "+2.1 ± 0.0"],
+        ["SimCLR, without regularisers, head direct:64", "0", "0.0 ± 0.0"],
+    ]
+    assert table.marked == {0, 1, 2}
+    assert "of 4 here" in table.notes[0]
 
 
 def test_spectra_over_seeds_are_a_table_a_setting_and_warn_of_few_seeds():

@@ -44,6 +44,7 @@ COLUMNS = [
     *(Column("p, signs", digits=4, minor=True), Column("p after\nHolm", digits=4), Column("found with\n80 % power")),
 ]
 REFERENCE, DIFFERENCE = 3, 4  # their places
+BESIDE = "knn_accuracy"  # what tables of cures have beside the outcomes
 
 
 def show_confirmation(console: Console, found: Confirmation) -> None:
@@ -74,45 +75,59 @@ def cures_tables(found: Confirmation) -> list[Table]:
     """Where a method has several choices: a table with a line for each, of what it changes from λ 0 without anything, and one of
     what λ adds to its control and to the regularisers beside it; else [].
     """
-    plan, judged = found.plan, tuple(found.plan.outcomes)
-    if not found.rows or not is_of_cures(plan):
+    if not found.rows or not is_of_cures(found.plan):
         return []
-    p_of = Column("p after\nHolm", digits=2, below="p {}", short="")
-    columns = [Column("", text=True)]
-    for metric in (*judged, "knn_accuracy"):
-        name = NAMES[metric][0].replace(", %", ",\npoints").replace("effective ", "")
-        columns += [Column(name, minor=metric not in judged), *[p_of] * (metric in judged)]
+    return [table for table in (cures_table(found), added_table(found)) if table.lines]
+
+
+def cures_table(found: Confirmation) -> Table:
+    """What each cure changes, below the means that it changes, with p for what is judged."""
+    plan = found.plan
     notes = (
         f"from the means at λ 0 with nothing against collapse, over {len(plan.seeds)} fresh seeds, ± half of the 95 % interval of "
         f"each alone, and p after Holm over {len(plan.choices) * len(plan.outcomes)} tests; kNN is not judged",
         *[f"*: a change that is shown, p at most {plan.level}"] * any(is_shown(row, plan) for row in found.rows),
     )
     methods = ", ".join(dict.fromkeys(method_name(choice.method) for choice in plan.choices))
+    columns = [Column("", text=True)]
+    for metric in (*plan.outcomes, BESIDE):
+        columns += [of_number(metric), *[Column("p after\nHolm", digits=2, below="p {}", short="")] * (metric != BESIDE)]
     table = Table(f"{methods}: every cure, at the strength that the pilot chose", columns, notes=notes, wide=95)
-    of_control = f"its control: {CONTROL} at the same λ, which only shrinks the head's weights"
-    plain = [column for column in columns if column is not p_of]
-    added = Table("What λ adds, which is not judged", plain, notes=(of_control,), wide=95)
     bases = set()
-    for name, choice, rows in lines_of(found):
-        if rows["accuracy"]["contrast"] != PRIMARY:
-            added.add(Cell(name), *(cells_of(rows[metric])[DIFFERENCE] for metric in (*judged, "knn_accuracy")))
-            continue
-        base = ("λ 0: the mean", *choice.runs["zero"])
+    for name, choice, rows in lines_of(found, (PRIMARY,)):
+        base = tuple(choice.runs["zero"])
         if base not in bases:
             bases.add(base)
-            table.add(Cell(named(base[0], choice, plan)), *of_line(rows, plan, REFERENCE))
-        table.add(Cell(name), *of_line(rows, plan, DIFFERENCE), marked=any(is_shown(rows[metric], plan) for metric in judged))
-    return [table, *[added] * bool(added.lines)]
+            table.add(Cell(named("λ 0: the mean", choice, plan)), *of_line(rows, plan, REFERENCE))
+        shown = any(is_shown(rows[metric], plan) for metric in plan.outcomes)
+        table.add(Cell(name), *of_line(rows, plan, DIFFERENCE), marked=shown)
+    return table
+
+
+def added_table(found: Confirmation) -> Table:
+    """What λ adds to its control, and to the regularisers beside it."""
+    metrics = (*found.plan.outcomes, BESIDE)
+    notes = (f"its control: {CONTROL} at the same λ, which only shrinks the head's weights",)
+    columns = [Column("", text=True), *map(of_number, metrics)]
+    table = Table("What λ adds, which is not judged", columns, notes=notes, wide=95)
+    for name, _, rows in lines_of(found, ADDED):
+        table.add(Cell(name), *(cells_of(rows[metric])[DIFFERENCE] for metric in metrics))
+    return table
+
+
+def of_number(metric: str) -> Column:
+    """The column of differences of a number."""
+    return Column(NAMES[metric][0].replace(", %", ",\npoints").replace("effective ", ""), minor=metric == BESIDE)
 
 
 def of_line(rows: dict[str, Row], plan: Plan, place: int) -> list[Cell]:
     """The cells of a cure: of each number the one that `cells_of` has at this place, for a judged difference with its p."""
     cells = []
-    for metric in (*plan.outcomes, "knn_accuracy"):
+    for metric in (*plan.outcomes, BESIDE):
         cell, is_mean = cells_of(rows[metric])[place], place == REFERENCE
         more = " %" * (NAMES[metric][2] == 100) if is_mean else " *" * is_shown(rows[metric], plan)
         cells.append(replace(cell, text=cell.text + more))
-        if metric in plan.outcomes:
+        if metric != BESIDE:
             p = rows[metric]["p_holm"]
             cells.append(UNDEFINED_CELL if is_mean else Cell(p, text=f"{number(p):.2g}"))
     return cells
@@ -125,7 +140,7 @@ def answers(found: Confirmation) -> list[str]:
         return sentences(found)
     said = []
     for outcome in plan.outcomes:
-        lines = [(name, choice, rows[outcome]) for name, choice, rows in lines_of(found) if rows[outcome]["contrast"] == PRIMARY]
+        lines = [(name, choice, rows[outcome]) for name, choice, rows in lines_of(found, (PRIMARY,))]
         changed = [(name, number(row["difference"])) for name, _, row in lines if is_shown(row, plan)]
         rising, falling = [name for name, by in changed if by > 0], [name for name, by in changed if by < 0]
         shown = [f"a rise is shown with {'; '.join(rising)}"] * bool(rising)
@@ -201,17 +216,17 @@ def confirmation_figure(found: Confirmation, *, paper: bool = False) -> Figure:
     return figure
 
 
-def lines_of(found: Confirmation) -> list[tuple[str, Choice, dict[str, Row]]]:
-    """The lines of the figure: what each is called, its choice, and the rows of its contrast by number.
+def lines_of(found: Confirmation, contrasts: Collection[str] = ()) -> list[tuple[str, Choice, dict[str, Row]]]:
+    """The lines of the figure, or of these contrasts: what each is called, its choice, and the rows of its contrast by number.
 
     Of choices that each are another cure of one method: what is judged, and below it what λ adds to its control and to the
     regularisers beside it.
     """
     lines, plan = [], found.plan
     if is_of_cures(plan):
-        pairs = [(choice, contrast) for contrast in (PRIMARY, *ADDED) for choice in plan.choices]
+        pairs = [(choice, contrast) for contrast in contrasts or (PRIMARY, *ADDED) for choice in plan.choices]
     else:
-        pairs = list(itertools.product(plan.choices, CONTRASTS))
+        pairs = list(itertools.product(plan.choices, contrasts or CONTRASTS))
     for choice, contrast in pairs:
         rows = {row["metric"]: row for row in found.rows if choice.is_of(row) and row["contrast"] == contrast}
         name = f"{method_name(choice.method)}: {spelled(contrast)}"

@@ -138,9 +138,9 @@ def answers(found: Confirmation) -> list[str]:
     plan = found.plan
     if not found.rows or not is_of_cures(plan):
         return sentences(found)
-    said = []
+    said, judged = [], lines_of(found, (PRIMARY,))
     for outcome in plan.outcomes:
-        lines = [(name, choice, rows[outcome]) for name, choice, rows in lines_of(found, (PRIMARY,))]
+        lines = [(name, choice, rows[outcome]) for name, choice, rows in judged]
         changed = [(name, number(row["difference"])) for name, _, row in lines if is_shown(row, plan)]
         rising, falling = [name for name, by in changed if by > 0], [name for name, by in changed if by < 0]
         shown = [f"a rise is shown with {'; '.join(rising)}"] * bool(rising)

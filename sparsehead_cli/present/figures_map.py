@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from sparsehead_cli.present.figures import STYLE
 from sparsehead_cli.runs.readable import number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.study.summary import COLLAPSED, SETTING, base_in_words, name_of
+from sparsehead_cli.study.summary import COLLAPSED, SETTING, base_in_words, excludes_zero, name_of
 
 PANELS = {  # metric -> (title, whether in percent of the base line, since the methods' ranks are far apart)
     "accuracy": ("linear probe of r, points", False),
@@ -106,7 +106,7 @@ def difference_of(row: dict[Hashable, object] | None, *, relative: bool) -> floa
 
 def is_shown(row: dict[Hashable, object] | None) -> bool:
     """Whether the interval of a row's difference leaves 0 out."""
-    return row is not None and (float(row["difference_low"]) > 0 or float(row["difference_high"]) < 0)
+    return row is not None and excludes_zero(row)
 
 
 def written(value: float) -> str:

@@ -9,7 +9,7 @@ from sparsehead_cli.present.console import Console, print_notes, print_sentence,
 from sparsehead_cli.present.table import UNDEFINED_CELL, Cell, Column, Table, difference, lam_cell, mean
 from sparsehead_cli.runs.readable import counted, number
 from sparsehead_cli.runs.table_files import Row, frame
-from sparsehead_cli.study.summary import COLLAPSED, LAM_0, SETTING, base_in_words, name_of, verdicts
+from sparsehead_cli.study.summary import COLLAPSED, LAM_0, SETTING, base_in_words, excludes_zero, name_of, verdicts
 
 CHOSEN = {"both": "best, sparsest"}  # what is written for a λ chosen as "both"; "best" and "sparsest" are written as they are
 ACCURACY = Column("linear\nprobe, %", digits=1, scale=100)
@@ -92,11 +92,6 @@ def beside_each_other(summary: list[Row]) -> list[Table]:
         f"bold: the 95 % interval of the probe excludes 0; without any effect so would one in twenty, of {len(table.lines)} here"
     )
     return [replace(table, notes=(by_chance,))]
-
-
-def excludes_zero(row: Row) -> bool:
-    """Whether the interval of a row's difference lies on one side of 0."""
-    return number(row["difference_low"]) > 0 or number(row["difference_high"]) < 0
 
 
 def show_summary(console: Console, summary: list[Row], pruned: list[Row]) -> None:

@@ -239,6 +239,11 @@ def changed(row: pd.Series, zero: str, noun: str) -> str:
     return f"{points:+z.1f} points ({low:+z.1f} to {high:+z.1f}) from {zero} on test {noun}: {shown}"
 
 
+def excludes_zero(row: Row) -> bool:
+    """Whether the interval of a row's difference lies on one side of 0."""
+    return number(row["difference_low"]) > 0 or number(row["difference_high"]) < 0
+
+
 def collapsed_lams(summary: pd.DataFrame) -> list[float]:
     """The λ of a setting, by its rows of sweep_summary.csv, where a higher rank of r is no gain.
 

@@ -50,8 +50,8 @@ def default_jobs() -> int:
 
 def threads_of(jobs: int) -> int:
     """Each one's share of the cores, of so many trials at a time, and no more than OMP_NUM_THREADS, where that is given."""
-    given = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, min(cores() // jobs, int(given) if given.isdecimal() else cores()))
+    share, given = cores() // jobs, os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, min(share, int(given)) if given.isdecimal() else share)
 
 
 def processes() -> multiprocessing.context.BaseContext:

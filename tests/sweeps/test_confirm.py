@@ -46,7 +46,10 @@ def request_(tmp_path):
 
 
 def made_up(state, effect=lambda config: 0.0, points=0.002):
-    """Rows of a sweep whose seeds differ by much, and the differences within a seed by `points`; effects are of the probe."""
+    """Rows of a sweep whose seeds differ by much, and the differences within a seed by `points`; effects are of the probe.
+
+    Their commit is always the same: a plan's fresh seeds follow its pilot's rows, and another commit would draw other numbers.
+    """
     rows = []
     for name, config in state.configs.items():
         point = [int(config.lam * 1e6), len(config.method), len(config.penalty), len(config.regularisers or ())]
@@ -54,7 +57,7 @@ def made_up(state, effect=lambda config: 0.0, points=0.002):
         level = 0.6 + 0.05 * np.random.default_rng(config.seed).standard_normal() + effect(config)
         numbers = {column: level + points * lot.standard_normal() for column in ("accuracy", "val_accuracy")}
         ranks = {f"effective_rank_{of}": 8 + 0.1 * lot.standard_normal() for of in "rz"}
-        values = {**identity_columns(config, name), **setting_columns(config), **numbers, **ranks, "trained_on": ""}
+        values = {**identity_columns(config, name), **setting_columns(config), **numbers, **ranks, "trained_on": "", "commit": "made-up"}
         rows.append(full_row("sweep.csv", **values))
     return rows
 

@@ -57,8 +57,8 @@ def made_up(state, effect=lambda config: 0.0, points=0.002):
         level = 0.6 + 0.05 * np.random.default_rng(config.seed).standard_normal() + effect(config)
         numbers = {column: level + points * lot.standard_normal() for column in ("accuracy", "val_accuracy")}
         ranks = {f"effective_rank_{of}": 8 + 0.1 * lot.standard_normal() for of in "rz"}
-        values = {**identity_columns(config, name), **setting_columns(config), **numbers, **ranks, "trained_on": "", "commit": "made-up"}
-        rows.append(full_row("sweep.csv", **values))
+        columns = {**identity_columns(config, name), **setting_columns(config), "trained_on": "", "commit": "made-up"}
+        rows.append(full_row("sweep.csv", **columns, **numbers, **ranks))
     return rows
 
 
